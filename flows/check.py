@@ -105,7 +105,7 @@ def fault_words(rejection: Rejection) -> str:
     name = rejection.field or ""
     takes = _NO_EVENT if rejection.reason == MALFORMED else TAKES.get(name, "")
     if rejection.reason == UNKNOWN_EVENT:
-        takes += nearest(str(rejection.kept["event"].get("event", "")), EVENTS)
+        takes += nearest(str(rejection.fields["event"].get("event", "")), EVENTS)
     return ": ".join(filter(None, (rejection.reason, name, takes)))
 
 

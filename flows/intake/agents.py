@@ -38,7 +38,7 @@ class Verdicts:
         self._numbers = {name: number for number, name in enumerate(self._names, 1)}
         self._reasons: dict[str, int] = {}
 
-    def told(self, reason: str) -> int:
+    def number_of(self, reason: str) -> int:
         """The number of a reason that a pixel came with; for an unknown one the number of `other`."""
         return self._numbers.get(reason, self._numbers[OTHER_REASON])
 
@@ -46,10 +46,10 @@ class Verdicts:
         """The reason why a decoded message, which may be no pixel, is invalid traffic; empty if it is
         valid.
         """
-        said, agent = event.get("invalid_traffic"), event.get("user_agent")
+        own_reason, agent = event.get("invalid_traffic"), event.get("user_agent")
         number = 0
-        if isinstance(said, str) and not absent(said):
-            number = self.told(said)
+        if isinstance(own_reason, str) and not absent(own_reason):
+            number = self.number_of(own_reason)
         elif isinstance(agent, str):
             number = self.reason(cut_bytes(agent, MAX_AGENT_BYTES))
         return self._names[number - 1] if number else ""

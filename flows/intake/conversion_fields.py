@@ -28,10 +28,10 @@ def conversion_of(
     """
     conversion, before = decode_conversion(event), decode_previous(event)
     campaign, order = combo[1] or "", present(conversion.order_id)
-    value, other = micros(conversion.value)
+    value, other_value = micros(conversion.value)
     claimed = conversion.claimed is True
     apart = claimed and from_server
-    found = ConversionPixel(
+    pixel = ConversionPixel(
         combo,
         conversion.type,
         order,
@@ -39,15 +39,15 @@ def conversion_of(
         value,
         present(conversion.currency),
         utm_content(event.landing_url),
-        other_value=other,
+        other_value=other_value,
         claimed=claimed,
         before=_hashed(before, people),
         apart=apart,
     )
     kind = "claimed " if apart else ""
     if order:
-        return identities.of(f"{kind}order", campaign, conversion.type, order), found
-    return identities.of(f"{kind}conversion", campaign, event.event_id), found
+        return identities.of(f"{kind}order", campaign, conversion.type, order), pixel
+    return identities.of(f"{kind}conversion", campaign, event.event_id), pixel
 
 
 def _hashed(before: tuple[str | None, str | None], people: People | None) -> tuple[int, int]:

@@ -46,7 +46,7 @@ class Rejection(msgspec.Struct, frozen=True):
 
     reason: str
     field: str | None
-    kept: dict[str, Any]
+    fields: dict[str, Any]
 
 
 def _document(raw: bytes) -> Any:
@@ -69,10 +69,10 @@ def _document(raw: bytes) -> Any:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object; half a character counts also in a value that a later one of its name replaces."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         json.dumps(pairs, ensure_ascii=False).encode()
-    return found
+    return members
 
 
 def _float(digits: str) -> float | None:
@@ -108,18 +108,18 @@ def explain(
         return malformed
     if not isinstance(document, dict):
         return malformed
-    kept: dict[str, Any] = {"event": keepable(document)}
+    kept_fields: dict[str, Any] = {"event": keepable(document)}
     if names := withheld(document):
-        kept["withheld"] = names
+        kept_fields["withheld"] = names
     if reason := verdict(document):
-        kept["event"]["invalid_traffic"] = reason
+        kept_fields["event"]["invalid_traffic"] = reason
     for field in ("event_id", "event"):
         value = document.get(field)
         if not isinstance(value, str) or absent(value) or (field == "event_id" and len(value) > MAX_ID):
-            return Rejection(INVALID, field, kept)
+            return Rejection(INVALID, field, kept_fields)
     if document["event"] not in CODES:
-        return Rejection(UNKNOWN_EVENT, "event", kept)
-    return Rejection(INVALID, _wrong_field(raw) or suspect, kept)
+        return Rejection(UNKNOWN_EVENT, "event", kept_fields)
+    return Rejection(INVALID, _wrong_field(raw) or suspect, kept_fields)
 
 
 def is_malformed(raw: bytes) -> bool:
@@ -160,12 +160,12 @@ _OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency", "claimed")
 def keepable(document: dict[str, Any]) -> dict[str, Any]:
     """The known fields that identify no person. Scalars are cut to 128 characters, and URLs have no query."""
     scalars = (name for name in IN_LETTERS if _is_scalar(document.get(name)))
-    kept: dict[str, Any] = {name: _short(document[name]) for name in scalars}
+    fields: dict[str, Any] = {name: _short(document[name]) for name in scalars}
     if are_categories(categories := document.get("content_category")):
-        kept["content_category"] = categories
+        fields["content_category"] = categories
     conversion = document.get("conversion")
     if isinstance(conversion, dict):
-        kept["conversion"] = {
+        fields["conversion"] = {
             name: _short(conversion[name]) for name in _OF_A_CONVERSION if _is_scalar(conversion.get(name))
         }
     url = document.get("landing_url")
@@ -173,12 +173,12 @@ def keepable(document: dict[str, Any]) -> dict[str, Any]:
         try:
             parts = urlsplit(cut_bytes(url, MAX_URL_BYTES))
             host = parts.hostname or ""
-            kept["landing_url"] = _short(f"{parts.scheme}://{host}{parts.path}")
-            told = reversed(parse_qsl(parts.query))  # the flow credits the first of a name
-            kept |= {name: _short(text) for name, text in told if name.startswith("utm_")}
+            fields["landing_url"] = _short(f"{parts.scheme}://{host}{parts.path}")
+            query_fields = reversed(parse_qsl(parts.query))  # the flow credits the first of a name
+            fields |= {name: _short(text) for name, text in query_fields if name.startswith("utm_")}
         except ValueError:
             pass  # no URL, so nothing of it is stored
-    return kept
+    return fields
 
 
 def withheld(document: dict[str, Any]) -> list[str]:
@@ -220,19 +220,19 @@ def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, 
     }
     if rejection.field is not None:
         body["field"] = rejection.field
-    return where.encode(), _encode(body | rejection.kept)
+    return where.encode(), _encode(body | rejection.fields)
 
 
 def late_letter(late: Late) -> tuple[bytes, bytes]:
     """The dead letter of a pixel whose minute was final when it came."""
     names = zip(NAMES, late.combo, strict=False)
-    kept = {name: value for name, value in names if value is not None}
+    fields = {name: value for name, value in names if value is not None}
     return letter(
         late.sender,
         late.position,
         Rejection(
             TOO_LATE,
             None,
-            {"event": {"event": late.event, "ts": late.ts_ms, **kept}, "identity": f"{late.key:016x}"},
+            {"event": {"event": late.event, "ts": late.ts_ms, **fields}, "identity": f"{late.key:016x}"},
         ),
     )

@@ -25,7 +25,7 @@ from flows.intake.conversion_fields import conversion_of
 from flows.intake.dead_letters import Rejection, explain
 from flows.intake.dimension_numbers import MAX_COMBOS, DimensionNumbers
 from flows.intake.fingerprints import FingerprintCache
-from flows.intake.holds import BYE, Told
+from flows.intake.holds import BYE, CollectorMarks
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
 from flows.intake.keywords import NAMED
 from flows.intake.labels import Labels
@@ -101,7 +101,7 @@ class Batch:
         conversions: the conversions among the pixels.
         rejected: (position, why) of every message that is no pixel.
         received: the number of messages, without the marks.
-        told: the collectors and low marks of the messages.
+        collector_marks: the collectors and low marks of the messages.
         marks: the number of collectors' marks.
         methods: of the marks, the methods by which their collectors work, each with its first low mark.
         refused: of the rejected, the impressions that name their placement, as pixels with `REFUSED`.
@@ -113,7 +113,7 @@ class Batch:
     conversions: list[ConversionPixel]
     rejected: list[tuple[int, Rejection]]
     received: int
-    told: Told
+    collector_marks: CollectorMarks
     marks: int = 0
     methods: dict[str, int] = field(default_factory=dict)
     refused: list[tuple[int, ...]] = field(default_factory=list)
@@ -178,8 +178,10 @@ class Decoder:
         if self._dimensions.full:
             self._begin_names()
         count = len(messages.values)
-        told = Told.of(count)
-        batch = Batch(np.empty((count, COLUMNS), np.uint64), self._dimensions.combos, [], [], count, told)
+        collector_marks = CollectorMarks.of(count)
+        batch = Batch(
+            np.empty((count, COLUMNS), np.uint64), self._dimensions.combos, [], [], count, collector_marks
+        )
         batch.numbering = self._dimensions.numbering
         left: Sequence[int] = range(count)
         if self.scanning and count:
@@ -196,15 +198,16 @@ class Decoder:
         lines = values if isinstance(values, Lines) else Lines.join(values)
         block = np.frombuffer(lines.block, np.uint8)
         stamps = np.array(messages.timestamps_ms or [], np.int64)
-        desk = Desk.of(len(lines), self._tags, batch.told)
+        desk = Desk.of(len(lines), self._tags, batch.collector_marks)
         memos = names, agents, listeners = self._names, self._agents, self._listeners
         left: list[int] = []
 
-        def read(some: I64, done: int) -> int:
+        def read(line_numbers: I64, done: int) -> int:
             done = scan(
-                block, lines.ends, lines.begin, some, done, stamps, self._secret, self.consent_default,
-                names.slots, names.used, agents.slots, agents.used, listeners.slots, listeners.used,
-                self._people.key, self._dimensions.keys, self._tags, pixels, desk, self._layouts,
+                block, lines.ends, lines.begin, line_numbers, done, stamps, self._secret,
+                self.consent_default, names.slots, names.used, agents.slots, agents.used, listeners.slots,
+                listeners.used, self._people.key, self._dimensions.keys, self._tags, pixels, desk,
+                self._layouts,
             )  # fmt: skip
             left.extend(desk.left[: desk.filled[LEFT]].tolist())
             self._answer(lines.block, desk)
@@ -228,29 +231,29 @@ class Decoder:
         """Give numbers to the names and user agents that the scan asked for."""
         filled = desk.filled.tolist()
         if filled[NAMES]:
-            asked = desk.names[: filled[NAMES]]
-            numbers = [self._numbered(block, places) for places in asked[:, 1:].tolist()]
-            self._names.slots[asked[:, 0], 1] = np.array(numbers, np.uint64)
+            requests = desk.names[: filled[NAMES]]
+            numbers = [self._numbered(block, places) for places in requests[:, 1:].tolist()]
+            self._names.slots[requests[:, 0], 1] = np.array(numbers, np.uint64)
         if filled[AGENTS]:
-            asked = desk.agents[: filled[AGENTS]]
-            reasons = [self._verdicts.reason(block[a:b].decode()) for a, b in asked[:, 1:].tolist()]
-            self._agents.slots[asked[:, 0], 1] = reasons
+            requests = desk.agents[: filled[AGENTS]]
+            reasons = [self._verdicts.reason(block[a:b].decode()) for a, b in requests[:, 1:].tolist()]
+            self._agents.slots[requests[:, 0], 1] = reasons
 
     def _numbered(self, block: bytes, places: list[int]) -> int:
         """The dimensions of a line, whose names begin and end at `places`, with the flag for the scanner."""
         ends = iter(places)
         category, *names = [None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)]
-        taken, flags = self._labels.taken(names)
-        combo = self._dimensions.number(taken)
+        label_names, flags = self._labels.known_names(names)
+        combo = self._dimensions.number(label_names)
         placement = self._dimensions.combos[combo][0]
         if placement is None:
             return int(REFUSED)
         flags |= flag_of(self._plans, placement, category) | self._basis(None, combo)
         return combo | flags << 32
 
-    def _basis(self, told: str | None, combo: int) -> int:
+    def _basis(self, basis: str | None, combo: int) -> int:
         """The bits of a pixel's basis: its own, else the one that is set for its platform."""
-        code = BASIS_CODES.get(told or "")
+        code = BASIS_CODES.get(basis or "")
         if code is None:
             platform = self._dimensions.combos[combo][2]
             code = BASIS_CODES[self.platform_basis.get(platform or "", BASES[0])]
@@ -259,16 +262,16 @@ class Decoder:
     def _decode_plainly(self, messages: Messages, left: Sequence[int], batch: Batch) -> list[int]:
         """Fill in the pixels of some lines on the slow path; returns the lines that are no pixels."""
         rows, right, wrong = array("Q"), list[int](), list[int]()
-        untold, said = list[tuple[int, int, bytes]](), list[tuple[str, int]]()
+        untold, line_marks = list[tuple[int, int, bytes]](), list[tuple[str, int]]()
         values = messages.values
         raws = values.payloads_at(left) if isinstance(values, Lines) else [values[line] for line in left]
         for line, raw in zip(left, raws, strict=True):
             position = messages.positions[line]
             stamp = messages.timestamps_ms[line] if messages.timestamps_ms else 0
             try:
-                rows.extend(self._pixel(raw, position, stamp, batch.conversions, untold, said))
-                if said:
-                    self._hear(batch, line, *said.pop())
+                rows.extend(self._pixel(raw, position, stamp, batch.conversions, untold, line_marks))
+                if line_marks:
+                    self._hear(batch, line, *line_marks.pop())
                 right.append(line)
                 continue
             except Invalid as invalid:
@@ -281,7 +284,8 @@ class Decoder:
                 if is_method(mark.method):
                     batch.methods.setdefault(mark.method, mark.low_ms)
                 self._hear(batch, line, mark.collector, BYE if mark.bye else mark.low_ms)
-                batch.told.nows[line], batch.told.logged[line] = mark.now_ms or 0, mark.logged_ms or 0
+                batch.collector_marks.nows[line] = mark.now_ms or 0
+                batch.collector_marks.logged[line] = mark.logged_ms or 0
             else:
                 rejection = explain(raw, suspect, self._verdicts.named)
                 batch.rejected.append((position, rejection))
@@ -294,14 +298,14 @@ class Decoder:
 
     def _tell(self, pixels: U64, untold: list[tuple[int, int, bytes]]) -> None:
         """Fill in the identities that are hashed from a placement's texts, by the scanner's own kernel."""
-        what, playheads, texts = zip(*untold, strict=True)
+        kinds, playheads, texts = zip(*untold, strict=True)
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
         to = np.flatnonzero(pixels[:, KEY] == 0)
         pixels[to, KEY] = identities(
             np.frombuffer(b"".join([*texts, bytes(8)]), np.uint8),
             ends,
             self._dimensions.keys[pixels[to, COMBO].astype(np.int64)],
-            np.array(what, np.int64),
+            np.array(kinds, np.int64),
             np.array(playheads, np.uint64),
         )
 
@@ -312,10 +316,10 @@ class Decoder:
         stamp: int,
         conversions: list[ConversionPixel],
         untold: list[tuple[int, int, bytes]],
-        said: list[tuple[str, int]],
+        line_marks: list[tuple[str, int]],
     ) -> tuple[int, ...]:
         """Decode one message on the slow path. The result has its columns. Its identity is 0 if `untold` has
-        the text to be hashed. `said` takes its collector and low mark.
+        the text to be hashed. `line_marks` takes its collector and low mark.
 
         Raises:
             Invalid, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is rejected.
@@ -326,7 +330,7 @@ class Decoder:
             raise Invalid("")
         event = decode(raw)
         code = CODES[event.event]
-        names, info = self._labels.taken(self._names_of(event))
+        names, info = self._labels.known_names(self._names_of(event))
         combo = self._dimensions.number(names)
         placement = self._dimensions.combos[combo][0]
         if placement is None and code != CONVERSION:
@@ -337,7 +341,7 @@ class Decoder:
         info |= code | flag_of(self._plans, placement, event.content_category)
         info |= self._basis(event.basis, combo) | CONFIRMED * (event.device_confirmed is True)
         if event.invalid_traffic and not absent(event.invalid_traffic):
-            info |= self._verdicts.told(event.invalid_traffic) << INVALID_SHIFT
+            info |= self._verdicts.number_of(event.invalid_traffic) << INVALID_SHIFT
         elif event.user_agent:
             info |= self._verdicts.reason(cut_bytes(event.user_agent, MAX_AGENT_BYTES)) << INVALID_SHIFT
         listener = household = 0
@@ -375,15 +379,15 @@ class Decoder:
             else:
                 key = self._identities.of("progress", placement, play, str(playhead))
         if event.low_ms is not None and event.collector is not None and not absent(event.collector):
-            said.append((event.collector, min(max(event.low_ms, 0), MAX_MS)))
+            line_marks.append((event.collector, min(max(event.low_ms, 0), MAX_MS)))
         return key, listener, ts, received, position, info, combo, household
 
     def _hear(self, batch: Batch, line: int, collector: str, low_ms: int) -> None:
         """Note a line's collector and low mark."""
         text = collector.encode()
         block = np.frombuffer(text + bytes(8), np.uint8)
-        batch.told.collectors[line] = collector_of(self._secret, block, 0, len(text))
-        batch.told.lows[line] = low_ms
+        batch.collector_marks.collectors[line] = collector_of(self._secret, block, 0, len(text))
+        batch.collector_marks.lows[line] = low_ms
 
     def deny(self, listeners: U64) -> None:
         """Make no key of these clients (sorted keyed hashes, as listeners') from now on."""

@@ -50,24 +50,29 @@ def take_off(pixels: U64, denied: U64) -> None:
     """Remove listeners, with their households, and households (sorted) from pixels, in place."""
     for column, less in ((LISTENER, [LISTENER, HOUSEHOLD]), (HOUSEHOLD, [HOUSEHOLD])) if len(denied) else ():
         gone = _listed(pixels[:, column], denied)
-        for one in less:
-            pixels[gone, one] = 0
+        for column_number in less:
+            pixels[gone, column_number] = 0
 
 
 def conversions_without(conversions: list[ConversionPixel], denied: U64) -> list[ConversionPixel]:
     """Conversions without the denied ones among their listeners and households by the edge's previous key."""
-    if not len(denied) or not any(any(one.before) for one in conversions):
+    if not len(denied) or not any(any(conversion.before) for conversion in conversions):
         return conversions
-    before = np.array([one.before for one in conversions], np.uint64)
+    before = np.array([conversion.before for conversion in conversions], np.uint64)
     gone = _listed(before, denied)
     before[gone[:, 0]] = 0
     before[gone[:, 1], 1] = 0
     pairs = before.tolist()
-    return [replace(one, before=(pair[0], pair[1])) for one, pair in zip(conversions, pairs, strict=True)]
+    return [
+        replace(conversion, before=(pair[0], pair[1]))
+        for conversion, pair in zip(conversions, pairs, strict=True)
+    ]
 
 
-def _listed(who: U64, denied: U64) -> npt.NDArray[np.bool_]:
-    listed: npt.NDArray[np.bool_] = denied[np.minimum(np.searchsorted(denied, who), len(denied) - 1)] == who
+def _listed(hashes: U64, denied: U64) -> npt.NDArray[np.bool_]:
+    listed: npt.NDArray[np.bool_] = (
+        denied[np.minimum(np.searchsorted(denied, hashes), len(denied) - 1)] == hashes
+    )
     return listed
 
 
@@ -85,9 +90,9 @@ def keys_of(listed: Iterable[str]) -> U64:
     they must not stop the flow.
     """
     keys = []
-    for one in listed:
+    for key_field in listed:
         try:
-            keys.append(np.uint64(int(one, 16)))
+            keys.append(np.uint64(int(key_field, 16)))
         except (ValueError, OverflowError):
             continue
     return np.unique(np.array(keys, np.uint64))
@@ -102,11 +107,13 @@ def deny(settings: Settings, listener_ids: Sequence[str], household_ids: Sequenc
     """
     hashed = People(settings.secret_listener_key())
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    of = (
-        *((hashed.listener, one) for one in listener_ids),
-        *((hashed.household, one) for one in household_ids),
+    hashed_ids = (
+        *((hashed.listener, person_id) for person_id in listener_ids),
+        *((hashed.household, person_id) for person_id in household_ids),
     )
-    put_on_the_list(client, settings.namespace, [key_of(one.encode()) for key_of, one in of])
+    put_on_the_list(
+        client, settings.namespace, [key_of(person_id.encode()) for key_of, person_id in hashed_ids]
+    )
     client.close()
 
 
@@ -120,7 +127,7 @@ def put_on_the_list(client: Client, namespace: str, keys: Iterable[int]) -> None
     if not (fields := [*map(erased_field, keys)]):
         return
     (there,) = read_rows(client, [listed], fields)
-    put_fields(client, {listed: {one: now_ms for one in fields if one not in there}})
+    put_fields(client, {listed: {key_field: now_ms for key_field in fields if key_field not in there}})
 
 
 def refuse_less(client: Client, namespace: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from connectors.stream import Messages
-from flows.intake.holds import Told
+from flows.intake.holds import CollectorMarks
 from flows.model.pixel import POSITION, TS, WATERMARK
 from flows.state.arrays import U64
 
 
-def first_receipt(pixels: U64, messages: Messages, told: Told) -> int:
+def first_receipt(pixels: U64, messages: Messages, collector_marks: CollectorMarks) -> int:
     """The receipt of the first of some messages that has one, in epoch ms; 0 if none has.
 
     A pixel has its collector's, which the broker's timestamp bounds, else that timestamp, else its caller's
@@ -20,12 +20,12 @@ def first_receipt(pixels: U64, messages: Messages, told: Told) -> int:
         pixels: of the messages, with their times as they came.
     """
     positions = np.array(messages.positions, np.int64)
-    moments = np.maximum(told.lows, 0)
+    moments = np.maximum(collector_marks.lows, 0)
     if messages.timestamps_ms is not None:
         stamps = np.array(messages.timestamps_ms, np.int64)
         moments = np.where(stamps > 0, stamps, moments)
     received, own = pixels[:, WATERMARK].astype(np.int64), pixels[:, TS].astype(np.int64)
     places = np.searchsorted(positions, pixels[:, POSITION].astype(np.int64))
     moments[places] = np.where(received > 0, received, own)
-    known = np.flatnonzero(moments)
-    return int(moments[known[0]]) if len(known) else 0
+    timed = np.flatnonzero(moments)
+    return int(moments[timed[0]]) if len(timed) else 0

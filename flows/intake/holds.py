@@ -49,7 +49,7 @@ ends, and of those at which a low mark last rose.
 """
 
 
-class Told(NamedTuple):
+class CollectorMarks(NamedTuple):
     """The messages' collectors, low marks and clocks.
 
     Attributes:
@@ -66,7 +66,7 @@ class Told(NamedTuple):
     logged: I64 = np.zeros(0, np.int64)
 
     @classmethod
-    def of(cls, messages: int) -> Told:
+    def of(cls, messages: int) -> CollectorMarks:
         """Empty arrays for a number of messages."""
         times = (np.zeros(messages, np.int64) for _ in range(3))
         return cls(np.zeros(messages, np.uint64), *times)
@@ -82,18 +82,18 @@ def _top(used: Int) -> Int:
 
 
 @lean
-def _lift(table: I64, state: I64, trees: I64, at: Int, max_hold_ms: Int) -> None:
+def _lift(table: I64, state: I64, trees: I64, row: Int, max_hold_ms: Int) -> None:
     """Bring the trees up to date with one place of the table."""
     used = state[USED]
     least = ends = rose = np.int64(NOBODY_LIVE)
-    if at < used:
-        rose = table[at, ROSE]
-        ends = table[at, HEARD] + max_hold_ms
-        clock_ends = table[at, WRONG] + MAX_CLOCK_HOLD_MS
-        if not table[at, RELEASED] and state[LOG] < clock_ends:
-            least = table[at, LOW]
-            ends = min(ends, table[at, ROSE] + max_hold_ms, clock_ends)
-    place, top = MAX_COLLECTORS + at, _top(used)
+    if row < used:
+        rose = table[row, ROSE]
+        ends = table[row, HEARD] + max_hold_ms
+        clock_ends = table[row, WRONG] + MAX_CLOCK_HOLD_MS
+        if not table[row, RELEASED] and state[LOG] < clock_ends:
+            least = table[row, LOW]
+            ends = min(ends, table[row, ROSE] + max_hold_ms, clock_ends)
+    place, top = MAX_COLLECTORS + row, _top(used)
     trees[LEAST, place], trees[ENDS, place], trees[STOOD, place] = least, ends, rose
     while place > top:
         place >>= 1
@@ -117,20 +117,20 @@ def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_m
 
     The index and the trees are rebuilt.
     """
-    kept = 0
+    live_count = 0
     for i in range(state[USED]):
         if state[LOG] - table[i, HEARD] >= max_hold_ms:
             continue
         # A collector that stands still stays: its next mark must not begin another hold.
         table[i, RELEASED] |= np.int64(state[LOG] - table[i, ROSE] >= max_hold_ms)
-        ids[kept] = ids[i]
+        ids[live_count] = ids[i]
         for column in range(table.shape[1]):
-            table[kept, column] = table[i, column]
-        kept += 1
-    state[USED] = kept
+            table[live_count, column] = table[i, column]
+        live_count += 1
+    state[USED] = live_count
     index[:] = 0
     trees[:] = NOBODY_LIVE
-    for i in range(kept):
+    for i in range(live_count):
         slot = find(index, ids[i])
         index[slot, 0], index[slot, 1] = ids[i], i
         _lift(table, state, trees, i, max_hold_ms)
@@ -138,43 +138,43 @@ def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_m
 
 @lean
 def _tell(
-    ids: U64, table: I64, index: U64, trees: I64, state: I64, who: np.uint64, low_ms: Int, off_ms: Int,
+    ids: U64, table: I64, index: U64, trees: I64, state: I64, collector: np.uint64, low_ms: Int, off_ms: Int,
     max_hold_ms: Int,
 ) -> None:  # fmt: skip
     """Enter a collector's mark. `off_ms` is the error of its clock, below 0 if the mark has no clock."""
-    slot = find(index, who)
-    known = index[slot, 0] != np.uint64(0)
-    at = np.int64(index[slot, 1]) if known else state[USED]
+    slot = find(index, collector)
+    is_known = index[slot, 0] != np.uint64(0)
+    row = np.int64(index[slot, 1]) if is_known else state[USED]
     if low_ms == BYE:
-        if known:
+        if is_known:
             last = state[USED] - 1
-            index[find(index, ids[last]), 1] = at
-            remove(index, who)
-            ids[at], state[USED] = ids[last], last
+            index[find(index, ids[last]), 1] = row
+            remove(index, collector)
+            ids[row], state[USED] = ids[last], last
             for column in range(table.shape[1]):
-                table[at, column] = table[last, column]
-            _lift(table, state, trees, at, max_hold_ms)
+                table[row, column] = table[last, column]
+            _lift(table, state, trees, row, max_hold_ms)
             _lift(table, state, trees, last, max_hold_ms)
         return
-    if not known:
-        if at == len(ids):
-            at = _least_of(trees, STOOD, state[USED])
-            remove(index, ids[at])
-            slot = find(index, who)
+    if not is_known:
+        if row == len(ids):
+            row = _least_of(trees, STOOD, state[USED])
+            remove(index, ids[row])
+            slot = find(index, collector)
             state[EVICTED] += 1
         else:
             state[USED] += 1
-        index[slot, 0], index[slot, 1] = who, at
-        ids[at] = who
-        table[at, LOW], table[at, WRONG] = -1, NOBODY_LIVE
-    table[at, HEARD] = state[LOG]
+        index[slot, 0], index[slot, 1] = collector, row
+        ids[row] = collector
+        table[row, LOW], table[row, WRONG] = -1, NOBODY_LIVE
+    table[row, HEARD] = state[LOG]
     if off_ms > CLOCK_OFF_MS:
-        table[at, WRONG] = min(table[at, WRONG], state[LOG])
+        table[row, WRONG] = min(table[row, WRONG], state[LOG])
     elif off_ms >= 0:
-        table[at, WRONG] = NOBODY_LIVE
-    if low_ms > table[at, LOW]:
-        table[at, LOW], table[at, ROSE], table[at, RELEASED] = low_ms, state[LOG], 0
-    _lift(table, state, trees, at, max_hold_ms)
+        table[row, WRONG] = NOBODY_LIVE
+    if low_ms > table[row, LOW]:
+        table[row, LOW], table[row, ROSE], table[row, RELEASED] = low_ms, state[LOG], 0
+    _lift(table, state, trees, row, max_hold_ms)
 
 
 @lean
@@ -182,15 +182,15 @@ def _release_oldest(table: I64, trees: I64, state: I64, max_hold_ms: Int) -> Non
     """Wait no more for the live collectors with the least low mark, until their marks rise."""
     least_ms = trees[LEAST, _top(state[USED])]
     while trees[LEAST, _top(state[USED])] == least_ms:
-        at = _least_of(trees, LEAST, state[USED])
-        table[at, RELEASED] = 1
-        _lift(table, state, trees, at, max_hold_ms)
+        row = _least_of(trees, LEAST, state[USED])
+        table[row, RELEASED] = 1
+        _lift(table, state, trees, row, max_hold_ms)
         state[RELEASES] += 1
     state[WHILE_HELD] = 0
 
 
 @lean
-def _held(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_ms: Int) -> Int:
+def _watermark_after(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_ms: Int) -> Int:
     """The watermark that follows `before_ms`, of which collectors allow no more than their least low mark."""
     if least_ms == NOBODY_LIVE:
         return max(before_ms, natural_ms)
@@ -208,7 +208,7 @@ def _hold(
     Args:
         pixels: judged by `flows.intake.watermark`; changed in place.
         positions, moments: (messages,) their positions, and when they were put there; 0 if unknown.
-        collectors, lows, nows: see `Told`.
+        collectors, lows, nows: see `CollectorMarks`.
         ids, table, index, trees, state: of `Holds`; changed in place.
         natural_ms: the watermark that pixels alone have set so far.
     """
@@ -231,11 +231,13 @@ def _hold(
         if here:
             natural_ms = np.int64(pixels[pixel, WATERMARK])
             # Only the log decides, so that a replay releases at the same pixel.
-            held = state[NEWEST] - trees[LEAST, _top(state[USED])] > quiet_ms
-            state[WHILE_HELD] = state[WHILE_HELD] + 1 if held else 0
+            is_held = state[NEWEST] - trees[LEAST, _top(state[USED])] > quiet_ms
+            state[WHILE_HELD] = state[WHILE_HELD] + 1 if is_held else 0
             if state[WHILE_HELD] > max_state:
                 _release_oldest(table, trees, state, max_hold_ms)
-        state[AT] = _held(state[AT], natural_ms, trees[LEAST, _top(state[USED])], bound_ms, quiet_ms)
+        state[AT] = _watermark_after(
+            state[AT], natural_ms, trees[LEAST, _top(state[USED])], bound_ms, quiet_ms
+        )
         if here:
             pixels[pixel, WATERMARK] = np.uint64(state[AT])
             pixel += 1
@@ -309,9 +311,9 @@ class Holds:
         # Not by the credit: a log whose clock was set back has some for good.
         if least is None or int(self._state[NEWEST]) + self._quiet_for_ms - least <= self.quiet_ms:
             return "", None
-        at = int(_least_of(self._trees, LEAST, self._state[USED]))
-        reason: HoldReason = "drain" if self._table[at, WRONG] == NOBODY_LIVE else "clock"
-        return self._names.get(int(self._ids[at]), ""), reason
+        row = int(_least_of(self._trees, LEAST, self._state[USED]))
+        reason: HoldReason = "drain" if self._table[row, WRONG] == NOBODY_LIVE else "clock"
+        return self._names.get(int(self._ids[row]), ""), reason
 
     @property
     def wrong_clocks(self) -> int:
@@ -321,7 +323,7 @@ class Holds:
     @property
     def cloned(self) -> str:
         """The spool directory of two processes, which was copied; empty if there is none."""
-        names = (self._names.get(who, "") for who in self._ids[: self._state[USED]].tolist())
+        names = (self._names.get(collector, "") for collector in self._ids[: self._state[USED]].tolist())
         directories = Counter(name.partition("~")[0] for name in names if "~" in name)
         return min((name for name, processes in directories.items() if processes > 1), default="")
 
@@ -329,23 +331,31 @@ class Holds:
         """The collectors whose names are not known yet; drops the names of collectors that have gone."""
         used = self._ids[: self._state[USED]].tolist()
         if len(self._names) > len(used):
-            self._names = {who: self._names[who] for who in used if who in self._names}
-        return [who for who in used if who not in self._names]
+            self._names = {
+                collector: self._names[collector] for collector in used if collector in self._names
+            }
+        return [collector for collector in used if collector not in self._names]
 
-    def name(self, who: int, name: str) -> None:
+    def name(self, collector: int, name: str) -> None:
         """Store a collector's name, of 128 letters at most."""
-        self._names[who] = name
+        self._names[collector] = name
 
     def hold(
-        self, pixels: U64, positions: I64, moments: I64, told: Told, natural_ms: int, before_ms: int
+        self,
+        pixels: U64,
+        positions: I64,
+        moments: I64,
+        collector_marks: CollectorMarks,
+        natural_ms: int,
+        before_ms: int,
     ) -> int:
         """Set the watermarks of a batch's pixels, in place; returns the partition's after them."""
         self._state[AT], newest = before_ms, self._state[NEWEST]
-        nows = told.nows if len(told.nows) else np.zeros(len(positions), np.int64)
+        nows = collector_marks.nows if len(collector_marks.nows) else np.zeros(len(positions), np.int64)
         _hold(
-            pixels, positions, moments, told.collectors, told.lows, nows, self._ids, self._table, self._index,
-            self._trees, self._state, natural_ms, self.bound_ms, self.quiet_ms, self.max_hold_ms,
-            self.max_state,
+            pixels, positions, moments, collector_marks.collectors, collector_marks.lows, nows, self._ids,
+            self._table, self._index, self._trees, self._state, natural_ms, self.bound_ms, self.quiet_ms,
+            self.max_hold_ms, self.max_state,
         )  # fmt: skip
         if self._state[NEWEST] != newest:
             self._quiet_for_ms = 0
@@ -358,7 +368,7 @@ class Holds:
         self._quiet_for_ms += by_ms
         self._expire()
         least_ms = self._trees[LEAST, _top(self._state[USED])]
-        return int(_held(before_ms, natural_ms, least_ms, self.bound_ms, self.quiet_ms))
+        return int(_watermark_after(before_ms, natural_ms, least_ms, self.bound_ms, self.quiet_ms))
 
     def _expire(self) -> None:
         _expire(self._ids, self._table, self._index, self._trees, self._state, self.max_hold_ms)

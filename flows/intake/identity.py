@@ -53,32 +53,32 @@ class Identities:
 
 @lean
 def identity(
-    low: np.uint64, high: np.uint64, what: int, playhead: np.uint64, block: U8, place: int, length: int
+    low: np.uint64, high: np.uint64, kind: int, playhead: np.uint64, block: U8, place: int, length: int
 ) -> np.uint64:
     """The identity of a play or event by its text in `block`; not 0.
 
     Args:
         low, high: the key of its placement.
-        what: `PLAY`, `EVENT`, or the code of a `progress`.
+        kind: `PLAY`, `EVENT`, or the code of a `progress`.
         playhead: of a `progress`; else it does not count.
     """
-    state = word(begin(low, high), np.uint64(what))
+    state = word(begin(low, high), np.uint64(kind))
     before = 8
-    if what == PROGRESS:
+    if kind == PROGRESS:
         state = word(state, playhead)
         before = 16
-    found = end(text(state, block, place, length, before))
-    return found if found != np.uint64(0) else np.uint64(1)
+    hash_value = end(text(state, block, place, length, before))
+    return hash_value if hash_value != np.uint64(0) else np.uint64(1)
 
 
 @kernel
-def identities(block: U8, ends: I64, keys: U64, what: I64, playheads: U64) -> U64:
+def identities(block: U8, ends: I64, keys: U64, kinds: I64, playheads: U64) -> U64:
     """The identities by the texts that end at `ends` in `block`, one after another; seven more bytes must
     follow the last.
     """
-    found = np.empty(len(ends), np.uint64)
+    hashes = np.empty(len(ends), np.uint64)
     place = 0
     for i in range(len(ends)):
-        found[i] = identity(keys[i, 0], keys[i, 1], what[i], playheads[i], block, place, ends[i] - place)
+        hashes[i] = identity(keys[i, 0], keys[i, 1], kinds[i], playheads[i], block, place, ends[i] - place)
         place = ends[i]
-    return found
+    return hashes

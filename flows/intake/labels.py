@@ -32,17 +32,17 @@ class Labels:
         if self._planned:
             self._known = plans.labels
 
-    def taken(self, names: Sequence[str | None]) -> tuple[tuple[str | None, ...], int]:
+    def known_names(self, names: Sequence[str | None]) -> tuple[tuple[str | None, ...], int]:
         """A pixel's names, None for an unknown one, and the bits of `UNKNOWN` for those."""
         if not self._planned:
             return tuple(names), 0
-        found, unknown = list(names), 0
-        for label, known in enumerate(self._known):
+        label_names, unknown = list(names), 0
+        for label, known_labels in enumerate(self._known):
             name = names[_FIRST + label]
-            if name not in known:
-                found[_FIRST + label] = None
+            if name not in known_labels:
+                label_names[_FIRST + label] = None
                 unknown |= 0 if absent(name) else 1 << UNKNOWN_SHIFT + label
-        return tuple(found), unknown
+        return tuple(label_names), unknown
 
 
 def unknown_labels(pixels: U64) -> Iterator[tuple[str, int]]:

@@ -93,11 +93,11 @@ class Layouts(NamedTuple):
             self.pieces[new, number] = field, kind, begin, len(text), _most(field)
             self.text[begin : begin + len(text)] = np.frombuffer(text, np.uint8)
             begin += len(text)
-        for other in range(count):
+        for other_layout in range(count):
             alike = 0
-            while self._piece(new, alike) == self._piece(other, alike) and alike < len(pieces) - 1:
+            while self._piece(new, alike) == self._piece(other_layout, alike) and alike < len(pieces) - 1:
                 alike += 1
-            self.alike[new, other] = self.alike[other, new] = alike
+            self.alike[new, other_layout] = self.alike[other_layout, new] = alike
         self.counters[LAST], self.counters[COUNT] = new, count
 
     def _piece(self, layout: int, number: int) -> tuple[int, bytes]:
@@ -158,13 +158,13 @@ def fit(block: U8, place: int, end: int, layouts: Layouts, begins: I64, values: 
     layout = counters[LAST]
     if counters[COUNT] == 0:
         return -1
-    seen = 0
+    field_bits = 0
     number = 0
     while place <= end:
         length = pieces[layout, number, LENGTH]
         differs = differing(block, place, text, pieces[layout, number, BEGIN])
         if differs << np.uint64(WIDTH - length) != np.uint64(0):
-            layout = _other(block, place, layouts, layout, number)
+            layout = _agreeing_layout(block, place, layouts, layout, number)
             if layout < 0:
                 return -1
             length = pieces[layout, number, LENGTH]
@@ -177,7 +177,7 @@ def fit(block: U8, place: int, end: int, layouts: Layouts, begins: I64, values: 
                 return -1
             begins[field] = begin
             values[field] = place - begin
-            seen |= 1 << field
+            field_bits |= 1 << field
         elif kind == NUMBER:
             begin = place
             value = np.int64(0)
@@ -199,10 +199,10 @@ def fit(block: U8, place: int, end: int, layouts: Layouts, begins: I64, values: 
             if not 1 <= digits <= 18 or (block[begin] == 48 and digits > 1):
                 return -1
             values[field] = value
-            seen |= 1 << field
+            field_bits |= 1 << field
         elif kind == CLOSE:
             counters[LAST] = layout
-            return seen if place == end else -1
+            return field_bits if place == end else -1
         else:
             eight = load64(block, place)
             if eight & FOUR_BYTES == NOTHING:
@@ -212,11 +212,11 @@ def fit(block: U8, place: int, end: int, layouts: Layouts, begins: I64, values: 
             elif eight & FOUR_BYTES == TRUE:
                 place += 4
                 values[field] = 1
-                seen |= 1 << field
+                field_bits |= 1 << field
             elif eight & FIVE_BYTES == FALSE:
                 place += 5
                 values[field] = 0
-                seen |= 1 << field
+                field_bits |= 1 << field
             else:
                 return -1
         number += 1
@@ -224,14 +224,15 @@ def fit(block: U8, place: int, end: int, layouts: Layouts, begins: I64, values: 
 
 
 @lean
-def _other(block: U8, place: int, layouts: Layouts, layout: int, number: int) -> int:
+def _agreeing_layout(block: U8, place: int, layouts: Layouts, layout: int, number: int) -> int:
     """The layout that agrees up to this piece and has this one here, or -1."""
-    for other in range(layouts.counters[COUNT]):
-        if other != layout and layouts.alike[layout, other] >= number:
-            length, begin = layouts.pieces[other, number, LENGTH], layouts.pieces[other, number, BEGIN]
+    for candidate in range(layouts.counters[COUNT]):
+        if candidate != layout and layouts.alike[layout, candidate] >= number:
+            length = layouts.pieces[candidate, number, LENGTH]
+            begin = layouts.pieces[candidate, number, BEGIN]
             differs = differing(block, place, layouts.text, begin)
             if differs << np.uint64(WIDTH - length) == np.uint64(0):
-                return other
+                return candidate
     return -1
 
 

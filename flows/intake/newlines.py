@@ -39,10 +39,10 @@ def _ends(block: U8, place: Int, out: I64, used: Int) -> tuple[Int, Int]:
 
 def line_ends(block: bytes) -> I64:
     """The place of every LF."""
-    found, place, used = np.empty(len(block) // _USUAL_LINE + 2 * WIDTH, np.int64), 0, 0
+    places, place, used = np.empty(len(block) // _USUAL_LINE + 2 * WIDTH, np.int64), 0, 0
     text = np.frombuffer(block, np.uint8)
     while True:
-        place, used = _ends(text, place, found, used)
+        place, used = _ends(text, place, places, used)
         if place == len(block):
-            return found[:used]
-        found = np.concatenate([found, np.empty_like(found)])
+            return places[:used]
+        places = np.concatenate([places, np.empty_like(places)])

@@ -108,12 +108,12 @@ class Intake:
             read = list(self._next(due))
         except EndOfInput:
             self.ended = True
-        found = sum(len(messages.values) for messages, _ in read)
-        self.full = found > 0 and (not self.live or 2 * found >= self.batch_messages)
+        message_count = sum(len(messages.values) for messages, _ in read)
+        self.full = message_count > 0 and (not self.live or 2 * message_count >= self.batch_messages)
         if self.full and self._thread is not None:
             self._ahead = self._thread.submit(self._read, self.batch_messages)
-        for some in read:
-            more, rejected = self._take(*some)
+        for messages_batch in read:
+            more, rejected = self._take(*messages_batch)
             pixels += more
             letters += rejected
         if self._ahead is None:
@@ -204,21 +204,21 @@ class Intake:
         if self.live and len(batch.pixels):
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
         if not self.first_ms:
-            self.first_ms = first_receipt(batch.pixels, messages, batch.told)
+            self.first_ms = first_receipt(batch.pixels, messages, batch.collector_marks)
         if messages.timestamps_ms:
             self._note_loss(messages.timestamps_ms, messages.lost)
         take_off(batch.pixels, self.denied)
         batch.conversions = conversions_without(batch.conversions, self.denied)
         before_ms = self.clock.watermark_ms
-        skewed = self.clock.follow(batch.pixels, messages, batch.told)
+        skewed = self.clock.follow(batch.pixels, messages, batch.collector_marks)
         batch.pixels = with_refused(batch.pixels, batch.refused, before_ms)
         self.position = messages.next_position
         self._received += batch.received
         self._skewed += skewed
         self._marks += batch.marks
         if batch.methods:
-            known = {method for _, method in self.methods}
-            new = [(ms, method) for method, ms in batch.methods.items() if method not in known]
+            known_methods = {method for _, method in self.methods}
+            new = [(ms, method) for method, ms in batch.methods.items() if method not in known_methods]
             self.methods = first_of((*self.methods, *new)) if new else self.methods
         metrics = instruments()
         metrics.received.labels(self.partition).inc(batch.received)

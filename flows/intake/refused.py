@@ -28,11 +28,13 @@ def refused(
     Args:
         stamp: the broker's timestamp, 0 without one.
     """
-    event = rejection.kept.get("event", {})
+    event = rejection.fields.get("event", {})
     placement, play = event.get("placement_id"), event.get("play_id")
     if event.get("event") != EVENTS[IMPRESSION] or rejection.field == "placement_id":
         return []
-    moment = next((at for name in ("ts", "received_at") if (at := read_ms(event.get(name)))), stamp)
+    moment = next(
+        (moment_ms for name in ("ts", "received_at") if (moment_ms := read_ms(event.get(name)))), stamp
+    )
     if not isinstance(placement, str) or absent(placement) or not moment:
         return []
     if stamp and moment > stamp + FAR_MINUTES * MINUTE_MS:  # its play would be stored until then
@@ -58,7 +60,7 @@ def with_refused(pixels: U64, refused: Sequence[tuple[int, ...]], before_ms: int
     if not refused:
         return pixels
     rows = np.array(refused, np.uint64)
-    at = np.searchsorted(pixels[:, POSITION], rows[:, POSITION])
-    rows[:, WATERMARK] = np.append(np.uint64(before_ms), pixels[:, WATERMARK])[at]
-    together: U64 = np.insert(pixels, at, rows, axis=0)
+    places = np.searchsorted(pixels[:, POSITION], rows[:, POSITION])
+    rows[:, WATERMARK] = np.append(np.uint64(before_ms), pixels[:, WATERMARK])[places]
+    together: U64 = np.insert(pixels, places, rows, axis=0)
     return together

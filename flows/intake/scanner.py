@@ -25,7 +25,7 @@ import numpy as np
 from connectors.stream import SPARE_BYTES
 from flows.intake import keywords as words
 from flows.intake.fingerprints import put, room
-from flows.intake.holds import Told
+from flows.intake.holds import CollectorMarks
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, identity
 from flows.intake.layouts import (
     FALSE,
@@ -81,7 +81,7 @@ class Desk(NamedTuple):
         names: (lines, 1 + 2 * tags) slot of dimensions that are asked for, and begin and end of
             each tag, -1 if it is absent.
         agents: (lines, 3) slot of an agent that is asked for, its begin and end.
-        told: the collectors and low marks of the lines.
+        collector_marks: the collectors and low marks of the lines.
         quotes, begins, values, scratch: working memory of one line: a kernel without counts allocates none.
     """
 
@@ -89,7 +89,7 @@ class Desk(NamedTuple):
     again: I64
     names: I64
     agents: I64
-    told: Told
+    collector_marks: CollectorMarks
     filled: I64
     quotes: I64
     begins: I64
@@ -97,13 +97,13 @@ class Desk(NamedTuple):
     scratch: U64
 
     @classmethod
-    def of(cls, lines: int, tags: int, told: Told) -> Desk:
+    def of(cls, lines: int, tags: int, collector_marks: CollectorMarks) -> Desk:
         """A desk with room for so many lines, whose dimensions have so many tags."""
         left, again = np.empty(lines, np.int64), np.empty(lines, np.int64)
         names, agents = np.empty((lines, 1 + 2 * tags), np.int64), np.empty((lines, 3), np.int64)
         fields = words.UNKNOWN + 1
         return cls(
-            left, again, names, agents, told, np.zeros(4, np.int64),
+            left, again, names, agents, collector_marks, np.zeros(4, np.int64),
             quotes=np.zeros(_MAX_QUOTES, np.int64),
             begins=np.zeros(fields, np.int64),
             values=np.zeros(fields, np.int64),
@@ -157,8 +157,8 @@ def read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64)
     """
     count = _find_quotes(block, place, end, quotes)
     quote = 0
-    seen = 0
-    given = 0
+    named_bits = 0
+    field_bits = 0
     if block[place] != _BRACE:
         return -1
     while True:
@@ -174,9 +174,9 @@ def read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64)
             return -1
         field = min(words.number_of(block, begin, place - begin), words.UNKNOWN)
         bit = 1 << field
-        if field != words.UNKNOWN and seen & bit:
+        if field != words.UNKNOWN and named_bits & bit:
             return -1
-        seen |= bit
+        named_bits |= bit
         kind = words.TYPES[field]
         place += 2
         if block[place] == _SPACE:
@@ -195,7 +195,7 @@ def read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64)
             place += 1
             begins[field] = begin
             values[field] = length
-            given |= bit
+            field_bits |= bit
         elif _ZERO <= first <= _NINE:
             number = np.int64(0)
             while _ZERO <= block[place] <= _NINE:
@@ -209,7 +209,7 @@ def read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64)
             ):
                 return -1
             values[field] = number
-            given |= bit
+            field_bits |= bit
         else:
             word = load64(block, place)
             if word & FOUR_BYTES == NOTHING:
@@ -219,29 +219,29 @@ def read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64)
             elif word & FOUR_BYTES == TRUE:
                 place += 4
                 values[field] = 1
-                given |= bit
+                field_bits |= bit
             elif word & FIVE_BYTES == FALSE:
                 place += 5
                 values[field] = 0
-                given |= bit
+                field_bits |= bit
             else:
                 return -1
         if block[place] == _END:
-            return given if place + 1 == end else -1
+            return field_bits if place + 1 == end else -1
         if block[place] != _COMMA:
             return -1
 
 
 @lean
 def _fingerprint(
-    low: np.uint64, high: np.uint64, block: U8, tags: int, given: int, begins: I64, values: I64
+    low: np.uint64, high: np.uint64, block: U8, tags: int, field_bits: int, begins: I64, values: I64
 ) -> np.uint64:
     """The fingerprint of a line's first tags: the present ones, each with its length, and which of them are
     present.
     """
-    state = word(begin(low, high), np.uint64(given & ((1 << tags) - 1)))
+    state = word(begin(low, high), np.uint64(field_bits & ((1 << tags) - 1)))
     for field in range(tags):
-        if given >> field & 1:
+        if field_bits >> field & 1:
             state = text(state, block, begins[field], values[field], 0)
     return end(state) | np.uint64(1)
 
@@ -249,8 +249,8 @@ def _fingerprint(
 @lean
 def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
     """The keyed hash of a collector's id; never 0, which stands for none."""
-    found = siphash(secret[2], secret[3], block, begin, length)
-    return found if found != np.uint64(0) else np.uint64(1)
+    hash_value = siphash(secret[2], secret[3], block, begin, length)
+    return hash_value if hash_value != np.uint64(0) else np.uint64(1)
 
 
 @lean
@@ -297,12 +297,12 @@ def scan(
         filled[LEFT] += 1  # until the line is found to be plain
         if line_end - place > MAX_MESSAGE_BYTES or line_end + WIDTH > len(block):
             continue
-        given = fit(block, place, line_end, layouts, begins, values)
-        if given < 0:
-            given = read(block, place, line_end, quotes, begins, values)
-            if given >= 0:
+        field_bits = fit(block, place, line_end, layouts, begins, values)
+        if field_bits < 0:
+            field_bits = read(block, place, line_end, quotes, begins, values)
+            if field_bits >= 0:
                 layouts.counters[MISSED] = this
-        if given < 0 or given & _REQUIRED != _REQUIRED:
+        if field_bits < 0 or field_bits & _REQUIRED != _REQUIRED:
             continue
         code = words.number_of(block, begins[words.EVENT], values[words.EVENT]) - words.UNKNOWN
         ts = values[words.TS]
@@ -310,110 +310,112 @@ def scan(
             continue
         if values[words.EVENT_ID] == 0 or _suspect(block, begins[words.EVENT_ID]):
             continue
-        if given >> words.TRAFFIC & 1 and values[words.TRAFFIC] > 0:
+        if field_bits >> words.TRAFFIC & 1 and values[words.TRAFFIC] > 0:
             continue
         stamp = stamps[this] if len(stamps) else 0
         received = stamp
-        if given >> words.RECEIVED & 1:
+        if field_bits >> words.RECEIVED & 1:
             received = max(values[words.RECEIVED], 1)
             if stamp and received - 60_000 > stamp:
                 received = stamp + 60_000
             if received >= MAX_MS:
                 continue
         info = np.int64(code)
-        linked = given >> words.PLAY & 1 and values[words.PLAY] > 0
+        linked = field_bits >> words.PLAY & 1 and values[words.PLAY] > 0
         if linked:
             if _suspect(block, begins[words.PLAY]):
                 continue
             info |= pixel.LINKED
-        consent = values[words.CONSENT] == 1 if given >> words.CONSENT & 1 else consent_default
-        if code >= DELIVERED and given >> words.CLIENT & 1 and values[words.CLIENT] > 0:
+        consent = values[words.CONSENT] == 1 if field_bits >> words.CONSENT & 1 else consent_default
+        if code >= DELIVERED and field_bits >> words.CLIENT & 1 and values[words.CLIENT] > 0:
             continue
         named = consent and (code <= START or code == CLICK)
-        heard = named and given >> words.LISTENER & 1 and values[words.LISTENER] > 0
+        heard = named and field_bits >> words.LISTENER & 1 and values[words.LISTENER] > 0
         if consent:
             info |= pixel.CONSENTED
-        if given >> words.CONFIRMED & 1 and values[words.CONFIRMED] == 1:
+        if field_bits >> words.CONFIRMED & 1 and values[words.CONFIRMED] == 1:
             info |= pixel.CONFIRMED
         if heard and _suspect(block, begins[words.LISTENER]):
             continue
-        housed = named and given >> words.HOUSEHOLD & 1 and values[words.HOUSEHOLD] > 0
+        housed = named and field_bits >> words.HOUSEHOLD & 1 and values[words.HOUSEHOLD] > 0
         if housed and _suspect(block, begins[words.HOUSEHOLD]):
             continue
 
-        told = given >> words.COLLECTOR & 1 and given >> words.LOW & 1 and values[words.COLLECTOR] > 0
-        if told and _suspect(block, begins[words.COLLECTOR]):
+        has_mark = (
+            field_bits >> words.COLLECTOR & 1 and field_bits >> words.LOW & 1 and values[words.COLLECTOR] > 0
+        )
+        if has_mark and _suspect(block, begins[words.COLLECTOR]):
             continue
 
-        fingerprint = _fingerprint(low, high, block, tags, given, begins, values)
+        fingerprint = _fingerprint(low, high, block, tags, field_bits, begins, values)
         slot = find(names, fingerprint)
         if names[slot, 0] != fingerprint:
             put(names, names_used, fingerprint, ASKED)
-            asked = desk.names[filled[NAMES]]
+            request = desk.names[filled[NAMES]]
             filled[NAMES] += 1
-            asked[0] = slot
+            request[0] = slot
             for field in range(tags):
-                asked[1 + 2 * field] = begins[field] if given >> field & 1 else -1
-                asked[2 + 2 * field] = begins[field] + values[field]
+                request[1 + 2 * field] = begins[field] if field_bits >> field & 1 else -1
+                request[2 + 2 * field] = begins[field] + values[field]
         combo = names[slot, 1]
         if combo == REFUSED:
             continue
-        known = combo != ASKED
+        is_known = combo != ASKED
         info |= np.int64(combo >> np.uint64(32))
         combo &= _LOW
-        if given >> words.BASIS & 1:
+        if field_bits >> words.BASIS & 1:
             basis = words.basis_of(block, begins[words.BASIS], values[words.BASIS])
             if basis >= 0:
                 info = info & ~(pixel.BASIS << pixel.BASIS_SHIFT) | basis << pixel.BASIS_SHIFT
-        if given >> words.AGENT & 1 and values[words.AGENT] > 0:
+        if field_bits >> words.AGENT & 1 and values[words.AGENT] > 0:
             begin_at, length = begins[words.AGENT], min(values[words.AGENT], MAX_AGENT_BYTES)
             fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
             slot = find(agents, fingerprint)
             if agents[slot, 0] != fingerprint:
                 put(agents, agents_used, fingerprint, ASKED)
-                asked = desk.agents[filled[AGENTS]]
-                asked[0], asked[1], asked[2] = slot, begin_at, begin_at + length
+                request = desk.agents[filled[AGENTS]]
+                request[0], request[1], request[2] = slot, begin_at, begin_at + length
                 filled[AGENTS] += 1
-            known = known and agents[slot, 1] != ASKED
+            is_known = is_known and agents[slot, 1] != ASKED
             info |= np.int64(agents[slot, 1]) << pixel.INVALID_SHIFT
-        who = np.uint64(0)
+        listener = np.uint64(0)
         if heard:
             # Not a function of its own: around a call numba counts references to arrays, 0.1 us a pixel.
             begin_at, length = begins[words.LISTENER], values[words.LISTENER]
             fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
             slot = find(listeners, fingerprint)
             if listeners[slot, 0] != fingerprint:
-                who = max(hash64(listener_key, block, begin_at, length, scratch), np.uint64(1))
-                put(listeners, listeners_used, fingerprint, who)
-            who = listeners[slot, 1]
-        pixels[this, pixel.LISTENER] = who
+                listener = max(hash64(listener_key, block, begin_at, length, scratch), np.uint64(1))
+                put(listeners, listeners_used, fingerprint, listener)
+            listener = listeners[slot, 1]
+        pixels[this, pixel.LISTENER] = listener
         home = np.uint64(0)
         if housed:
             begin_at, length = begins[words.HOUSEHOLD], values[words.HOUSEHOLD]
             home = max(siphash24(home_low, home_high, block, begin_at, length), np.uint64(1))
         pixels[this, pixel.HOUSEHOLD] = home
         filled[LEFT] -= 1
-        if not known:
+        if not is_known:
             desk.again[filled[AGAIN]] = this
             filled[AGAIN] += 1
             continue
 
-        field, what, playhead = words.EVENT_ID, EVENT, np.uint64(NO_PLAYHEAD)
+        field, kind, playhead = words.EVENT_ID, EVENT, np.uint64(NO_PLAYHEAD)
         if linked:
-            field, what = words.PLAY, PLAY
+            field, kind = words.PLAY, PLAY
             if code == PROGRESS:
-                what = PROGRESS
-                if given >> words.PLAYHEAD & 1:
+                kind = PROGRESS
+                if field_bits >> words.PLAYHEAD & 1:
                     playhead = np.uint64(values[words.PLAYHEAD])
         pixels[this, pixel.KEY] = identity(
-            keys[combo, 0], keys[combo, 1], what, playhead, block, begins[field], values[field]
+            keys[combo, 0], keys[combo, 1], kind, playhead, block, begins[field], values[field]
         )
         pixels[this, pixel.TS] = ts
         pixels[this, pixel.WATERMARK] = received
         pixels[this, pixel.INFO] = info
         pixels[this, pixel.COMBO] = combo
-        if told:
+        if has_mark:
             begin_at, length = begins[words.COLLECTOR], values[words.COLLECTOR]
-            desk.told.collectors[this] = collector_of(secret, block, begin_at, length)
-            desk.told.lows[this] = min(values[words.LOW], MAX_MS)
+            desk.collector_marks.collectors[this] = collector_of(secret, block, begin_at, length)
+            desk.collector_marks.lows[this] = min(values[words.LOW], MAX_MS)
     return done

@@ -67,9 +67,11 @@ _NUMBERS: Final = (Kind.WHOLE, Kind.TRUTH)
 _NO_TEXTS: Final = tuple(field.name for field in FIELDS if field.kind in _NUMBERS)
 
 
-def _member(field: Field, told: bool) -> tuple[Any, ...]:
-    """A member of `Event`: its name, type and default. With `told` a number may be a text without meaning."""
-    kind = _TYPES[field.kind] | str if told and field.kind in _NUMBERS else _TYPES[field.kind]
+def _member(field: Field, lenient: bool) -> tuple[Any, ...]:
+    """A member of `Event`: its name, type and default. With `lenient` a number may be a text without
+    meaning.
+    """
+    kind = _TYPES[field.kind] | str if lenient and field.kind in _NUMBERS else _TYPES[field.kind]
     if field.required:
         return field.name, kind
     if field.kind is Kind.OBJECT:
@@ -181,10 +183,10 @@ def epoch_ms(value: int | str, field: str) -> int:
     """
     if isinstance(value, int):
         return value
-    found = rfc3339_ms(value)
-    if found is None:
+    parsed_ms = rfc3339_ms(value)
+    if parsed_ms is None:
         raise Invalid(field)
-    return found
+    return parsed_ms
 
 
 def times(event: Event, stamp: int) -> tuple[int, int]:
@@ -216,10 +218,10 @@ def read_ms(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         return 0
     try:
-        found = epoch_ms(value, "")
+        parsed_ms = epoch_ms(value, "")
     except Invalid:
         return 0
-    return found if 0 < found < MAX_MS else 0
+    return parsed_ms if 0 < parsed_ms < MAX_MS else 0
 
 
 def micros(raw: msgspec.Raw) -> tuple[int | None, bool]:
@@ -285,10 +287,10 @@ def decode_previous(event: Event) -> tuple[str | None, str | None]:
     if event.previous is NOTHING:
         return None, None
     try:
-        found = _decode_previous(event.previous) or Previous()
+        previous = _decode_previous(event.previous) or Previous()
     except msgspec.ValidationError as error:
         raise _within("previous", error) from None
-    return present(found.listener_id), present(found.household_id)
+    return present(previous.listener_id), present(previous.household_id)
 
 
 def _within(field: str, error: msgspec.ValidationError) -> Invalid:
@@ -303,10 +305,10 @@ def utm_content(url: str | None) -> str | None:
         return None
     if not url.isascii() or not url.isprintable() or "[" in url or "]" in url:
         try:
-            found = parse_qsl(urlsplit(url).query)
+            query_fields = parse_qsl(urlsplit(url).query)
         except ValueError:
             return None
-        return next((text for name, text in found if name == "utm_content"), None)
+        return next((text for name, text in query_fields if name == "utm_content"), None)
     for pair in url.partition("#")[0].partition("?")[2].split("&"):  # the same, in a fifth of the time
         name, _, text = pair.partition("=")
         if text and _unquoted(name) == "utm_content":

@@ -61,7 +61,7 @@ class Senders:
         """The collectors that pixels name; and by pixel one more than the number of its collector, or 0. Both
         are empty if no pixel names one.
         """
-        collectors = batch.told.collectors
+        collectors = batch.collector_marks.collectors
         if not collectors.any() or not len(batch.pixels):
             return NO_SENDERS
         by, first = np.zeros(len(batch.pixels), np.uint16), np.zeros(MAX_COLLECTORS, np.int64)
@@ -74,12 +74,14 @@ class Senders:
         """The collectors, as units of the feed, that have sent a bye."""
         if not batch.marks:
             return []
-        said = np.flatnonzero((batch.told.lows == BYE) & (batch.told.collectors != 0)).tolist()
-        return [collector_in(messages.values[line]) for line in said]
+        bye_lines = np.flatnonzero(
+            (batch.collector_marks.lows == BYE) & (batch.collector_marks.collectors != 0)
+        ).tolist()
+        return [collector_in(messages.values[line]) for line in bye_lines]
 
-    def _name(self, who: int, value: bytes) -> str:
+    def _name(self, collector: int, value: bytes) -> str:
         if len(self._names) > 2 * MAX_COLLECTORS:
             self._names.clear()
-        if who not in self._names:
-            self._names[who] = collector_in(value)
-        return self._names[who]
+        if collector not in self._names:
+            self._names[collector] = collector_in(value)
+        return self._names[collector]

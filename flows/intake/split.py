@@ -83,9 +83,9 @@ class Splitter:
         combos = batch.combos
         if self._combos is not combos:  # the decoder started over
             self._combos, self._of_combo = combos, np.zeros(0, np.int64)  # type: ignore[assignment]  # compared, never read
-        known = len(self._of_combo)
-        if known < len(combos):
-            more = self._homes.of_all(SCOPES[0], [combo[0] or "" for combo in combos[known:]])
+        known_count = len(self._of_combo)
+        if known_count < len(combos):
+            more = self._homes.of_all(SCOPES[0], [combo[0] or "" for combo in combos[known_count:]])
             self._of_combo = np.append(self._of_combo, more)
         local = np.full(len(combos), -1, np.int32)
         used = np.zeros(len(combos), np.int32)

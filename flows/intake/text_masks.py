@@ -70,10 +70,10 @@ def plain_masks(block: U8, place: int) -> tuple[np.uint64, np.uint64]:
     """`text_masks` in plain Python, for uncompiled code."""
     there = block[place : place + WIDTH]
     odd = (there < ord(" ")) | (there >= 128) | (there == ord("\\"))
-    quotes, others = (
+    quotes, specials = (
         np.packbits(bits, bitorder="little").view("<u8")[0] for bits in (there == ord('"'), odd)
     )
-    return quotes, others
+    return quotes, specials
 
 
 def plain_differing(block: U8, place: int, text: U8, begin: int) -> np.uint64:

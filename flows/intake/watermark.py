@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from connectors.stream import Messages
-from flows.intake.holds import MAX_HOLD_MS, MAX_STATE, Holds, Told
+from flows.intake.holds import MAX_HOLD_MS, MAX_STATE, CollectorMarks, Holds
 from flows.intake.schema import collector_in
 from flows.model.delays import DELAYS, FIRST_MS
 from flows.model.events import DELIVERED, IMPRESSION
@@ -45,14 +45,14 @@ def assign_event_times(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, bo
         ts = np.int64(pixels[i, TS])
         received = np.int64(pixels[i, WATERMARK])
         if received > 0:
-            told = ts
+            clock_ms = ts
             ts = max(min(ts, received + MINUTE_MS), received - DAY_MS, np.int64(0))
-            if abs(ts - told) > SKEW_MS:
+            if abs(ts - clock_ms) > SKEW_MS:
                 state[SKEWED] += 1
-            moved = told // MINUTE_MS != ts // MINUTE_MS
+            moved = clock_ms // MINUTE_MS != ts // MINUTE_MS
             if moved and pixels[i, INFO] & np.uint64(0xFF) == np.uint64(IMPRESSION):
-                said = np.uint64(max(np.int64(told // MINUTE_MS), np.int64(1)))
-                pixels[i, INFO] |= said << np.uint64(CALLER_MINUTE_SHIFT)
+                caller_minute = np.uint64(max(np.int64(clock_ms // MINUTE_MS), np.int64(1)))
+                pixels[i, INFO] |= caller_minute << np.uint64(CALLER_MINUTE_SHIFT)
             pixels[i, TS] = np.uint64(ts)
             if pixels[i, INFO] & np.uint64(0xFF) < np.uint64(DELIVERED):
                 delay, bound = np.int64(1), np.int64(FIRST_MS)
@@ -139,24 +139,27 @@ class PartitionClock:
         self.ahead_ms = max(0, ahead_ms - by_ms)
         self.missed_ms = max(0, missed_ms - max(0, by_ms - ahead_ms))
 
-    def follow(self, pixels: U64, messages: Messages, told: Told) -> int:
+    def follow(self, pixels: U64, messages: Messages, collector_marks: CollectorMarks) -> int:
         """`judge` a batch's pixels, and hold them for the collectors that `messages` name or have named.
 
         `pixels` are those of `messages`, and are changed in place.
         """
-        if not (self.holds.known or told.collectors.any()):
+        if not (self.holds.known or collector_marks.collectors.any()):
             return self._judge_all(pixels, messages)
         if self.watermark_ms == 0:
             self.floor_ms = self.start_ms
         before_ms, natural_ms = self.watermark_ms, self.natural_ms
         ahead_ms, missed_ms = self.ahead_ms, self.missed_ms
         positions = messages.position_array()
-        moments, told = _stamped(pixels, positions, messages, told)
+        moments, collector_marks = _stamped(pixels, positions, messages, collector_marks)
         skewed = self._judge_all(pixels, messages)
-        self.held_ms = self.holds.hold(pixels, positions, moments, told, natural_ms, before_ms)
+        self.held_ms = self.holds.hold(pixels, positions, moments, collector_marks, natural_ms, before_ms)
         self._end_hold()
-        for who in self.holds.unnamed():
-            self.holds.name(who, collector_in(messages.values[int(np.argmax(told.collectors == who))]))
+        for collector in self.holds.unnamed():
+            self.holds.name(
+                collector,
+                collector_in(messages.values[int(np.argmax(collector_marks.collectors == collector))]),
+            )
         self._moved(self.watermark_ms - before_ms, ahead_ms, missed_ms)
         return skewed
 
@@ -166,7 +169,7 @@ class PartitionClock:
             self.floor_ms = max(self.floor_ms, self.held_ms)
 
     def _judge_all(self, pixels: U64, messages: Messages) -> int:
-        return sum(self.judge(some, bounded) for some, bounded in _by_bound(pixels, messages))
+        return sum(self.judge(part, bounded) for part, bounded in _by_bound(pixels, messages))
 
     def due(self, now_ms: int) -> bool:
         """True if it is time for another proof, by the clock of `prove`."""
@@ -233,18 +236,28 @@ def _places(positions: I64, pixels: U64) -> I64:
     return places
 
 
-def _stamped(pixels: U64, positions: I64, messages: Messages, told: Told) -> tuple[I64, Told]:
+def _stamped(
+    pixels: U64, positions: I64, messages: Messages, collector_marks: CollectorMarks
+) -> tuple[I64, CollectorMarks]:
     """The times at which messages were put into the log; with their low marks, none beyond those times, and
     their clocks.
     """
     stamps = np.array(messages.timestamps_ms or [], np.int64)
     moments, lows, nows = (np.empty(len(positions), np.int64) for _ in range(3))
-    _stamp(pixels, positions, stamps, told, moments, lows, nows)
-    return moments, Told(told.collectors, lows, nows)
+    _stamp(pixels, positions, stamps, collector_marks, moments, lows, nows)
+    return moments, CollectorMarks(collector_marks.collectors, lows, nows)
 
 
 @lean
-def _stamp(pixels: U64, positions: I64, stamps: I64, told: Told, moments: I64, lows: I64, nows: I64) -> None:
+def _stamp(
+    pixels: U64,
+    positions: I64,
+    stamps: I64,
+    collector_marks: CollectorMarks,
+    moments: I64,
+    lows: I64,
+    nows: I64,
+) -> None:
     """Fill in `moments`, `lows` and `nows` in one pass.
 
     Without a broker's timestamp a message has its pixel's receipt. A mark has its own `logged_ms`, else its
@@ -253,7 +266,7 @@ def _stamp(pixels: U64, positions: I64, stamps: I64, told: Told, moments: I64, l
     pixel = 0
     for i in range(len(positions)):
         stamp = stamps[i] if len(stamps) else np.int64(0)
-        low, now, logged = told.lows[i], told.nows[i], told.logged[i]
+        low, now, logged = collector_marks.lows[i], collector_marks.nows[i], collector_marks.logged[i]
         moment = stamp
         if stamp <= 0:
             moment = logged if logged > 0 else now if now > 0 else max(low, np.int64(0))

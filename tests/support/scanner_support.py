@@ -104,8 +104,8 @@ class Both:
         assert named(batch) == named(expected)
         assert batch.conversions == expected.conversions
         assert batch.rejected == expected.rejected
-        assert batch.told.collectors.tolist() == expected.told.collectors.tolist()
-        assert batch.told.lows.tolist() == expected.told.lows.tolist()
+        assert batch.collector_marks.collectors.tolist() == expected.collector_marks.collectors.tolist()
+        assert batch.collector_marks.lows.tolist() == expected.collector_marks.lows.tolist()
         assert batch.received == expected.received == len(batch.pixels) + len(batch.rejected)
         assert batch.marks == expected.marks == len(values) - batch.received
         self.rejected += len(batch.rejected)

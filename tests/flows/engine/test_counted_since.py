@@ -114,7 +114,7 @@ def test_the_receipt_of_a_first_message(
 ) -> None:
     messages = Messages(lines, range(1, len(lines) + 1), len(lines) + 1, stamps)
     batch = Decoder(KEY, scanning=scanning).decode(messages)
-    assert first_receipt(batch.pixels, messages, batch.told) == right
+    assert first_receipt(batch.pixels, messages, batch.collector_marks) == right
 
 
 @dataclass

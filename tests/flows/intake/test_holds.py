@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from connectors.stream import Messages
 from flows.intake.decoder import Decoder
-from flows.intake.holds import BYE, MAX_COLLECTORS, Holds, Told
+from flows.intake.holds import BYE, MAX_COLLECTORS, CollectorMarks, Holds
 from flows.intake.watermark import PartitionClock
 from flows.model.pixel import COLUMNS, POSITION, WATERMARK
 from flows.state.saves import decode, encode
@@ -128,7 +128,7 @@ def judged(
     stamps = [one.stamp for one in log]
     messages = Messages(raws, range(first, first + len(log)), first + len(log), stamps)
     batch = decoder.decode(messages)
-    clock.follow(batch.pixels, messages, batch.told)
+    clock.follow(batch.pixels, messages, batch.collector_marks)
     return dict(zip(batch.pixels[:, POSITION].tolist(), batch.pixels[:, WATERMARK].tolist(), strict=True))
 
 
@@ -305,7 +305,7 @@ def test_many_collectors_that_come_rise_stand_still_fall_silent_and_leave_are_he
             before, _, rose = plain.get(one, (-1, 0, 0))
             plain[one] = (max(before, low), log_ms, log_ms if low > before else rose)
         positions = np.arange(400)
-        held.hold(np.zeros((0, COLUMNS), np.uint64), positions, moments, Told(who, lows), 0, 0)
+        held.hold(np.zeros((0, COLUMNS), np.uint64), positions, moments, CollectorMarks(who, lows), 0, 0)
         again = Holds(BOUND, QUIET, HOUR)
         again.restore(held.snapshot())
         live = [low for low, _, rose in plain.values() if log_ms - rose < hold_ms]

@@ -63,7 +63,7 @@ def test_the_flow_and_the_oracle_judge_the_pixels_of_a_file_by_the_same_watermar
         some = lines[first : first + size]
         messages = Messages(some, range(first, first + len(some)), first + len(some))
         batch = decoder.decode(messages)
-        clock.follow(batch.pixels, messages, batch.told)
+        clock.follow(batch.pixels, messages, batch.collector_marks)
         ours += batch.pixels[:, WATERMARK].tolist()
     with TemporaryDirectory() as directory:
         file = Path(directory) / "log.ndjson"
@@ -100,7 +100,7 @@ def test_a_log_on_disk_that_has_the_times_of_its_marks_is_judged_as_the_topic_wa
     raws = [one.raw(number) for number, one in enumerate(log)]
     messages = Messages(raws, range(len(raws)), len(raws), stamps)
     batch = Decoder(KEY).decode(messages)
-    live.follow(batch.pixels, messages, batch.told)
+    live.follow(batch.pixels, messages, batch.collector_marks)
     assert batch.pixels[-1, WATERMARK] > T0 - HOUR // 2 + 11 * 60 * SECOND  # the clock held for five minutes
     (tmp_path / "log").write_bytes(b"".join(line + b"\n" for line in lines_of(log, True, logged=True)))
     found = recompute([tmp_path / "log"])
