@@ -68,7 +68,12 @@ class Verdicts:
                 reason = 1
             else:
                 reason = next(
-                    (at for at, own in enumerate(self._own, len(KNOWN_REASONS) + 1) if own.search(agent)), 0
+                    (
+                        number
+                        for number, own in enumerate(self._own, len(KNOWN_REASONS) + 1)
+                        if own.search(agent)
+                    ),
+                    0,
                 )
             self._reasons[agent] = reason
         return reason

@@ -203,7 +203,9 @@ class DenyList:
         lost = np.setdiff1d(self._keys, here)
         if len(lost):
             now_ms = str(time.time_ns() // 1_000_000)
-            put_fields(client, {key: dict.fromkeys((f"{one:016x}" for one in lost.tolist()), now_ms)})
+            put_fields(
+                client, {key: dict.fromkeys((f"{key_hash:016x}" for key_hash in lost.tolist()), now_ms)}
+            )
             structlog.get_logger("forget").warning(
                 "redis lost denied listeners: put back", listeners=len(lost)
             )

@@ -274,7 +274,7 @@ class Holds:
     _quiet_for_ms: int = 0
 
     @property
-    def known(self) -> bool:
+    def has_collectors(self) -> bool:
         """True if any collector is known; otherwise no other method need be called."""
         return bool(self._state[USED])
 

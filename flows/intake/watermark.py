@@ -118,7 +118,7 @@ class PartitionClock:
     @property
     def watermark_ms(self) -> int:
         """The watermark; 0 until a pixel or a mark sets it."""
-        if self.holds.known and self.holds.least_ms is not None:
+        if self.holds.has_collectors and self.holds.least_ms is not None:
             return self.held_ms
         return max(self.natural_ms, self.held_ms)
 
@@ -144,7 +144,7 @@ class PartitionClock:
 
         `pixels` are those of `messages`, and are changed in place.
         """
-        if not (self.holds.known or collector_marks.collectors.any()):
+        if not (self.holds.has_collectors or collector_marks.collectors.any()):
             return self._judge_all(pixels, messages)
         if self.watermark_ms == 0:
             self.floor_ms = self.start_ms
@@ -195,7 +195,7 @@ class PartitionClock:
         self._proved_ms = now_ms
         since_ms = 0 if self.shown_ms is None else max(0, now_ms - self.shown_ms)
         elapsed_ms, self.shown_ms = min(since_ms, STEP_MS), now_ms
-        if self.holds.known:
+        if self.holds.has_collectors:
             self.held_ms = self.holds.elapse(elapsed_ms, self.natural_ms, self.watermark_ms)
             self._end_hold()
             if self.holds.least_ms is not None:

@@ -193,7 +193,7 @@ class Crowds:
 
     def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
-        place_of_key = dict(zip(*(some.tolist() for some in self._minutes()), strict=True))
+        place_of_key = dict(zip(*(values.tolist() for values in self._minutes()), strict=True))
         live_places = [
             number
             for number, key in enumerate(rows[:, 0].tolist())

@@ -249,7 +249,7 @@ class Files:
             return
         with self._lock:
             self._collected = oldest
-            self._lists = [one for one in self._lists if one[0] >= oldest]
+            self._lists = [numbered for numbered in self._lists if numbered[0] >= oldest]
         for path in self.directory.iterdir() if self.directory.exists() else ():
             with self._lock:  # one file at a time: meanwhile the flow adds files
                 if not self._is_listed(path.name.removesuffix(".part")):

@@ -223,7 +223,7 @@ class SaveStore:
         file, directory = f"{unwritten[0].step}-{unwritten[0].key}", self._cut_directory(cut)
         bodies, pieces, offset = list[bytes](), list[Piece](), 0
         for step, key, state, segments in unwritten:
-            head = msgspec.msgpack.encode(Head(FORMAT, step, key, cut, [Segment(one) for one in segments]))
+            head = msgspec.msgpack.encode(Head(FORMAT, step, key, cut, [Segment(name) for name in segments]))
             body = (len(head).to_bytes(_LENGTH, "little"), head, state)
             size = sum(map(len, body))
             pieces.append(Piece(step, key, file, offset, size, checksum(*body)))

@@ -191,7 +191,7 @@ def test_with_proofs_between_batches_every_pixel_is_judged_as_the_rule_says(
         found = judged(partition, some, first)
         assert found == {first + n: wanted[n] for n, one in enumerate(some) if one.ts is not None}
         for quarter in range(1 + quarters[number % len(quarters)]):
-            if partition.holds.known:
+            if partition.holds.has_collectors:
                 partition.prove(quarter * 250)
                 model.prove(250 * (quarter > 0))
         assert partition.watermark_ms == model.watermark
@@ -320,7 +320,7 @@ def test_many_collectors_that_come_rise_stand_still_fall_silent_and_leave_are_he
 def test_a_log_without_collectors_asks_nothing_of_holds() -> None:
     partition = clock()
     judged(partition, [Message(T0 + n, T0 + n) for n in range(10)])
-    assert not partition.holds.known
+    assert not partition.holds.has_collectors
     assert partition.watermark_ms == T0 + 9 - BOUND
 
 
