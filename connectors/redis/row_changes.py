@@ -46,54 +46,54 @@ def _kernel(function: F) -> F:
 
 
 @_kernel
-def _end(block: U8, at: Int) -> Int:
-    """The end of the value at `at`, which is null, an integer, text or bytes."""
-    kind = np.int64(block[at])
+def _end(block: U8, begin: Int) -> Int:
+    """The end of the value that begins at `begin`, which is null, an integer, text or bytes."""
+    kind = np.int64(block[begin])
     if kind < 0x80 or kind >= 0xE0 or kind == _NIL:
-        return at + 1
+        return begin + 1
     if 0xA0 <= kind < 0xC0:
-        return at + 1 + (kind & 0x1F)
+        return begin + 1 + (kind & 0x1F)
     if 0xCC <= kind <= 0xD3:
-        return at + 1 + (1 << (kind & 3))
+        return begin + 1 + (1 << (kind & 3))
     size = kind - 0xC4 if kind < 0xC7 else kind - 0xD9
     assert 0 <= size <= 2
     length = np.int64(0)
     for place in range(1 << size):
-        length = length << 8 | np.int64(block[at + 1 + place])
-    return at + 1 + (1 << size) + length
+        length = length << 8 | np.int64(block[begin + 1 + place])
+    return begin + 1 + (1 << size) + length
 
 
 @_kernel
-def _same(block: U8, one: Int, other: Int, length: Int) -> bool:
+def _same(block: U8, a_begin: Int, b_begin: Int, length: Int) -> bool:
     place = 0
-    while place < length and block[one + place] == block[other + place]:
+    while place < length and block[a_begin + place] == block[b_begin + place]:
         place += 1
     return bool(place == length)
 
 
 @_kernel
-def _put(to: U8, at: Int, block: U8, begin: Int, end: Int) -> Int:
+def _copy(to: U8, offset: Int, block: U8, begin: Int, end: Int) -> Int:
     for place in range(begin, end):
-        to[at] = block[place]
-        at += 1
-    return at
+        to[offset] = block[place]
+        offset += 1
+    return offset
 
 
 @_kernel
-def _put_head(to: U8, at: Int, length: Int) -> Int:
+def _put_head(to: U8, offset: Int, length: Int) -> Int:
     """Put the head of an array of so many packed values."""
     if length < 16:
-        to[at] = 0x90 | length
-        return at + 1
-    to[at], to[at + 1], to[at + 2] = 0xDC, length >> 8, length & 0xFF
-    return at + 3
+        to[offset] = 0x90 | length
+        return offset + 1
+    to[offset], to[offset + 1], to[offset + 2] = 0xDC, length >> 8, length & 0xFF
+    return offset + 3
 
 
 @_kernel
-def _put_nothing(to: U8, at: Int) -> Int:
+def _put_nothing(to: U8, offset: Int) -> Int:
     """Put the 0 that stands for an array without values: the server makes a table of each array."""
-    to[at] = 0
-    return at + 1
+    to[offset] = 0
+    return offset + 1
 
 
 @_kernel
@@ -132,22 +132,22 @@ def _compare(block: U8, old: Int, new: Int, fields: Int, changed: I64, gone: I64
 
 @_kernel
 def _put_fields(
-    to: U8, at: Int, stamp: U8, stamped: Int, changed: I64, block: U8, names: U8, places: I64
+    to: U8, offset: Int, stamp: U8, stamped: Int, changed: I64, block: U8, names: U8, places: I64
 ) -> Int:
     """Put the array of a stamp's `stamped` names and values, and of those of fields that have changed."""
-    at = _put_head(to, at, stamped + 2 * len(changed))
-    at = _put(to, at, stamp, 0, len(stamp))
+    offset = _put_head(to, offset, stamped + 2 * len(changed))
+    offset = _copy(to, offset, stamp, 0, len(stamp))
     for often in (1, 0):
         for field, begin, end in changed:
             if places[field, _OFTEN] == often:
-                at = _put(to, at, names, places[field, _BEGIN], places[field + 1, _BEGIN])
-                at = _put(to, at, block, begin, end)
-    return at
+                offset = _copy(to, offset, names, places[field, _BEGIN], places[field + 1, _BEGIN])
+                offset = _copy(to, offset, block, begin, end)
+    return offset
 
 
 @_kernel
 def _argument(
-    block: U8, begins: I64, names: U8, places: I64, stamps: U8, stamp_begins: I64, stamped: I64, of: I64,
+    block: U8, begins: I64, names: U8, places: I64, stamps: U8, stamp_begins: I64, stamped: I64, kinds: I64,
     first: Int, to: U8,
 ) -> Int:  # fmt: skip
     """Write to `to` the part of `RowChanges.argument` after the kinds; returns where it ends.
@@ -161,39 +161,39 @@ def _argument(
         stamps, stamp_begins: of each kind, packed, and where each begins; a row's changes have one
             kind, and the whole row the next.
         stamped: the number of names and values of a stamp.
-        of: the kind of each row, by its changes.
+        kinds: the kind of each row, by its changes.
         first: the row that others are copies of; -1 for none.
     """
     fields = len(places) - 1
     changed, gone = np.empty((fields, 3), np.int64), np.empty(fields, np.int64)
     if first < 0:
-        at = _put_head(to, 0, 0)
+        offset = _put_head(to, 0, 0)
     else:
         count, _, _ = _compare(block, -1, begins[first, 1], fields, changed, gone)
-        kind = of[first] + 1
+        kind = kinds[first] + 1
         stamp = stamps[stamp_begins[kind] : stamp_begins[kind + 1]]
-        at = _put_fields(to, 0, stamp, stamped[kind], changed[:count], block, names, places)
-    at = _put_head(to, at, 3 * len(begins))
+        offset = _put_fields(to, 0, stamp, stamped[kind], changed[:count], block, names, places)
+    offset = _put_head(to, offset, 3 * len(begins))
     for row in range(len(begins)):
         old, new = begins[row]
-        kind = of[row]
+        kind = kinds[row]
         count = added = going = 0
         if row != first:
             count, added, going = _compare(block, old, new, fields, changed, gone)
         if old >= 0 and added > _MAX_NEW:
             count, _, going = _compare(block, -1, new, fields, changed, gone)
             kind += 1
-        to[at], to[at + 1], to[at + 2] = 0xCD, (kind + 1) >> 8, (kind + 1) & 0xFF
-        at += 3
+        to[offset], to[offset + 1], to[offset + 2] = 0xCD, (kind + 1) >> 8, (kind + 1) & 0xFF
+        offset += 3
         if stamped[kind] + count == 0:
-            at = _put_nothing(to, at)
+            offset = _put_nothing(to, offset)
         else:
             stamp = stamps[stamp_begins[kind] : stamp_begins[kind + 1]]
-            at = _put_fields(to, at, stamp, stamped[kind], changed[:count], block, names, places)
-        at = _put_nothing(to, at) if going == 0 else _put_head(to, at, going)
+            offset = _put_fields(to, offset, stamp, stamped[kind], changed[:count], block, names, places)
+        offset = _put_nothing(to, offset) if going == 0 else _put_head(to, offset, going)
         for field in gone[:going]:
-            at = _put(to, at, names, places[field, _BEGIN], places[field + 1, _BEGIN])
-    return at
+            offset = _copy(to, offset, names, places[field, _BEGIN], places[field + 1, _BEGIN])
+    return offset
 
 
 class RowChanges:

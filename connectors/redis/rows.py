@@ -110,8 +110,8 @@ class RowStore:
     def take_fence(self, key: str, above: int = 0) -> int:
         """A new fence: the greater of `INCR` and one more than `above`, greater than all before it."""
         with failures(self._client, key):
-            taken: Any = self._client.eval(TAKE, 1, key, str(above))
-        return int(taken)
+            fence: Any = self._client.eval(TAKE, 1, key, str(above))
+        return int(fence)
 
     def newest_run(self, key: str) -> int:
         """The greatest fence that has watched the store by marks at `key`, on any node; 0 for none."""

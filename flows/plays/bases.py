@@ -57,8 +57,8 @@ def stronger(code: Int, than: Int) -> Int:
 @lean
 def note(sides: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
     """Add to the list of rare counts; it must have room for one more."""
-    at = used[SIDES_USED]
-    sides[at, 0], sides[at, 1], sides[at, 2], sides[at, 3] = combo, minute, column, by
+    place = used[SIDES_USED]
+    sides[place, 0], sides[place, 1], sides[place, 2], sides[place, 3] = combo, minute, column, by
     used[SIDES_USED] += 1
 
 
@@ -73,11 +73,11 @@ def claim(bases: U8, sides: I64, used: I64, combo: Int, basis: Int) -> None:
 
 @lean
 def _set_aside(table: U64, changes: U32, used: I64, key: Int, combo: Int, minute: Int, ts: Int) -> None:
-    other = mixed(key, _ASIDE_KEY)
-    slot = find(table, other)
+    aside_key = mixed(key, _ASIDE_KEY)
+    slot = find(table, aside_key)
     if table[slot, SLOT_KEY] == np.uint64(0):
         used[SLOTS_USED] += 1
-        table[slot, SLOT_KEY] = other
+        table[slot, SLOT_KEY] = aside_key
     change(table, changes, slot)
     flags = np.uint64(ASIDE) | (HELD_BACK << KIND_SHIFT) | CHANGED
     table[slot, FLAGS] = flags | (np.uint64(combo) << COMBO_SHIFT)
@@ -151,10 +151,11 @@ def strengthen(
     place = np.int64((flags & PLACE) >> PLACE_SHIFT)
     combo, minute = np.int64(flags >> COMBO_SHIFT), np.int64(table[slot, MINUTES] & LOW) - place + 1
     if place == 0:
-        other = find(table, mixed(table[slot, SLOT_KEY], _ASIDE_KEY))
-        if table[other, SLOT_KEY] == np.uint64(0) or kind_of(table[other, FLAGS]) != HELD_BACK:
+        aside_slot = find(table, mixed(table[slot, SLOT_KEY], _ASIDE_KEY))
+        if table[aside_slot, SLOT_KEY] == np.uint64(0) or kind_of(table[aside_slot, FLAGS]) != HELD_BACK:
             return  # its minute is final
-        combo, minute = np.int64(table[other, FLAGS] >> COMBO_SHIFT), np.int64(table[other, MINUTES] & LOW)
+        combo = np.int64(table[aside_slot, FLAGS] >> COMBO_SHIFT)
+        minute = np.int64(table[aside_slot, MINUTES] & LOW)
     if final(minute, watermark_ms, lateness_ms):
         return
     if had:

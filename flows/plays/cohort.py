@@ -133,7 +133,7 @@ from flows.plays.slots import (
     play_half,
     reached_combo,
     reached_minute,
-    seen,
+    seen_flag,
     with_combo,
 )
 from flows.state.arrays import I32, I64, U8, U16, U32, U64, Int
@@ -201,12 +201,12 @@ def apply(
     """
     n = len(pixels)
     cells, counts, totals, times = increments.cells, increments.counts, increments.totals, increments.times
-    where, who, touched_ts, sides = increments.where, increments.who, increments.ts, increments.sides
-    homes = increments.homes
+    where, listeners, homes = increments.where, increments.listeners, increments.homes
+    touched_ts, sides = increments.ts, increments.sides
     for i in range(first, n):
         if (
             used[CELLS_USED] + MAX_CELLS > len(cells) * 3 // 4
-            or used[TOUCHES] + 1 > len(who)
+            or used[TOUCHES] + 1 > len(listeners)
             or used[SIDES_USED] + MAX_SIDES > len(sides)
             or used[SENT_USED] + 1 > len(increments.sent)
             or used[SLOTS_USED] + 3 > len(table) * MAX_LOAD
@@ -230,7 +230,7 @@ def apply(
         if invalid:
             key = mixed(key, INVALID_SPACE)
         minute = ts // 60_000
-        impression, told = code == IMPRESSION, minute
+        impression, caller_minute = code == IMPRESSION, minute
         sent = (
             0
             if code < DELIVERED
@@ -238,32 +238,32 @@ def apply(
         )
         oldest = own_watermark // 60_000 - OLD_MINUTES
         if impression and info >> CALLER_MINUTE_SHIFT & CALLER_MINUTE != 0:
-            told = info >> CALLER_MINUTE_SHIFT & CALLER_MINUTE
-            if abs(told - minute) > FAR_MINUTES:
-                told = np.int64(-1)
+            caller_minute = info >> CALLER_MINUTE_SHIFT & CALLER_MINUTE
+            if abs(caller_minute - minute) > FAR_MINUTES:
+                caller_minute = np.int64(-1)
 
         slot = find(table, key)
         there = table[slot, SLOT_KEY] != np.uint64(0)
-        known = there and np.int64(table[slot, TIMES] & TIME) + horizon_ms >= own_watermark
-        flags = table[slot, FLAGS] if known else np.uint64(0)
+        known_key = there and np.int64(table[slot, TIMES] & TIME) + horizon_ms >= own_watermark
+        flags = table[slot, FLAGS] if known_key else np.uint64(0)
         if info & REFUSED:
-            part(increments, combo, told, REJECTED_PART, 1, oldest)
+            part(increments, combo, caller_minute, REJECTED_PART, 1, oldest)
             if linked:
                 hear(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
             continue
         times[combo, HEARD] = max(times[combo, HEARD], ts)
-        if known and (not linked or flags & seen(code)):
+        if known_key and (not linked or flags & seen_flag(code)):
             totals[combo, REPEATED] += 1
             outcomes[REPEATED_OUT] += 1
             if code == IMPRESSION and not invalid:
                 basis = info >> BASIS_SHIFT & BASIS
                 claim(bases, sides, used, combo, basis)
-                if flags & seen(code):
+                if flags & seen_flag(code):
                     strengthen(table, changes, sides, used, slot, basis, watermark, lateness_ms)
-            elif code == START and info & CONFIRMED_FLAG and flags & seen(code) and not invalid:
+            elif code == START and info & CONFIRMED_FLAG and flags & seen_flag(code) and not invalid:
                 confirm(table, changes, sides, used, slot, watermark, lateness_ms)
             if impression:
-                part(increments, combo, told, REPEATED_PART, 1, oldest)
+                part(increments, combo, caller_minute, REPEATED_PART, 1, oldest)
             elif sent:
                 part(increments, combo, minute, sent + SENT_REPEATED, 1, oldest)
             continue
@@ -275,7 +275,7 @@ def apply(
             late[outcomes[LATE_OUT]] = i
             outcomes[LATE_OUT] += 1
             if impression:
-                part(increments, combo, told, TOO_LATE_PART, 1, oldest)
+                part(increments, combo, caller_minute, TOO_LATE_PART, 1, oldest)
                 if linked:
                     hear(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
             elif sent:
@@ -285,13 +285,13 @@ def apply(
         if not there:
             used[SLOTS_USED] += 1
             table[slot, SLOT_KEY] = key
-        if not known:
+        if not known_key:
             table[slot, MINUTES] = np.uint64(0)
             table[slot, TIMES] = np.uint64(ts)
         elif flags & SEEN == np.uint64(0) or np.int64(table[slot, TIMES] & TIME) < ts:
             table[slot, TIMES] = (table[slot, TIMES] & ~TIME) | np.uint64(ts)
         change(table, changes, slot)
-        flags |= seen(code) | CHANGED
+        flags |= seen_flag(code) | CHANGED
         table[slot, FLAGS] = flags
         outcomes[ACCEPTED] += 1
         if invalid:
@@ -301,7 +301,7 @@ def apply(
             totals[combo, INVALID_TRAFFIC] += 1
             outcomes[INVALID_OUT + reason - 1] += 1
             if impression:
-                part(increments, combo, told, INVALID_PART + reason - 1, 1, oldest)
+                part(increments, combo, caller_minute, INVALID_PART + reason - 1, 1, oldest)
                 if linked:
                     hear(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
             elif sent:
@@ -318,8 +318,8 @@ def apply(
         if impression:
             totals[combo, BLOCKED_IMPRESSIONS] += info & BLOCKED_FLAG != 0
             no_orphan(table, changes, increments, slot)
-            if told != minute:
-                part(increments, combo, told, MOVED_PART, 1, oldest)
+            if caller_minute != minute:
+                part(increments, combo, caller_minute, MOVED_PART, 1, oldest)
                 part(increments, combo, minute, MOVED_PART, -1, 0)
 
         if listener | household != np.uint64(0) and (code <= START or code == CLICK):
@@ -333,7 +333,7 @@ def apply(
             where[used[TOUCHES], COMBO_OF] = combo
             where[used[TOUCHES], KIND_OF] = kind
             where[used[TOUCHES], PLAY_HALF] = play_half(key, flags, table[slot, MINUTES], code, minute)
-            who[used[TOUCHES]], homes[used[TOUCHES]] = listener, household
+            listeners[used[TOUCHES]], homes[used[TOUCHES]] = listener, household
             touched_ts[used[TOUCHES]] = ts
             used[TOUCHES] += 1
             if listener == np.uint64(0):
@@ -366,13 +366,13 @@ def apply(
             if START < code <= COMPLETE:
                 add(cells, counts, used, combo, minute, code + UNLINKED, 1)
         elif code == START:
-            if flags & seen(IMPRESSION):
+            if flags & seen_flag(IMPRESSION):
                 begun(table, changes, used, slot, combo, minute, ts)
             table[slot, FLAGS] = (table[slot, FLAGS] & LOW) | STARTED | (np.uint64(combo) << COMBO_SHIFT)
             table[slot, MINUTES] = (table[slot, MINUTES] & ~LOW) | np.uint64(minute)
             add(cells, counts, used, combo, minute, START, 1)
             table[slot, FLAGS] &= ~ODD
-            if flags & (seen(IMPRESSION) | ODD) == np.uint64(0):
+            if flags & (seen_flag(IMPRESSION) | ODD) == np.uint64(0):
                 table[slot, FLAGS] |= ODD
                 part(increments, combo, minute, ORPHANS_PART, 1, 0)
             join(table, changes, used, slot, combo, minute, watermark, lateness_ms, cells, counts)

@@ -80,11 +80,11 @@ def convert(
         slot = find(table, key)
         there = table[slot, SLOT_KEY] != np.uint64(0)
         before = np.int64(table[slot, TIMES])
-        known = there and before + horizon_ms >= watermark
+        known_key = there and before + horizon_ms >= watermark
         claims = info & CLAIMED_FLAG != 0 and not invalid
-        open_claim = known and table[slot, FLAGS] & CLAIMED != np.uint64(0)
+        open_claim = known_key and table[slot, FLAGS] & CLAIMED != np.uint64(0)
         confirms = open_claim and not claims and ts <= before + horizon_ms
-        if known and not confirms:
+        if known_key and not confirms:
             verdicts[i] = REPEATED_OUT
             outcomes[REPEATED_OUT] += 1
             totals[combo, REPEATED] += 1

@@ -51,8 +51,8 @@ class DelayCounts:
 
     def current(self) -> list[tuple[str, list[int]]]:
         """The platforms that have counts, with these by class."""
-        some = np.flatnonzero(self.counts[:, 1:].any(axis=1))
-        return [(self.platforms[lane - 1], self.counts[lane, 1:].tolist()) for lane in some.tolist() if lane]
+        lanes = np.flatnonzero(self.counts[:, 1:].any(axis=1))
+        return [(self.platforms[lane - 1], self.counts[lane, 1:].tolist()) for lane in lanes.tolist() if lane]
 
     def clear(self) -> None:
         """Reset the counts, after a cut."""

@@ -76,9 +76,9 @@ class DimensionIndex:
             return
         columns = []
         for scope, names in zip(SCOPES, zip(*new, strict=True), strict=False):
-            distinct, known = [name for name in dict.fromkeys(names) if name is not None], len(self._rows)
+            distinct, row_count = [name for name in dict.fromkeys(names) if name is not None], len(self._rows)
             rows = self._rows.numbers([(scope, name) for name in distinct]).tolist()
-            more = [name for _, name in self._rows.names[known:]]
+            more = [name for _, name in self._rows.names[row_count:]]
             self._row_shards = np.append(self._row_shards, self._homes.of_all(scope, more))
             row_of = dict(zip(distinct, rows, strict=True))
             columns.append(np.fromiter(map(row_of.get, names, repeat(-1)), np.int64, len(new)))

@@ -52,8 +52,8 @@ class Sources:
         filled = np.flatnonzero(increments.shown)
         keys = (increments.shown[filled] - np.uint64(1)).astype(np.int64)
         combos, which = np.unique(keys >> 32, return_inverse=True)
-        of = [names.combos[number] for number in combos.tolist()]
-        at = np.stack([which, which, keys & 0xFFFFFFFF], axis=1)
-        placements, platforms = [one[0] or "" for one in of], [one[2] for one in of]
+        combo_names = [names.combos[number] for number in combos.tolist()]
+        entries = np.stack([which, which, keys & 0xFFFFFFFF], axis=1)
+        placements, platforms = [one[0] or "" for one in combo_names], [one[2] for one in combo_names]
         counts = increments.shown_counts[filled, 0]
-        return Impressions(placements, platforms, [*self._sources.names], at, counts)
+        return Impressions(placements, platforms, [*self._sources.names], entries, counts)

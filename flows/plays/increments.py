@@ -40,7 +40,7 @@ class Increments(NamedTuple):
             `BACKWARDS` less event time; of all pixels the greatest event time; 0 for none.
         parts, part_counts: the same map as `cells` from (dimensions, minute and part) to (n, 1) counts, of
             `flows.model.day_parts`; `parts_used` is its `used`.
-        where, who, ts, homes: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener, time,
+        where, listeners, ts, homes: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener, time,
             household: consented impressions, starts and clicks; 0 for an unknown listener or household.
         sides: (room, 4) dimensions, minute, column of `flows.model.basis.SIDES` and increment, of what few
             pixels have.
@@ -55,7 +55,7 @@ class Increments(NamedTuple):
     totals: I64
     times: I64
     where: U32
-    who: U64
+    listeners: U64
     ts: I64
     sides: I64
     parts: U64
@@ -92,7 +92,7 @@ class Increments(NamedTuple):
 
     def with_touches(self) -> Increments:
         """The same with room for twice as many touches."""
-        columns = ("where", "who", "ts", "homes")
+        columns = ("where", "listeners", "ts", "homes")
         return self._replace(**{name: doubled(getattr(self, name)) for name in columns})
 
     def with_sides(self) -> Increments:

@@ -24,7 +24,7 @@ from flows.plays.slots import (
     counted,
     final,
     kind_of,
-    seen,
+    seen_flag,
 )
 from flows.state.arrays import I64, U32, U64, Int
 from flows.state.hash_table import find
@@ -47,11 +47,11 @@ def hold(
     """Hold a milestone, skip or mute for its start. The slot's event of an earlier, forgotten play is an
     orphan by now.
     """
-    held = mixed(key, np.uint64(code + 1))
-    slot = find(table, held)
+    held_key = mixed(key, np.uint64(code + 1))
+    slot = find(table, held_key)
     if table[slot, SLOT_KEY] == np.uint64(0):
         used[SLOTS_USED] += 1
-        table[slot, SLOT_KEY] = held
+        table[slot, SLOT_KEY] = held_key
     elif kind_of(table[slot, FLAGS]) == HELD_BACK and code <= COMPLETE:
         add(cells, counts, used, table[slot, FLAGS] >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
     change(table, changes, slot)
@@ -81,20 +81,20 @@ def join(
     joined = np.uint64(0)
     latest = START
     for code in range(FIRST_QUARTILE, LAST_JOINING + 1):
-        if not flags & seen(code):
+        if not flags & seen_flag(code):
             continue
-        other = find(table, mixed(key, np.uint64(code + 1)))
-        if table[other, SLOT_KEY] == np.uint64(0) or kind_of(table[other, FLAGS]) != HELD_BACK:
+        held_slot = find(table, mixed(key, np.uint64(code + 1)))
+        if table[held_slot, SLOT_KEY] == np.uint64(0) or kind_of(table[held_slot, FLAGS]) != HELD_BACK:
             continue  # an orphan already
-        held_combo = table[other, FLAGS] >> COMBO_SHIFT
-        held_minute = table[other, MINUTES] & LOW
-        change(table, changes, other)
-        table[other, FLAGS] = (table[other, FLAGS] & ~KIND) | (JOINED << KIND_SHIFT)
+        held_combo = table[held_slot, FLAGS] >> COMBO_SHIFT
+        held_minute = table[held_slot, MINUTES] & LOW
+        change(table, changes, held_slot)
+        table[held_slot, FLAGS] = (table[held_slot, FLAGS] & ~KIND) | (JOINED << KIND_SHIFT)
         if final(held_minute, watermark_ms, lateness_ms):
             if code <= COMPLETE:
                 add(cells, counts, used, held_combo, held_minute, ORPHANS, 1)
         elif code <= COMPLETE:
-            joined |= seen(code)
+            joined |= seen_flag(code)
             latest = code
         else:
             add(cells, counts, used, held_combo, held_minute, code + HELD_COLUMN, -1)
@@ -102,5 +102,5 @@ def join(
     for code in range(FIRST_QUARTILE, latest + 1):
         table[slot, FLAGS] |= counted(code)
         add(cells, counts, used, combo, minute, code, 1)
-        if not joined & seen(code):
+        if not joined & seen_flag(code):
             add(cells, counts, used, combo, minute, REPAIRED, 1)

@@ -78,7 +78,7 @@ def _spread(combos: I64, rows_of: I64, shard_of: I64, shards: Int) -> tuple[I64,
 
 
 @kernel
-def _heard(where: U32, ts: I64, who: U64, homes: U64, used: Int) -> tuple[I64, U32]:
+def _heard(where: U32, ts: I64, listeners: U64, homes: U64, used: Int) -> tuple[I64, U32]:
     """The touches, without clicks, that are a listener's first in a minute of dimensions, with these minutes.
 
     A play's impression or its start is such a touch, since either goes to all its rows. If both are there,
@@ -91,7 +91,7 @@ def _heard(where: U32, ts: I64, who: U64, homes: U64, used: Int) -> tuple[I64, U
             continue
         minute, combo = np.uint32(ts[i] // 60_000), where[i, COMBO_OF]
         # A hash of listener, household and minute: no sender can choose the first two, which are hashes.
-        key = mixed(mixed(who[i], homes[i]), minute)
+        key = mixed(mixed(listeners[i], homes[i]), minute)
         slot = find_pair(slots, key, combo, 0)
         if slots[slot, 0] == np.uint64(0):
             slots[slot, 0], slots[slot, 1] = key, np.uint64(n) << np.uint64(32) | np.uint64(combo)
@@ -109,8 +109,8 @@ def _heard(where: U32, ts: I64, who: U64, homes: U64, used: Int) -> tuple[I64, U
 
 @kernel
 def _number(
-    cells: I64, totals: I64, touches: I64, sides: I64, timed: I64, seen: I64, times: I64, shard_of: I64,
-    shards: Int,
+    cells: I64, totals: I64, touches: I64, sides: I64, timed: I64, timed_combos: I64, times: I64,
+    shard_of: I64, shards: Int,
 ) -> tuple[I64, U32, I64, I64]:  # fmt: skip
     """Number the rows that any entry names.
 
@@ -125,7 +125,7 @@ def _number(
     of_row = np.zeros((len(shard_of), times.shape[1]), np.int64)
     for i in range(len(timed)):
         for n in range(times.shape[1]):
-            of_row[timed[i], n] = max(of_row[timed[i], n], times[seen[i], n])
+            of_row[timed[i], n] = max(of_row[timed[i], n], times[timed_combos[i], n])
     bounds, place = np.zeros(shards + 1, np.int64), np.zeros(len(shard_of), np.uint32)
     for row in range(len(shard_of)):
         if named[row]:
@@ -159,7 +159,7 @@ def _summed(sides: I64) -> I64:
 
 def first_heard(increments: Increments, touches: int) -> tuple[I64, U32]:
     """See `_heard`; `touches` is the number of them in `increments`."""
-    return _heard(increments.where, increments.ts, increments.who, increments.homes, touches)
+    return _heard(increments.where, increments.ts, increments.listeners, increments.homes, touches)
 
 
 def row_batches(
@@ -188,22 +188,22 @@ def row_batches(
     keys = increments.cells[filled] - np.uint64(1)
     day_parts, part_homes, refused = _parts(names, increments, shards)
     changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
-    seen = np.flatnonzero(increments.times[: len(names), LATEST])
+    labelled = np.flatnonzero(increments.times[: len(names), LATEST])
     came = np.flatnonzero(increments.times[: len(names), HEARD])
     cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
-    some, heard_minutes = first
-    heard = spread(increments.where[some, COMBO_OF].astype(np.int64))
-    at = some[heard.source]
-    listeners, homes = increments.who[at], increments.homes
-    households = homes[at] if homes[some].any() else homes[:0]
+    first_touches, heard_minutes = first
+    heard = spread(increments.where[first_touches, COMBO_OF].astype(np.int64))
+    touch_places = first_touches[heard.source]
+    listeners, homes = increments.listeners[touch_places], increments.homes
+    households = homes[touch_places] if homes[first_touches].any() else homes[:0]
     aside, timed = _summed(increments.sides[:sides]), spread(came)
     beside = spread(aside[:, 0].copy())
     touched = np.concatenate([heard.rows, day_parts.rows.astype(np.int64)])
     rows = cells.rows, totals.rows, touched, beside.rows, timed.rows
     order, place, bounds, times = _number(*rows, came[timed.source], increments.times, shard_of, shards)
     earliest = np.where(times[:, FIRST], BACKWARDS - times[:, FIRST], 0)
-    known = order.tolist()
-    labels = _labels(names, seen, increments.times[seen, LATEST], place)
+    row_numbers = order.tolist()
+    labels = _labels(names, labelled, increments.times[labelled, LATEST], place)
     minutes = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)[cells.source]
     counts, flights = increments.counts[filled[cells.source]], increments.totals[changed[totals.source]]
     delayed: dict[int, list[tuple[str, list[int]]]] = {}
@@ -216,7 +216,7 @@ def row_batches(
             sender=sender,
             to=shard,
             cut=cut,
-            rows=[row_names[row] for row in known[own]],
+            rows=[row_names[row] for row in row_numbers[own]],
             latest=times[order[own], LATEST],
             cell_rows=place[cells.rows[cell]],
             cell_minutes=minutes[cell],
@@ -241,22 +241,22 @@ def row_batches(
 
 
 def _labels(
-    names: DimensionIndex, seen: I64, latest: I64, place: U32
+    names: DimensionIndex, combos: I64, latest: I64, place: U32
 ) -> dict[int, list[tuple[int, int, Dimensions]]]:
     """The names of placements that were seen, by row shard: the row, its latest time, dimensions. Dimensions
     that only have names which later ones of their placement have, too, change no label and are left out.
     """
     labels: dict[int, list[tuple[int, int, Dimensions]]] = {}
-    order = np.lexsort((-latest, names.rows_of[seen, 0]))
-    seen, latest, rows_of = seen[order], latest[order], names.rows_of[seen[order]]
+    order = np.lexsort((-latest, names.rows_of[combos, 0]))
+    combos, latest, rows_of = combos[order], latest[order], names.rows_of[combos[order]]
     begins = np.flatnonzero(np.diff(rows_of[:, 0], prepend=-2))
-    newest = np.repeat(begins, np.diff(begins, append=len(seen)))
+    newest = np.repeat(begins, np.diff(begins, append=len(combos)))
     needed = (latest == latest[newest]) | ((rows_of >= 0) & (rows_of[newest] < 0)).any(axis=1)
-    some = np.flatnonzero(needed & (rows_of[:, 0] >= 0))
-    rows = rows_of[some, 0]
+    labelled = np.flatnonzero(needed & (rows_of[:, 0] >= 0))
+    rows = rows_of[labelled, 0]
     homes, places = names.shards_of_rows[rows].tolist(), place[rows].tolist()
-    known = [names.combos.names[number] for number in seen[some].tolist()]
-    for home, *label in zip(homes, places, latest[some].tolist(), known, strict=True):
+    dimensions = [names.combos.names[number] for number in combos[labelled].tolist()]
+    for home, *label in zip(homes, places, latest[labelled].tolist(), dimensions, strict=True):
         labels.setdefault(home, []).append(tuple(label))
     return labels
 
@@ -272,56 +272,58 @@ def _parts(
         return NO_PARTS, np.zeros(0, np.int64), {}
     keys, counts = increments.parts[filled] - np.uint64(1), increments.part_counts[filled, 0]
     rows = names.rows_of[(keys >> np.uint64(32)).astype(np.int64), 0]
-    what = (keys >> np.uint64(PART_SHIFT)).astype(np.uint8) & np.uint8((1 << 32 - PART_SHIFT) - 1)
+    day_parts = (keys >> np.uint64(PART_SHIFT)).astype(np.uint8) & np.uint8((1 << 32 - PART_SHIFT) - 1)
     minutes = (keys & np.uint64((1 << PART_SHIFT) - 1)).astype(np.uint32)
     homes = names.shards_of_rows[rows]
     refused: dict[int, list[tuple[str, int, int]]] = {}
-    for at in np.flatnonzero(what == REJECTED).tolist():
-        one = names.row_names[int(rows[at])][1], int(minutes[at]), int(counts[at])
-        refused.setdefault(int(homes[at]), []).append(one)
-    some = (what != REJECTED) & (counts != 0)
-    parts = Parts(rows[some].astype(np.uint32), minutes[some], what[some], counts[some])
-    return parts, homes[some], refused
+    for place in np.flatnonzero(day_parts == REJECTED).tolist():
+        rejection = names.row_names[int(rows[place])][1], int(minutes[place]), int(counts[place])
+        refused.setdefault(int(homes[place]), []).append(rejection)
+    counted = (day_parts != REJECTED) & (counts != 0)
+    parts = Parts(rows[counted].astype(np.uint32), minutes[counted], day_parts[counted], counts[counted])
+    return parts, homes[counted], refused
 
 
-def _of_shard(parts: Parts, some: npt.NDArray[np.bool_], place: U32) -> Parts:
+def _of_shard(parts: Parts, in_shard: npt.NDArray[np.bool_], place: U32) -> Parts:
     """The parts of a row shard, with its own row numbers."""
-    if not some.any():
+    if not in_shard.any():
         return NO_PARTS
-    return Parts(place[parts.rows[some]], parts.minutes[some], parts.parts[some], parts.counts[some])
+    return Parts(
+        place[parts.rows[in_shard]], parts.minutes[in_shard], parts.parts[in_shard], parts.counts[in_shard]
+    )
 
 
 @kernel
-def _by_owner(where: U32, who: U64, used: Int, combos: Int, shards: Int) -> Touched:
+def _by_owner(where: U32, owners: U64, used: Int, combos: Int, shards: Int) -> Touched:
     bounds, dim_bounds = np.zeros(shards + 1, np.int64), np.zeros(shards + 1, np.int64)
     for i in range(used):
-        if where[i, KIND_OF] != REACH_ONLY and who[i] != np.uint64(0):
-            bounds[np.int64(who[i] % np.uint64(shards)) + 1] += 1
+        if where[i, KIND_OF] != REACH_ONLY and owners[i] != np.uint64(0):
+            bounds[np.int64(owners[i] % np.uint64(shards)) + 1] += 1
     for shard in range(shards):
         bounds[shard + 1] += bounds[shard]
     n = bounds[shards]
     order, fill = np.empty(n, np.int64), bounds.copy()
     for i in range(used):
-        if where[i, KIND_OF] != REACH_ONLY and who[i] != np.uint64(0):
-            home = np.int64(who[i] % np.uint64(shards))
+        if where[i, KIND_OF] != REACH_ONLY and owners[i] != np.uint64(0):
+            home = np.int64(owners[i] % np.uint64(shards))
             order[fill[home]] = i
             fill[home] += 1
     kinds, local, plays = np.empty(n, np.uint8), np.empty(n, np.uint32), np.empty(n, np.uint32)
     dims, number = np.empty(n, np.int64), np.full(combos, -1, np.int64)
-    known: Int = 0
+    dim_count: Int = 0
     for shard in range(shards):
-        begin = known
+        begin = dim_count
         for m in range(bounds[shard], bounds[shard + 1]):
             touch = order[m]
             combo = where[touch, COMBO_OF]
             if number[combo] < begin:  # the dimensions have no touch of this shard yet
-                number[combo] = known
-                dims[known] = combo
-                known += 1
+                number[combo] = dim_count
+                dims[dim_count] = combo
+                dim_count += 1
             kinds[m], plays[m] = where[touch, KIND_OF], where[touch, PLAY_HALF]
             local[m] = number[combo] - begin
-        dim_bounds[shard + 1] = known
-    return Touched(order, kinds, local, plays, dims[:known], bounds, dim_bounds)
+        dim_bounds[shard + 1] = dim_count
+    return Touched(order, kinds, local, plays, dims[:dim_count], bounds, dim_bounds)
 
 
 def _home_touches(
@@ -330,17 +332,19 @@ def _home_touches(
     """The touches under their households, by household shard."""
     if not increments.homes[:touches].any():
         return [NO_HOMES] * shards
-    given = _by_owner(increments.where, increments.homes, touches, len(names), shards)
-    who, ts = increments.homes[given.order], increments.ts[given.order]
-    tags = tags_of(increments.who[given.order], given.plays)
-    combos = [*map(names.combos.names.__getitem__, given.dims.tolist())]
-    bounds, dim_bounds = given.bounds.tolist(), given.dim_bounds.tolist()
+    touched = _by_owner(increments.where, increments.homes, touches, len(names), shards)
+    household_hashes, ts = increments.homes[touched.order], increments.ts[touched.order]
+    tags = tags_of(increments.listeners[touched.order], touched.plays)
+    combos = [*map(names.combos.names.__getitem__, touched.dims.tolist())]
+    bounds, dim_bounds = touched.bounds.tolist(), touched.dim_bounds.tolist()
     batches = []
     for shard in range(shards):
         own = slice(bounds[shard], bounds[shard + 1])
         own_combos = combos[dim_bounds[shard] : dim_bounds[shard + 1]]
         batches.append(
-            HomeTouches(own_combos, who[own], ts[own], given.kinds[own], given.combos[own], tags[own])
+            HomeTouches(
+                own_combos, household_hashes[own], ts[own], touched.kinds[own], touched.combos[own], tags[own]
+            )
         )
     return batches
 
@@ -360,15 +364,15 @@ def touch_batches(
     It has the shard's touches and conversions, the listeners and households that are erased after them, and
     the touches of the household shard of the same number.
     """
-    given = _by_owner(increments.where, increments.who, touches, len(names), shards)
-    who, ts = increments.who[given.order], increments.ts[given.order]
+    touched = _by_owner(increments.where, increments.listeners, touches, len(names), shards)
+    listener_hashes, ts = increments.listeners[touched.order], increments.ts[touched.order]
     homes = _home_touches(shards, names, increments, touches)
     due: list[list[PendingConversion]] = [[] for _ in range(shards)]
-    for one in conversions:
-        due[(one.listener or one.key) % shards].append(one)
+    for conversion in conversions:
+        due[(conversion.listener or conversion.key) % shards].append(conversion)
     erased = np.array(sorted(forgotten), np.uint64)
-    combos = [*map(names.combos.names.__getitem__, given.dims.tolist())]
-    bounds, dim_bounds = given.bounds.tolist(), given.dim_bounds.tolist()
+    combos = [*map(names.combos.names.__getitem__, touched.dims.tolist())]
+    bounds, dim_bounds = touched.bounds.tolist(), touched.dim_bounds.tolist()
     batches = []
     for shard in range(shards):
         own = slice(bounds[shard], bounds[shard + 1])
@@ -378,11 +382,11 @@ def touch_batches(
                 to=shard,
                 cut=cut,
                 names=combos[dim_bounds[shard] : dim_bounds[shard + 1]],
-                listener_hashes=who[own],
+                listener_hashes=listener_hashes[own],
                 ts=ts[own],
-                kinds=given.kinds[own],
-                combos=given.combos[own],
-                plays=given.plays[own],
+                kinds=touched.kinds[own],
+                combos=touched.combos[own],
+                plays=touched.plays[own],
                 conversions=due[shard],
                 forgotten=erased,  # a waiting conversion of a household is in its listener's shard
                 homes=homes[shard],

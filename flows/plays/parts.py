@@ -21,7 +21,7 @@ from flows.plays.slots import (
     TIME,
     TIMES,
     change,
-    seen,
+    seen_flag,
 )
 from flows.state.arrays import I64, U32, U64, Int
 from flows.state.hash_table import find
@@ -29,11 +29,11 @@ from flows.state.kernel import lean
 
 
 @lean
-def part(increments: Increments, combo: Int, minute: Int, what: Int, by: Int, oldest: Int) -> None:
+def part(increments: Increments, combo: Int, minute: Int, day_part: Int, by: Int, oldest: Int) -> None:
     """Add to a part of a day, unless its minute is before `oldest`."""
     if minute >= oldest:
         used = increments.parts_used
-        add(increments.parts, increments.part_counts, used, combo, minute | what << PART_SHIFT, 0, by)
+        add(increments.parts, increments.part_counts, used, combo, minute | day_part << PART_SHIFT, 0, by)
 
 
 @lean
@@ -58,7 +58,7 @@ def hear(
     if not there or np.int64(table[slot, TIMES] & TIME) + horizon_ms < watermark_ms:
         table[slot, FLAGS] &= CHANGED
         table[slot, MINUTES], table[slot, TIMES] = np.uint64(0), np.uint64(ts)
-    if table[slot, FLAGS] & seen(IMPRESSION) != np.uint64(0):
+    if table[slot, FLAGS] & seen_flag(IMPRESSION) != np.uint64(0):
         return
     if table[slot, FLAGS] & STARTED != np.uint64(0):
         no_orphan(table, changes, increments, slot)

@@ -221,14 +221,17 @@ class PlayShard(Shard):
         if numbering != batch.numbering:
             ours = _NO_NUMBERS
         ours = longer(ours, min(int(batch.numbers.max()) + 1, _REMEMBERED), -1)
-        found, low = np.full(len(batch.numbers), -1, np.int32), np.flatnonzero(batch.numbers < len(ours))
-        found[low] = ours[batch.numbers[low]]
-        new = np.flatnonzero(found < 0)
+        combo_numbers, low = (
+            np.full(len(batch.numbers), -1, np.int32),
+            np.flatnonzero(batch.numbers < len(ours)),
+        )
+        combo_numbers[low] = ours[batch.numbers[low]]
+        new = np.flatnonzero(combo_numbers < 0)
         if len(new):
-            found[new] = self._numbers([batch.combos[place] for place in new.tolist()])
-            ours[batch.numbers[low]] = found[low]
+            combo_numbers[new] = self._numbers([batch.combos[place] for place in new.tolist()])
+            ours[batch.numbers[low]] = combo_numbers[low]
         self._ours[batch.sender] = batch.numbering, ours
-        return found
+        return combo_numbers
 
     def _numbers(self, combos: Sequence[Dimensions]) -> I32:
         first, numbers = len(self.names), self.names.combos.numbers(combos)
@@ -250,7 +253,7 @@ class PlayShard(Shard):
     def _make_room(self) -> None:
         if self.plays + 3 > len(self.table.slots) * 0.99 * MAX_LOAD:
             self.table.rebuild(spare=3)
-        if self.used[TOUCHES] + 1 > len(self.increments.who):
+        if self.used[TOUCHES] + 1 > len(self.increments.listeners):
             self.increments = self.increments.with_touches()
         if self.used[SIDES_USED] + MAX_SIDES > len(self.increments.sides):
             self.increments = self.increments.with_sides()

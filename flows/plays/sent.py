@@ -43,10 +43,10 @@ def keep_sent(increments: Increments, used: I64, key: Int, combo: Int, ts: Int, 
     if key == np.uint64(0):
         note(increments.sides, used, combo, ts // 60_000, CLIENTS_AT + kind * OF_KIND + UNKEYED, 1)
         return
-    at = used[SENT_USED]
-    what = np.int64(combo) << COMBO_SHIFT | kind << KIND_SHIFT | (info >> TIE_SHIFT & TIE)
-    increments.sent[at, KEY], increments.sent[at, AT] = key, np.uint64(ts)
-    increments.sent[at, WHAT] = np.uint64(what)
+    place = used[SENT_USED]
+    event_word = np.int64(combo) << COMBO_SHIFT | kind << KIND_SHIFT | (info >> TIE_SHIFT & TIE)
+    increments.sent[place, KEY], increments.sent[place, AT] = key, np.uint64(ts)
+    increments.sent[place, WHAT] = np.uint64(event_word)
     used[SENT_USED] += 1
 
 

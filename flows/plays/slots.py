@@ -71,7 +71,7 @@ def final(minute: Int, watermark_ms: Int, lateness_ms: Int) -> Int:
 
 
 @lean
-def seen(code: Int) -> Int:
+def seen_flag(code: Int) -> Int:
     """The flag of an event that came."""
     return np.uint64(1) << np.uint64(code)
 
@@ -100,7 +100,7 @@ def play_half(key: Int, flags: Int, minutes: Int, code: Int, minute: Int) -> Int
         flags, minutes: words of the slot, which have the other of the two if that came.
     """
     first = np.uint64(minute)
-    if flags & (STARTED if code == IMPRESSION else seen(IMPRESSION)):
+    if flags & (STARTED if code == IMPRESSION else seen_flag(IMPRESSION)):
         first = minutes & LOW
     return np.uint32(mixed(key, first) & LOW)
 
@@ -126,5 +126,5 @@ def reached_combo(minutes: Int, times: Int) -> Int:
 @kernel
 def with_combo(minutes: Int, times: Int, combo: Int) -> tuple[Int, Int]:
     """The words of minutes and of times with other dimensions of the reach."""
-    kept = (LOW | (MINUTE << MINUTE_BITS)) & minutes
-    return kept | ((combo >> LOWEST_BITS) << REST_BITS), (times & TIME) | (combo << TIME_BITS)
+    minute_bits = (LOW | (MINUTE << MINUTE_BITS)) & minutes
+    return minute_bits | ((combo >> LOWEST_BITS) << REST_BITS), (times & TIME) | (combo << TIME_BITS)

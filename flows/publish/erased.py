@@ -25,8 +25,8 @@ def accounts_of(cut: Cut, erased: Sequence[Erased], at_ms: int) -> dict[str, str
         at_ms: epoch ms.
     """
     counts: dict[int, dict[str, int]] = defaultdict(dict)
-    for key, what, count in erased:
-        counts[key][what] = counts[key].get(what, 0) + count
+    for key, state_kind, count in erased:
+        counts[key][state_kind] = counts[key].get(state_kind, 0) + count
     if not counts:
         return {}
     name = f"cut-{cut.number}"

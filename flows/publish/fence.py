@@ -61,7 +61,7 @@ def latest_fence_record(directory: Path | None) -> FenceRecord:
     return max(records)
 
 
-def write_fence_record(directory: Path | None, process: int, taken: FenceRecord) -> None:
+def write_fence_record(directory: Path | None, process: int, record: FenceRecord) -> None:
     """Make a member's fence durable, before it is used.
 
     Raises:
@@ -72,7 +72,7 @@ def write_fence_record(directory: Path | None, process: int, taken: FenceRecord)
     try:
         private_directory(directory)
         # The version before reads the file of a flow that never was in another namespace.
-        put_sealed(directory / f"{_PREFIX}{process}", taken if taken.namespace else taken[:3])
+        put_sealed(directory / f"{_PREFIX}{process}", record if record.namespace else record[:3])
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
 

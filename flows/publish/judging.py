@@ -55,8 +55,8 @@ class Judging:
         now_ms: int,
         watermark_ms: int,
         low_mark_ms: int,
-        known: bool,
-        held: bool = False,
+        pacing_loaded: bool,
+        time_held_back: bool = False,
         in_history: bool = False,
         switching: bool = False,
     ) -> None:
@@ -66,22 +66,26 @@ class Judging:
             now_ms: Redis's clock.
             watermark_ms: 0 while unknown.
             low_mark_ms: the least low mark that the watermark waits for; 0 for none.
-            known: the pacing has the delivery that readers have.
-            held: a collector holds time back, according to the log.
+            pacing_loaded: the pacing has the delivery that readers have.
+            time_held_back: a collector holds time back, according to the log.
             in_history: the counted messages are history.
             switching: another flow is about to write the rows.
         """
         if watermark_ms != self._watermark_ms:
             self._watermark_ms, self._moved_ms = watermark_ms, now_ms
-        reason = "catching_up" if in_history else self._reason(now_ms, low_mark_ms, known, held)
+        reason = (
+            "catching_up" if in_history else self._reason(now_ms, low_mark_ms, pacing_loaded, time_held_back)
+        )
         self.reason = "switching" if switching and not in_history else reason
         self.since_ms = (self.since_ms or now_ms) if self.reason else 0
 
-    def _reason(self, now_ms: int, low_mark_ms: int, known: bool, held: bool) -> Reason | None:
+    def _reason(
+        self, now_ms: int, low_mark_ms: int, pacing_loaded: bool, time_held_back: bool
+    ) -> Reason | None:
         rejecting = self._rejecting(now_ms)
-        if not known or not self._watermark_ms:
+        if not pacing_loaded or not self._watermark_ms:
             return "starting"
-        if held:
+        if time_held_back:
             return "collector"
         if now_ms - self._watermark_ms > OLD_MS:
             if low_mark_ms and now_ms - low_mark_ms > OLD_MS:

@@ -56,7 +56,7 @@ class Ledger:
     def receive(self, receipt: Receipt) -> None:
         """Take the counts of a source partition."""
         partition = receipt.tick.sender
-        counts = self._of(partition)
+        counts = self._counts_of(partition)
         counts["received"] += receipt.received
         counts["marks"] += receipt.marks
         counts["clock_skewed"] += receipt.skewed
@@ -71,7 +71,7 @@ class Ledger:
 
     def add_outcomes(self, outcome: PixelOutcomes) -> None:
         """Take the counts of a placement shard."""
-        counts = self._of(outcome.sender)
+        counts = self._counts_of(outcome.sender)
         counts["accepted"] += outcome.accepted
         counts["repeated"] += outcome.repeated
         counts[f"rejected.{TOO_LATE}"] += outcome.too_late
@@ -121,7 +121,7 @@ class Ledger:
             self._parts.append(Counter())
             self._began_ms = now_ms
 
-    def _of(self, partition: str) -> dict[str, int]:
+    def _counts_of(self, partition: str) -> dict[str, int]:
         return self.counts.setdefault(partition, dict.fromkeys(COUNTS, 0))
 
     def gather(self) -> None:

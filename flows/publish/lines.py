@@ -57,22 +57,22 @@ class _Wait:
     stopping: Callable[[], bool]
     _began_s: float = field(default_factory=time.monotonic)
     _until_s: float = float("inf")
-    _told: bool = False
+    _warned: bool = False
 
     def goes_on(self, why: object) -> bool:
         """True if the wait must go on."""
         now_s = time.monotonic()
         if self.stopping():
             self._until_s = min(self._until_s, now_s + STOP_TIMEOUT.total_seconds())
-        if not self._told and now_s - self._began_s > TOLD_FROM_S:
-            self._told = True
+        if not self._warned and now_s - self._began_s > TOLD_FROM_S:
+            self._warned = True
             log = structlog.get_logger("outputs")
             log.warning("the flow waits for Kafka to take an output", topic=self.topic, error=str(why))
         return now_s < self._until_s
 
     def over(self) -> None:
         """Log that the brokers are back."""
-        if self._told:
+        if self._warned:
             seconds = round(time.monotonic() - self._began_s, 1)
             log = structlog.get_logger("outputs")
             log.warning("Kafka takes the output again", topic=self.topic, seconds=seconds)

@@ -89,7 +89,7 @@ class Publisher:
     _held_flushes: list[tuple[Cut, Flush]] = field(default_factory=list)
     _sketches: dict[str, tuple[int, str]] = field(default_factory=dict)
     _behind: bool = False
-    _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    _other_rows: dict[str, dict[int, bytes]] = field(default_factory=dict)
     _outdated: set[str] = field(default_factory=set)
     _beyond: dict[int, int] = field(default_factory=dict)
     _conversions: ConversionAccount = NO_CONVERSIONS
@@ -129,8 +129,8 @@ class Publisher:
 
     def _look_for_others(self) -> None:
         keys = [row_key(self.writer.namespace, OTHER_NAME, scope) for scope in SCOPES]
-        others = self.writer.read(keys, ["rev"]) or []
-        self._outdated = {scope for scope, other in zip(SCOPES, others, strict=False) if other}
+        versions = self.writer.read(keys, ["rev"]) or []
+        self._outdated = {scope for scope, other in zip(SCOPES, versions, strict=False) if other}
 
     def _move(self, namespace: str, rename: Callable[[str], str]) -> None:
         """Go on in another namespace. A flow that begins to serve takes over readers' states there."""
@@ -225,7 +225,7 @@ class Publisher:
         self._beyond[flush.shard] = flush.beyond
         for row in flush.rows:
             if row.scope == OTHER_NAME:
-                self._others.setdefault(row.name, {})[flush.shard] = row.packed
+                self._other_rows.setdefault(row.name, {})[flush.shard] = row.packed
                 continue
             self.backlog.show(self.writer.row(row, rev), cut.ended, row.turned)
             if self.pacer is not None and row.scope in SCOPES[:2]:
@@ -271,7 +271,7 @@ class Publisher:
         """
         counted = {row.name for flush in flushes for row in flush.rows if row.scope == OTHER_NAME}
         for scope in counted | self._outdated:
-            parts = self._others.get(scope, {}).values()
+            parts = self._other_rows.get(scope, {}).values()
             values = [*(added_up(parts) if parts else [0] * len(ADDITIVE)), cut.watermark_ms]
             key = row_key(self.writer.namespace, OTHER_NAME, scope)
             self.backlog.take(self.writer.plain(key, "other", values, cut.number, ms(self.settings.row_ttl)))
@@ -392,7 +392,7 @@ class Publisher:
         if pacer.source.ready:
             return self._clear(pacer)
         if self._unread is None:
-            self._unread = self._recall_paced(pacer, seen=True)
+            self._unread = self._recall_paced(pacer, with_shard_rows=True)
         return self._unread is False
 
     def _clear(self, pacer: Pacer) -> bool:
@@ -402,12 +402,17 @@ class Publisher:
         self._cleared = self._recall_paced(pacer, pacer.book) is not None
         return self._cleared
 
-    def _recall_paced(self, pacer: Pacer, but: Container[str] = (), seen: bool = False) -> bool | None:
+    def _recall_paced(
+        self, pacer: Pacer, but: Container[str] = (), with_shard_rows: bool = False
+    ) -> bool | None:
         """Load into the pacer the rows with delivery that readers have and no shard has, without the
-        placements of `but`. With `seen` rows that a shard has are loaded, too. Returns whether there are any,
-        or None while Redis does not answer.
+        placements of `but`. With `with_shard_rows` rows that a shard has are loaded, too. Returns whether
+        there are any, or None while Redis does not answer.
         """
-        placements, campaigns = self._paced(SCOPES[0], but, seen), self._paced(SCOPES[1], (), seen)
+        placements, campaigns = (
+            self._paced(SCOPES[0], but, with_shard_rows),
+            self._paced(SCOPES[1], (), with_shard_rows),
+        )
         if placements is None or campaigns is None:
             return None
         self._take_up(SCOPES[0], placements)
@@ -415,15 +420,19 @@ class Publisher:
         self._recall(pacer, placements, campaigns)
         return bool(placements or campaigns)
 
-    def _paced(self, scope: str, but: Container[str], seen: bool) -> dict[str, dict[str, str]] | None:
+    def _paced(
+        self, scope: str, but: Container[str], with_shard_rows: bool
+    ) -> dict[str, dict[str, str]] | None:
         """The rows of a scope that `_recall_paced` loads."""
         names = self.writer.indexed(scope)
         if names is None:
             return None
-        others = [
-            name for name in names if name not in but and (seen or (scope, name) not in self._packed_rows)
+        paced_names = [
+            name
+            for name in names
+            if name not in but and (with_shard_rows or (scope, name) not in self._packed_rows)
         ]
-        rows = self._read_rows(scope, others, DELIVERY[:1])
+        rows = self._read_rows(scope, paced_names, DELIVERY[:1])
         if rows is None:
             return None
         return self._read_rows(scope, [name for name, row in rows.items() if row], ("generation", *FIELDS))

@@ -213,12 +213,12 @@ class RedisWriter:
         if not self.switches:
             return False
         namespace = self.settings.namespace
-        state = self._asked(lambda client: standing(client, namespace))
+        state = self._answer_of(lambda client: standing(client, namespace))
         if state is None:
             return False
         if self.serves:
-            if state.taken < self.generation == state.generation:
-                self._asked(lambda _: self._note_again(state))
+            if state.taken_generation < self.generation == state.generation:
+                self._answer_of(lambda _: self._note_again(state))
             return state.generation == self.generation and state.fresh(now_ms)
         name = self.namespace.removeprefix(beside(namespace, ""))
         generation = state.due(name, now_ms, self._taking) if ready else 0
@@ -291,15 +291,15 @@ class RedisWriter:
         if self._left and namespace == self.namespace:  # it was here before
             self._strangers = True
             self._note_again(standing(self._client, namespace))
-        held = store.claim(positions_key(namespace), generation, fence)
+        covered_fields = store.claim(positions_key(namespace), generation, fence)
         if self._left and namespace == self.settings.namespace:
             store.put_in_older(f"{namespace}:meta", generation, SWITCHING)
-        return held
+        return covered_fields
 
     def _note_again(self, state: Standing) -> None:
         """Note where the other flow goes if Redis has lost it, and this one serves by a switch."""
         assert self._client is not None
-        if self._left and self.serves and state.taken < self.generation:
+        if self._left and self.serves and state.taken_generation < self.generation:
             name = self._left.removeprefix(beside(self.namespace, ""))
             now_ms = int(self.clock_s() * 1000)
             note_taken(self._client, self.namespace, name, self.generation, now_ms)
@@ -358,17 +358,17 @@ class RedisWriter:
 
     def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[dict[str, str]] | None:
         """Fields of rows, as readers have them; None while Redis does not answer."""
-        return self._asked(lambda client: read_rows(client, keys, fields))
+        return self._answer_of(lambda client: read_rows(client, keys, fields))
 
     def indexed(self, scope: str) -> list[str] | None:
         """Names of the rows that readers may have; None while Redis does not answer."""
-        return self._asked(lambda client: scan_index(client, self._index_keys[scope]))
+        return self._answer_of(lambda client: scan_index(client, self._index_keys[scope]))
 
     def server_ms(self) -> int | None:
         """Redis's clock, epoch ms; None while it does not answer."""
-        return self._asked(lambda client: server_clock(client, self._positions_key, "rev")[0])
+        return self._answer_of(lambda client: server_clock(client, self._positions_key, "rev")[0])
 
-    def _asked(self, ask: Callable[[Client], _T]) -> _T | None:
+    def _answer_of(self, ask: Callable[[Client], _T]) -> _T | None:
         assert self._client is not None
         if self.monotonic_s() < self._retry_at_s:
             return None

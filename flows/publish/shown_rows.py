@@ -34,8 +34,10 @@ class ShownRows:
         self._rows: dict[int, list[tuple[str, str]]] | None = None
         self._held: Mapping[str, str] = {}
 
-    def rows(self, shard: int, homes: Homes, known: Container[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Scope and name of a shard's rows that are not `known`; asked for once.
+    def rows(
+        self, shard: int, homes: Homes, present_rows: Container[tuple[str, str]]
+    ) -> list[tuple[str, str]]:
+        """Scope and name of a shard's rows that are not in `present_rows`; asked for once.
 
         Raises:
             ConnectError: Redis does not serve.
@@ -45,7 +47,7 @@ class ShownRows:
             if self._rows is None:
                 with self._redis() as client:
                     self._rows = self._read(client, homes)
-            rows = [row for row in self._rows.pop(shard, []) if row not in known]
+            rows = [row for row in self._rows.pop(shard, []) if row not in present_rows]
         if not rows:
             return []
         keys = [row_key(self._settings.rows_at, *row) for row in rows]

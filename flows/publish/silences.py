@@ -104,7 +104,7 @@ class Silences:
     _units: Sequence[SilentUnit] = ()
     _named: Sequence[Named] = ()
     _since_ms: dict[str, int] = field(default_factory=dict)
-    _seen: tuple[Any, ...] = ()
+    _named_version: tuple[Any, ...] = ()
 
     def recall(self, meta: Mapping[str, str]) -> None:
         """Load the units that an earlier execution has named."""
@@ -121,10 +121,10 @@ class Silences:
 
     def look(self, runs: Runs, *version: object) -> None:
         """Name the units again, if they or the `version` of what runs have changed."""
-        seen = (self._units, *version)
-        if seen == self._seen:
+        version_key = (self._units, *version)
+        if version_key == self._named_version:
             return
-        self._seen = seen
+        self._named_version = version_key
         silent = [named_unit for unit in self._units if (named_unit := named(unit, runs)) is not None]
         silent.sort(
             key=lambda named_unit: (

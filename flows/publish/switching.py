@@ -43,7 +43,8 @@ class Standing(NamedTuple):
         reason: why delivery is not judged; empty: it is.
         flushed_ms: of `meta`.
         name, wanted, asked_ms: name and generation of the request, and when it was made.
-        taken, left, taken_ms: generation of who took the rows last, the name that it has left, and when.
+        taken_generation, left, taken_ms: generation of the flow that took the rows last, the name that it
+            has left, and when.
     """
 
     generation: int
@@ -54,7 +55,7 @@ class Standing(NamedTuple):
     name: str
     wanted: int
     asked_ms: int
-    taken: int
+    taken_generation: int
     left: str
     taken_ms: int
 
@@ -70,17 +71,17 @@ class Standing(NamedTuple):
         """
         if taking and self.fence == taking:  # the answer to its claim was lost
             return self.generation
-        if self.taken == self.generation and self.left == name and self.shown < self.generation:
+        if self.taken_generation == self.generation and self.left == name and self.shown < self.generation:
             return self.generation + 1 if now_ms - self.taken_ms >= ABANDONED_MS else 0
         silent = now_ms - self.flushed_ms > FLUSH_STALE_S * 1000
         # A Redis that was emptied does not show which generation its readers have had.
-        asked = self.generation > 0 and self.name == name and self.fresh(now_ms)
-        return self.wanted if asked and (self.reason == "switching" or silent) else 0
+        requested = self.generation > 0 and self.name == name and self.fresh(now_ms)
+        return self.wanted if requested and (self.reason == "switching" or silent) else 0
 
     @property
     def beside(self) -> str | None:
         """The name where the flow that served before goes on. None if no switch has taken the rows."""
-        return self.left if self.generation and self.taken == self.generation else None
+        return self.left if self.generation and self.taken_generation == self.generation else None
 
 
 def standing(client: Client, namespace: str) -> Standing:
@@ -90,19 +91,19 @@ def standing(client: Client, namespace: str) -> Standing:
         ConnectError: it does not serve. StateError: another program has written there.
     """
     keys = [positions_key(namespace), f"{namespace}:meta", switch_key(namespace)]
-    claimed, meta, asked = read_rows(client, keys, _FIELDS)
+    claimed, meta, request = read_rows(client, keys, _FIELDS)
     return Standing(
         generation=number_of(claimed, "generation"),
         fence=number_of(claimed, "fence"),
         shown=number_of(meta, "generation"),
         reason=meta.get("unjudged_reason", ""),
         flushed_ms=number_of(meta, "flushed_ms"),
-        name=asked.get("name", ""),
-        wanted=number_of(asked, "generation"),
-        asked_ms=number_of(asked, "asked_ms"),
-        taken=number_of(asked, "taken"),
-        left=asked.get("left", ""),
-        taken_ms=number_of(asked, "taken_ms"),
+        name=request.get("name", ""),
+        wanted=number_of(request, "generation"),
+        asked_ms=number_of(request, "asked_ms"),
+        taken_generation=number_of(request, "taken"),
+        left=request.get("left", ""),
+        taken_ms=number_of(request, "taken_ms"),
     )
 
 
