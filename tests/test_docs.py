@@ -85,6 +85,18 @@ def test_the_architecture_has_one_heading_for_each_folder() -> None:
     assert len(headings) == len(set(headings))
 
 
+def test_a_file_that_a_document_names_is_there() -> None:
+    folders = ("flows", "connectors", "dashboards", "benchmarks", "tests", "clients", "examples")
+    names = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    stale = [
+        f"{document.name}: {name}"
+        for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+        for name in re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", document.read_text())
+        if name not in names
+    ]
+    assert not stale
+
+
 def test_each_document_is_listed_for_one_reader() -> None:
     """`/docs/` and the README lead to it."""
     listed = [stem for stems in READERS.values() for stem in stems]

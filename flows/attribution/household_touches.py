@@ -236,7 +236,7 @@ class HomeStore(TouchStore):
         return counts
 
     def erase_members(self, members: U64) -> int:
-        """Remove the touches of listeners, by their bits of `flows.model.home_touches.members_of`; returns
+        """Remove the touches of listeners, by their bits of `flows.state.home_tags.members_of`; returns
         the number of touches.
         """
         return self.drop(lambda touches: np.isin(touches.play.astype(np.uint64) >> _MEMBER, members))

@@ -7,7 +7,7 @@ placements'. The plans are a file or a topic, read once a flush; while it is mis
 version stays in force.
 
 The row shards read the plans by themselves, at other moments and maybe in other processes. Each row therefore
-names the flight that it counts by (`flows.rows.row_shard.Delivered`). A placement whose row counts by another
+names the flight that it counts by (`flows.model.messages.Delivered`). A placement whose row counts by another
 flight than its plan's is *held*: it keeps its last delivery fields, and no alert is made of it, until its row
 and its plan agree. Only moved flights are held, however often other plans change.
 

@@ -46,7 +46,7 @@ def spend(plan: Plan, delivered: int | None, counted: int | None, values: Sequen
     Args:
         delivered: impressions of the plan's flight, which alone were bought; None if unknown.
         counted: those of them that were counted here, as its conversions were; None if unknown.
-        values: of `flows.rows.FIELDS`.
+        values: of `flows.model.fields.FIELDS`.
     """
     if plan.cpm_micros is None or plan.currency is None:
         return None
