@@ -412,7 +412,7 @@ def test_ctrl_c_while_the_oracle_computes_ends_with_130(
         "        print(doing, flush=True)\n"
         "        threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "def begin(*all): tell('comparing'); return compare(*all)\n"
-        "oracle.recompute = lambda *all, **more: recompute(*all, **{**more, 'tell': tell})\n"
+        "oracle.recompute = lambda *all, **more: recompute(*all, **{**more, 'progress': tell})\n"
         "oracle.compare = begin\n"
         f"sys.argv = ['audiopixel', 'reconcile', {str(long_log)!r}]\n"
         "main()\n"

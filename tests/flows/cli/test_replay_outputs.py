@@ -50,7 +50,7 @@ class Soon(StopSignal):
     looks = 0
 
     def __getattribute__(self, name: str) -> Any:
-        if name == "asked":
+        if name == "requested":
             self.looks += 1
             return self.looks > 40
         return super().__getattribute__(name)
