@@ -77,6 +77,8 @@ BARS: Final = (
     Bar("second start, s", _of("first_start", "second_s"), 5.0, seconds=True),
 )
 BENCHES: Final = tuple(dict.fromkeys(bar.of.bench for bar in BARS))
+OPTIONS: Final[Mapping[str, Sequence[str]]] = {"freshness": ["--rate", "200000"]}
+"""What of a bench the bars need, where that is a part."""
 
 
 class Turn(NamedTuple):
@@ -181,7 +183,7 @@ def run(smoke: bool) -> int:
 def _turn(bench: str, results: Path, floor: Floor, smoke: bool) -> Turn:
     """Run a bench, which leaves its figures in a directory unless outputs differ."""
     before_s, load = floor.time(), Load()
-    options = ["--smoke"] if smoke and bench != "collector" else []
+    options = ["--smoke"] if smoke and bench != "collector" else OPTIONS.get(bench, [])
     command = [sys.executable, "-m", "benchmarks"]
     if bench == "peers":
         command += ["--peers"]
