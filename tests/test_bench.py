@@ -15,7 +15,7 @@ import pytest
 from benchmarks import recovery
 from benchmarks.__main__ import ALL
 from benchmarks.answers import differences
-from benchmarks.bars import BARS, LINES, ROOT, WRITTEN, Saved, fill, finish, last, verdicts
+from benchmarks.bars import BARS, LINES, PUBLISHED, ROOT, WRITTEN, Saved, fill, finish, last, verdicts
 from benchmarks.freshness import Freshness, Mark, Shown, figures
 from benchmarks.measure import Answers, Job, Result
 from benchmarks.peers import duckdb_job
@@ -124,6 +124,16 @@ def test_the_tables_of_a_document_are_those_of_the_last_runs_and_again_the_same(
     assert "\n|  | by the file's rate ¹ | at least 0.85 | 0.50 | **miss** | 2026-11-26 |\n" in filled
     assert filled.endswith(f"\n\n- **From Kafka.** {LINES[3].why}\n<!-- end -->\nc\n")
     assert fill(filled, runs) == filled
+
+
+def test_the_documents_have_the_published_results_and_no_bar_without_one() -> None:
+    published = last(PUBLISHED)
+    for name in WRITTEN:
+        text = (ROOT / name).read_text()
+        assert fill(text, published) == text, "python -m benchmarks --readme writes them"
+    rows = verdicts(found(kafka=0.9), run_alone=True)
+    assert [row[1] for row in rows[1:]] == ["**From Kafka**", "by the file's rate ¹"]
+    assert rows[1][4] == "pass"
 
 
 def test_every_bench_has_a_place_in_the_documents_and_every_bar_a_bench() -> None:
