@@ -30,8 +30,8 @@ endef
 demo: .venv/demo  ## a live demonstration on loopback; SECONDS=n ends by itself
 	@$(BIN)/audiopixel demo $(SECONDS_ARG)
 
-test: install  ## the tests of a change, against real services: four and a quarter minutes on two quiet cores, after the installation
-	$(BIN)/python -m pytest -n $(or $(WORKERS),6) --no-loadscope-reorder -m "not long"
+test: install  ## the tests of a change, against real services: under four minutes on two quiet cores behind `make demo`, four and a third with nothing compiled
+	$(BIN)/python -m pytest -n $(or $(WORKERS),4) --no-loadscope-reorder -m "not long"
 
 test-all: install  ## all tests, the long ones too; PART=2/5 is one part of the long ones alone
 	$(BIN)/python -m pytest -n $(or $(WORKERS),4) --no-loadscope-reorder $(if $(PART),--part $(PART))
