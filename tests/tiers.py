@@ -1,6 +1,6 @@
 """Tests that `make test` leaves to `make test-all`, with what they cost.
 
-`make test` takes under four minutes on two quiet cores once kernels are compiled. It has a test for each bug of
+`make test` takes under four minutes on two quiet cores with compiled kernels. It has a test for each bug of
 `simulation.mutations` that any test finds; `simulation.matrix` shows which. A test is long where it kills,
 waits, starts a JVM or tries all permutations. A test of many seeds is short for some of them, and long for
 the others. Continuous integration runs one part of the long ones with each change: `make test-all PART=2/6`.
