@@ -82,7 +82,7 @@ OPTIONS: Final[Mapping[str, Sequence[str]]] = {"freshness": ["--rate", "200000"]
 
 
 class Turn(NamedTuple):
-    """One run of a bench: its figures, other work in cores, how much slower decoding was, and its run."""
+    """A run of a bench: its figures, other work in cores, how much slower decoding was, and its results."""
 
     figures: Mapping[str, float]
     load: float

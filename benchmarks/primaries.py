@@ -1,4 +1,4 @@
-"""One flow that writes to one primary of Redis, then to three: `python -m benchmarks.primaries`.
+"""A flow writes to one primary of Redis, then to three: `python -m benchmarks.primaries`.
 
 The traffic is that of `benchmarks.rows`: 100,000 placements, of which a tenth change a second. A primary runs
 each script on one core, so the busiest one's share of a core is what ends first. Flow, broker, sender and all

@@ -41,7 +41,7 @@ CLUSTERS: Final = {8: 4, 32: 8, 93: 12}
 
 
 class Counted(NamedTuple):
-    """One replay.
+    """The counts of a replay.
 
     Attributes:
         cuts: how many.
