@@ -33,7 +33,7 @@ MAX_FORWARDED: Final = 32
 """The greatest number of addresses of `X-Forwarded-For` that are read, from the right."""
 LONGEST_AGENT: Final = 1_024
 _LONGEST_ADDRESS: Final = 64
-_MAX_KNOWN: Final = 16_384
+MAX_ADDRESSES: Final = 16_384
 """The greatest number of remembered addresses: all pixels of a play come from the same one."""
 _LONGEST_REMEMBERED: Final = 128
 """The greatest length of `X-Forwarded-For` that is remembered."""
@@ -148,7 +148,7 @@ class Callers:
     _remembered: Callable[[str, str], Reached] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_remembered", lru_cache(_MAX_KNOWN)(self._reached))
+        object.__setattr__(self, "_remembered", lru_cache(MAX_ADDRESSES)(self._reached))
 
     def caller_of(self, headers: Mapping[str, str], transport: Address | None) -> Caller:
         """Identify the caller by its token, else by its network; constant time in the secret."""
@@ -341,7 +341,7 @@ def parsed(text: str) -> Address | None:
     return _parsed(text) if text and len(text) <= _LONGEST_ADDRESS else None
 
 
-@lru_cache(_MAX_KNOWN)
+@lru_cache(MAX_ADDRESSES)
 def _parsed(text: str) -> Address | None:
     port = ""
     if text.startswith("["):
@@ -362,7 +362,7 @@ def _parsed(text: str) -> Address | None:
     return address
 
 
-@lru_cache(_MAX_KNOWN)
+@lru_cache(MAX_ADDRESSES)
 def is_public(address: Address) -> bool:
     """True if an address can be a listener's: no private, loopback, shared or documentation one."""
     return address.is_global and not address.is_multicast and address not in _SHARED

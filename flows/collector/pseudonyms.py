@@ -21,7 +21,7 @@ _LABELS: Final = {LISTENER: b"listener", CLIENT: b"client", HOUSEHOLD: b"househo
 _ID_BYTES: Final = 4
 _HASH_BYTES: Final = 16
 _SHOWN: Final = 6
-_MAX_DEVICES: Final = 32_768
+MAX_DEVICES: Final = 32_768
 """The greatest number of devices whose pseudonyms are remembered by a key: about 16 MB."""
 _LONGEST_REMEMBERED: Final = 256
 """The greatest length of a user agent that is remembered."""
@@ -44,7 +44,7 @@ class _Key:
             for of, label in _LABELS.items()
         }
         object.__setattr__(self, "hashers", hashers)
-        object.__setattr__(self, "_remembered", lru_cache(_MAX_DEVICES)(self._of_device))
+        object.__setattr__(self, "_remembered", lru_cache(MAX_DEVICES)(self._of_device))
 
     def hash(self, field_name: str, *parts: bytes) -> str:
         hasher = self.hashers[field_name].copy()

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
+from flows.collector.callers import MAX_ADDRESSES
 from flows.collector.consent import WORDS as CONSENT_WORDS
 from flows.collector.dialects import NATIVE, WORDS, Dialect, load_dialects
+from flows.collector.pseudonyms import MAX_DEVICES
 from flows.collector.unverified import AGENT_FROM
 from flows.erasures import unreached as not_reached
 from flows.model.catalogue.fields import IN_LETTERS, SIGNED
@@ -102,6 +104,12 @@ def fields() -> str:
 def places() -> str:
     """The table of personal data: each place, its content, its time."""
     rows = [
+        [
+            "the collector's memory",
+            f"the last {MAX_ADDRESSES:,} addresses; of the last {MAX_DEVICES:,} consenting devices "
+            "the address and the user agent, with their pseudonyms",
+            "until newer ones replace them, or the process ends; nothing of it is on disk",
+        ],
         ["the spool", "pseudonyms", "until Kafka has them"],
         ["`audio-pixels`", "pseudonyms, an order's id", "as long as Kafka keeps it: yours to set"],
         ["`audio-pixels-rejected`", "nothing", "as long as Kafka keeps it"],
