@@ -1,4 +1,4 @@
-"""Everything that leaves: fenced rows, the ledger, dead letters, minutes.
+"""The outputs of the flow: fenced rows, the ledger, dead letters, minutes.
 
 Owns: the last image of each row, the partitions' accounts. Receives: `Flush`, `Receipt`, `Settled`.
 Sends: writes to Redis, lines to topics and files.

@@ -1,5 +1,5 @@
-"""The rows of one execution, and everything that waits for Redis: rows, decisions, times of arrival. The
-backlog stays bounded while Redis is away.
+"""The rows of one execution, and everything that waits for Redis: rows, decisions, times of arrival. Its size
+stays bounded while Redis does not answer.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from flows.model.fields import same_numbers
 from flows.model.ticks import Cut
 
 NEW_ROWS_A_FLUSH: Final = 4_000
-"""The greatest number of new rows in one flush, so that a flood of new names delays no other numbers. The
-rest wait for the next flushes, and none of them is lost.
+"""The greatest number of new rows in one flush: a flood of new names then delays no other numbers. The other
+new rows wait for the next flushes; no row is lost.
 """
 TURNED_A_FLUSH: Final = 4_000
-"""If more rows wait that time alone has changed, as when a minute turns, here or in their shards, they are
-written after the flush, and delay no pixel's numbers.
+"""The greatest number of turned rows in one flush. Turned rows are those that time alone has changed,
+as at the end of a minute. If there are more, all of them are written after the flush, and delay no pixel's
+numbers.
 """
 TURNED_AT_ONCE: Final = 1_000
 MAX_ARRIVALS: Final = 4096
-"""Arrivals that are stored while Redis is away, of which a partition brings some ten a second."""
+"""The greatest number of arrivals stored while Redis does not answer; a partition adds about ten a second."""
 MAX_DECISIONS: Final = 100_000
-"""Decisions that are stored for Redis while it is away; older ones are in the topic alone."""
+"""The greatest number of decisions stored while Redis does not answer. Older ones are in the topic alone."""
 
 Arrivals = list[tuple[float, int]]
-"""Mean times of receipt in epoch ms, with their pixels."""
+"""Mean times of receipt (epoch ms), each with its number of pixels."""
 
 
 def bounded(arrivals: Arrivals) -> Arrivals:
-    """Merge neighbours at their mean time if the arrivals are too many: the mean delay of the pixels stays
-    the same.
+    """Merge neighbouring arrivals into their mean time until at most `MAX_ARRIVALS` remain. The mean delay of
+    the pixels does not change.
     """
     while len(arrivals) > MAX_ARRIVALS:
         arrivals.sort()
@@ -49,16 +50,16 @@ class Backlog:
     """The rows of one execution, by key.
 
     Attributes:
-        images: the last version of each row, to refill a Redis that was emptied.
+        images: the last version of each row, for a Redis that has lost its data.
         pending: versions to write with the next flush.
-        waiting: new rows, of which each flush takes a part.
-        turned: versions of rows that only time has changed since the version that readers have.
+        waiting: new rows; each flush writes a part of them.
+        turned: versions that differ from the readers' version by the passing of time alone.
         leaving: rows that ended, to be deleted.
-        decisions: of each the hashes that get it, and the field's name and JSON.
-        erased: accounts of erasures, as `flows.publish.erased` has them.
-        rows_as_of_ms: the watermark that all rows were queued as of, or later.
-        losses: how often Redis has lost its data.
-        written: whether there was a flush.
+        decisions: for each, the keys of the hashes that get it, the field's name, and its JSON.
+        erased: accounts of erasures, as `flows.publish.erased.accounts_of` returns them.
+        rows_as_of_ms: every row was queued at this watermark or a later one.
+        losses: the number of times that Redis has lost its data.
+        written: whether a flush was written.
     """
 
     images: dict[str, RowVersion] = field(default_factory=dict)
@@ -99,15 +100,15 @@ class Backlog:
             self.pending[key] = row
 
     def show(self, row: RowVersion, ended: bool, turned: bool = False) -> None:
-        """Queue a row, unless readers have its numbers already: a minute that turns changes few rows of the
-        last hour. At a log's end every row is queued, since each shows that it is final.
+        """Queue a row, unless readers have its numbers already: the end of a minute changes few rows of the
+        last hour. At the end of a log every row is queued, to show that it is final.
         """
         image = self.images.get(row.key)
         if ended or image is None or image.ttl_ms is None or not same_numbers(image.packed, row.packed):
             self.take(row, turned)
 
     def last_as(self, row: RowVersion, key: str) -> None:
-        """Give the hash at `key`, if there is one, the time to live of `row`."""
+        """Set the time to live of the hash at `key` to that of `row`; does nothing without a hash."""
         image = self.images.get(key)
         if image is not None and image.ttl_ms != row.ttl_ms:
             self.take(replace(image, rev=row.rev, ttl_ms=row.ttl_ms))
@@ -120,7 +121,7 @@ class Backlog:
             self.leaving[row.key] = row
 
     def arrive(self, arrivals: Sequence[tuple[float, int]]) -> None:
-        """Note the times of receipt of pixels that the next flush will show."""
+        """Add the times of receipt of pixels that the next flush shows."""
         self.arrivals = bounded(self.arrivals + list(arrivals))
 
     def drop_decisions(self) -> int:
@@ -130,20 +131,20 @@ class Backlog:
         return over
 
     def due(self, cut: Cut) -> list[RowVersion]:
-        """The rows to write now: all that readers have or wait for by a plan, and a part of the new ones.
-        Rows that only time has changed are among them unless they are many.
+        """The rows to write now: all that readers have already, all planned ones, and a part of the new ones.
+        Turned rows are among them unless they are more than `TURNED_A_FLUSH`.
         """
         most = len(self.waiting) if cut.ended or not self.written else NEW_ROWS_A_FLUSH
         turned = () if self.many_turned(cut) else self.turned.values()
         return [*self.pending.values(), *islice(self.waiting.values(), most), *turned]
 
     def many_turned(self, cut: Cut) -> bool:
-        """True if the rows that only time has changed must be written after a cut's flush."""
+        """True if the turned rows must be written after a cut's flush."""
         many = len(self.turned) > TURNED_A_FLUSH or self.rows_as_of_ms < cut.watermark_ms
         return many and self.written and not (cut.ended or cut.last)
 
     def some_turned(self) -> list[RowVersion]:
-        """The next part of the rows that only time has changed."""
+        """The next part of the turned rows."""
         return [*islice(self.turned.values(), TURNED_AT_ONCE)]
 
     def landed(self, rows: Sequence[RowVersion]) -> None:
@@ -159,7 +160,7 @@ class Backlog:
                 versions.pop(row.key, None)
 
     def move(self, rename: Callable[[str], str], generation: int, fence: int) -> None:
-        """Queue every row under another key, as a version of another generation and fence."""
+        """Rename every key, and queue every row as a version of another generation and fence."""
         self.images = {
             rename(key): replace(
                 row,
@@ -174,6 +175,6 @@ class Backlog:
         self.written = False
 
     def lost(self) -> None:
-        """Queue every row again, after Redis has lost its data."""
+        """Queue every row again after a loss of data in Redis."""
         self.losses += 1
         self.pending, self.waiting, self.turned = dict(self.images), {}, {}

@@ -1,10 +1,10 @@
-"""The minutes that earlier executions have published, for the row shards. Until the replay has passed them, a
-published minute may be final already.
+"""The minutes that earlier executions have published; the row shards ask for them. Until the replay has
+passed them, a published minute may be final already.
 
-The positions in Redis never fall, and this execution's writer writes its own only once they are past those
-that it found. Whenever they are read, a flow that has passed them has passed the earlier execution. Redis may
-be away while minutes are published. The end of the final ones is therefore written to disk, too, before any
-final one is published.
+The positions in Redis never fall: the writer of this execution waits until its own positions are past them. A
+flow that has passed the positions in Redis has therefore passed the earlier execution, at any time. Redis may
+not answer while minutes are published. The end of the final minutes is therefore also written to disk, before
+any final minute is published.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from flows.state.durable import private_directory, privately
 from flows.state.sealed import Damaged, Missing, put_sealed, read_sealed
 
 RETRY_S: Final = 15.0
-"""Seconds between two attempts to read from a Redis that does not answer: each may take a timeout."""
+"""Seconds between two attempts to read from a Redis that does not answer; each attempt may last a timeout."""
 NEVER: Final = 1 << 40
-"""A minute that never comes."""
+"""A minute after all others, since the epoch."""
 _FILE: Final = "final"
 _FORM: Final = msgspec.json.Decoder(tuple[int])
-ANEW: Final = "say --recompute, with an empty recovery directory, to begin a new generation"
+ANEW: Final = "begin a new generation with --recompute and an empty recovery directory"
 SHORTER: Final = (
     "the log ended before the positions that Redis already holds: it is another or a shorter log; give it a "
     f"Redis or a namespace of its own, or {ANEW}"
@@ -43,12 +43,12 @@ SHORTER: Final = (
 
 
 def positions_key(namespace: str) -> str:
-    """The hash of the last flush's positions."""
+    """The key of the hash that holds the last flush's positions."""
     return f"{namespace}:positions"
 
 
 def positions_of(fields: Mapping[str, str]) -> dict[str, int]:
-    """The positions of that hash; empty if none were ever written.
+    """The positions in the hash at `positions_key`; empty before the first flush.
 
     Raises:
         StateError: another program has written there.
@@ -61,7 +61,7 @@ def positions_of(fields: Mapping[str, str]) -> dict[str, int]:
 
 
 def number_of(fields: Mapping[str, str], name: str) -> int:
-    """A number of a hash that an execution has written; 0 without one.
+    """A number in a hash that an execution has written; 0 for an absent field.
 
     Raises:
         StateError: another program has written there.
@@ -75,8 +75,8 @@ def number_of(fields: Mapping[str, str], name: str) -> int:
 
 def _foreign(name: str, text: str) -> str:
     return (
-        f"Redis holds {text[:40]!r} as {name} of an earlier execution, which none has written: restore what "
-        "it held, or give the flow a namespace of its own"
+        f"Redis holds {text[:40]!r} as {name} of an earlier execution, and no flow writes that: restore the "
+        "hash, or give the flow a namespace of its own"
     )
 
 
@@ -86,10 +86,10 @@ def positions_text(positions: Mapping[str, int]) -> str:
 
 
 def refuse_foreign(stored_partitions: Collection[str], partitions: Collection[str], namespace: str) -> None:
-    """Refuse a Redis that holds numbers of a partition that is not among the flow's.
+    """Check that Redis holds numbers of the flow's own partitions alone.
 
     Raises:
-        SettingsError: they are not.
+        SettingsError: it holds numbers of another partition.
     """
     foreign = sorted(set(stored_partitions) - set(partitions))
     if foreign:
@@ -101,10 +101,11 @@ def refuse_foreign(stored_partitions: Collection[str], partitions: Collection[st
 
 @dataclass
 class Covered:
-    """The knowledge that one process has of covered minutes; asked at each cut, from the first on.
+    """The covered minutes as far as one process has read them; the flow asks at each cut.
 
     Args:
-        recompute: whether `--recompute` was given: the first execution with it has no earlier one to pass.
+        recompute: whether `--recompute` was given: the first execution with it has no earlier execution to
+            pass.
     """
 
     settings: Settings
@@ -118,8 +119,8 @@ class Covered:
     _lock: Lock = field(default_factory=Lock)
 
     def _begin(self) -> None:
-        """Load what earlier executions have left. This happens after the start, at which the members have
-        exchanged the generation that was begun.
+        """Read the positions and the last final minute of earlier executions. Call it after the start, at
+        which the members exchange the begun generation.
         """
         with self._lock:
             directory = self.settings.recovery_dir
@@ -130,8 +131,8 @@ class Covered:
             self._begun = True
 
     def provisional_from(self, cut: Cut) -> int:
-        """The first minute, since the epoch, that may be published as provisional at a cut. There is none
-        while the cut is before the last flush or of history, or Redis does not answer.
+        """The first minute since the epoch that a cut may publish as provisional. `NEVER` while the cut is
+        before the last flush or in history, or Redis does not answer.
 
         Raises:
             StateError: the recovery directory cannot be read.
@@ -141,7 +142,8 @@ class Covered:
         return NEVER if self._behind(cut) or cut.in_history else self._final_minute
 
     def tell_final(self, before: int) -> None:
-        """Make durable that minutes before `before` may have been published as final, before they are.
+        """Store that minutes before `before` may be final; returns once it is durable, before any of them is
+        published.
 
         Raises:
             StateError: the disk does not take it.
@@ -166,14 +168,14 @@ class Covered:
             client = connect(self.settings.redis_url.get_secret_value(), timeout=self.settings.redis_timeout)
             (fields,) = read_rows(client, [positions_key(self.settings.rows_at)])
             client.close()
-        except ConnectError:  # asked again; until then nothing is published that might be taken back
+        except ConnectError:  # asked again later; until then no minute is published as provisional
             return
         self._positions = positions_of(fields)
 
 
 def keep_final(directory: Path, before: int) -> int:
-    """Make durable that minutes before `before` may have been published as final. Returns the latest such
-    minute of all members in the directory.
+    """Store in a recovery directory that minutes before `before` may have been published as final. Returns
+    the greatest such minute of all members.
 
     Raises:
         StateError: the disk does not take it.
@@ -182,7 +184,7 @@ def keep_final(directory: Path, before: int) -> int:
         private_directory(directory)
         with privately():
             lock = open(directory / f"{_FILE}.lock", "w")  # noqa: SIM115 (closed below)
-        with lock:  # other members may have the same file
+        with lock:  # other members may write the same file
             fcntl.flock(lock, fcntl.LOCK_EX)
             latest = max(before, final_before(directory))
             put_sealed(directory / _FILE, [latest])
@@ -192,7 +194,8 @@ def keep_final(directory: Path, before: int) -> int:
 
 
 def final_before(directory: Path) -> int:
-    """The minute before which all may have been published as final, according to a recovery directory.
+    """The minute before which all minutes may have been published as final, according to a recovery
+    directory.
 
     Raises:
         StateError: the file cannot be read.

@@ -44,9 +44,9 @@ FIELDS: Final = (
     "sent",
     "as_of_ms",
 )
-"""Fields of a day. `invalid_traffic` is JSON, reason to impressions. `bases` is basis to impressions inside
-the flight, without the usual one. `sent` is the numbers of downloads and deliveries, by names of
-`SENT_NAMES`.
+"""Fields of a day. `invalid_traffic` is a JSON object of impressions by reason. `bases` is one of impressions
+inside the flight by basis, without the usual basis. `sent` is one of downloads and deliveries, by the names
+of `SENT_NAMES`.
 """
 SENT_NAMES: Final = (
     *(f"{kind}{part}" for kind in KINDS for part in ("", "_repeated", "_too_late", "_invalid_traffic")),
@@ -58,7 +58,7 @@ _PLAIN: Final = (REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED)
 
 @dataclass
 class Days:
-    """The days that one execution has published.
+    """The placements' days that one execution has published.
 
     Args:
         reasons: of invalid traffic, in the order of their numbers.
@@ -72,7 +72,7 @@ class Days:
     def rows(
         self, days: Sequence[AlikeDays], as_of_ms: int
     ) -> Iterator[tuple[list[str], list[int | str | None]]]:
-        """The keys of days that are alike, and the values of each."""
+        """The keys of days with equal values, and these values; one pair for each set of values."""
         for ordinal, counts, placements in days:
             day = date.fromordinal(ordinal)
             keys = day_keys(self.namespace, placements, day)
@@ -85,12 +85,14 @@ class Days:
             yield keys, [counts[COUNTED], counts[OUTSIDE], *plain, invalid, bases, sent, as_of_ms]
 
     def move(self, namespace: str, rename: Callable[[str], str]) -> None:
-        """Go on under the keys of another namespace."""
+        """Rename the keys of all days to another namespace."""
         self.namespace = namespace
         self._keys = {day: {*map(rename, keys)} for day, keys in self._keys.items()}
 
     def over(self) -> set[str]:
-        """The keys of days that change no more, once each: only Redis has them from then on."""
+        """The keys of days that no longer change, each returned once: from then on only Redis has their
+        values.
+        """
         past = [day for day in self._keys if day < self._newest - DAYS_OPEN - 1]
         return set().union(*(self._keys.pop(day) for day in past))
 

@@ -1,5 +1,5 @@
-"""Decisions on their way to Redis. No script fences their hashes, so each part is written after a check for a
-newer execution.
+"""Writes decisions to Redis. No script fences the hashes of decisions, so a check for a newer execution comes
+before each part.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def put_decisions(
     decisions: Sequence[SharedField],
     ttl: timedelta,
 ) -> None:
-    """Write decisions, a part at a time, until a newer execution is seen.
+    """Write decisions in parts; stop at the first sign of a newer execution.
 
     Args:
         positions_key: of the hash that executions claim.
         generation, fence: of this one.
 
     Raises:
-        Superseded: a newer one has claimed it.
+        Superseded: a newer execution has claimed `positions_key`.
         RedisUnavailable, ConnectError: as `put_shared` does.
     """
     for begin in range(0, len(decisions), AT_ONCE):

@@ -1,8 +1,8 @@
-"""Accounts of erasure in Redis: the data that the flow had of a forgotten person, and the cut by which it is
-gone.
+"""Accounts of erasure in Redis: the data that the flow had of a forgotten person, and the cut that removed
+it.
 
-`audiopixel forget` reads them. The first account of a key stays: a flow that starts again erases again, and
-finds nothing.
+`audiopixel forget` reads them. The first account of a key stays, since a flow that starts again erases again
+and finds no data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flows.model.ticks import Cut
 
 
 def accounts_of(cut: Cut, erased: Sequence[Erased], at_ms: int) -> dict[str, str]:
-    """The fields of the hash at `erased_key`, by a cut's erasures; empty without any.
+    """The fields of the hash at `erased_key` for the erasures of a cut; empty without erasures.
 
     Args:
         at_ms: epoch ms.
@@ -41,7 +41,7 @@ def accounts_of(cut: Cut, erased: Sequence[Erased], at_ms: int) -> dict[str, str
 
 
 def put_accounts(client: Client, namespace: str, accounts: Mapping[str, str]) -> None:
-    """Write the accounts that are not there yet.
+    """Write the accounts whose keys are not in Redis yet.
 
     Raises:
         RedisUnavailable: some may not have been written; repeat the call.

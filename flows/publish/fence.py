@@ -1,9 +1,9 @@
-"""The execution's fence and the generation that it writes, on the disk with its snapshots: both outlive
+"""The fence and the generation of an execution, stored on disk with its snapshots, so that both outlive
 Redis.
 
-A Redis that was emptied between two executions would begin at fence 1 again, and readers would take the older
-execution's rows for the newer ones. Each member of a cluster has a file of its own, since any of them may be
-the writer; the one with the greatest fence counts.
+A Redis that was emptied between two executions would begin at fence 1 again, and readers would take the rows
+of the older execution for newer. Any member of a cluster may be the writer, so each has a file of its own.
+The file with the greatest fence counts.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class FenceRecord(NamedTuple):
 
     Attributes:
         begun: whether the generation was begun with this directory, by `--recompute` or a switch.
-        namespace: of its rows; empty: the one that the settings name.
-        left: the namespace that it was in before; empty: none.
+        namespace: of its rows; empty for the namespace of the settings.
+        left: the namespace of its rows before a switch; empty without a switch.
     """
 
     fence: int = 0
@@ -42,7 +42,7 @@ _FORM: Final = msgspec.json.Decoder(FenceRecord)
 
 
 def latest_fence_record(directory: Path | None) -> FenceRecord:
-    """The latest of all members' records; zeros if there is none, or no directory.
+    """The record with the greatest fence of all members; zeros without a record or a directory.
 
     Raises:
         StateError: a file cannot be read.
@@ -62,7 +62,7 @@ def latest_fence_record(directory: Path | None) -> FenceRecord:
 
 
 def write_fence_record(directory: Path | None, process: int, record: FenceRecord) -> None:
-    """Make a member's fence durable, before it is used.
+    """Make a member's fence durable; call it before the fence is used.
 
     Raises:
         StateError: the disk does not take it.
@@ -71,7 +71,7 @@ def write_fence_record(directory: Path | None, process: int, record: FenceRecord
         return
     try:
         private_directory(directory)
-        # The version before reads the file of a flow that never was in another namespace.
+        # Earlier versions can read the file of a flow that was never switched.
         put_sealed(directory / f"{_PREFIX}{process}", record if record.namespace else record[:3])
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
@@ -80,27 +80,29 @@ def write_fence_record(directory: Path | None, process: int, record: FenceRecord
 def following(
     last: FenceRecord, there: int, resumed: bool, recompute: bool, settings: Settings
 ) -> FenceRecord:
-    """The generation that an execution writes, before it has its fence.
+    """The generation that an execution writes; its fence is not yet taken, and 0.
 
     Args:
-        last: the latest execution's on its recovery directory.
-        there: generation in Redis; 0 without one.
+        last: the record of the latest execution on the recovery directory.
+        there: the generation in Redis; 0 without one.
         resumed: whether the flow's state was restored.
-        recompute: whether it is to begin a new generation.
+        recompute: whether the execution begins a new generation.
 
     Raises:
-        StateError: the state that it resumes is of an older one.
+        StateError: the resumed state is of an older generation than Redis.
     """
     newest = max(there, last.generation)
     if recompute and not resumed and not last.begun:
         return last._replace(fence=0, generation=newest + 1, begun=True)
     if recompute:
         log = structlog.get_logger("publish")
-        log.info("--recompute has begun here: its generation goes on", generation=newest)
+        log.info(
+            "this recovery directory was begun with --recompute: its generation continues", generation=newest
+        )
     if resumed and 0 < last.generation < there:
         raise StateError(
             f"Redis ({settings.rows_at}) holds generation {there}, and the recovery directory "
-            f"{settings.recovery_dir} is of generation {last.generation}: give the one that the "
-            "newer was begun with, or --recompute with an empty one"
+            f"{settings.recovery_dir} is of generation {last.generation}: start with the "
+            "recovery directory of the newer generation, or with --recompute and an empty one"
         )
     return last._replace(fence=0, generation=max(newest, 1), begun=last.begun and last.generation == newest)

@@ -1,5 +1,5 @@
-"""The handover of flushes to the publisher, which works on a thread of its own. The flow waits for a reply of
-Redis only while Redis is slower than the flow for long.
+"""The handover of flushes to the publisher's thread. The flow waits for Redis only after Redis has been
+slower than the flow for `MAX_BEHIND` flushes.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ from flows.publish.publisher import Publisher
 
 FORMAT: Final = 4
 MAX_BEHIND: Final = 2
-"""Flushes that the publisher has not ended; with so many the flow waits before it hands over another one."""
+"""The number of unfinished flushes at which the flow waits before it hands over another one."""
 MAX_SAVED: Final = 20_000
-"""Decisions of a snapshot, about 1 KB each. A save waits until Redis has the others, unless Redis is away. If
-the flow dies within an outage, the others are in the topic alone.
+"""The greatest number of decisions in a snapshot, about 1 KB each. A save waits until Redis has all others,
+unless Redis does not answer. If the flow dies in such an outage, the others are in the topic alone.
 """
 POLL_S: Final = 0.01
 
 
 class Handover:
-    """The flow's side of a publisher, which is open. The publisher's own state belongs to its thread from
-    then on.
+    """The flow's side of an open publisher, whose own state belongs to its thread.
 
     Rows need no snapshot, since a start publishes all of them. Decisions are published once, so a snapshot
-    has those that Redis may lack. States of delivery depend on earlier ones, so it has these, too.
+    holds those that Redis may lack. It also holds the states of delivery, which depend on earlier states.
 
     Args:
-        in_line: without a thread: `flush` returns when the publisher has ended it.
+        in_line: use no thread; `flush` returns when the publisher has written it.
         state: of a snapshot, or None.
 
     Raises:
@@ -56,13 +55,13 @@ class Handover:
             self._restore(state)
 
     def flush(self, cut: Cut, flushes: Sequence[Flush], last: bool = False) -> None:
-        """Hand over all that the shards have for one cut.
+        """Hand over the flushes of all shards for one cut.
 
         Args:
-            last: return when the publisher has ended it.
+            last: return only when the publisher has written it.
 
         Raises:
-            AudiopixelError: what the publisher raised, by this flush or an earlier one.
+            AudiopixelError: the publisher failed at this flush or an earlier one.
         """
         self._unsaved += [(cut.number, flush.decisions) for flush in flushes if flush.decisions]
         self._drop()
@@ -78,21 +77,21 @@ class Handover:
         """The decisions that Redis may lack, and the states of delivery, as plain values, with the format.
 
         Raises:
-            AudiopixelError: what the publisher raised.
+            AudiopixelError: the publisher failed.
         """
         self._wait(MAX_BEHIND)
         self._drop()
         self._owed = self._left_out
-        pacer = self._publisher.pacer  # its thread replaces `saved` as a whole
+        pacer = self._publisher.pacer  # the publisher's thread replaces `saved` as a whole
         states = () if pacer is None else pacer.saved
         return FORMAT, [(number, [*map(astuple, decisions)]) for number, decisions in self._unsaved], states
 
     def settle(self) -> None:
-        """Wait until Redis has the decisions that the last snapshot left out, unless it is away. Called in a
+        """Wait until Redis has the decisions that the last snapshot left out, or does not answer. Called in a
         thread.
 
         Raises:
-            AudiopixelError: what the publisher raised; the save is not to be gone on from.
+            AudiopixelError: the publisher failed; do not resume from this save.
         """
         owed, publisher = self._owed, self._publisher
         while publisher.writer.decided < owed and publisher.takes and not self._closed:
@@ -101,9 +100,9 @@ class Handover:
             time.sleep(POLL_S)
 
     def close(self) -> None:
-        """End the thread, after all that is queued and still has to be written, and close Redis.
+        """End the thread after the queued flushes that still must be written, and close Redis.
 
-        `close` raises nothing: the engine may be ending by an error already, and a second one would abort it.
+        Raises nothing: the engine may be ending after an error already, and a second error would abort it.
         """
         try:
             if self._thread is not None:
@@ -112,7 +111,9 @@ class Handover:
             else:
                 self._finish()
         except Exception as error:
-            structlog.get_logger("publish").error("not all was written before the end", error=str(error))
+            structlog.get_logger("publish").error(
+                "the flow ended before all rows were written", error=str(error)
+            )
         finally:
             self._closed = True
             if self._thread is not None:
@@ -120,7 +121,7 @@ class Handover:
             self._publisher.close()
 
     def _work(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        if self._failed is not None:  # after an error nothing is known to be complete
+        if self._failed is not None:  # after an error no flush is known to be complete
             return
         try:
             self._publisher.flush(cut, flushes)
@@ -133,12 +134,12 @@ class Handover:
             self._publisher.finish()
 
     def _wait(self, most: int) -> None:
-        """Wait until at most `most` flushes have not ended; raise the error of an ended one."""
+        """Wait until at most `most` flushes are unfinished; raise the error of a failed one."""
         while self._behind and (len(self._behind) > most or self._behind[0].done()):
             self._behind.popleft().result()
 
     def _drop(self) -> None:
-        """Drop the decisions that Redis has, and the oldest beyond `MAX_SAVED`, which are left out."""
+        """Drop the decisions that Redis has, and the oldest ones beyond `MAX_SAVED`."""
         decided, waiting = self._publisher.writer.decided, self._unsaved
         while waiting and waiting[0][0] <= decided:
             waiting.popleft()

@@ -1,4 +1,4 @@
-"""Housekeeping in Redis: names whose rows have expired, and policies that drop rows."""
+"""Housekeeping in Redis: removes index entries of expired rows, and warns of policies that drop rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def trim(client: Client, namespace: str, rows: Iterable[RowVersion], before_ms: 
             index = f"{namespace}:index:{scope}"
             stay = {member for key, member in lasting if key == index}
             removed += trim_index(client, index, before_ms, partial(row_key, namespace, scope), stay)
-    except ConnectError as error:  # the numbers are written: what is left is for the next time
+    except ConnectError as error:  # the numbers are written; the next call removes the other entries
         log.warning("indexes not trimmed", error=str(error))
     if removed:
-        log.info("took expired rows out of the indexes", rows=removed)
+        log.info("removed expired rows from the indexes", rows=removed)

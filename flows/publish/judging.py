@@ -1,6 +1,6 @@
-"""Judging: whether the numbers of delivery are fit to act on, and if not, since when and why.
+"""Judges whether the numbers of delivery are fit to act on, and if not, since when and why.
 
-Readers find the answer in `meta`. A dead flow writes nothing there, so a reader also checks `flushed_ms`
+The result stands in `meta`. A dead flow writes no `meta`, so a reader also checks `flushed_ms`
 (docs/contracts.md).
 """
 
@@ -14,16 +14,17 @@ from typing import Final, Literal
 from flows.publish.covered import number_of
 
 Reason = Literal["catching_up", "switching", "starting", "collector", "stalled", "lagging", "rejecting"]
-"""`catching_up`: the flow reads an archive, or what came since it ends. `switching`: another flow is about to
-write the rows. `starting`: the flow does not know the time of its log yet, or the delivery that readers have.
-`collector`: time waits for pixels that a collector still has. `stalled`, `lagging`: the numbers are old, and
-stand or move. `rejecting`: more is rejected than chance explains.
+"""`catching_up`: the flow reads an archive, or the messages since its end. `switching`: another flow is about
+to write the rows. `starting`: the flow does not know the time of its log yet, or the delivery that readers
+have. `collector`: time waits for pixels that a collector still has. `stalled`: the numbers are old and do not
+move. `lagging`: they are old and move. `rejecting`: more is rejected than chance explains.
 """
 OLD_MS: Final = 300_000
-"""Age of the watermark above which its numbers are old; a healthy one is 10 s behind, on a quiet topic 60 s.
+"""Age of the watermark from which its numbers count as old. A healthy watermark is 10 s old, on a quiet topic
+60 s.
 """
 STANDS_MS: Final = 60_000
-"""Time without a new watermark after which old numbers stand."""
+"""Time without a new watermark after which old numbers count as stalled."""
 REJECTED_SHARE: Final = 0.05
 REJECTED_LEAST: Final = 100
 """Share and least number of the messages of `REJECTED_MS` that are rejected."""
@@ -33,7 +34,7 @@ SAMPLE_MS: Final = 60_000
 
 @dataclass
 class Judging:
-    """The state of one flow; `since_ms` is by Redis's clock, 0 while delivery is judged."""
+    """The state of one flow. `since_ms` is by Redis's clock, and 0 while delivery is judged."""
 
     since_ms: int = 0
     reason: Reason | None = None
@@ -43,11 +44,11 @@ class Judging:
     _samples: deque[tuple[int, int, int]] = field(default_factory=deque)
 
     def recall(self, meta: Mapping[str, str]) -> None:
-        """Load the moment since which an earlier execution did not judge."""
+        """Load from `meta` the moment since which an earlier execution has not judged delivery."""
         self.since_ms = number_of(meta, "unjudged_since_ms")
 
     def count(self, partition: str, received: int, rejected: int) -> None:
-        """Take the number of a partition's messages since the log's beginning, and of its rejected ones."""
+        """Take the numbers of received and rejected messages of a partition since the log's beginning."""
         self._counts[partition] = received, rejected
 
     def look(
@@ -66,9 +67,9 @@ class Judging:
             now_ms: Redis's clock.
             watermark_ms: 0 while unknown.
             low_mark_ms: the least low mark that the watermark waits for; 0 for none.
-            pacing_loaded: the pacing has the delivery that readers have.
+            pacing_loaded: the pacer has loaded the delivery that readers have.
             time_held_back: a collector holds time back, according to the log.
-            in_history: the counted messages are history.
+            in_history: the counted messages are of an archive.
             switching: another flow is about to write the rows.
         """
         if watermark_ms != self._watermark_ms:

@@ -10,8 +10,8 @@ from flows.publish import days, ledger
 
 SCHEMA: Final = 1
 CHAIN: Final = ("flush", "previous")
-"""The fields of `meta` that its writer adds: the number of the message to subscribers, and as JSON
-generation, fence and number of the one before, or null.
+"""The fields of `meta` that its writer adds: the number of the message to subscribers; and as JSON the
+generation, fence and number of the message before it, or null.
 """
 META_FIELDS: Final = (
     "schema",

@@ -1,5 +1,5 @@
-"""The ledger: of every source partition, at every tick, messages = marks + received, and received =
-accepted + repeated + rejected.
+"""The ledger. For every source partition, at every tick: messages = marks + received, and received = accepted
++ repeated + rejected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flows.model.ticks import Cut, awake_ms
 FORMAT: Final = 4
 PARTS: Final = 12
 PART_MS: Final = 300_000
-"""The length of a part, at least five minutes; about the last hour is judged."""
+"""The least length of a part of the judged time, in ms. The judged parts cover about the last hour."""
 COUNTS: Final = (
     "marks",
     "received",
@@ -28,16 +28,16 @@ COUNTS: Final = (
     *(f"rejected.{reason}" for reason in REASONS),
 )
 FIELDS: Final = (*COUNTS, "position", "watermark_ms", "as_of_ms")
-"""The fields of a partition's row in Redis."""
+"""The fields of a partition's hash in Redis."""
 
 
 @dataclass
 class Ledger:
-    """Counts by partition, proven at every cut.
+    """Counts by partition, checked at every cut.
 
     Args:
-        reject_share, reject_least: a flow of which more than this share of the last hour's messages is
-            rejected is stopped; of the last `reject_least`, where an hour has fewer.
+        reject_share, reject_least: the share of rejected messages above which the flow stops. It is a share
+            of the last hour's messages, or of the last `reject_least` messages if an hour has fewer.
         now_ms: a monotonic clock.
     """
 
@@ -99,10 +99,10 @@ class Ledger:
 
     def _judge(self) -> None:
         """Compare the rejections of the last hour with the limits. Over all time a good month would hide a
-        bad one.
+        bad hour.
 
-        A part ends when it is old enough and has its share of `reject_least`, so that the parts together are
-        never too few to judge by, and stay as many.
+        A part ends when it has lasted `PART_MS` and has its share of `reject_least`. All parts together
+        therefore always have enough messages, and their number is fixed.
         """
         lately = sum(self._parts, Counter[str]())
         received = lately.pop("received", 0)
@@ -134,10 +134,10 @@ class Ledger:
         return FORMAT, counts, dict(self.reached), (parts, self.now_ms() - self._began_ms)
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Load `snapshot`'s state, with every account to be published again.
+        """Load a state of `snapshot`; every account is published again.
 
         Raises:
-            StateError: another format's.
+            StateError: the state is of another format.
         """
         if state[0] != FORMAT:
             raise StateError(

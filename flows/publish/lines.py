@@ -1,4 +1,4 @@
-"""Outputs of lines: Kafka topics and NDJSON files, for letters, minutes and decisions."""
+"""Outputs of lines, to Kafka topics and NDJSON files: dead letters, minutes, decisions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from flows.settings import Settings, kafka_options
 
 
 class LineWriter(Protocol):
-    """Takes (key, value) messages. `flush` returns when all are safe, and `position` is then the output's
-    end.
+    """An output of (key, value) messages. `flush` returns when all messages are durable; `position` is then
+    the end of the output.
     """
 
     @property
@@ -34,15 +34,15 @@ class LineWriter(Protocol):
 
 
 STOP_TIMEOUT: Final = timedelta(seconds=5)
-"""The time for which an output waits for the brokers once the flow must stop: messages that are not out will
-come again from the log.
+"""The time for which an output waits for the brokers once the flow must stop. The next start makes
+undelivered messages again from the log.
 """
 MISSING_TIMEOUT: Final = timedelta(seconds=30)
-"""The time for which a topic may be missing: after a restart of the brokers they may know it late."""
+"""The time for which a topic may be missing: brokers that restart list their topics late."""
 TOLD_FROM_S: Final = 5.0
 """Seconds from which a wait for the brokers is logged."""
 _SLICE: Final = timedelta(seconds=0.5)
-"""The time between two checks whether the flow must stop."""
+"""The time between two checks of whether the flow must stop."""
 
 
 def _never() -> bool:
@@ -51,7 +51,7 @@ def _never() -> bool:
 
 @dataclass
 class _Wait:
-    """A wait for the brokers: until they are back, or for `STOP_TIMEOUT` once the flow must stop."""
+    """A wait for the brokers, which ends when they answer, or `STOP_TIMEOUT` after the flow must stop."""
 
     topic: str
     stopping: Callable[[], bool]
@@ -71,7 +71,7 @@ class _Wait:
         return now_s < self._until_s
 
     def over(self) -> None:
-        """Log that the brokers are back."""
+        """Log that the brokers answer again."""
         if self._warned:
             seconds = round(time.monotonic() - self._began_s, 1)
             log = structlog.get_logger("outputs")
@@ -79,11 +79,10 @@ class _Wait:
 
 
 class TopicLines:
-    """A Kafka topic as an output. A topic has no position, since its keys make repeats collapse.
+    """A Kafka topic as an output. A topic has no position: its keys make repeats harmless.
 
-    While the brokers are away the output waits for them, as the input does: the flow stands, and reads no
-    further. A flow that ended instead would lose the reading since its last save, and find the brokers away
-    again.
+    While the brokers do not answer, the output waits for them, as the input does, and the flow reads no
+    further. A flow that ended instead would read again from its last save, and meet the same outage.
 
     Args:
         stopping: whether the flow must stop.
@@ -94,7 +93,7 @@ class TopicLines:
     def __init__(self, settings: Settings, topic: str, stopping: Callable[[], bool] = _never) -> None:
         self._topic, self._stopping, self._failed = topic, stopping, False
         self._room: _Wait | None = None
-        # The engine opens an output when the first message is due, which may be while the brokers are away.
+        # The engine opens an output when the first message is due, perhaps in an outage of the brokers.
         wait, began_s = _Wait(topic, stopping), time.monotonic()
         while True:
             try:
@@ -120,12 +119,12 @@ class TopicLines:
             self._room = None
 
     def flush(self) -> None:
-        """Wait until all are delivered."""
+        """Wait until all messages are delivered."""
         with self._noting_failure():
             self._flush()
 
     def close(self) -> None:
-        """Flush for the last time. After a failure nothing is flushed, since a second error would abort the
+        """Flush for the last time. After a failure `close` flushes nothing: a second error would abort the
         ending engine.
         """
         if not self._failed:
@@ -153,7 +152,9 @@ class TopicLines:
 
 
 class FileLines:
-    """An NDJSON file as an output, cut back to `position` when resumed; the keys are in the values too."""
+    """An NDJSON file as an output, cut back to `position` on a resume. It holds the values alone, which
+    contain the keys.
+    """
 
     def __init__(self, path: Path, position: int | None) -> None:
         self._writer = NdjsonWriter(str(path), position or 0)
@@ -168,7 +169,7 @@ class FileLines:
         self._writer.write([value for _, value in items])
 
     def flush(self) -> None:
-        """Put all on the disk."""
+        """Write all lines to disk (fsync)."""
         self._writer.flush()
 
     def close(self) -> None:

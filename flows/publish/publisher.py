@@ -1,5 +1,5 @@
-"""The publisher decides at each cut which rows readers get: absolute, complete, and never older than Redis's.
-`flows.publish.redis_writer` writes them.
+"""The publisher decides at each cut which rows readers get: whole rows with absolute numbers, never older
+than those in Redis. `flows.publish.redis_writer` writes them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NO_CONVERSIONS: Final = ConversionAccount(0, 0, 0, 0)
 
 
 class _UnpackedRows(Mapping[tuple[str, str], list[Any]]):
-    """Packed rows, unpacked when asked for: most rows without a plan yet never are."""
+    """Packed rows, unpacked on access. Most rows without a plan are never unpacked."""
 
     def __init__(self, packed: dict[tuple[str, str], bytes]) -> None:
         self._packed = packed
@@ -59,19 +59,19 @@ class _UnpackedRows(Mapping[tuple[str, str], list[Any]]):
 
 @dataclass
 class Publisher:
-    """The publisher of flushes. Flushes are held back until they have passed the last one of an earlier
+    """The publisher of flushes. It holds flushes back until they have passed the last flush of an earlier
     execution.
 
     Args:
         partitions: the flow's source partitions.
         resumed: whether the flow's state was restored.
-        recompute: begin a new generation instead of following the one in Redis, once: who resumes, or starts
-            again before the first snapshot, follows what was begun.
-        process: this one's number in a cluster.
+        recompute: begin a new generation instead of continuing the one in Redis. It is begun once: a resumed
+            flow, or one that starts again before the first snapshot, continues it.
+        process: the number of this process in its cluster.
         methodology: returns the hash of the description of methodology, with the methods of a cut.
         listener_key: a fingerprint of the listeners' key; empty if unknown.
-        switches: whether it may change places with another flow (`flows.publish.switching`).
-        clock_s: epoch s; None takes Redis's clock.
+        switches: whether the flow may change places with another flow (`flows.publish.switching`).
+        clock_s: returns epoch seconds; None takes Redis's clock.
     """
 
     settings: Settings
@@ -119,7 +119,7 @@ class Publisher:
         self._days = Days(self.writer.namespace, traffic_reasons(self.settings.invalid_agents))
 
     def open(self) -> None:
-        """Take over Redis; raises what `RedisWriter.open` does."""
+        """Take over Redis; raises as `RedisWriter.open` does."""
         self.writer.open()
         namespace = self.writer.namespace
         (meta,) = self.writer.read([f"{namespace}:meta"], META_FIELDS) or [{}]
@@ -133,7 +133,9 @@ class Publisher:
         self._outdated = {scope for scope, other in zip(SCOPES, versions, strict=False) if other}
 
     def _move(self, namespace: str, rename: Callable[[str], str]) -> None:
-        """Go on in another namespace. A flow that begins to serve takes over readers' states there."""
+        """Continue in another namespace. A flow that begins to serve takes over the states of delivery
+        there.
+        """
         self._days.move(namespace, rename)
         self._look_for_others()
         if self.pacer is None or not self.writer.serves:
@@ -142,8 +144,8 @@ class Publisher:
         self.pacer.take_over(self._read_rows(SCOPES[0], names, (ALERTED_STATE, DELIVERY_STATE)) or {})
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Write all that the shards have for one cut, if readers get it. Otherwise it waits for one that they
-        get, since the backlog is of one cut. Decisions do not wait: each is made once.
+        """Write the flushes of all shards for one cut, if no earlier execution is ahead of it. Otherwise hold
+        them, since the backlog is of one cut. Decisions do not wait: each is made once.
 
         Raises:
             AudiopixelError: another execution took over, or the log ended before what Redis already holds.
@@ -158,7 +160,7 @@ class Publisher:
         if cut.held_by:
             metrics.hold_since.labels(cut.held_by, cut.held_why).set(cut.held_since_ms / 1000)
         self._behind = self.writer.behind(cut)
-        if self._behind:  # an earlier execution has written nearly all of them
+        if self._behind:  # an earlier execution has written nearly all decisions
             self.backlog.drop_decisions()
         if not cut.publish:
             if not self._behind:
@@ -188,12 +190,12 @@ class Publisher:
 
     @property
     def takes(self) -> bool:
-        """True if decisions are written as they come: Redis serves, and no earlier execution is ahead."""
+        """True if decisions are written at once: Redis answers, and no earlier execution is ahead."""
         return not self._behind and not self.writer.away
 
     def _hold(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Hold the parts of a flush until a cut that readers get. Sketches are large, so only the newest of
-        each is held.
+        """Hold the parts of a flush until a cut is written. Sketches are large, so of each placement only the
+        newest is held.
         """
         for flush in flushes:
             self.decide(flush.decisions)
@@ -207,7 +209,7 @@ class Publisher:
             self._held_flushes.append((cut, flush._replace(decisions=(), sketches=(), erased=())))
 
     def _gather_held(self) -> None:
-        """Queue the parts that were held."""
+        """Queue the held parts."""
         for cut, flush in self._held_flushes:
             self._gather(cut, flush)
         for name, (rev, registers) in self._sketches.items():
@@ -262,12 +264,12 @@ class Publisher:
         ]
 
     def finish(self) -> None:
-        """Try once more to write what waits, after the last flush; raises as `flush` does."""
+        """Try for the last time to write the backlog; raises as `flush` does."""
         self.writer.finish()
 
     def _add_up_others(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Queue the rows of the names beyond a cap, to which every row shard has a part. The rows of an
-        earlier execution are queued once, since their names may have rows now.
+        """Queue the `other` rows: the sums of all row shards over the names beyond a cap. Those of an earlier
+        execution are queued once, since their names may have rows of their own now.
         """
         counted = {row.name for flush in flushes for row in flush.rows if row.scope == OTHER_NAME}
         for scope in counted | self._outdated:
@@ -305,8 +307,8 @@ class Publisher:
         ]
 
     def _look(self, pacer: Pacer, cut: Cut) -> bool:
-        """Read the plans again; returns whether the delivery that readers have of them is known. A log's end
-        waits for that, and not for plans that were never read.
+        """Read the plans again; returns whether the delivery that readers have of them is known. The end of a
+        log waits for this, but not for plans that were never read.
         """
         pacer.refresh(int(self.monotonic_s() * 1000))
         is_known, until_s = self._delivery_is_known(pacer), self.monotonic_s() + PATIENCE_S
@@ -316,7 +318,9 @@ class Publisher:
         return is_known
 
     def _look_for_silence(self, cut: Cut, delivery_known: bool, now_ms: int) -> None:
-        """Name the silent units, by what runs now. While the plans are unknown, the names stay the same."""
+        """Name the silent units by the placements that run now. While the plans are unknown, the names stay
+        the same.
+        """
         silences, pacer, at_ms = self._silences, self.pacer, max(self._watermark_ms, cut.watermark_ms)
         if not delivery_known or cut.in_history:
             return
@@ -334,10 +338,10 @@ class Publisher:
     def _pace(
         self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush], delivery_known: bool, now_ms: int
     ) -> None:
-        """Put delivery into the rows of planned placements and their campaigns, which never expire. Delivery
-        stays what readers have while one of these is unknown: the time, the moment since which is counted, or
-        that delivery itself. Delivery also stays while time waits for a collector. A log that never had a
-        message is counted since now.
+        """Put delivery into the rows of planned placements and their campaigns, which never expire. Readers
+        keep their delivery while one of these is unknown: the time, the moment since which pixels are
+        counted, or the delivery that readers have. They also keep it while time waits for a collector. In a
+        log without a message, counting begins now.
         """
         self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
         at_ms = self._watermark_ms or (now_ms if cut.empty else None)
@@ -346,12 +350,12 @@ class Publisher:
         changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
         if at_ms is None or since_ms is None or not delivery_known or cut.held_by:
             paced = pacer.repeat(counted, changed)
-        else:  # a log that has ended, and a topic without a pixel, have no time to be old by
+        else:  # a log that has ended, and a topic without a pixel, have no watermark to be old
             judged = self._judging.reason is None or cut.ended or cut.empty
             unjudged = self._silences.unjudged
             counting = Counting(since_ms, cut.holes)
             paced = pacer.pace(counted, changed, at_ms, counting, judged, unjudged)
-            if now_ms - at_ms < OLD_MS:  # it sees each state begin
+            if now_ms - at_ms < OLD_MS:  # a pacer on time sees each state begin
                 pacer.past.clear()
         for scope, name, values in paced.rows:
             latest = self.backlog.images.get(row_key(self.writer.namespace, scope, name))
@@ -386,8 +390,8 @@ class Publisher:
         return True
 
     def _settle(self, pacer: Pacer) -> bool:
-        """Clear the delivery of withdrawn plans, once the plans have been read. Until then the delivery that
-        readers have stays. False while there is any, or Redis does not answer.
+        """Clear the delivery of withdrawn plans once the plans have been read; until then readers keep it.
+        Returns False while a withdrawn plan has delivery, or Redis does not answer.
         """
         if pacer.source.ready:
             return self._clear(pacer)
@@ -396,8 +400,8 @@ class Publisher:
         return self._unread is False
 
     def _clear(self, pacer: Pacer) -> bool:
-        """Take back the delivery of plans and campaigns that were withdrawn since an earlier execution, if no
-        shard has the row; returns whether Redis answered.
+        """Clear the delivery of plans and campaigns that were withdrawn since an earlier execution and whose
+        row no shard has. Returns whether Redis answered.
         """
         self._cleared = self._recall_paced(pacer, pacer.book) is not None
         return self._cleared
@@ -406,8 +410,8 @@ class Publisher:
         self, pacer: Pacer, but: Container[str] = (), with_shard_rows: bool = False
     ) -> bool | None:
         """Load into the pacer the rows with delivery that readers have and no shard has, without the
-        placements of `but`. With `with_shard_rows` rows that a shard has are loaded, too. Returns whether
-        there are any, or None while Redis does not answer.
+        placements of `but`. `with_shard_rows` also loads the rows of shards. Returns whether there are any;
+        None while Redis does not answer.
         """
         placements, campaigns = (
             self._paced(SCOPES[0], but, with_shard_rows),
@@ -438,7 +442,7 @@ class Publisher:
         return self._read_rows(scope, [name for name, row in rows.items() if row], ("generation", *FIELDS))
 
     def _take_up(self, scope: str, rows: Mapping[str, Mapping[str, str]]) -> None:
-        """Load the counts of rows that may have ended, and that readers still have."""
+        """Load the counts of rows that readers still have, though they may have ended."""
         for name, row in rows.items():
             if self._is_own(row):
                 values = [None if field_name in DELIVERY else row.get(field_name) for field_name in FIELDS]

@@ -1,13 +1,13 @@
-"""The writer to Redis: takes over from earlier executions, and writes flushes until Redis has them.
+"""The writer to Redis. It takes over from earlier executions, and writes each flush until Redis has it.
 
 A flush is written in this order: decisions, the positions that it covers, alerts, the index of the rows, the
-rows, `meta`, the message to subscribers. The next execution therefore knows how far the log must have been
-replayed before its numbers may be shown, and which rows readers may have.
+rows, `meta`, the message to subscribers. The next execution can therefore read how far it must replay the log
+before it may publish numbers, and which rows readers may have.
 
-The messages form a chain, by which a subscriber detects that it has lost one: each names the one before. A
-message whose publication failed is published again under its number, with the changes since, as it may have
-gone out. The first message of an execution, and the first after a loss of data, names none: its readers read
-all rows.
+The messages form a chain: each names the message before it, so a subscriber detects a lost message. A message
+whose publication failed may still have arrived. It is published again under its number, with the changes
+since. The first message of an execution, and the first after a loss of data, names no earlier message:
+subscribers then read all rows.
 """
 
 from __future__ import annotations
@@ -68,24 +68,25 @@ RETRY_S: Final = 0.2
 PATIENCE_S: Final = 60.0
 """The time for which a finished log waits for Redis before the flow ends, in s."""
 STOP_PATIENCE_S: Final = 3.0
-"""The time for which a planned stop tries to write what waits: the next start publishes all of it again."""
+"""The time for which a planned stop tries to write the backlog, in s. The next start publishes the rest
+again.
+"""
 TURNED_SHARE: Final = 0.8
-"""The share of the time between two flushes in which rows are written that only time has changed, if they are
-many.
+"""The share of the time between two flushes that is spent on writing turned rows, if they are many.
 """
 TRIM_EVERY_S: Final = 3600.0
-"""Seconds between two searches for ids in the indexes whose rows have expired."""
+"""Seconds between two searches of the indexes for ids whose rows have expired."""
 SWITCHING: Final = {"judged": "0", "unjudged_reason": "switching"}
 """Fields of `meta` while the rows that serve are of two generations."""
 Meta = Callable[[int], Sequence[int | str | None]]
-"""The present values of `META_FIELDS` without the writer's own, `CHAIN`, by the watermark that every row has
-at least.
+"""Returns the present values of `META_FIELDS` without the writer's own (`CHAIN`). The argument is the least
+watermark of the rows, in epoch ms.
 """
 
 
 @dataclass
 class RedisWriter:
-    """The hold of one execution on Redis.
+    """The connection of one execution to Redis, with its claim on the rows.
 
     Args:
         partitions, resumed, recompute, process, switches: see `flows.publish.publisher.Publisher`.
@@ -95,9 +96,9 @@ class RedisWriter:
     Attributes:
         namespace: of the rows.
         backlog: what `flush` writes.
-        alerts: that wait.
-        decided: number of the last cut of which Redis has all decisions.
-        rows_as_of_ms: the watermark that all rows that readers know are as of, or later.
+        alerts: alerts to send with the next flush.
+        decided: the number of the last cut whose decisions Redis has.
+        rows_as_of_ms: every row that readers have is as of this watermark, or of a later one.
         flush_number: of the next message to subscribers, from 1 on.
         previous: generation, fence and number of the message before it; None makes subscribers read all rows.
         covered: the positions up to which readers have numbers of other executions: no cut before them is
@@ -170,7 +171,7 @@ class RedisWriter:
             (claim,) = read_rows(self._client, [self._positions_key])
             last = latest_fence_record(settings.recovery_dir)
             if self.namespace != (last.namespace or settings.namespace):
-                # Another flow's rows were here: this one's are a generation of their own.
+                # Rows of another flow were in this namespace: this flow's rows are a generation of their own.
                 generation = number_of(claim, "generation")
                 last = last._replace(generation=generation + 1, namespace=self.namespace)
             record = following(last, number_of(claim, "generation"), self.resumed, self.recompute, settings)
@@ -201,7 +202,7 @@ class RedisWriter:
         self._log.info("publishing", fence=self.fence, generation=self.generation, **namespace, **behind)
 
     def look(self, now_ms: int, ready: bool) -> bool:
-        """Follow a switch that was asked for. The second flow takes the serving rows when it is its turn.
+        """Follow a requested switch: the second flow takes the serving rows when it is due.
 
         Args:
             now_ms: Redis's clock.
@@ -232,14 +233,16 @@ class RedisWriter:
         return False
 
     def _take(self, state: Standing, name: str, generation: int, now_ms: int) -> None:
-        """Take the rows that serve; raises as `RowStore.claim` does."""
+        """Claim the serving rows; raises as `RowStore.claim` does."""
         assert self._client is not None
         namespace = self.settings.namespace
         note_taken(self._client, namespace, name, generation, now_ms)
         self._move(namespace, generation, state.fence)
 
     def _displaced(self) -> bool:
-        """Move to the second namespace if another flow has taken the serving rows. True if it has."""
+        """Move to the second namespace if another flow has taken the serving rows; returns whether one
+        has.
+        """
         assert self._client is not None
         if not (self.switches and self.serves):
             return False
@@ -252,12 +255,12 @@ class RedisWriter:
         return True
 
     def _move(self, namespace: str, generation: int, above: int) -> None:
-        """Claim the rows of another namespace, and queue all that readers are to find there."""
+        """Claim the rows of another namespace, and queue all rows that readers need there."""
         assert self._client is not None
         directory, old = self.settings.recovery_dir, self.namespace
         store = RowStore(self._client, LAYOUTS)
         self._left = old
-        if above == 0 or above != self._taking:  # else its claim has landed, and the answer was lost
+        if above == 0 or above != self._taking:  # otherwise the claim was written, and the answer was lost
             self._taking = store.take_fence(self._fence_key, max(self.fence, above))
         fence = self._taking
         write_fence_record(directory, self.process, FenceRecord(fence, generation, True, namespace, old))
@@ -284,11 +287,11 @@ class RedisWriter:
     def _claim(self, store: RowStore, namespace: str, generation: int, fence: int) -> dict[str, str]:
         """Claim the rows of a namespace; raises as `RowStore.claim` does.
 
-        Where a switch has put this flow, rows of the other one are overwritten from now on, and some may stay
-        from before.
+        After a switch, this flow overwrites the rows of the other flow in that namespace; some older rows may
+        stay.
         """
         assert self._client is not None
-        if self._left and namespace == self.namespace:  # it was here before
+        if self._left and namespace == self.namespace:  # this flow has used the namespace before
             self._strangers = True
             self._note_again(standing(self._client, namespace))
         covered_fields = store.claim(positions_key(namespace), generation, fence)
@@ -297,7 +300,9 @@ class RedisWriter:
         return covered_fields
 
     def _note_again(self, state: Standing) -> None:
-        """Note where the other flow goes if Redis has lost it, and this one serves by a switch."""
+        """Write the name of the other flow's namespace again if Redis has lost it, and this flow serves after
+        a switch.
+        """
         assert self._client is not None
         if self._left and self.serves and state.taken_generation < self.generation:
             name = self._left.removeprefix(beside(self.namespace, ""))
@@ -305,7 +310,9 @@ class RedisWriter:
             note_taken(self._client, self.namespace, name, self.generation, now_ms)
 
     def _end_strangers(self, rev: int) -> None:
-        """Queue the deletion of rows that another flow has left here and this one has not."""
+        """Queue the deletion of the rows in this namespace that another flow wrote and this flow does not
+        have.
+        """
         assert self._client is not None
         for scope, index_key in self._index_keys.items():
             names = scan_index(self._client, index_key)
@@ -374,7 +381,7 @@ class RedisWriter:
             return None
         try:
             return ask(self._client)
-        except RedisUnavailable as error:  # and nothing is written that was made without the answer
+        except RedisUnavailable as error:  # the caller then writes nothing that needs the answer
             self._away(error)
             return None
 
@@ -386,17 +393,19 @@ class RedisWriter:
         self._log.warning("redis does not take rows", reason=error.reason, **waits)
 
     def behind(self, cut: Cut) -> bool:
-        """True if readers have more of the log from another execution than a cut has."""
+        """True if readers have numbers of another execution that has read further than a cut."""
         return not cut.reaches(self.covered or {})
 
     def flush(self, cut: Cut, meta: Meta) -> None:
-        """Write what is due, unless Redis is away; at the log's end until all of it is written.
+        """Write the due rows, unless Redis does not answer. At the end of the log, repeat until all are
+        written.
 
         Raises:
-            AudiopixelError: another execution took over, or Redis is away for too long at the end.
+            AudiopixelError: another execution took over, or Redis does not answer for `PATIENCE_S` at the end
+                of the log.
         """
         self._last = cut, meta
-        if self._pause_s:  # an outage must not take the memory
+        if self._pause_s:  # an outage must not fill the memory
             self._left_out += self.backlog.drop_decisions()
         if self.monotonic_s() >= self._retry_at_s:
             self._try(cut, meta)
@@ -413,8 +422,8 @@ class RedisWriter:
             self._try(cut, meta)
 
     def decide(self, cut: Cut) -> None:
-        """Write the decisions up to a cut that readers do not get. If that fails, the next flush
-        writes them.
+        """Write the decisions up to a cut whose rows are not written. After a failure the next flush writes
+        them.
         """
         if self.away:
             return
@@ -425,11 +434,11 @@ class RedisWriter:
 
     @property
     def away(self) -> bool:
-        """True if Redis did not take the last write, or has not answered which positions it covers."""
+        """True if the last write failed, or the positions that Redis covers are unknown."""
         return self._pause_s > 0 or self._undecided or self.covered is None
 
     def finish(self) -> None:
-        """Write what waits, for a few seconds at most: the flow stops, and `flush` is not called again.
+        """Write the backlog, for `STOP_PATIENCE_S` at most: the flow stops, and does not call `flush` again.
 
         Raises:
             AudiopixelError: another execution took over.
@@ -476,7 +485,7 @@ class RedisWriter:
         self._done(lambda: self._write_turned(cut, until_s))
 
     def _done(self, write: Callable[[], None]) -> bool:
-        """Write; False if Redis does not take it now, so that the next flush writes the rest. Raises
+        """Call `write`. False if Redis does not take it now: the next flush writes the rest. Raises
         AudiopixelError if another execution took over.
         """
         try:
@@ -545,7 +554,7 @@ class RedisWriter:
         self.rows_as_of_ms = as_of_ms
 
     def _write_turned(self, cut: Cut, until_s: float) -> None:
-        """Write rows that only time has changed: one part, and further ones until the next flush is due."""
+        """Write turned rows: one part, and further parts until `until_s`."""
         while part := self.backlog.some_turned():
             self._name_next(part)
             self._write_rows(cut, part)
@@ -565,11 +574,11 @@ class RedisWriter:
         return {row.member: None for row in rows if row.index_key == self._index_keys[SCOPES[0]]}
 
     def _name_next(self, rows: Sequence[RowVersion]) -> None:
-        """Name rows that change after a message in the next one."""
+        """Add rows to the placements that the next message names."""
         self._unnamed |= self._placements(rows)
 
     def _message(self, cut: Cut, rows: Sequence[RowVersion]) -> bytes:
-        """The message to subscribers on a flush of `rows`."""
+        """The message to subscribers about a flush of `rows`."""
         return msgspec.json.encode(
             {
                 "generation": self.generation,

@@ -1,4 +1,4 @@
-"""Redis's clock, which all members share and readers can ask: a member's own clock may be an hour off."""
+"""Redis's clock, which all members and readers share. The clock of a member may be an hour off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from flows.model.ticks import boot_ms
 
 ASK_MS: Final = 60_000
-"""Milliseconds between two questions. In this time two quartz clocks part by 10 ms at most."""
+"""Milliseconds between two questions. Two quartz clocks diverge by 10 ms at most in this time."""
 
 
 @dataclass

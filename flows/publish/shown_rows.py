@@ -1,5 +1,5 @@
-"""The rows that readers have of earlier executions, for the row shards. A row that is in Redis, and began
-after the last save, must not count in `other` when the log is read again.
+"""The rows that readers have from earlier executions; the row shards ask for them. A row in Redis that began
+after the last save must not count in `other` when the log is read again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _GENERATION: Final = "generation"
 
 
 class ShownRows:
-    """The knowledge that one process has of these rows. Redis is asked once, at the first cut.
+    """The rows of earlier executions in Redis, read once by each process, at the first cut.
 
     Args:
-        recompute: whether `--recompute` was given: the first execution with it continues from no earlier one.
+        recompute: whether `--recompute` was given: the first execution with it has no earlier execution.
     """
 
     def __init__(self, settings: Settings, recompute: bool = False) -> None:
@@ -37,7 +37,7 @@ class ShownRows:
     def rows(
         self, shard: int, homes: Homes, present_rows: Container[tuple[str, str]]
     ) -> list[tuple[str, str]]:
-        """Scope and name of a shard's rows that are not in `present_rows`; asked for once.
+        """Scope and name of a shard's rows that are not in `present_rows`. Each shard calls it once.
 
         Raises:
             ConnectError: Redis does not serve.
@@ -60,7 +60,7 @@ class ShownRows:
         return closing(connect(url, timeout=timeout))
 
     def passed(self, cut: Cut) -> bool:
-        """True if the log has been read as far as these rows cover it."""
+        """True if a cut has passed the positions that these rows cover."""
         return cut.reaches(positions_of(self._held))
 
     @property

@@ -1,8 +1,9 @@
-"""Silences of the feed, as readers get them: the named silent units, the rows that are not judged because of
-them, and their cost.
+"""Silences of the feed, as published: the named silent units, the rows that are not judged because of them,
+and the cost.
 
-The ledger's step finds silent units (`flows.silence`). This module knows which flights run: a placement whose
-flight has ended, is paused or has all that it booked sends nothing, and that is no failure of a feed.
+The ledger's step finds silent units (`flows.silence`). This module adds which flights run. A placement whose
+flight has ended, is paused or has delivered its booking sends no pixels, and its silence is no failure of a
+feed.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Named(NamedTuple):
     """A silent unit that concerns a running placement.
 
     Attributes:
-        concerned: with their plans the planned placements that run, of which it is one of the four
-            largest units of its kind.
+        concerned: the running planned placements, with their plans, for which the unit is one of the four
+            largest of its kind.
         money: by currency, millionths an hour.
     """
 
@@ -50,8 +51,8 @@ class Named(NamedTuple):
 def named(unit: SilentUnit, runs: Runs) -> Named | None:
     """A silent unit with the placements that it concerns; None if ended flights explain its silence.
 
-    A unit of which a part has ended has fewer pixels and longer gaps. Its bound is that much longer, and
-    never reached if nothing runs. A placement without a plan has no end.
+    A unit with ended flights has fewer pixels and longer gaps, so its bound is longer by that share. Without
+    a running flight the bound is never reached. A placement without a plan has no end.
     """
     plans = [(concern, runs(concern.placement)) for concern in unit.placements]
     over = sum(concern.impressions for concern, plan in plans if plan is None)
@@ -68,8 +69,8 @@ def named(unit: SilentUnit, runs: Runs) -> Named | None:
 
 
 def unjudged(units: Sequence[Named]) -> dict[str, Unjudged]:
-    """The placements that are not judged. Silent units of one kind had at least half of such a placement's
-    impressions, and it now has less than half as many a minute as before.
+    """The placements that are not judged. Silent units of one kind had at least half of the placement's
+    impressions, and the placement now has less than half as many impressions a minute as before.
     """
     parts: dict[tuple[str, str], list[tuple[SilentUnit, Concerned]]] = defaultdict(list)
     for unit, concerned, _ in units:
@@ -97,7 +98,7 @@ class Silences:
     """The silent units of one flow.
 
     Attributes:
-        unjudged: the placements that are not judged because of them; another object after a change.
+        unjudged: the placements that are not judged because of them; a change replaces the object.
     """
 
     unjudged: Mapping[str, Unjudged] = field(default_factory=dict)
@@ -111,16 +112,16 @@ class Silences:
         try:
             units = _units.decode(meta.get("silent", "{}"))
             self._since_ms = {unit: int(fields["since_ms"]) for unit, fields in units.items()}
-        # another program's value: all units are named again
+        # a value of another program: all units are named again
         except (msgspec.DecodeError, KeyError, TypeError, ValueError):
             self._since_ms = {}
 
     def take(self, units: Sequence[SilentUnit]) -> None:
-        """Take the units that are silent from now on."""
+        """Replace the silent units."""
         self._units = units
 
     def look(self, runs: Runs, *version: object) -> None:
-        """Name the units again, if they or the `version` of what runs have changed."""
+        """Name the units again if they, or the `version` of the running plans, have changed."""
         version_key = (self._units, *version)
         if version_key == self._named_version:
             return
@@ -139,7 +140,7 @@ class Silences:
 
     @property
     def shown(self) -> Sequence[Named]:
-        """The named units that readers get, the greatest first."""
+        """The named units as published, the greatest first."""
         return self._named[:MOST]
 
     def meta(self) -> tuple[str | None, int | None]:
@@ -157,8 +158,8 @@ class Silences:
         return msgspec.json.encode(units).decode(), max(0, len(self._named) - MOST) or None
 
     def alerts(self, now_ms: int) -> list[dict[str, str]]:
-        """An entry for each unit that has fallen silent since the last call, and for each silence that has
-        ended. Each has the same `id` however often it is found.
+        """An alert for each unit that has fallen silent since the last call, and for each silence that has
+        ended. The same event always has the same `id`.
         """
         entries, still = [], {silent.unit.unit: silent for silent in self._named}
         for unit, since_ms in list(self._since_ms.items()):
@@ -198,5 +199,5 @@ def _entry(unit: str, state: str, since_ms: int, now_ms: int) -> dict[str, str]:
 
 
 def _amounts(money: Mapping[str, int]) -> dict[str, str]:
-    """Amounts by currency, in whole units of it, to the hundredth."""
+    """Amounts by currency, in units of the currency, rounded to a hundredth."""
     return {currency: str((Decimal(money[currency]) / MICROS).quantize(_CENT)) for currency in sorted(money)}

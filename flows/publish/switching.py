@@ -2,7 +2,7 @@
 
 The serving flow writes at the namespace of the settings. The second flow writes at
 `flows.model.redis_keys.beside` of that namespace and a name. A request in Redis has this name and the next
-generation (docs/architecture.md). Nobody deletes a request. It asks nothing once the rows are of its
+generation (docs/architecture.md). A request is never deleted. It has no effect once the rows are of its
 generation.
 """
 
@@ -18,9 +18,9 @@ from flows.publish.fence import latest_fence_record
 from flows.settings import Settings
 
 FRESH_MS: Final = 15_000
-"""The time for which a request counts. The command repeats it."""
+"""The time for which a request is valid. The command repeats it."""
 ABANDONED_MS: Final = 30_000
-"""The time after which the second flow takes back rows that another flow has claimed and not written."""
+"""The time after which the second flow takes back rows that another flow has claimed but not written."""
 _FIELDS: Final = (
     "generation",
     "fence",
@@ -35,12 +35,12 @@ _FIELDS: Final = (
 
 
 class Standing(NamedTuple):
-    """The state of the rows that serve in Redis, and of the switch that was asked for last.
+    """The state of the serving rows in Redis, and of the last requested switch.
 
     Attributes:
-        generation, fence: of who has claimed the rows; 0: nobody.
+        generation, fence: of the flow that has claimed the rows; 0 without a claim.
         shown: the generation of `meta`.
-        reason: why delivery is not judged; empty: it is.
+        reason: why delivery is not judged; empty while it is judged.
         flushed_ms: of `meta`.
         name, wanted, asked_ms: name and generation of the request, and when it was made.
         taken_generation, left, taken_ms: generation of the flow that took the rows last, the name that it
@@ -60,27 +60,30 @@ class Standing(NamedTuple):
     taken_ms: int
 
     def fresh(self, now_ms: int) -> bool:
-        """True if a request is to be followed now."""
+        """True if the request is to be followed now."""
         return self.wanted == self.generation + 1 and now_ms - self.asked_ms < FRESH_MS
 
     def due(self, name: str, now_ms: int, taking: int) -> int:
-        """The generation with which the second flow of a name takes the rows now. 0 if it does not.
+        """The generation with which the second flow of that name takes the rows now; 0 if it must not take
+        them.
 
         Args:
-            taking: the fence of its claim; 0 if it has made none.
+            taking: the fence of its claim; 0 without a claim.
         """
         if taking and self.fence == taking:  # the answer to its claim was lost
             return self.generation
         if self.taken_generation == self.generation and self.left == name and self.shown < self.generation:
             return self.generation + 1 if now_ms - self.taken_ms >= ABANDONED_MS else 0
         silent = now_ms - self.flushed_ms > FLUSH_STALE_S * 1000
-        # A Redis that was emptied does not show which generation its readers have had.
+        # An emptied Redis does not show which generation readers have had.
         requested = self.generation > 0 and self.name == name and self.fresh(now_ms)
         return self.wanted if requested and (self.reason == "switching" or silent) else 0
 
     @property
     def beside(self) -> str | None:
-        """The name where the flow that served before goes on. None if no switch has taken the rows."""
+        """The name under which the flow that served before continues; None if no switch has taken the
+        rows.
+        """
         return self.left if self.generation and self.taken_generation == self.generation else None
 
 
@@ -88,7 +91,7 @@ def standing(client: Client, namespace: str) -> Standing:
     """The state in Redis now.
 
     Raises:
-        ConnectError: it does not serve. StateError: another program has written there.
+        ConnectError: Redis does not serve. StateError: another program has written there.
     """
     keys = [positions_key(namespace), f"{namespace}:meta", switch_key(namespace)]
     claimed, meta, request = read_rows(client, keys, _FIELDS)
@@ -108,7 +111,7 @@ def standing(client: Client, namespace: str) -> Standing:
 
 
 def ask(client: Client, namespace: str, name: str, generation: int, asked_ms: int | None = None) -> None:
-    """Ask the second flow of a name to take the serving rows, as a generation.
+    """Ask the second flow of that name to take the serving rows under a generation.
 
     Args:
         asked_ms: when, by Redis's clock; None: now.
@@ -123,10 +126,10 @@ def ask(client: Client, namespace: str, name: str, generation: int, asked_ms: in
 
 
 def note_taken(client: Client, namespace: str, left: str, generation: int, now_ms: int) -> None:
-    """Note where the flow that serves will find its place, before its rows are taken.
+    """Write where the serving flow continues; call it before its rows are taken.
 
     Args:
-        left: the name that the flow leaves which takes them as a generation.
+        left: the name that the taking flow leaves.
 
     Raises:
         ConnectError: Redis does not serve.
@@ -136,8 +139,8 @@ def note_taken(client: Client, namespace: str, left: str, generation: int, now_m
 
 
 def seated(settings: Settings) -> Settings:
-    """The settings with the namespace in which this flow's rows are now: a switch may have moved them, also
-    while the flow was down.
+    """The settings, with the present namespace of this flow's rows. A switch may have moved them, even while
+    the flow was down.
 
     Raises:
         ConnectError: Redis does not serve. StateError: the recovery directory cannot be read.
@@ -148,7 +151,7 @@ def seated(settings: Settings) -> Settings:
         client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
         state = standing(client, settings.namespace)
         client.close()
-        if last.left and 0 < state.generation < last.generation:  # it died before its claim
+        if last.left and 0 < state.generation < last.generation:  # the flow died before its claim
             namespace = last.left
         elif state.generation > last.generation and state.beside is not None:
             namespace = beside(settings.namespace, state.beside)
