@@ -158,11 +158,11 @@ class Claims:
     def _drop_names(self) -> None:
         """Drop the names of no row, once they are as many as the others."""
         slots = self.table.slots
-        there = slots[:, KEY] != 0
-        former = (slots[there, CREDIT] & np.uint64((1 << _NAMES_BITS) - 1)).astype(np.int64)
+        occupied = slots[:, KEY] != 0
+        former = (slots[occupied, CREDIT] & np.uint64((1 << _NAMES_BITS) - 1)).astype(np.int64)
         renumbered = self.names.collect(np.unique(former))
         if renumbered is not None:
-            slots[there, CREDIT] += (renumbered[former] - former).astype(np.uint64)
+            slots[occupied, CREDIT] += (renumbered[former] - former).astype(np.uint64)
             self.table.begin_anew()
 
     # State

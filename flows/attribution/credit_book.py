@@ -236,12 +236,12 @@ class CreditBook(Shard):
             value, many = CLAIMED if by_tag else VALUE, len(values)
             valued, other_groups = set[int](), set[int]()
             for (combo, way, age, millionths), shares in zip(parts, zip(*values, strict=True), strict=True):
-                here = rows.group_of(combo)
+                group_number = rows.group_of(combo)
                 if apart:
-                    rows.add(here, minute, (CLAIMED_COUNT,), many * millionths)
+                    rows.add(group_number, minute, (CLAIMED_COUNT,), many * millionths)
                     continue
                 columns = (*always, _WAY_COLUMNS[way], *_JOINED_COLUMNS[by], *age)
-                rows.add(here, minute, columns, many * millionths)
+                rows.add(group_number, minute, columns, many * millionths)
                 if has_value:
                     own, other_group = self._priced_rows(rows, priced, combo, currency)
                     _pay(rows, own, minute, value, sum(shares))
@@ -250,7 +250,7 @@ class CreditBook(Shard):
                     if rows.groups[other_group]:
                         other_groups.add(other_group)
                 elif other_value:
-                    other_groups.add(here)
+                    other_groups.add(group_number)
             if valued:  # once for each conversion, with any number of parts
                 rows.add(rows.union(valued), minute, (VALUED,), many)
             if other_groups:
@@ -268,13 +268,15 @@ class CreditBook(Shard):
         shares = apportion([part.millionths for part in claim.parts], pixel.value_micros or 0)
         valued, other_rows, before = set[int](), set[int](), set[int]()
         for part, share in zip(claim.parts, shares, strict=True):
-            here = rows.group_of(part.combo)
-            rows.add(here, minute, (CONFIRMED_COUNT,), part.millionths)
-            own = [row for row in rows.groups[here] if part.own >> SCOPES.index(rows.names[row][0]) & 1]
+            group_number = rows.group_of(part.combo)
+            rows.add(group_number, minute, (CONFIRMED_COUNT,), part.millionths)
+            own = [
+                row for row in rows.groups[group_number] if part.own >> SCOPES.index(rows.names[row][0]) & 1
+            ]
             if claim.valued:
                 _pay(rows, rows.group(own), minute, CLAIMED, -part.value)
             if claim.valued or claim.odd:
-                before.update(set(rows.groups[here]).difference(own))
+                before.update(set(rows.groups[group_number]).difference(own))
             if pixel.value_micros is not None:
                 paid, other_group = self._priced_rows(rows, priced, part.combo, pixel.currency)
                 _pay(rows, paid, minute, VALUE, share)
@@ -282,7 +284,7 @@ class CreditBook(Shard):
                 if forgetful:
                     valued.add(paid)
             elif pixel.other_value:
-                other_rows.update(rows.groups[here])
+                other_rows.update(rows.groups[group_number])
         if valued:
             rows.add(rows.union(valued), minute, (VALUED,), 1)
         if more := sorted(other_rows - before):  # the claimed conversion is counted there already
@@ -292,9 +294,9 @@ class CreditBook(Shard):
         self, rows: Entries, priced: _Priced, combo: Dimensions, currency: str | None
     ) -> tuple[int, int]:
         """`_by_currency`, computed once a cut."""
-        here = rows.group_of(combo)
-        if (groups := priced.get((here, currency))) is None:
-            groups = priced[here, currency] = self._by_currency(rows, here, combo, currency)
+        group_number = rows.group_of(combo)
+        if (groups := priced.get((group_number, currency))) is None:
+            groups = priced[group_number, currency] = self._by_currency(rows, group_number, combo, currency)
         return groups
 
     def _sides(self, counted: Sequence[ClientCounts]) -> list[SideIncrements]:
@@ -309,11 +311,11 @@ class CreditBook(Shard):
         return [SideIncrements(*entries) for entries in rows.by_shard(self._homes)]
 
     def _by_currency(
-        self, rows: Entries, here: int, combo: Dimensions, currency: str | None
+        self, rows: Entries, group_number: int, combo: Dimensions, currency: str | None
     ) -> tuple[int, int]:
         """A group of rows that get a value in a currency, split into rows of that currency and others."""
         own, other_rows = list[int](), list[int]()
-        for row in rows.groups[here]:
+        for row in rows.groups[group_number]:
             row_currency = self._currency(rows.names[row], combo[1], currency)
             # At every cut, since a row may have been forgotten meanwhile.
             if row_currency is not None and rows.names[row] not in self.valueless:
@@ -478,13 +480,13 @@ def _alike(decisions: Sequence[Decision]) -> list[tuple[_Alike | Decision, list[
             pixel.other_value,
             tuple([(part.combo, part.way, _age(part.age_ms), part.millionths) for part in credits]),
         )
-        if (there := values_by_cells.get(cells)) is None:
-            there = values_by_cells[cells] = []
-            groups.append((cells, there))
+        if (values := values_by_cells.get(cells)) is None:
+            values = values_by_cells[cells] = []
+            groups.append((cells, values))
         if len(credits) == 1:  # mostly
-            there.append((value or 0,))
+            values.append((value or 0,))
         else:
-            there.append(apportion([part.millionths for part in credits], value or 0))
+            values.append(apportion([part.millionths for part in credits], value or 0))
     return groups
 
 

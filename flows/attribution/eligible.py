@@ -104,9 +104,9 @@ def _stands_until(order: I64, owners: U64, ts: I64, play: U32, apart_ms: Int, un
                 later += 1
         m = later if first == n else first
         if m < len(order) and owners[order[m]] == owners[i] and play[order[m]] == play[i]:
-            heard = ts[order[m]] >> KIND_BITS
-            if heard <= start_ms + apart_ms:
-                until[i] = heard // _MINUTE
+            touch_heard_ms = ts[order[m]] >> KIND_BITS
+            if touch_heard_ms <= start_ms + apart_ms:
+                until[i] = touch_heard_ms // _MINUTE
 
 
 def standing(touches: Touches, apart_ms: int) -> tuple[Touches, I64]:
@@ -214,7 +214,7 @@ def _find_of_many(
         dying: the starts that do not stand for ever, by listener and the minute until which they do.
     """
     (left, right), (windows_ms, caps, in_all) = places, limits
-    begin = end = gone = 0
+    begin = end = expired = 0
     total = out.ends.max()
     cursor, taken_counts = np.zeros(2, np.int64), np.zeros(2, np.int64)
     for n in order:
@@ -223,15 +223,19 @@ def _find_of_many(
                 clear(newest_set, 0, campaigns[i])
                 clear(newest_set, 1, campaigns[i])
             begin = end = left[n]
-            while gone < len(dying) and dying[gone] < begin:
-                gone += 1
+            while expired < len(dying) and dying[expired] < begin:
+                expired += 1
         while end < right[n] and ts[end] >> KIND_BITS <= lookups.ts[n]:
             kind = 0 if ts[end] & KIND == CLICK_TOUCH else 1
             come(newest_set, end, kind, campaigns[end], caps[kind])
             end += 1
-        while gone < len(dying) and dying[gone] < end and until[dying[gone]] <= lookups.ts[n] // _MINUTE:
-            go(newest_set, dying[gone], 1, campaigns[dying[gone]])
-            gone += 1
+        while (
+            expired < len(dying)
+            and dying[expired] < end
+            and until[dying[expired]] <= lookups.ts[n] // _MINUTE
+        ):
+            go(newest_set, dying[expired], 1, campaigns[dying[expired]])
+            expired += 1
         out.begins[n] = total
         taken_counts[:] = 0
         cursor[0], cursor[1] = before(newest_set, 0, end), before(newest_set, 1, end)
@@ -275,9 +279,9 @@ def eligible(
     met = np.zeros(len(lookups.ts), np.uint8)
     campaign_numbers, numbers = np.unique(campaigns.astype(np.int64), return_inverse=True)
     wanted = campaign_numbers.searchsorted(lookups.campaigns)
-    there = wanted < len(campaign_numbers)
-    there[there] = campaign_numbers[wanted[there]] == lookups.campaigns[there]
-    wanted = np.where(lookups.campaigns == ANY, ANY, np.where(there, wanted, len(campaign_numbers)))
+    is_known = wanted < len(campaign_numbers)
+    is_known[is_known] = campaign_numbers[wanted[is_known]] == lookups.campaigns[is_known]
+    wanted = np.where(lookups.campaigns == ANY, ANY, np.where(is_known, wanted, len(campaign_numbers)))
     places = touches.owners.searchsorted(lookups.owners), touches.owners.searchsorted(lookups.owners, "right")
     sizes, in_all = places[1] - places[0], (caps.clicks_in_all, caps.listens_in_all)
     touch_rows = np.empty(int(np.minimum(sizes, sum(in_all)).sum()), np.int64)

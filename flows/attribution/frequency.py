@@ -134,8 +134,8 @@ def _up_to(
             i -= 1
         slot = find_pair(slots, listeners[n], campaigns[n], 0)
         counter = slots[slot, COUNTER]
-        here = not begun and slots[slot, LISTENER] != np.uint64(0)
-        if here and day - _day_of(counter) <= remembered:
+        is_counted = not begun and slots[slot, LISTENER] != np.uint64(0)
+        if is_counted and day - _day_of(counter) <= remembered:
             count += _count_of(counter)
         out[n] = min(count, most)
 
@@ -209,8 +209,10 @@ class Frequency:
         open_of = numbers(names)[places] if len(places) else np.zeros(0, np.uint32)
         order = np.lexsort((open_ts, open_of, open_listeners))
         counts = np.zeros(len(listeners), np.int64)
-        heard = (open_listeners[order], open_of[order], open_ts[order])
-        _up_to(listeners, numbers(campaigns), ts, *heard, self.table.slots, REMEMBERED_DAYS, MOST, counts)
+        impressions = (open_listeners[order], open_of[order], open_ts[order])
+        _up_to(
+            listeners, numbers(campaigns), ts, *impressions, self.table.slots, REMEMBERED_DAYS, MOST, counts
+        )
         return counts
 
     def sweep(self, today: int) -> None:
@@ -230,12 +232,12 @@ class Frequency:
         if not self.campaigns.is_due(turned=True):
             return False
         slots = self.table.slots
-        there = slots[:, LISTENER] != 0
-        former = (slots[there, COUNTER] & LOW).astype(np.int64)
+        occupied = slots[:, LISTENER] != 0
+        former = (slots[occupied, COUNTER] & LOW).astype(np.int64)
         renumbered = self.campaigns.collect(np.unique(former))
         if renumbered is None:
             return False
-        slots[there, COUNTER] += (renumbered[former] - former).astype(np.uint64)
+        slots[occupied, COUNTER] += (renumbered[former] - former).astype(np.uint64)
         return True
 
     def counts(self, sorted_listeners: U64) -> I64:

@@ -106,20 +106,22 @@ def _spare(homes: U64, ts: I64, tags: U64, sure_ms: Int, play_ms: Int, most: Int
     members = np.empty(most + 1, np.uint64)
     spared, end = 0, len(homes)
     while end > 0:
-        member_count, heard = 0, end - 1
+        member_count, place_after = 0, end - 1
         i = end - 1
         while i >= 0 and homes[i] == homes[end - 1]:
             touch_ms, member = ts[i] >> KIND_BITS, tags[i] >> _MEMBER
-            while heard > i and member_count <= most and ts[heard] >> KIND_BITS > touch_ms + play_ms:
-                later = tags[heard] >> _MEMBER
-                if later != np.uint64(0) and ts[heard] >> KIND_BITS < sure_ms:
+            while (
+                place_after > i and member_count <= most and ts[place_after] >> KIND_BITS > touch_ms + play_ms
+            ):
+                later = tags[place_after] >> _MEMBER
+                if later != np.uint64(0) and ts[place_after] >> KIND_BITS < sure_ms:
                     place = 0
                     while place < member_count and members[place] != later:
                         place += 1
                     if place == member_count:
                         members[place] = later
                         member_count += 1
-                heard -= 1
+                place_after -= 1
             if dropped[i] and member != np.uint64(0) and member_count <= most:
                 place = 0
                 while place < member_count and members[place] != member:
@@ -199,8 +201,8 @@ class HomeStore(TouchStore):
         """Mark the crowded moments of households before some of their touches are dropped, up to a time from
         which the status of a start no longer changes.
         """
-        theirs = besides.select(np.isin(besides.owners, homes))
-        touches, until = standing(joined(self.touches_of(homes), theirs).sorted(), self.apart_ms)
+        touches_of_homes = besides.select(np.isin(besides.owners, homes))
+        touches, until = standing(joined(self.touches_of(homes), touches_of_homes).sorted(), self.apart_ms)
         moments = self.crowds(
             touches, until, homes, np.full(len(homes), until_ms), np.full(len(homes), NEVER - 1)
         )

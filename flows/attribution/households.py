@@ -70,11 +70,13 @@ class HouseholdShard(TouchShard):
         noisy = (crowded >= 0) & (crowded >= ts - self.rules.listen_ms)
         eligible_touches = self.eligible_touches(due, np.where(noisy, np.uint64(0), homes), touches, until)
         decisions = []
-        for undecided, their, many in zip(unjoined, eligible_touches, noisy.tolist(), strict=True):
-            if their.times_ms:
-                decisions.append(self.credited(undecided.conversion, their, BY_HOUSEHOLD, undecided.capped))
+        for undecided, eligible, many in zip(unjoined, eligible_touches, noisy.tolist(), strict=True):
+            if eligible.times_ms:
+                decisions.append(
+                    self.credited(undecided.conversion, eligible, BY_HOUSEHOLD, undecided.capped)
+                )
             else:
-                capped = undecided.capped or self.may_be_capped(their)
+                capped = undecided.capped or self.may_be_capped(eligible)
                 decisions.append(self.by_utm(undecided.conversion, capped, many))
         return decisions
 

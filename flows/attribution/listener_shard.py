@@ -146,8 +146,8 @@ class ListenerShard(TouchShard):
         campaigns, places = self._campaigns_of(new)
         gained = self.frequency.count(new.owners, new.ts >> KIND_BITS, campaigns, places)
         if end_ms == ENDED_MS:  # all minutes of an ended log that have a pixel are final
-            heard_ms = int(new.ts.max()) >> KIND_BITS if len(new) else 0
-            latest_ms = max(self.watermark_ms, heard_ms, due[-1].ts_ms if due else 0)
+            latest_touch_ms = int(new.ts.max()) >> KIND_BITS if len(new) else 0
+            latest_ms = max(self.watermark_ms, latest_touch_ms, due[-1].ts_ms if due else 0)
             end_ms = (latest_ms // MINUTE_MS + 1) * MINUTE_MS
         self.decided_ms = max(self.decided_ms, end_ms)
         return decisions, unjoined, [*frequency, *((*one, 0) for one in gained)]
@@ -168,7 +168,7 @@ class ListenerShard(TouchShard):
         of_decisions, credited, shares = list[int](), list[str](), list[int]()
         for number, decision in enumerate(decisions):
             millionths_by_campaign: dict[str | None, int] = {}
-            for part in decision.credits if decision.conversion.listener and _here(decision) else ():
+            for part in decision.credits if decision.conversion.listener and _is_final(decision) else ():
                 millionths_by_campaign[part.combo[1]] = (
                     millionths_by_campaign.get(part.combo[1], 0) + part.millionths
                 )
@@ -181,12 +181,12 @@ class ListenerShard(TouchShard):
             return decisions, []
         conversions = [decisions[number].conversion for number in of_decisions]
         open_ms = (touches.ts >= self.decided_ms << KIND_BITS) & (touches.ts < end_ms << KIND_BITS)
-        heard = touches.select(open_ms & (touches.ts & KIND == IMPRESSION_TOUCH))
+        impressions = touches.select(open_ms & (touches.ts & KIND == IMPRESSION_TOUCH))
         counts = self.frequency.up_to(
             np.array([one.listener for one in conversions], np.uint64),
             np.array([one.ts_ms for one in conversions], np.int64),
             credited,
-            (heard.owners, heard.ts >> KIND_BITS, *self._campaigns_of(heard)),
+            (impressions.owners, impressions.ts >> KIND_BITS, *self._campaigns_of(impressions)),
         )
         sums, decisions = Counter[tuple[str, int]](), [*decisions]
         for number, campaign, place, count, millionths in zip(
@@ -213,16 +213,16 @@ class ListenerShard(TouchShard):
             0 if named is not None else one.listener for one, named in zip(due, declared, strict=True)
         ]
         eligible_touches = self.eligible_touches(due, np.array(listeners, np.uint64), *self.standing(touches))
-        for conversion, named, their in zip(due, declared, eligible_touches, strict=True):
+        for conversion, named, eligible in zip(due, declared, eligible_touches, strict=True):
             if named is not None:
                 whole = [Credit(self.without_touch(named, conversion.pixel.combo), WHOLE, "declared", None)]
                 decisions.append(Decision(conversion, "declared", whole))
-            elif len(their):
-                decisions.append(self.credited(conversion, their, BY_LISTENER))
+            elif len(eligible):
+                decisions.append(self.credited(conversion, eligible, BY_LISTENER))
             elif conversion.household and self.rules.model != "off":
-                unjoined.append(Unjoined(conversion, self.may_be_capped(their)))
+                unjoined.append(Unjoined(conversion, self.may_be_capped(eligible)))
             else:
-                decisions.append(self.by_utm(conversion, self.may_be_capped(their)))
+                decisions.append(self.by_utm(conversion, self.may_be_capped(eligible)))
         return decisions, unjoined
 
     def found_of(self, owners: U64) -> list[Erased]:
@@ -248,7 +248,7 @@ class ListenerShard(TouchShard):
         """Erase these listeners and households. Their touches are removed, and pending conversions lose them;
         a conversion that loses its listener loses its household, too. Returns the number of touches.
         """
-        gone = self.store.erase(owners)
+        erased_count = self.store.erase(owners)
         self.frequency.erase(owners)
         erased_owners = set(owners.tolist())
         self.pending = [
@@ -259,7 +259,7 @@ class ListenerShard(TouchShard):
             )
             for one in self.pending
         ]
-        return gone
+        return erased_count
 
     def stored(self) -> dict[str, Stored]:
         """See `Shard.stored`."""
@@ -281,7 +281,7 @@ class ListenerShard(TouchShard):
         self.pending = msgspec.convert(state[-1]["pending"], list[PendingConversion], strict=False)
 
 
-def _here(decision: Decision) -> bool:
+def _is_final(decision: Decision) -> bool:
     """True for a decision that no decision by the edge's previous key can replace, that is none itself, and
     whose conversion does not count apart.
     """

@@ -70,24 +70,24 @@ def stood_for(owners: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int
     for i in range(len(owners)):
         if ts[i] & KIND != START_TOUCH:
             continue
-        start_ms, here = ts[i] >> KIND_BITS, False
+        start_ms, is_near = ts[i] >> KIND_BITS, False
         minute = start_ms // _MINUTE
         j = i - 1
         while (
-            not here
+            not is_near
             and j >= max(0, i - NEAR)
             and owners[j] == owners[i]
             and start_ms - (ts[j] >> KIND_BITS) <= play_ms
         ):
-            here = play[j] == play[i] and ts[j] & KIND == IMPRESSION_TOUCH
+            is_near = play[j] == play[i] and ts[j] & KIND == IMPRESSION_TOUCH
             j -= 1
         j = i + 1
-        while not here and j < min(len(owners), i + NEAR + 1) and owners[j] == owners[i]:
+        while not is_near and j < min(len(owners), i + NEAR + 1) and owners[j] == owners[i]:
             if (ts[j] >> KIND_BITS) // _MINUTE > minute:
                 break
-            here = play[j] == play[i] and ts[j] & KIND == IMPRESSION_TOUCH
+            is_near = play[j] == play[i] and ts[j] & KIND == IMPRESSION_TOUCH
             j += 1
-        if here:
+        if is_near:
             dropped[i] = 1
             n += 1
     return n
@@ -129,7 +129,7 @@ def beyond(
         begin = end - 1
         while begin > 0 and owners[begin - 1] == owners[begin]:
             begin -= 1
-        heard = clicked = end - 1  # the touches after this place are counted
+        listened = clicked = end - 1  # the touches after this place are counted
         for i in range(end - 1, begin - 1 if end - begin > few else end - 1, -1):
             touch_ms, campaign = ts[i] >> KIND_BITS, of_campaign[combo[i]]
             if touch_ms >= settled_ms:
@@ -141,13 +141,13 @@ def beyond(
                     clicked -= 1
                 over = counts[CLICK_TOUCH, campaign] >= clicks or totals[CLICK_TOUCH] >= clicks_in_all
             else:
-                while heard > i and ts[heard] >> KIND_BITS > touch_ms + play_ms:
-                    kind, then = ts[heard] & KIND, ts[heard] >> KIND_BITS
+                while listened > i and ts[listened] >> KIND_BITS > touch_ms + play_ms:
+                    kind, then = ts[listened] & KIND, ts[listened] >> KIND_BITS
                     if (kind == IMPRESSION_TOUCH and then < settled_ms) or (
                         kind == START_TOUCH and then < settled_ms - play_ms
                     ):
-                        _take(counts, totals, kind, of_campaign[combo[heard]], listens)
-                    heard -= 1
+                        _take(counts, totals, kind, of_campaign[combo[listened]], listens)
+                    listened -= 1
                 over = (
                     max(counts[IMPRESSION_TOUCH, campaign], counts[START_TOUCH, campaign]) >= listens
                     or max(totals[IMPRESSION_TOUCH], totals[START_TOUCH]) >= listens_in_all
@@ -155,7 +155,7 @@ def beyond(
             if over:
                 dropped[i] = 1
                 marked += 1
-        for i in range(min(heard, clicked) + 1, end):
+        for i in range(min(listened, clicked) + 1, end):
             counts[:, of_campaign[combo[i]]] = 0
         totals[:] = 0
         end = begin

@@ -215,11 +215,11 @@ class TouchStore:
         """
         return self.drop(lambda touches: np.isin(touches.owners, owners))
 
-    def drop(self, gone: Callable[[Touches], npt.NDArray[np.bool_]]) -> int:
-        """Remove the touches that `gone` marks; returns their number."""
+    def drop(self, is_removed: Callable[[Touches], npt.NDArray[np.bool_]]) -> int:
+        """Remove the touches that `is_removed` marks; returns their number."""
         before = len(self)
-        self.old_runs.drop(lambda columns: gone(self.unpacked(columns)))
-        self.new_runs.drop(lambda columns: gone(Touches(*columns)))
+        self.old_runs.drop(lambda columns: is_removed(self.unpacked(columns)))
+        self.new_runs.drop(lambda columns: is_removed(Touches(*columns)))
         return before - len(self)
 
     def __len__(self) -> int:

@@ -262,16 +262,16 @@ class Decoder:
     def _decode_plainly(self, messages: Messages, left: Sequence[int], batch: Batch) -> list[int]:
         """Fill in the pixels of some lines on the slow path; returns the lines that are no pixels."""
         rows, right, wrong = array("Q"), list[int](), list[int]()
-        untold, line_marks = list[tuple[int, int, bytes]](), list[tuple[str, int]]()
+        unhashed, line_marks = list[tuple[int, int, bytes]](), list[tuple[str, int]]()
         values = messages.values
         raws = values.payloads_at(left) if isinstance(values, Lines) else [values[line] for line in left]
         for line, raw in zip(left, raws, strict=True):
             position = messages.positions[line]
             stamp = messages.timestamps_ms[line] if messages.timestamps_ms else 0
             try:
-                rows.extend(self._pixel(raw, position, stamp, batch.conversions, untold, line_marks))
+                rows.extend(self._pixel(raw, position, stamp, batch.conversions, unhashed, line_marks))
                 if line_marks:
-                    self._hear(batch, line, *line_marks.pop())
+                    self._note_mark(batch, line, *line_marks.pop())
                 right.append(line)
                 continue
             except Invalid as invalid:
@@ -283,7 +283,7 @@ class Decoder:
                 batch.marks += 1
                 if is_method(mark.method):
                     batch.methods.setdefault(mark.method, mark.low_ms)
-                self._hear(batch, line, mark.collector, BYE if mark.bye else mark.low_ms)
+                self._note_mark(batch, line, mark.collector, BYE if mark.bye else mark.low_ms)
                 batch.collector_marks.nows[line] = mark.now_ms or 0
                 batch.collector_marks.logged[line] = mark.logged_ms or 0
             else:
@@ -291,14 +291,14 @@ class Decoder:
                 batch.rejected.append((position, rejection))
                 batch.refused += refused(rejection, position, stamp, self._dimensions)
         pixels = np.array(rows, np.uint64).reshape(-1, COLUMNS)
-        if untold:
-            self._tell(pixels, untold)
+        if unhashed:
+            self._hash_identities(pixels, unhashed)
         batch.pixels[right] = pixels
         return wrong
 
-    def _tell(self, pixels: U64, untold: list[tuple[int, int, bytes]]) -> None:
+    def _hash_identities(self, pixels: U64, unhashed: list[tuple[int, int, bytes]]) -> None:
         """Fill in the identities that are hashed from a placement's texts, by the scanner's own kernel."""
-        kinds, playheads, texts = zip(*untold, strict=True)
+        kinds, playheads, texts = zip(*unhashed, strict=True)
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
         to = np.flatnonzero(pixels[:, KEY] == 0)
         pixels[to, KEY] = identities(
@@ -315,11 +315,11 @@ class Decoder:
         position: int,
         stamp: int,
         conversions: list[ConversionPixel],
-        untold: list[tuple[int, int, bytes]],
+        unhashed: list[tuple[int, int, bytes]],
         line_marks: list[tuple[str, int]],
     ) -> tuple[int, ...]:
-        """Decode one message on the slow path. The result has its columns. Its identity is 0 if `untold` has
-        the text to be hashed. `line_marks` takes its collector and low mark.
+        """Decode one message on the slow path. The result has its columns. Its identity is 0 if `unhashed`
+        has its text. `line_marks` takes its collector and low mark.
 
         Raises:
             Invalid, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is rejected.
@@ -366,23 +366,23 @@ class Decoder:
         elif event.conversion is not NOTHING and bytes(event.conversion)[:1] not in (b"{", b"n"):
             raise Invalid("conversion")
         elif play is None or absent(play):
-            untold.append((EVENT, NO_PLAYHEAD, event.event_id.encode()))
+            unhashed.append((EVENT, NO_PLAYHEAD, event.event_id.encode()))
         else:
             info |= LINKED
             playhead = event.playhead_ms
             if code != PROGRESS:
-                untold.append((PLAY, NO_PLAYHEAD, play.encode()))
+                unhashed.append((PLAY, NO_PLAYHEAD, play.encode()))
             elif playhead is None or playhead in (-1, -2):
-                untold.append((PROGRESS, NO_PLAYHEAD, play.encode()))
+                unhashed.append((PROGRESS, NO_PLAYHEAD, play.encode()))
             elif 0 <= playhead < 2**63:
-                untold.append((PROGRESS, playhead, play.encode()))
+                unhashed.append((PROGRESS, playhead, play.encode()))
             else:
                 key = self._identities.of("progress", placement, play, str(playhead))
         if event.low_ms is not None and event.collector is not None and not absent(event.collector):
             line_marks.append((event.collector, min(max(event.low_ms, 0), MAX_MS)))
         return key, listener, ts, received, position, info, combo, household
 
-    def _hear(self, batch: Batch, line: int, collector: str, low_ms: int) -> None:
+    def _note_mark(self, batch: Batch, line: int, collector: str, low_ms: int) -> None:
         """Note a line's collector and low mark."""
         text = collector.encode()
         block = np.frombuffer(text + bytes(8), np.uint8)

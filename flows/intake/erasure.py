@@ -49,9 +49,9 @@ def nobody(_: U64 = NOBODY) -> U64:
 def take_off(pixels: U64, denied: U64) -> None:
     """Remove listeners, with their households, and households (sorted) from pixels, in place."""
     for column, less in ((LISTENER, [LISTENER, HOUSEHOLD]), (HOUSEHOLD, [HOUSEHOLD])) if len(denied) else ():
-        gone = _listed(pixels[:, column], denied)
+        is_denied = _listed(pixels[:, column], denied)
         for column_number in less:
-            pixels[gone, column_number] = 0
+            pixels[is_denied, column_number] = 0
 
 
 def conversions_without(conversions: list[ConversionPixel], denied: U64) -> list[ConversionPixel]:
@@ -59,9 +59,9 @@ def conversions_without(conversions: list[ConversionPixel], denied: U64) -> list
     if not len(denied) or not any(any(conversion.before) for conversion in conversions):
         return conversions
     before = np.array([conversion.before for conversion in conversions], np.uint64)
-    gone = _listed(before, denied)
-    before[gone[:, 0]] = 0
-    before[gone[:, 1], 1] = 0
+    is_denied = _listed(before, denied)
+    before[is_denied[:, 0]] = 0
+    before[is_denied[:, 1], 1] = 0
     pairs = before.tolist()
     return [
         replace(conversion, before=(pair[0], pair[1]))
@@ -126,8 +126,8 @@ def put_on_the_list(client: Client, namespace: str, keys: Iterable[int]) -> None
     listed, now_ms = deny_key(namespace), str(time.time_ns() // 1_000_000)
     if not (fields := [*map(erased_field, keys)]):
         return
-    (there,) = read_rows(client, [listed], fields)
-    put_fields(client, {listed: {key_field: now_ms for key_field in fields if key_field not in there}})
+    (entries,) = read_rows(client, [listed], fields)
+    put_fields(client, {listed: {key_field: now_ms for key_field in fields if key_field not in entries}})
 
 
 def refuse_less(client: Client, namespace: str) -> None:
@@ -194,13 +194,13 @@ class DenyList:
         if now_s < self._whole_s and count_fields(client, key) == len(self._keys) + self._strange:
             return
         (listed,) = read_rows(client, [key])
-        here = keys_of(listed)
-        if len(listed) - len(here) != self._strange:
-            self._strange = len(listed) - len(here)
+        present_keys = keys_of(listed)
+        if len(listed) - len(present_keys) != self._strange:
+            self._strange = len(listed) - len(present_keys)
             structlog.get_logger("forget").warning(
                 "fields of the list of denied listeners are no keys", key=key, fields=self._strange
             )
-        lost = np.setdiff1d(self._keys, here)
+        lost = np.setdiff1d(self._keys, present_keys)
         if len(lost):
             now_ms = str(time.time_ns() // 1_000_000)
             put_fields(
@@ -209,7 +209,7 @@ class DenyList:
             structlog.get_logger("forget").warning(
                 "redis lost denied listeners: put back", listeners=len(lost)
             )
-        self._learn(here)
+        self._learn(present_keys)
         self._read, self._whole_s = True, now_s + WHOLE_S
 
     def _learn(self, keys: U64) -> None:

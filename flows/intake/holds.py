@@ -36,7 +36,7 @@ MAX_CLOCK_HOLD_MS: Final = 300_000
 MAX_HOLD_MS: Final = 6 * 3_600_000
 MAX_STATE: Final = 50_000_000
 
-LOW, HEARD, ROSE, RELEASED, WRONG = COLUMNS = range(5)
+LOW, LAST_MARK, ROSE, RELEASED, WRONG = COLUMNS = range(5)
 """Columns of a collector. They are: its low mark; the log times of its last message, of the last rise of that
 mark, and from which its clock has been wrong (`NOBODY_LIVE` if it is right); and whether it is waited for no
 more until the mark rises.
@@ -88,7 +88,7 @@ def _lift(table: I64, state: I64, trees: I64, row: Int, max_hold_ms: Int) -> Non
     least = ends = rose = np.int64(NOBODY_LIVE)
     if row < used:
         rose = table[row, ROSE]
-        ends = table[row, HEARD] + max_hold_ms
+        ends = table[row, LAST_MARK] + max_hold_ms
         clock_ends = table[row, WRONG] + MAX_CLOCK_HOLD_MS
         if not table[row, RELEASED] and state[LOG] < clock_ends:
             least = table[row, LOW]
@@ -119,7 +119,7 @@ def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_m
     """
     live_count = 0
     for i in range(state[USED]):
-        if state[LOG] - table[i, HEARD] >= max_hold_ms:
+        if state[LOG] - table[i, LAST_MARK] >= max_hold_ms:
             continue
         # A collector that stands still stays: its next mark must not begin another hold.
         table[i, RELEASED] |= np.int64(state[LOG] - table[i, ROSE] >= max_hold_ms)
@@ -137,7 +137,7 @@ def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_m
 
 
 @lean
-def _tell(
+def _enter_mark(
     ids: U64, table: I64, index: U64, trees: I64, state: I64, collector: np.uint64, low_ms: Int, off_ms: Int,
     max_hold_ms: Int,
 ) -> None:  # fmt: skip
@@ -167,7 +167,7 @@ def _tell(
         index[slot, 0], index[slot, 1] = collector, row
         ids[row] = collector
         table[row, LOW], table[row, WRONG] = -1, NOBODY_LIVE
-    table[row, HEARD] = state[LOG]
+    table[row, LAST_MARK] = state[LOG]
     if off_ms > CLOCK_OFF_MS:
         table[row, WRONG] = min(table[row, WRONG], state[LOG])
     elif off_ms >= 0:
@@ -226,9 +226,9 @@ def _hold(
             if not state[USED]:  # an earlier message in a batch of its own is not compared
                 state[NEWEST], state[CREDIT], state[WHILE_HELD] = moments[i], 0, 0
             off_ms = abs(nows[i] - moments[i]) if nows[i] else np.int64(-1)
-            _tell(ids, table, index, trees, state, collectors[i], lows[i], off_ms, max_hold_ms)
-        here = pixel < len(pixels) and np.int64(pixels[pixel, POSITION]) == positions[i]
-        if here:
+            _enter_mark(ids, table, index, trees, state, collectors[i], lows[i], off_ms, max_hold_ms)
+        at_pixel = pixel < len(pixels) and np.int64(pixels[pixel, POSITION]) == positions[i]
+        if at_pixel:
             natural_ms = np.int64(pixels[pixel, WATERMARK])
             # Only the log decides, so that a replay releases at the same pixel.
             is_held = state[NEWEST] - trees[LEAST, _top(state[USED])] > quiet_ms
@@ -238,7 +238,7 @@ def _hold(
         state[AT] = _watermark_after(
             state[AT], natural_ms, trees[LEAST, _top(state[USED])], bound_ms, quiet_ms
         )
-        if here:
+        if at_pixel:
             pixels[pixel, WATERMARK] = np.uint64(state[AT])
             pixel += 1
 

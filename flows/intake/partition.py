@@ -81,7 +81,7 @@ class Intake:
         self.position = self.reader.position
         self._start_skips = self.live and self.position > 0
         self.ended = False
-        self.full = self._empty = self._slept = False
+        self.full = self._empty = self._was_asleep = False
         self._listed = NOBODY
         self._thread = ThreadPoolExecutor(1, f"read {self.partition}") if self.ahead else None
         self._ahead: Future[tuple[Messages, Batch] | None] | None = None
@@ -101,7 +101,7 @@ class Intake:
         letters: list[tuple[bytes, bytes]] = []
         self._now_ms, self._proven = now_ms, False
         if self.live and self.last_tick and number > self.last_tick + MAX_SKIPPED:
-            return self._asleep(number - 1)
+            return self._tick_for_sleep(number - 1)
         due = number > self.last_tick
         read: list[tuple[Messages, Batch]] = []
         try:
@@ -123,21 +123,21 @@ class Intake:
         # Regardless of what was found: a partition that receives junk is as quiet as one without. Messages
         # read ahead are not in yet, so they would be no proof.
         if self.live and self._ahead is None and self.clock.due(now_ms) and self.reader.proven():
-            if not self._slept:
+            if not self._was_asleep:
                 self.clock.prove(now_ms, flow_ms, head_ms)
-            self._slept = False
+            self._was_asleep = False
         # An end is not reported if a message comes twice a second, but it is proved.
         self._proven = self.live and self._ahead is None and self.clock.proved(now_ms)
         self._empty = self._ahead is None and (self.reader.caught_up or self.clock.proved(now_ms))
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
         return Output(pixels, letters, receipt)
 
-    def _asleep(self, number: int) -> Output:
+    def _tick_for_sleep(self, number: int) -> Output:
         """A tick for the time in which nothing was read. Messages read now are in no cut of that time, whose
         other partitions were found to be empty before they came. The next answer about the end is no proof
         either: its question may be of that time.
         """
-        self.full, self._empty, self._slept = True, False, True
+        self.full, self._empty, self._was_asleep = True, False, True
         return Output([], [], self._tick(number))
 
     def _next(self, due: bool) -> Iterator[tuple[Messages, Batch]]:

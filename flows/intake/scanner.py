@@ -329,16 +329,16 @@ def scan(
         consent = values[words.CONSENT] == 1 if field_bits >> words.CONSENT & 1 else consent_default
         if code >= DELIVERED and field_bits >> words.CLIENT & 1 and values[words.CLIENT] > 0:
             continue
-        named = consent and (code <= START or code == CLICK)
-        heard = named and field_bits >> words.LISTENER & 1 and values[words.LISTENER] > 0
+        may_name_people = consent and (code <= START or code == CLICK)
+        has_listener = may_name_people and field_bits >> words.LISTENER & 1 and values[words.LISTENER] > 0
         if consent:
             info |= pixel.CONSENTED
         if field_bits >> words.CONFIRMED & 1 and values[words.CONFIRMED] == 1:
             info |= pixel.CONFIRMED
-        if heard and _suspect(block, begins[words.LISTENER]):
+        if has_listener and _suspect(block, begins[words.LISTENER]):
             continue
-        housed = named and field_bits >> words.HOUSEHOLD & 1 and values[words.HOUSEHOLD] > 0
-        if housed and _suspect(block, begins[words.HOUSEHOLD]):
+        has_household = may_name_people and field_bits >> words.HOUSEHOLD & 1 and values[words.HOUSEHOLD] > 0
+        if has_household and _suspect(block, begins[words.HOUSEHOLD]):
             continue
 
         has_mark = (
@@ -379,7 +379,7 @@ def scan(
             is_known = is_known and agents[slot, 1] != ASKED
             info |= np.int64(agents[slot, 1]) << pixel.INVALID_SHIFT
         listener = np.uint64(0)
-        if heard:
+        if has_listener:
             # Not a function of its own: around a call numba counts references to arrays, 0.1 us a pixel.
             begin_at, length = begins[words.LISTENER], values[words.LISTENER]
             fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
@@ -390,7 +390,7 @@ def scan(
             listener = listeners[slot, 1]
         pixels[this, pixel.LISTENER] = listener
         home = np.uint64(0)
-        if housed:
+        if has_household:
             begin_at, length = begins[words.HOUSEHOLD], values[words.HOUSEHOLD]
             home = max(siphash24(home_low, home_high, block, begin_at, length), np.uint64(1))
         pixels[this, pixel.HOUSEHOLD] = home

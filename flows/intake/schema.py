@@ -89,11 +89,11 @@ if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
 
-    _Told = Event
+    _LenientEvent = Event
 else:
     Event = msgspec.defstruct("Event", [_member(field, False) for field in FIELDS], module=__name__, gc=False)
-    _Told = msgspec.defstruct(
-        "_Told", [_member(field, True) for field in FIELDS], bases=(Event,), module=__name__, gc=False
+    _LenientEvent = msgspec.defstruct(
+        "_LenientEvent", [_member(field, True) for field in FIELDS], bases=(Event,), module=__name__, gc=False
     )
 
 
@@ -114,7 +114,7 @@ class Mark(msgspec.Struct, gc=False):
     logged_ms: int | None = None
 
 
-_decode = msgspec.json.Decoder(_Told).decode
+_decode = msgspec.json.Decoder(_LenientEvent).decode
 _decode_conversion = msgspec.json.Decoder(Conversion).decode
 _decode_previous = msgspec.json.Decoder(Previous | None).decode
 _decode_any = msgspec.json.Decoder().decode

@@ -29,11 +29,11 @@ def _text_masks(typing_context: Any, block: Any, place: Any) -> Any:
             return ir.Constant(vector, [byte] * WIDTH)
 
         source = builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
-        there = builder.load(source, align=1)
-        quotes = builder.icmp_signed("==", there, everywhere(ord('"')))
+        loaded = builder.load(source, align=1)
+        quotes = builder.icmp_signed("==", loaded, everywhere(ord('"')))
         # As a signed number, a byte beyond ASCII is negative.
-        control = builder.icmp_signed("<", there, everywhere(ord(" ")))
-        odd = builder.or_(control, builder.icmp_signed("==", there, everywhere(ord("\\"))))
+        control = builder.icmp_signed("<", loaded, everywhere(ord(" ")))
+        odd = builder.or_(control, builder.icmp_signed("==", loaded, everywhere(ord("\\"))))
         masks = [builder.bitcast(mask, bits) for mask in (quotes, odd)]
         return context.make_tuple(builder, signature.return_type, masks)
 
@@ -44,12 +44,12 @@ def _differing(typing_context: Any, block: Any, place: Any, text: Any, begin: An
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector = ir.VectorType(ir.IntType(8), WIDTH)
 
-        def there(number: int) -> Any:
+        def loaded(number: int) -> Any:
             array = context.make_array(signature.args[number])(context, builder, arguments[number])
             source = builder.gep(array.data, [arguments[number + 1]])
             return builder.load(builder.bitcast(source, vector.as_pointer()), align=1)
 
-        return builder.bitcast(builder.icmp_signed("!=", there(0), there(2)), ir.IntType(WIDTH))
+        return builder.bitcast(builder.icmp_signed("!=", loaded(0), loaded(2)), ir.IntType(WIDTH))
 
     return types.uint64(block, place, text, begin), generate
 
@@ -60,18 +60,18 @@ def _line_feeds(typing_context: Any, block: Any, place: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         source = builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
         feeds = ir.Constant(vector, [ord("\n")] * WIDTH)
-        there = builder.icmp_signed("==", builder.load(source, align=1), feeds)
-        return builder.bitcast(there, ir.IntType(WIDTH))
+        loaded = builder.icmp_signed("==", builder.load(source, align=1), feeds)
+        return builder.bitcast(loaded, ir.IntType(WIDTH))
 
     return types.uint64(block, place), generate
 
 
 def plain_masks(block: U8, place: int) -> tuple[np.uint64, np.uint64]:
     """`text_masks` in plain Python, for uncompiled code."""
-    there = block[place : place + WIDTH]
-    odd = (there < ord(" ")) | (there >= 128) | (there == ord("\\"))
+    loaded = block[place : place + WIDTH]
+    odd = (loaded < ord(" ")) | (loaded >= 128) | (loaded == ord("\\"))
     quotes, specials = (
-        np.packbits(bits, bitorder="little").view("<u8")[0] for bits in (there == ord('"'), odd)
+        np.packbits(bits, bitorder="little").view("<u8")[0] for bits in (loaded == ord('"'), odd)
     )
     return quotes, specials
 

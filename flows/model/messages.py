@@ -61,7 +61,7 @@ class ConversionAccount(NamedTuple):
 
     def plus(self, more: ConversionAccount) -> ConversionAccount:
         """The sum of two accounts."""
-        return ConversionAccount(*(ours + theirs for ours, theirs in zip(self, more, strict=True)))
+        return ConversionAccount(*(ours + others for ours, others in zip(self, more, strict=True)))
 
 
 class CreditBatch(NamedTuple):
@@ -188,11 +188,12 @@ class RowBatch(NamedTuple):
     """Increments of one placement shard for one row shard at a tick.
 
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
-    time of their accepted, valid pixels, `heard` the greatest of all, 0 for none. `labels` are (row, greatest
-    event time, names) of the placements among them. `sides` are minutes, columns of `flows.model.basis` and
-    amounts of `side_rows`: counts that few pixels add to. `touch_listeners` are listeners, 0 if unknown.
-    `homes` are their households, or empty if no touch has one. `refused` are (placement, minute, count) of
-    rejected impressions, which make no row. `delays` are (platform, counts by class of `flows.model.delays`).
+    time of their accepted, valid pixels, `newest` the greatest of all, 0 for none. `labels` are (row,
+    greatest event time, names) of the placements among them. `sides` are minutes, columns of
+    `flows.model.basis` and amounts of `side_rows`: counts that few pixels add to. `touch_listeners` are
+    listeners, 0 if unknown. `homes` are their households, or empty if no touch has one. `refused` are
+    (placement, minute, count) of rejected impressions, which make no row. `delays` are (platform, counts by
+    class of `flows.model.delays`).
     """
 
     sender: int
@@ -210,7 +211,7 @@ class RowBatch(NamedTuple):
     touch_listeners: U64
     labels: list[tuple[int, int, Dimensions]]
     first: I64
-    heard: I64
+    newest: I64
     side_rows: U32 = np.zeros(0, np.uint32)
     sides: I64 = np.zeros((0, 3), np.int64)
     parts: Parts = NO_PARTS

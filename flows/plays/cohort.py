@@ -91,15 +91,15 @@ from flows.plays.increments import (
     BACKWARDS,
     COMBO_OF,
     FIRST,
-    HEARD,
     KIND_OF,
     LATEST,
+    NEWEST,
     PLAY_HALF,
     Increments,
     add,
 )
 from flows.plays.milestones import hold, join
-from flows.plays.parts import hear, no_orphan, part
+from flows.plays.parts import no_orphan, note_play, part
 from flows.plays.sent import keep_sent
 from flows.plays.slots import (
     ACCEPTED,
@@ -243,15 +243,15 @@ def apply(
                 caller_minute = np.int64(-1)
 
         slot = find(table, key)
-        there = table[slot, SLOT_KEY] != np.uint64(0)
-        known_key = there and np.int64(table[slot, TIMES] & TIME) + horizon_ms >= own_watermark
+        is_taken = table[slot, SLOT_KEY] != np.uint64(0)
+        known_key = is_taken and np.int64(table[slot, TIMES] & TIME) + horizon_ms >= own_watermark
         flags = table[slot, FLAGS] if known_key else np.uint64(0)
         if info & REFUSED:
             part(increments, combo, caller_minute, REJECTED_PART, 1, oldest)
             if linked:
-                hear(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
+                note_play(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
             continue
-        times[combo, HEARD] = max(times[combo, HEARD], ts)
+        times[combo, NEWEST] = max(times[combo, NEWEST], ts)
         if known_key and (not linked or flags & seen_flag(code)):
             totals[combo, REPEATED] += 1
             outcomes[REPEATED_OUT] += 1
@@ -277,12 +277,12 @@ def apply(
             if impression:
                 part(increments, combo, caller_minute, TOO_LATE_PART, 1, oldest)
                 if linked:
-                    hear(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
+                    note_play(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
             elif sent:
                 part(increments, combo, minute, sent + SENT_TOO_LATE, 1, oldest)
             continue
 
-        if not there:
+        if not is_taken:
             used[SLOTS_USED] += 1
             table[slot, SLOT_KEY] = key
         if not known_key:
@@ -303,7 +303,7 @@ def apply(
             if impression:
                 part(increments, combo, caller_minute, INVALID_PART + reason - 1, 1, oldest)
                 if linked:
-                    hear(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
+                    note_play(table, changes, used, increments, play, ts, own_watermark, horizon_ms)
             elif sent:
                 part(increments, combo, minute, sent + SENT_INVALID, 1, oldest)
             continue

@@ -14,7 +14,7 @@ from flows.model.counts import CONSENTED, INVALID_TRAFFIC, PIXELS, REPEATED, TOO
 from flows.model.pixel import CLAIMED as CLAIMED_FLAG
 from flows.model.pixel import CONSENTED as CONSENT_FLAG
 from flows.model.pixel import INFO, INVALID_SHIFT, KEY, REASON_BITS, TS, WATERMARK
-from flows.plays.increments import BACKWARDS, FIRST, HEARD, LATEST
+from flows.plays.increments import BACKWARDS, FIRST, LATEST, NEWEST
 from flows.plays.slots import (
     ACCEPTED,
     CHANGED,
@@ -74,13 +74,13 @@ def convert(
         ts, watermark = np.int64(pixels[i, TS]), np.int64(pixels[i, WATERMARK])
         info = np.int64(pixels[i, INFO])
         invalid, combo = info >> INVALID_SHIFT & REASON_BITS, combo_of[i]
-        times[combo, HEARD] = max(times[combo, HEARD], ts)
+        times[combo, NEWEST] = max(times[combo, NEWEST], ts)
         if invalid:
             key = mixed(key, INVALID_SPACE)
         slot = find(table, key)
-        there = table[slot, SLOT_KEY] != np.uint64(0)
+        is_taken = table[slot, SLOT_KEY] != np.uint64(0)
         before = np.int64(table[slot, TIMES])
-        known_key = there and before + horizon_ms >= watermark
+        known_key = is_taken and before + horizon_ms >= watermark
         claims = info & CLAIMED_FLAG != 0 and not invalid
         open_claim = known_key and table[slot, FLAGS] & CLAIMED != np.uint64(0)
         confirms = open_claim and not claims and ts <= before + horizon_ms
@@ -94,7 +94,7 @@ def convert(
             outcomes[LATE_OUT] += 1
             totals[combo, TOO_LATE] += 1
             continue
-        used[SLOTS_USED] += not there
+        used[SLOTS_USED] += not is_taken
         table[slot, SLOT_KEY] = key
         change(table, changes, slot)
         table[slot, FLAGS] = (CONVERSION_KIND << KIND_SHIFT) | CHANGED | (CLAIMED if claims else np.uint64(0))

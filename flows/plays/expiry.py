@@ -28,7 +28,7 @@ from flows.state.kernel import kernel, lean
 
 
 @lean
-def gone(
+def may_be_freed(
     table: U64, slot: Int, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
 ) -> Int:
     """True if a slot may be freed at a watermark; minutes before `first_open` are final.
@@ -67,7 +67,7 @@ def sweep(
             return slot
         if table[slot, SLOT_KEY] == np.uint64(0):
             continue
-        if gone(table, slot, watermark_ms, first_open, horizon_ms, conversion_horizon_ms):
+        if may_be_freed(table, slot, watermark_ms, first_open, horizon_ms, conversion_horizon_ms):
             flags = table[slot, FLAGS]
             if kind_of(flags) == HELD_BACK and flags & np.uint64(0xFF) <= np.uint64(COMPLETE):
                 add(cells, counts, used, flags >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
@@ -84,7 +84,7 @@ def expire(
     left = 0
     for slot in range(len(table)):
         if table[slot, SLOT_KEY] != np.uint64(0):
-            if gone(table, slot, watermark_ms, first_open, horizon_ms, conversion_horizon_ms):
+            if may_be_freed(table, slot, watermark_ms, first_open, horizon_ms, conversion_horizon_ms):
                 table[slot, SLOT_KEY] = np.uint64(0)
             else:
                 left += 1

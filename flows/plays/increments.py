@@ -13,7 +13,7 @@ from flows.state.arrays import I64, U32, U64, Int, doubled
 from flows.state.hash_table import find_key
 from flows.state.kernel import inlined, lean, mixed
 
-LATEST, FIRST, HEARD = range(3)
+LATEST, FIRST, NEWEST = range(3)
 BACKWARDS: Final = 1 << 42
 """The constant from which a time is subtracted, so that the greatest is the first."""
 COMBO_OF, KIND_OF, PLAY_HALF = range(3)

@@ -25,7 +25,7 @@ from flows.model.messages import (
 )
 from flows.model.ticks import Cut
 from flows.plays.dimension_index import DimensionIndex
-from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, HEARD, KIND_OF, LATEST, PLAY_HALF, Increments
+from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, NEWEST, PLAY_HALF, Increments
 from flows.state.arrays import I64, U8, U32, U64, Int
 from flows.state.hash_table import find_pair
 from flows.state.home_tags import tags_of
@@ -78,7 +78,7 @@ def _spread(combos: I64, rows_of: I64, shard_of: I64, shards: Int) -> tuple[I64,
 
 
 @kernel
-def _heard(where: U32, ts: I64, listeners: U64, homes: U64, used: Int) -> tuple[I64, U32]:
+def _first_in_minute(where: U32, ts: I64, listeners: U64, homes: U64, used: Int) -> tuple[I64, U32]:
     """The touches, without clicks, that are a listener's first in a minute of dimensions, with these minutes.
 
     A play's impression or its start is such a touch, since either goes to all its rows. If both are there,
@@ -98,12 +98,12 @@ def _heard(where: U32, ts: I64, listeners: U64, homes: U64, used: Int) -> tuple[
             order[n], minutes[n] = i, minute
             n += 1
             continue
-        there = order[np.int64(slots[slot, 1] >> np.uint64(32))]
-        if where[there, PLAY_HALF] == where[i, PLAY_HALF]:
-            if where[i, KIND_OF] == START_TOUCH and where[there, KIND_OF] == IMPRESSION_TOUCH:
+        other = order[np.int64(slots[slot, 1] >> np.uint64(32))]
+        if where[other, PLAY_HALF] == where[i, PLAY_HALF]:
+            if where[i, KIND_OF] == START_TOUCH and where[other, KIND_OF] == IMPRESSION_TOUCH:
                 where[i, KIND_OF] = REACH_ONLY
-            elif where[i, KIND_OF] == IMPRESSION_TOUCH and where[there, KIND_OF] == START_TOUCH:
-                where[there, KIND_OF] = REACH_ONLY
+            elif where[i, KIND_OF] == IMPRESSION_TOUCH and where[other, KIND_OF] == START_TOUCH:
+                where[other, KIND_OF] = REACH_ONLY
     return order[:n], minutes[:n]
 
 
@@ -157,9 +157,9 @@ def _summed(sides: I64) -> I64:
     return sums[:n]
 
 
-def first_heard(increments: Increments, touches: int) -> tuple[I64, U32]:
-    """See `_heard`; `touches` is the number of them in `increments`."""
-    return _heard(increments.where, increments.ts, increments.listeners, increments.homes, touches)
+def first_in_minute(increments: Increments, touches: int) -> tuple[I64, U32]:
+    """See `_first_in_minute`; `touches` is the number of them in `increments`."""
+    return _first_in_minute(increments.where, increments.ts, increments.listeners, increments.homes, touches)
 
 
 def row_batches(
@@ -175,7 +175,7 @@ def row_batches(
     """A message to every row shard, empty or not.
 
     Args:
-        first: of `first_heard`.
+        first: of `first_in_minute`.
         sides: the number of them in `increments`.
         delays: of platforms that have a row, by class.
     """
@@ -189,18 +189,18 @@ def row_batches(
     day_parts, part_homes, refused = _parts(names, increments, shards)
     changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
     labelled = np.flatnonzero(increments.times[: len(names), LATEST])
-    came = np.flatnonzero(increments.times[: len(names), HEARD])
+    dated = np.flatnonzero(increments.times[: len(names), NEWEST])
     cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
-    first_touches, heard_minutes = first
-    heard = spread(increments.where[first_touches, COMBO_OF].astype(np.int64))
-    touch_places = first_touches[heard.source]
+    first_touches, reach_minutes = first
+    reached = spread(increments.where[first_touches, COMBO_OF].astype(np.int64))
+    touch_places = first_touches[reached.source]
     listeners, homes = increments.listeners[touch_places], increments.homes
     households = homes[touch_places] if homes[first_touches].any() else homes[:0]
-    aside, timed = _summed(increments.sides[:sides]), spread(came)
+    aside, timed = _summed(increments.sides[:sides]), spread(dated)
     beside = spread(aside[:, 0].copy())
-    touched = np.concatenate([heard.rows, day_parts.rows.astype(np.int64)])
+    touched = np.concatenate([reached.rows, day_parts.rows.astype(np.int64)])
     rows = cells.rows, totals.rows, touched, beside.rows, timed.rows
-    order, place, bounds, times = _number(*rows, came[timed.source], increments.times, shard_of, shards)
+    order, place, bounds, times = _number(*rows, dated[timed.source], increments.times, shard_of, shards)
     earliest = np.where(times[:, FIRST], BACKWARDS - times[:, FIRST], 0)
     row_numbers = order.tolist()
     labels = _labels(names, labelled, increments.times[labelled, LATEST], place)
@@ -209,7 +209,7 @@ def row_batches(
     delayed: dict[int, list[tuple[str, list[int]]]] = {}
     for platform, classes in delays:
         delayed.setdefault(names.home("platform", platform), []).append((platform, classes))
-    every = (bounds, cells.bounds, totals.bounds, heard.bounds, beside.bounds)
+    every = (bounds, cells.bounds, totals.bounds, reached.bounds, beside.bounds)
     parts = [[slice(a, b) for a, b in pairwise(of.tolist())] for of in every]
     return [
         RowBatch(
@@ -223,9 +223,9 @@ def row_batches(
             cell_counts=counts[cell],
             total_rows=place[totals.rows[total]],
             total_counts=flights[total],
-            touch_rows=place[heard.rows[hear]],
-            touch_minutes=heard_minutes[heard.source[hear]],
-            touch_listeners=listeners[hear],
+            touch_rows=place[reached.rows[reach]],
+            touch_minutes=reach_minutes[reached.source[reach]],
+            touch_listeners=listeners[reach],
             labels=labels.get(shard, []),
             first=earliest[order[own]],
             side_rows=place[beside.rows[side]],
@@ -233,10 +233,10 @@ def row_batches(
             parts=_of_shard(day_parts, part_homes == shard, place),
             refused=refused.get(shard, ()),
             delays=delayed.get(shard, ()),
-            homes=households[hear],
-            heard=times[order[own], HEARD],
+            homes=households[reach],
+            newest=times[order[own], NEWEST],
         )
-        for shard, (own, cell, total, hear, side) in enumerate(zip(*parts, strict=True))
+        for shard, (own, cell, total, reach, side) in enumerate(zip(*parts, strict=True))
     ]
 
 
@@ -359,7 +359,7 @@ def touch_batches(
     conversions: Sequence[PendingConversion],
     forgotten: Collection[int],
 ) -> list[TouchBatch]:
-    """A message to every listener shard, empty or not; called after `first_heard`.
+    """A message to every listener shard, empty or not; called after `first_in_minute`.
 
     It has the shard's touches and conversions, the listeners and households that are erased after them, and
     the touches of the household shard of the same number.

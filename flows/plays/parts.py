@@ -37,7 +37,7 @@ def part(increments: Increments, combo: Int, minute: Int, day_part: Int, by: Int
 
 
 @lean
-def hear(
+def note_play(
     table: U64,
     changes: U32,
     used: I64,
@@ -51,11 +51,11 @@ def hear(
     no orphan, whenever it started.
     """
     slot = find(table, play)
-    there = table[slot, SLOT_KEY] != np.uint64(0)
-    if not there:
+    is_taken = table[slot, SLOT_KEY] != np.uint64(0)
+    if not is_taken:
         used[SLOTS_USED] += 1
         table[slot, SLOT_KEY] = play
-    if not there or np.int64(table[slot, TIMES] & TIME) + horizon_ms < watermark_ms:
+    if not is_taken or np.int64(table[slot, TIMES] & TIME) + horizon_ms < watermark_ms:
         table[slot, FLAGS] &= CHANGED
         table[slot, MINUTES], table[slot, TIMES] = np.uint64(0), np.uint64(ts)
     if table[slot, FLAGS] & seen_flag(IMPRESSION) != np.uint64(0):

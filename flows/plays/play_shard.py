@@ -39,7 +39,7 @@ from flows.plays.dimension_index import DimensionIndex
 from flows.plays.expiry import expire, sweep
 from flows.plays.feed import Sources
 from flows.plays.increments import Increments
-from flows.plays.outgoing import first_heard, row_batches, touch_batches
+from flows.plays.outgoing import first_in_minute, row_batches, touch_batches
 from flows.plays.sent import client_batches
 from flows.plays.slots import (
     ACCEPTED,
@@ -305,7 +305,7 @@ class PlayShard(Shard):
             self._sweep(cut.ended)
             self.bases[:] = 0
         to, used = (self.index, cut, self.shards, self.names, self.increments), int(self.used[TOUCHES])
-        first = first_heard(self.increments, used)
+        first = first_in_minute(self.increments, used)
         batches = row_batches(*to, first, int(self.used[SIDES_USED]), self.delays.current())
         touches = touch_batches(*to, used if self.touching else 0, self.conversions, forgotten)
         clients = client_batches(*to[:4], self.increments.sent[: int(self.used[SENT_USED])])

@@ -23,10 +23,17 @@ overlap.
 
 @lean
 def _note(
-    rows: U32, latest: I64, first: I64, came: I64, latest_of: I64, first_of: I64, heard: I64, changed: Any
+    rows: U32,
+    latest: I64,
+    first: I64,
+    newest: I64,
+    latest_of: I64,
+    first_of: I64,
+    last_minutes: I64,
+    changed: Any,
 ) -> None:
-    """Take the times of some rows' pixels. `came` is the time of the last of all pixels, including repeated,
-    late or invalid ones. This time is 0 without a pixel, as when an orphan is settled.
+    """Take the times of some rows' pixels. `newest` is the time of the last of all pixels, repeated,
+    late or invalid ones included. This time is 0 without a pixel, as when an orphan is settled.
     """
     for i in range(len(rows)):
         row = rows[i]
@@ -34,7 +41,7 @@ def _note(
         latest_of[row] = max(latest_of[row], latest[i])
         if first[i] != 0 and (first_of[row] == 0 or first[i] < first_of[row]):
             first_of[row] = first[i]
-        heard[row] = max(heard[row], came[i] // 60_000)
+        last_minutes[row] = max(last_minutes[row], newest[i] // 60_000)
 
 
 class RowColumns(Rows):
@@ -52,7 +59,7 @@ class RowColumns(Rows):
             without one.
         parted_known: the `parted_from` by which `before` is known.
         before: impressions of the flight, without those of `overrun`, in minutes before `parted_known`.
-        heard: the minute of the last pixel or credit.
+        last_minutes: the minute of the last pixel or credit.
         bases: of its valid impressions, a bit each.
         planned: 1 while a plan is in force.
         given_reach, published_at: reach and minute of the sketch that readers have.
@@ -77,7 +84,7 @@ class RowColumns(Rows):
     counted_from, counted_to = numbers(), numbers()
     own_from, overrun = numbers(), numbers()
     parted_from, parted_known = numbers(), numbers()
-    before, heard = numbers(), numbers()
+    before, last_minutes = numbers(), numbers()
     bases, planned = numbers(), numbers()
     label_names: dict[int, tuple[str | None, ...]] = values()
     label_times: dict[int, tuple[int, ...]] = values()
@@ -92,9 +99,9 @@ class RowColumns(Rows):
     def __init__(self) -> None:
         super().__init__(ROOM)
 
-    def note(self, rows: U32, latest: I64, first: I64, came: I64) -> None:
+    def note(self, rows: U32, latest: I64, first: I64, newest: I64) -> None:
         """Take the times of the latest and first pixels of `rows`, and of the last of all; see `RowBatch`."""
-        _note(rows, latest, first, came, self.latest, self.first, self.heard, self.changed)
+        _note(rows, latest, first, newest, self.latest, self.first, self.last_minutes, self.changed)
 
     def due_sketches(self, rows: I64, reach: I64, minute: int, ended: bool) -> npt.NDArray[np.bool_]:
         """Mark the rows whose sketch is to be published at a minute, and note it as published."""

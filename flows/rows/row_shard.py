@@ -145,7 +145,7 @@ class RowShard(RowTables):
 
         for batch, rows in zip(batches, where, strict=True):
             self.day_counts.take(self.columns, batch, rows, self.row_index.numbers)
-        times = joined("latest"), joined("first"), joined("heard")
+        times = joined("latest"), joined("first"), joined("newest")
         self.columns.note(np.concatenate(where), *times)
         if len(rows := rows_at("cell_rows")):
             self._add_cells(rows, joined("cell_minutes"), joined("cell_counts"))
@@ -195,7 +195,7 @@ class RowShard(RowTables):
         if not len(row_numbers):
             return
         row_columns.changed[rows] = True
-        np.maximum.at(row_columns.heard, row_numbers, minutes)
+        np.maximum.at(row_columns.last_minutes, row_numbers, minutes)
         places = np.unique((row_numbers.astype(np.int64) << 32) | minutes)
         self._have_minutes((places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32))
         days, flown = days_of(minutes, self.days.day_of), minutes >= row_columns.flight_from[row_numbers]
@@ -209,7 +209,7 @@ class RowShard(RowTables):
         table = np.column_stack([sides.minutes, sides.columns, sides.amounts]).astype(np.int64)
         self.sides.take(rows, table, self.columns, self.days.day_of)
         self.day_counts.add_sides(self.columns, rows, table)
-        np.maximum.at(self.columns.heard, rows, sides.minutes)
+        np.maximum.at(self.columns.last_minutes, rows, sides.minutes)
 
     def _have_minutes(self, rows: U32, minutes: U32) -> None:
         """Mark minutes as due that have only counts outside the cells."""
@@ -309,9 +309,9 @@ class RowShard(RowTables):
         their counts are stored.
         """
         columns, minute = self.columns, self.minute
-        planned = columns.alive & (columns.heard == 0)
-        columns.heard[planned], columns.unsaved[planned] = minute, True
-        quiet = columns.alive & (columns.planned == 0) & (columns.heard + self.limits.stays < minute)
+        planned = columns.alive & (columns.last_minutes == 0)
+        columns.last_minutes[planned], columns.unsaved[planned] = minute, True
+        quiet = columns.alive & (columns.planned == 0) & (columns.last_minutes + self.limits.stays < minute)
         rows, minutes = split(self.cells.keys[self.cells.keys != 0])
         quiet[rows[minutes >= self.oldest]] = False
         self.days.clear(quiet)

@@ -46,7 +46,7 @@ class RowTables(Shard):
     """
 
     STEP = "rows"
-    FORMAT = f"31-{LAYOUT}"
+    FORMAT = f"32-{LAYOUT}"
     PLAIN = ("index", "watermark_ms", "first_open")
 
     def __init__(
@@ -116,7 +116,7 @@ class RowTables(Shard):
         other_number = self.row_index.numbers.get((OTHER_NAME, scope))
         if (
             other_number is not None
-            and (last := int(row_columns.latest[other_number]) // 60_000) >= row_columns.heard[number]
+            and (last := int(row_columns.latest[other_number]) // 60_000) >= row_columns.last_minutes[number]
         ):
             row_columns.own_from[number] = last + 1
         return number
@@ -133,11 +133,11 @@ class RowTables(Shard):
 
     def take_out(self, rows: list[int]) -> list[RowName]:
         """End these rows and store their counts, packed; returns their names."""
-        names, heard = [], self.columns.heard[rows].tolist()
+        names, last_minutes = [], self.columns.last_minutes[rows].tolist()
         cells = [cells.take_out(rows) for cells in self._cells[1:]]  # they have none by minute
         columns = self.columns.take_out(rows)
         people = (reached.take_out(np.array(rows)) for reached in (self.reached, self.homes))
-        for row, minute, row_values, *of_people in zip(rows, heard, columns, *people, strict=True):
+        for row, minute, row_values, *of_people in zip(rows, last_minutes, columns, *people, strict=True):
             names.append(self.row_index.leave(row))
             self.row_index.ended.put(
                 names[-1], minute, (row_values, *(by_row[row] for by_row in cells), *of_people)

@@ -41,8 +41,8 @@ def find(table: U64, key: Int | np.uint64) -> Int:
     capacity = np.uint64(len(table))
     slot = ((np.uint64(key) >> np.uint64(32)) * capacity) >> np.uint64(32)
     while True:
-        there = table[slot, 0]
-        if there == np.uint64(key) or there == np.uint64(0):
+        slot_key = table[slot, 0]
+        if slot_key == np.uint64(key) or slot_key == np.uint64(0):
             return np.int64(slot)
         slot += np.uint64(1)
         if slot == capacity:

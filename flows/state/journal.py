@@ -183,8 +183,8 @@ class Files:
             raise StateError(
                 f"the recovery store lists {name}, and there is no recovery directory to read it from"
             )
-        if (here := self._writing.get(name)) is not None:
-            return b"".join(here.parts)
+        if (unwritten := self._writing.get(name)) is not None:
+            return b"".join(unwritten.parts)
         try:
             body = (self.directory / name).read_bytes()
         except OSError as error:

@@ -107,12 +107,12 @@ class RecordJournal:
         left = journal.COMPACTION_RATIO * more + self.slack
         while self._pieces and left > 0 and len(self) + more > 2 * alive + self.slack:
             left -= self._pieces.pop(0).rows
-            there = self._latest[:room] == self._first
-            self._latest[:room][there] = NONE
+            is_dropped = self._latest[:room] == self._first
+            self._latest[:room][is_dropped] = NONE
             self._first += 1
-            there &= records.alive & ~records.unsaved
-            records.unsaved[there] = True
-            more += int(np.count_nonzero(there))
+            is_dropped &= records.alive & ~records.unsaved
+            records.unsaved[is_dropped] = True
+            more += int(np.count_nonzero(is_dropped))
 
     def restore(self, pieces: Iterable[Iterable[object]], records: Records, files: Files) -> None:
         """Load the pieces, and their records into an empty table.

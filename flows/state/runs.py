@@ -134,7 +134,7 @@ class Run:
         """Find the row of each of some sorted keys, if a key has at most one: flags by key, and the rows."""
         columns = self.columns
         begins, counts, _ = self._ranges(keys, keys)
-        return (here := counts != 0), columns_at(columns, begins[here])
+        return (is_present := counts != 0), columns_at(columns, begins[is_present])
 
     def row(self, key: np.uint64) -> tuple[Any, ...] | None:
         """The row of a key, if a key has at most one."""
@@ -231,10 +231,10 @@ class Runs:
         """
         missing, places, rows = np.arange(len(keys)), [np.zeros(0, np.int64)], [self.no_rows]
         for run in reversed(self._runs):
-            here, of_run = run.find(keys[missing])
-            places.append(missing[here])
+            is_present, of_run = run.find(keys[missing])
+            places.append(missing[is_present])
             rows.append(of_run)
-            missing = missing[~here]
+            missing = missing[~is_present]
         return np.concatenate(places), appended(rows)
 
     def latest_row(self, key: int) -> tuple[Any, ...] | None:
@@ -256,11 +256,11 @@ class Runs:
             rows = merge(self._runs.pop().columns, rows)
         return rows
 
-    def drop(self, gone: Callable[[Columns], npt.NDArray[np.bool_]]) -> None:
-        """Drop the rows that `gone` marks."""
+    def drop(self, is_removed: Callable[[Columns], npt.NDArray[np.bool_]]) -> None:
+        """Drop the rows that `is_removed` marks."""
         runs, self._runs = self._runs, []
         for run in runs:
-            if (dropped := gone(run.columns)).any():
+            if (dropped := is_removed(run.columns)).any():
                 self._append(columns_at(run.columns, ~dropped))
             else:
                 self._runs.append(run)

@@ -76,7 +76,7 @@ def a_restart_forgets_the_time_that_was_published(_: Any) -> Any:
     return lambda self, cut: cut
 
 
-@mutation(Intake, "_asleep")
+@mutation(Intake, "_tick_for_sleep")
 def a_partition_that_slept_reads_into_the_cuts_of_then(right: Any) -> Any:
     def asleep(self: Any, number: int) -> Any:
         self.last_tick = number

@@ -70,7 +70,7 @@ def impressions(cut: Cut, rows: list[RowName], minute: int, by: int) -> RowBatch
     )
     labels = [(at, minute * MINUTE, (name, "c", *[None] * 6)) for at, (_, name) in enumerate(rows)]
     return one._replace(
-        rows=rows, latest=times, heard=times, first=times, cell_rows=each, touch_rows=each, total_rows=each,
+        rows=rows, latest=times, newest=times, first=times, cell_rows=each, touch_rows=each, total_rows=each,
         total_counts=np.ones((len(rows), FLIGHT_COUNTS), np.int64), labels=labels,
         cell_counts=by * one.cell_counts,
     )  # fmt: skip
@@ -211,7 +211,11 @@ def test_the_minute_from_which_a_plan_alone_keeps_a_row_is_saved(tmp_path: Path)
     line.cut([])
     line.save()
     line.cut([], BEGIN + 60)
-    assert line.shard.columns.heard[:1].tolist() == line.again().columns.heard[:1].tolist() == [BEGIN + 60]
+    assert (
+        line.shard.columns.last_minutes[:1].tolist()
+        == line.again().columns.last_minutes[:1].tolist()
+        == [BEGIN + 60]
+    )
 
 
 def test_counts_of_a_day_that_became_none_stay_none_behind_a_restart(tmp_path: Path) -> None:
