@@ -397,9 +397,9 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             here,
             pack_rows(windows, shard.watermark_ms, shard.final_through_ms) if windows else [],
             sketches=[(name, pack_registers(some)) for name, some in shard.sketches(here.ended)],
-            ended=shard.left,
+            ended=shard.ended_rows,
             beyond=shard.row_index.beyond(),
-            days=shard.given,
+            days=shard.due_days,
             rows_as_of_ms=shard.turning.whole_ms,
             minutes=shard.ended_minutes,
         )

@@ -1,7 +1,8 @@
-"""Cells of rows: an open-addressing map from (row, minute) to its counts, and the loops over it.
+"""Cells of rows: an open-addressing map from (row, minute) to counts, and the loops over it.
 
-The map is columns, and no `flows.state.hash_table.HashTable`: a window searches 60 minutes of a row, mostly
-without a cell, in keys of 8 bytes instead of rows of 200 and more, and a cut reads the flags of all cells.
+The map has its own columns and is no `flows.state.hash_table.HashTable`. A window searches 60 minutes of a
+row, mostly without a cell: keys of 8 bytes are read faster than rows of 200 bytes. A cut reads the flags of
+all cells.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from flows.state.kernel import inlined, kernel, lean, mixed
 
 MIN_SLOTS: Final = 256
 MANY: Final = 8
-"""The inverse of the share of expired cells at which they are dropped: a minute is a sixtieth of an hour."""
-AT_ONCE: Final = 2_048
-"""The number of increments that are added with one look at the room."""
-DIRTY, FINAL, CHANGED, GONE = 1, 2, 4, 8
-"""Flags of a cell. DIRTY: changed since it was last published as a minute. FINAL: published for good.
-CHANGED: changed since the last snapshot. GONE, in the journal alone: removed.
+"""Expired cells are dropped once they are one in so many of all cells. The cells of a minute are about a
+sixtieth of an hour's.
 """
-KEY, FLAGS, GIVEN, COUNTS = range(4)
-"""The words of a cell in a snapshot; the counts are the rest."""
+AT_ONCE: Final = 2_048
+"""The number of increments that are added after one check of the free room."""
+DIRTY, FINAL, CHANGED, GONE = 1, 2, 4, 8
+"""Flags of a cell. DIRTY: changed since its last publication as a minute. FINAL: published as final.
+CHANGED: changed since the last snapshot. GONE: removed (in the journal alone).
+"""
+KEY, FLAGS, PUBLISHED, COUNTS = range(4)
+"""The words of a cell in a snapshot; the words from `COUNTS` on are its counts."""
 
 
 @lean
@@ -58,9 +61,9 @@ def add_cells(
     before: I64,
     first_open: Int,
 ) -> Int:
-    """Add increments to cells and flights. Impressions at or after a flight's end also go to `overrun` (an
-    end of 0 is none). Impressions of a flight's minutes before `parted_from` also go to `before` (0 is no
-    such minute). Returns the number of new cells, or -1 if a final one would change.
+    """Add increments to cells and flights. Impressions at or after a flight's end are also added to `overrun`
+    (an end of 0 means no end). Impressions of a flight's minutes before `parted_from` are also added to
+    `before` (0 means no such minute). Returns the number of new cells, or -1 if a final one would change.
     """
     new = 0
     for i in range(len(rows)):
@@ -84,7 +87,7 @@ def add_cells(
 
 @inlined
 def add_count(row: Int, time: Int, column: Int, amount: Int, keys: U64, counts: I64, flags: U8) -> Int:
-    """Add to one column of a row's cell of a time; returns 1 if the cell is new."""
+    """Add to one column of the cell of a row and time; returns 1 if the cell is new."""
     key = _key(row, time)
     slot = _find(keys, key)
     new = keys[slot] == np.uint64(0)
@@ -96,7 +99,7 @@ def add_count(row: Int, time: Int, column: Int, amount: Int, keys: U64, counts: 
 
 @lean
 def _add_counts(rows: I64, times: I64, columns: I64, amounts: I64, keys: U64, counts: I64, flags: U8) -> Int:
-    """Add to one column of each row's cell of a time; returns the number of new cells."""
+    """Add to one column of the cell of each row and time; returns the number of new cells."""
     new = 0
     for i in range(len(rows)):
         new += add_count(rows[i], times[i], columns[i], amounts[i], keys, counts, flags)
@@ -143,24 +146,24 @@ def window(
 
 @lean
 def move(
-    slots: I64, old: U64, old_counts: I64, old_flags: U8, old_given_cuts: I64,
-    keys: U64, counts: I64, flags: U8, given_cuts: I64,
+    slots: I64, old: U64, old_counts: I64, old_flags: U8, old_published_cuts: I64,
+    keys: U64, counts: I64, flags: U8, published_cuts: I64,
 ) -> None:  # fmt: skip
     """Move the cells at `slots` of a map into an empty one with room for them."""
     for i in slots:
         slot = _find(keys, old[i])
-        keys[slot], flags[slot], given_cuts[slot] = old[i], old_flags[i], old_given_cuts[i]
+        keys[slot], flags[slot], published_cuts[slot] = old[i], old_flags[i], old_published_cuts[i]
         for column in range(counts.shape[1]):
             counts[slot, column] = old_counts[i, column]
 
 
 @kernel
-def _rows(slots: I64, keys: U64, counts: I64, flags: U8, given_cuts: I64) -> U64:
+def _rows(slots: I64, keys: U64, counts: I64, flags: U8, published_cuts: I64) -> U64:
     """The words of the cells at `slots`."""
     rows = np.empty((len(slots), COUNTS + counts.shape[1]), np.uint64)
     for i in range(len(slots)):
         slot = slots[i]
-        rows[i, KEY], rows[i, FLAGS], rows[i, GIVEN] = keys[slot], flags[slot], given_cuts[slot]
+        rows[i, KEY], rows[i, FLAGS], rows[i, PUBLISHED] = keys[slot], flags[slot], published_cuts[slot]
         for column in range(counts.shape[1]):
             rows[i, COUNTS + column] = counts[slot, column]
     return rows
@@ -193,18 +196,18 @@ def _empty(capacity: int, columns: int) -> tuple[U64, I64, U8, I64]:
 
 
 class Cells:
-    """The map, as columns with a place a slot.
+    """The map, as columns with one entry a slot.
 
     Attributes:
         keys: of (row, minute), 0 in an empty slot; see `split`.
         counts: (slots, columns), by default `MINUTE_COUNTS`.
         flags: `DIRTY`, `FINAL` and `CHANGED`.
-        given: number of the cut at which the cell was last given out.
-        used: the number of slots with a cell.
+        published_cuts: number of the cut at which the cell was last published.
+        used: the number of slots that hold a cell.
     """
 
     def __init__(self, columns: int = MINUTE_COUNTS) -> None:
-        self.keys, self.counts, self.flags, self.given = _empty(MIN_SLOTS, columns)
+        self.keys, self.counts, self.flags, self.published_cuts = _empty(MIN_SLOTS, columns)
         self.used = 0
         self.journal = Journal(COUNTS + columns)
         self.journal.load(self)
@@ -218,24 +221,26 @@ class Cells:
             self.keep(np.ones(len(self.keys), bool), room)
 
     def keep(self, kept_slots: npt.NDArray[np.bool_], room: int = MIN_SLOTS) -> None:
-        """Drop the cells of all other slots, and size the map for the rest, or for `room` if that is more."""
+        """Drop the cells outside `kept_slots`, and resize the map for the others, or for `room` cells if that
+        is more.
+        """
         old = np.nonzero(kept_slots & (self.keys != 0))[0]
         capacity = room
         while len(old) * 2 > capacity:
             capacity *= 2
         new = _empty(capacity, self.counts.shape[1])
-        move(old, self.keys, self.counts, self.flags, self.given, *new)
-        (self.keys, self.counts, self.flags, self.given), self.used = new, len(old)
+        move(old, self.keys, self.counts, self.flags, self.published_cuts, *new)
+        (self.keys, self.counts, self.flags, self.published_cuts), self.used = new, len(old)
 
     def drop_expired(self, oldest: int) -> None:
-        """Drop the cells of times before `oldest`, once they are many: all other cells move."""
+        """Drop the cells of times before `oldest`, once they are many, since all other cells must move."""
         expired = (self.keys != 0) & (split(self.keys)[1] < oldest)
         if np.count_nonzero(expired) * MANY > self.used:
             self.keep(~expired)
 
     def add(self, rows: I64, times: I64, columns: I64, amounts: I64) -> None:
         """Add `amounts[i]` to column `columns[i]` of the cell of `rows[i]` at `times[i]`."""
-        for start in range(0, len(rows), AT_ONCE):  # at once there would be room for a new cell each
+        for start in range(0, len(rows), AT_ONCE):  # all at once would need room for a new cell each
             part = slice(start, start + AT_ONCE)
             increments = rows[part], times[part], columns[part], amounts[part]
             self.make_room(len(increments[0]))
@@ -252,10 +257,11 @@ class Cells:
         return places(((rows << 32) | times).astype(np.uint64) + np.uint64(1), self.keys)
 
     def take_out(self, rows: Sequence[int]) -> dict[int, list[list[int]]]:
-        """Drop the cells of these rows, and note it in the journal: a restart must not bring them back.
+        """Remove the cells of these rows, and record the removal in the journal: a restart must not restore
+        them.
 
         Returns:
-            By row the arguments of `put_back`: the time and the counts of each cell.
+            For each row the cells that `put_back` takes: time and counts.
         """
         filled = np.flatnonzero(self.keys)
         slots = filled[np.isin(split(self.keys[filled])[0], rows)]
@@ -275,15 +281,15 @@ class Cells:
 
     def _drop(self, slots: I64) -> None:
         gone = self._rows(slots)
-        gone[:, FLAGS], gone[:, GIVEN:] = GONE, 0
+        gone[:, FLAGS], gone[:, PUBLISHED:] = GONE, 0
         self.journal.append(gone)
         left = np.ones(len(self.keys), bool)
         left[slots] = False
         self.keep(left)
 
     def close(self, before: int) -> tuple[I64, I64, I64, I64]:
-        """Make the minutes before `before` final. Returns rows, minutes, the counts that each adds to flights
-        and days (`repaired`, and held skips and mutes), and its impressions.
+        """Make the minutes before `before` final. Returns for each of these cells: row, minute, the counts
+        that it adds to flights and days (`repaired`, and held skips and mutes), and its impressions.
         """
         slots = np.nonzero((self.keys != 0) & (self.flags & FINAL == 0))[0]
         slots = slots[split(self.keys[slots])[1] < before]
@@ -319,17 +325,17 @@ class Cells:
         return self._rows(np.flatnonzero(self.keys))
 
     def _rows(self, slots: I64) -> U64:
-        return _rows(slots, self.keys, self.counts, self.flags, self.given)
+        return _rows(slots, self.keys, self.counts, self.flags, self.published_cuts)
 
     def gather(self, files: Files) -> None:
-        """Write the journal out, so that the next snapshot need not. The table only copies: a cell changes at
-        each cut.
+        """Write the journal to `files`, so that the next snapshot need not. The table itself is only copied,
+        since a cell changes at each cut.
         """
         if files.directory is not None:
             self.journal.compact(self, files)
 
     def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
-        """Plain state: the changes, with the earlier pieces, which may be in `files`."""
+        """The state as plain values: the changes, and the earlier pieces, which may be in `files`."""
         return self.journal.snapshot(self, files)
 
     def file_names(self) -> list[str]:
@@ -337,12 +343,17 @@ class Cells:
         return self.journal.file_names()
 
     def restore(self, state: list[tuple[Any, ...]], files: Files) -> None:
-        """Load `snapshot`'s cells, also those that `keep` had dropped: the owner drops them again."""
+        """Load the cells of a snapshot. They may include cells that `keep` had dropped: the owner drops them
+        again.
+        """
         pieces = [rows for rows, _ in self.journal.restore(state, files)]
         rows = np.concatenate([np.zeros((0, self.journal.words), np.uint64), *pieces])[::-1]
         _, latest = np.unique(rows[:, KEY], return_index=True)
         rows = rows[latest]
         rows = rows[rows[:, FLAGS] & np.uint64(GONE) == 0]
         self.keys, self.flags = rows[:, KEY].copy(), rows[:, FLAGS].astype(np.uint8) & ~np.uint8(CHANGED)
-        self.given, self.counts = rows[:, GIVEN].astype(np.int64), rows[:, COUNTS:].astype(np.int64)
+        self.published_cuts, self.counts = (
+            rows[:, PUBLISHED].astype(np.int64),
+            rows[:, COUNTS:].astype(np.int64),
+        )
         self.keep(np.ones(len(self.keys), bool))

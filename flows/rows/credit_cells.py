@@ -22,5 +22,5 @@ class CreditCells(SparseCells):
         super().add(rows, minutes, days, flown, columns, amounts)
         flights = self.flights(np.unique(rows).astype(np.int64))
         counts = self.cells.counts[flights]
-        carry(counts)  # else the lower words of 2^31 conversions would overflow
+        carry(counts)  # otherwise the lower words of 2^31 conversions would overflow
         self.cells.counts[flights] = counts

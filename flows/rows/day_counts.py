@@ -1,7 +1,8 @@
-"""Counts of placements by calendar day, with the parts of others' counts, for `audiopixel discrepancy`.
+"""Counts of placements by calendar day, by the part that others may count differently, for
+`audiopixel discrepancy`.
 
-A day stays here while pixels may still change it, `DAYS_OPEN` days after it; Redis has it for longer. A
-changed day is published, each row in its turn, so that a new day writes no flood of rows.
+The shard holds a day while pixels may still change it, for `DAYS_OPEN` days after its end; Redis holds it for
+longer. Rows with a changed day are published in turns, so that a new day writes no flood of rows.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class DayCounts:
         self.cells = Cells(COLUMNS)
 
     def count(self, row_columns: RowColumns, rows: U32, minutes: U32, impressions: I64) -> None:
-        """Add counted impressions of the placements among `rows`; those outside a flight are counted once
-        more.
+        """Add counted impressions of the placements among `rows`. Impressions outside a flight are also added
+        to a column of their own.
         """
         counted = row_columns.is_placement[rows] & (impressions != 0)
         if not counted.any():
@@ -81,8 +82,8 @@ class DayCounts:
     def take(
         self, row_columns: RowColumns, batch: RowBatch, rows: U32, numbers: Mapping[RowName, int]
     ) -> None:
-        """Add the parts of a placement shard, whose rows are `rows` here, and the rejections of placements
-        that have a row. Parts outside a flight are left out, except those of sent events.
+        """Add the parts of a placement shard, whose rows have the numbers `rows`, and the rejections of
+        placements that have a row. Parts outside a flight are ignored, except parts of sent events.
         """
         if len(row_numbers := rows[batch.parts.rows]):
             _, minutes, parts, counts = batch.parts
@@ -118,7 +119,7 @@ class DayCounts:
         self.cells.add(rows.astype(np.int64), days, every, np.ascontiguousarray(counts))
 
     def since(self, row: int, minute: int, now: int) -> int | None:
-        """A row's impressions from a minute on; None if the minute is not the border of an open day.
+        """The impressions of a row from a minute on; None if no open day begins at that minute.
 
         Args:
             now: the watermark's minute.
@@ -131,8 +132,8 @@ class DayCounts:
         return int(self.cells.counts[filled[(rows == row) & (days >= day)], COUNTED].sum())
 
     def due(self, names: RowIndex, minute: int, number: int, everything: bool) -> list[AlikeDays]:
-        """The days that are due at cut `number` of the watermark's `minute`, which count as published from
-        then on. Days that no pixel can change any more are dropped.
+        """The days that are due at cut `number`, at the watermark's `minute`; marks them as published. Drops
+        the days that no pixel can change any more.
         """
         cells, oldest = self.cells, self.day_of(minute) - DAYS_OPEN
         slots = np.flatnonzero(cells.flags & DIRTY)
@@ -155,6 +156,6 @@ class DayCounts:
         return alike_days
 
     def mark_all_due(self, minute: int) -> None:
-        """Make all open days due at the watermark's `minute`, after their cells were restored."""
+        """Make all open days due at the watermark's `minute`. Called after the cells have been restored."""
         self.cells.keep(split(self.cells.keys)[1] >= self.day_of(minute) - DAYS_OPEN)
         self.cells.flags[self.cells.keys != 0] |= np.uint8(DIRTY | CHANGED)

@@ -1,4 +1,4 @@
-"""The days that are not over: counts and reach of each row, by calendar day."""
+"""The open days, which are not over yet: counts and reach of each row, by calendar day."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def days_of(minutes: Any, day_of: Callable[[int], int]) -> I64:
 
 @lean
 def _add_open(table: I64, rows: U32, deltas: I64) -> None:
-    """Add increments of open minutes to the lines of their rows, but for what the end of minutes adds."""
+    """Add increments of open minutes to the lines of `rows`, without the counts that the end of minutes
+    adds.
+    """
     for i in range(len(rows)):
         for column in range(CONSENTED_PLAYS + 1):
             if column != REPAIRED:
@@ -40,13 +42,14 @@ def _add_open(table: I64, rows: U32, deltas: I64) -> None:
 class Days:
     """Counts and reach by day.
 
-    The counts are an array a day: nearly each row has some today, and cells would need half as much again.
+    The counts are one array a day, since nearly every row has counts today; cells would need half as much
+    memory again.
 
     Args:
         day_of: calendar day number of a minute since the epoch, in the configured zone.
 
     Attributes:
-        today: what comes for earlier days is too late for them.
+        today: the first open day. Pixels of earlier days are too late for this table.
     """
 
     def __init__(self, day_of: Callable[[int], int]) -> None:
@@ -55,7 +58,7 @@ class Days:
         self._of: dict[int, tuple[I64, Distinct, Distinct]] = {}
 
     def add(self, rows: U32, minutes: I64, deltas: I64, n_rows: int) -> None:
-        """Add increments of open minutes. `repaired` and held counts follow when these are final."""
+        """Add increments of open minutes. `repaired` and held counts follow in `add_final`."""
         for day, places in self._split(minutes):
             _add_open(self._day(day, n_rows)[0], rows[places], deltas[places])
 
@@ -81,26 +84,28 @@ class Days:
         return self._day(self.today, n_rows)
 
     def people(self) -> Iterator[Distinct]:
-        """The reach, and that of households, of each day that is not over."""
+        """The reach of listeners, and of households, of each open day."""
         for _, *people in self._of.values():
             yield from people
 
     def advance(self, minute: int) -> Iterator[npt.NDArray[np.bool_]]:
-        """Drop the days before that of `minute`; yields for each day which rows had counts."""
+        """Drop the days before the day of `minute`; yields for each dropped day the mask of rows with
+        counts.
+        """
         self.today = max(self.today, self.day_of(minute))
         for day in [day for day in self._of if day < self.today]:
             counts, *_ = self._of.pop(day)
             yield np.logical_or.reduce(counts, axis=1)
 
     def clear(self, quiet: npt.NDArray[np.bool_]) -> None:
-        """Unmark the rows that have counts in a day."""
+        """Clear in `quiet` the rows that have counts in an open day."""
         for counts, *people in self._of.values():
             quiet[: len(counts)] &= ~counts.any(axis=1)
             for reached in people:
                 quiet[: len(reached.count)] &= reached.count[: len(quiet)] == 0
 
     def _split(self, minutes: I64) -> list[tuple[int, Any]]:
-        """(day, which of `minutes` are in it), without the days that are over."""
+        """(day, mask of the `minutes` in it) for each open day."""
         if not len(minutes):
             return []
         first, last = int(minutes.min()), int(minutes.max())
@@ -131,14 +136,16 @@ class Days:
                 distinct.gather(files)
 
     def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
-        """The days as plain state, with all that is not in `files`, and without counts; see `counts_of`."""
+        """The days as plain values, without counts (see `counts_of`), and without the parts that are in
+        `files`.
+        """
         return [
             (day, *(distinct.snapshot(files) for distinct in people))
             for day, (_, *people) in self._of.items()
         ]
 
     def counts_of(self, rows: I64) -> list[tuple[int, Any]]:
-        """The counts by day of `rows`, as plain state, without rows that have none."""
+        """The counts of `rows` by day, as plain values, without rows that have no counts."""
         days = []
         for day, (counts, *_) in self._of.items():
             row_numbers = rows[rows < len(counts)]
@@ -158,14 +165,14 @@ class Days:
         return days
 
     def restore(self, state: list[tuple[Any, ...]], files: Files) -> None:
-        """Load `snapshot`'s state; the owner sets `today`."""
+        """Load a state of `snapshot`; the owner sets `today`."""
         for day, *people in state:
             _, *tables = self._day(day, 0)
             for table, of_day in zip(tables, people, strict=True):
                 table.restore(of_day, files)
 
     def restore_counts(self, rows: I64, state: list[tuple[int, Any]]) -> None:
-        """Replace the counts of `rows` by the state of `counts_of`; days that are over are left out."""
+        """Replace the counts of `rows` by a state of `counts_of`, without the days that are over."""
         n_rows, of_day = int(rows.max(initial=-1)) + 1, dict(state)
         for day in list(self._of):
             counts, *_ = self._day(day, n_rows)

@@ -1,4 +1,4 @@
-"""Delays of platforms' pixels, by row: counts by class, since the row's first pixel."""
+"""Delays of the pixels of platforms, by row: counts by class of delay, since the row's first pixel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flows.rows.row_columns import RowColumns
 
 
 class Delays:
-    """Counts of `flows.model.delays` of one shard's platforms."""
+    """Counts by class of `flows.model.delays`, for the platforms of one shard."""
 
     def __init__(self, columns: RowColumns) -> None:
         self._of = columns.delays
@@ -31,7 +31,7 @@ class Delays:
         return rows
 
     def median_s(self, row: int) -> str | None:
-        """The upper bound of the class that has a row's median; None without a pixel."""
+        """The upper bound, in seconds, of the class that holds the row's median; None without a pixel."""
         counts = self._of.get(row)
         if counts is None:
             return None

@@ -1,10 +1,10 @@
-"""Rows that have ended, packed. A row is here from when it leaves Redis until its next pixel brings it back,
-or it is forgotten.
+"""Rows that have ended, packed. A row is stored from its removal from Redis until its next pixel restores it,
+or until it is forgotten.
 
-A record is written once, after the earlier ones, in a segment (`flows.state.journal`), which becomes a file
-once it is large. In memory stays an index of 16 bytes a row, in sorted runs (`flows.state.runs`): a keyed
-hash of its name, and the place of its latest record. A segment is dropped whole, once the youngest of its
-records is forgotten. The owner defines the content of a record.
+A record is appended once to a segment (`flows.state.journal`), and a large segment becomes a file. Memory
+holds an index of 16 bytes a row, in sorted runs (`flows.state.runs`): a keyed hash of the name, and the place
+of the latest record. A segment is dropped as a whole once its youngest record is forgotten. The owner defines
+the content of a record.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from flows.state.journal import Files, Segment
 from flows.state.runs import Runs, columns_at, latest_rows
 
 MERGE_AT: Final = 4_096
-"""The greatest number of records whose places wait in a dictionary, until they become a run of the index."""
+"""The number of records whose places wait in a dictionary before they become a run of the index."""
 OFFSET_BITS: Final = 32
 NONE: Final = -1
-"""Stands for the place of no record."""
+"""The place of a missing record."""
 _LENGTH: Final = 4
 _HEAD: Final = _LENGTH + 8
-"""The bytes before a record: its length, and its checksum, since it is read alone, long after its file."""
+"""The bytes before a record: its length and its checksum. Records have checksums of their own, since one
+record is read long after its file was checked.
+"""
 _SECRET: Final = 16
 
 RowName = tuple[str, str]
@@ -43,10 +45,11 @@ class Ended:
     """Packed rows of one row shard, by scope and id.
 
     Attributes:
-        secret: of the hash: whoever chooses names must not choose their places.
+        secret: the key of the hash: a sender who chooses names must not choose their places.
         first: number of the oldest segment.
-        forgotten: the minute before which forgotten rows had their last pixel; 0 if none is forgotten.
-        segments: records, each after its length and checksum. The mark is the youngest record's minute.
+        forgotten: the minute before which all forgotten rows had their last pixel; 0 if no row is forgotten.
+        segments: records, each after its length and checksum. A segment's mark is the minute of its youngest
+            record.
     """
 
     secret: bytes = field(default_factory=lambda: token_bytes(_SECRET))
@@ -63,7 +66,7 @@ class Ended:
         return int.from_bytes(blake2b(text, digest_size=8, key=self.secret).digest(), "little") or 1
 
     def put(self, row: RowName, minute: int, values: Iterable[Any]) -> None:
-        """Store the plain values of a row whose last pixel or credit was in `minute`."""
+        """Store the plain values of a row with its last pixel or credit in `minute`."""
         record = msgspec.msgpack.encode((*row, minute, *values))
         last = self.segments[-1]
         if last.name or last.size >= journal.SPILL_BYTES:
@@ -88,7 +91,7 @@ class Ended:
         return NONE if row is None else int(row[1])
 
     def take(self, row: RowName, oldest: int) -> list[Any] | None:
-        """Remove a row and return its values; None if it has none, or if its last minute is before
+        """Remove a row and return its values; None if no values are stored, or the last minute is before
         `oldest`.
         """
         if not len(self):
@@ -98,7 +101,7 @@ class Ended:
         if place == NONE:
             return None
         scope, name, minute, *values = self._record(place)
-        if (scope, name) != row:  # two names of one hash: the later record hides the other's
+        if (scope, name) != row:  # two names of one hash: the later record hides the earlier one
             return None
         if self._fresh.pop(key, None) is None:
             self._index.take(np.array([key], np.uint64))
@@ -121,14 +124,14 @@ class Ended:
         return record
 
     def _merge(self) -> None:
-        """Make a run of the fresh records."""
+        """Make a run of the waiting records."""
         keys = np.fromiter(self._fresh, np.uint64, len(self._fresh))
         places = np.fromiter(self._fresh.values(), np.int64, len(self._fresh))
         self._index.add(columns_at((keys, places), np.argsort(keys)), latest_rows)
         self._fresh = {}
 
     def drop_expired(self, oldest: int) -> None:
-        """Drop the segments whose youngest row is from before the minute `oldest`."""
+        """Drop the segments whose youngest record is from before the minute `oldest`."""
         before = self.first
         while len(self.segments) > 1 and self.segments[0].mark < oldest:
             self.forgotten = max(self.forgotten, self.segments.pop(0).mark + 1)
@@ -144,7 +147,7 @@ class Ended:
 
     @property
     def nbytes(self) -> int:
-        """The memory of segments and index, about, in bytes."""
+        """The memory of segments and index, in bytes (estimated)."""
         bodies = sum(segment.size for segment in self.segments if not segment.name)
         return bodies + self._index.nbytes + 100 * len(self._fresh)
 
@@ -153,7 +156,7 @@ class Ended:
         return [segment.name for segment in self.segments if segment.name]
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state: the segments, of which large ones are in `files`."""
+        """The state as plain values: the segments; large ones are in `files`."""
         self._files = files
         for segment in self.segments:
             segment.close(files)
@@ -161,7 +164,7 @@ class Ended:
 
     @classmethod
     def restored(cls, state: tuple[Any, ...], files: Files, back: Container[RowName]) -> Ended:
-        """The rows of `snapshot`'s state; rows that are `back` had been removed."""
+        """The rows of a state of `snapshot`, without the rows `back`, which had been restored."""
         secret, first, forgotten, segments = state
         self = cls(secret, first, forgotten, [Segment(*plain) for plain in segments])
         self._files = files

@@ -29,8 +29,8 @@ UNKNOWN: Final = -1
 
 @dataclass
 class Flights:
-    """The parts of a row shard that a flight is counted by; `reached` are the listeners, and `homes` the
-    households, of each flight.
+    """The tables of a row shard that count a flight. `reached` has the listeners, and `homes` the households,
+    of each flight.
     """
 
     columns: RowColumns
@@ -54,7 +54,8 @@ class Flights:
         `flows.rows.row_shard.RowShard.plan`.
 
         Args:
-            of_days: gives the row's impressions from a minute on, if the minute is the border of an open day.
+            of_days: returns the row's impressions from a minute on; None if no open day begins at that
+                minute.
         """
         columns = self.columns
         before = int(columns.flight_from[row]), int(columns.flight_end[row])
@@ -77,7 +78,7 @@ class Flights:
         columns.before[row] = flown - (since or 0) if parted else 0
 
     def _move(self, row: int, start: int, end: int, oldest: int) -> None:
-        """Give a row another flight; minutes before `oldest` are forgotten."""
+        """Set another flight of a row; minutes before `oldest` are forgotten."""
         columns = self.columns
         before = int(columns.flight_from[row]), int(columns.flight_end[row])
         columns.flight_from[row], columns.flight_end[row] = start, end
@@ -114,7 +115,7 @@ class Flights:
         since, over = of_days(minute), self._impressions(row, end) if end >= oldest else of_days(end)
         if since is not None and over is not None:
             return since - over
-        # All impressions of a known flight may have come after the minute.
+        # All impressions of a known flight may be from after the minute.
         is_known = columns.counted_from[row] == columns.flight_from[row] and columns.counted_to[row] == end
         behind = not columns.latest[row] or (
             columns.first[row] > 0 and columns.first[row] // 60_000 >= minute
@@ -139,9 +140,9 @@ class Flights:
         return int(self.cells.counts[chosen, IMPRESSION].sum())
 
     def withdraw(self, row: int, minute: int, first_open: int) -> None:
-        """Remove a row's plan, at the watermark's `minute`. A flight that has begun goes on by its start, so
-        that a plan which was wrong for a while finds it unchanged. A flight that has not begun becomes the
-        row's own, of all its known minutes.
+        """Remove a row's plan, at the watermark's `minute`. A flight that has begun keeps its start: if the
+        plan returns, its flight is unchanged. A flight that has not begun becomes a flight of all known
+        minutes of the row.
         """
         columns = self.columns
         if columns.flight_from[row] > minute:
@@ -150,8 +151,8 @@ class Flights:
 
     def _recount(self, row: int, before: int, before_end: int, oldest: int) -> None:
         """Recount a row's flight by its new start and end. The flight was counted from `before` to before
-        `before_end` (0: without an end). `counted_from` and `counted_to` note the start and end by which it
-        is known. Minutes before `oldest` are forgotten.
+        `before_end` (0: without an end). `counted_from` and `counted_to` record the start and end of the
+        known counts. Minutes before `oldest` are forgotten.
         """
         columns = self.columns
         start = int(columns.flight_from[row])
@@ -160,7 +161,7 @@ class Flights:
         chosen = (self.cells.keys != 0) & (rows == row) & (minutes >= oldest)
         minutes, counts = minutes[chosen], self._counts(chosen)
         over = counts[minutes >= end, IMPRESSION].sum()
-        if max(start, columns.counted_from[row]) >= oldest:  # nothing that is forgotten is in the flight
+        if max(start, columns.counted_from[row]) >= oldest:  # no forgotten minute is in the flight
             begun = max(start, oldest)
             columns.flight[row] = counts[minutes >= begun].sum(axis=0)
             columns.overrun[row] = counts[minutes >= max(begun, end), IMPRESSION].sum()
@@ -181,10 +182,10 @@ class Flights:
             )
             columns.counted_to[row] = end if is_known or not forgotten else UNKNOWN
         if not columns.first[row] or columns.first[row] // 60_000 >= max(start, columns.counted_from[row]):
-            columns.counted_from[row] = start  # nothing came before either
+            columns.counted_from[row] = start  # no pixel came before either
 
     def _counts(self, slots: Any) -> I64:
-        """The counts of cells as a flight has them: some are added only when a minute is final."""
+        """The counts of cells that a flight includes; some are added only when the minute is final."""
         counts: I64 = self.cells.counts[slots].copy()
         final = self.cells.flags[slots] & FINAL != 0
         counts[~final, REPAIRED] = 0
@@ -195,8 +196,8 @@ class Flights:
 
     def _recount_reach(self, row: int, start: int) -> None:
         """Recount a flight's reach by its minutes from `start` on. The rolling table has 60 minutes: with a
-        longer lateness, earlier listeners stay counted. No minutes of households are known: those from before
-        a flight that has not begun are dropped.
+        longer lateness, earlier listeners stay counted. The minutes of households are unknown: for a flight
+        that has not begun, all earlier households are dropped.
         """
         if start > int(self.columns.latest[row]) // 60_000:
             self.homes.clear(row)
@@ -207,12 +208,12 @@ class Flights:
         self.reached.add(np.full(len(listener_hashes), row, np.uint32), listener_hashes, n_rows)
         if registers is not None:
             self.reached.merge(row, registers, n_rows)
-        if self.columns.given_reach[row]:
-            self.columns.given_reach[row] = -1  # the published sketch must be replaced
+        if self.columns.published_reach[row]:
+            self.columns.published_reach[row] = -1  # the published sketch must be replaced
 
     def since_ms(self, rows: I64) -> I64:
-        """The time from which the flights of rows count, in epoch ms: their first pixel, or the minute from
-        which they are known.
+        """The time from which the flights of `rows` count, in epoch ms: the first pixel of the row, or the
+        minute from which its flight is known.
         """
         columns = self.columns
         first, known_ms = columns.first[rows], columns.counted_from[rows] * 60_000

@@ -11,17 +11,17 @@ NONE: Final[tuple[str | None, ...]] = (None,) * (len(SCOPES) - 1)
 
 
 class Labels:
-    """The names of `SCOPES` behind a placement's own, by row, each with its event time.
+    """For each row, the names of all `SCOPES` after the placement, each with its event time.
 
-    Names and times lie apart, each as a tuple of plain values: of these a row's are no work for the garbage
-    collector, and a snapshot takes them as they are.
+    Names and times are separate tuples of plain values: the garbage collector skips such tuples, and a
+    snapshot takes them unchanged.
     """
 
     def __init__(self, columns: RowColumns) -> None:
         self._names, self._times = columns.label_names, columns.label_times
 
     def note(self, row: int, ts: int, names: tuple[str | None, ...]) -> None:
-        """Take the labels of a pixel; of two with the same time the greater wins."""
+        """Take the labels of a pixel. Of two labels with the same time the greater text wins."""
         row_labels = self._names.get(row)
         if row_labels is None:
             self._names[row], self._times[row] = names, (ts,) * len(names)

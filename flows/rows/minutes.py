@@ -1,6 +1,4 @@
-"""The minutes of placements that are due at a cut: once as final, and before that at intervals as
-provisional.
-"""
+"""The minutes of placements that are due at a cut: at intervals as provisional, then once as final."""
 
 from __future__ import annotations
 
@@ -25,12 +23,12 @@ def due_minutes(
     every: int,
     provisional_from: int,
 ) -> list[Minutes]:
-    """The minutes that are due at cut `number`, which count as published from then on.
+    """The minutes that are due at cut `number`; marks them as published.
 
     Args:
         beside: the counts outside the cells.
         every: least cuts between two provisional values of a minute.
-        provisional_from: of a minute before, only what is final is due.
+        provisional_from: earlier minutes are due only when they are final.
     """
     slots = np.nonzero(cells.flags & DIRTY)[0]
     rows, _ = cells.rows_and_minutes(slots)
@@ -39,7 +37,7 @@ def due_minutes(
     slots = slots[_says_something(cells, credits, sides, slots)]
     final = cells.flags[slots] & FINAL != 0
     _, minutes_of = cells.rows_and_minutes(slots)
-    waited = number - cells.given[slots] >= every
+    waited = number - cells.published_cuts[slots] >= every
     waited &= minutes_of >= provisional_from
     due = []
     for cell_slots, is_final in ((slots[final], True), (slots[~final & waited], False)):
@@ -51,7 +49,7 @@ def due_minutes(
                 Minutes(names, minutes.tolist(), cells.counts[cell_slots], credited, is_final, clients)
             )
             cells.flags[cell_slots] = cells.flags[cell_slots] & ~np.uint8(DIRTY) | CHANGED
-            cells.given[cell_slots] = number
+            cells.published_cuts[cell_slots] = number
     return due
 
 
@@ -60,9 +58,9 @@ def _says_something(
 ) -> npt.NDArray[np.bool_]:
     """Mark the cells that have a count, a credit or a client's count, or that were published before.
 
-    A milestone, a skip or a play that went to another minute leaves a cell of zeros, if it came first.
+    The other cells are zeros, left by a milestone, a skip or a play that moved to another minute.
     """
-    something = cells.counts[slots].any(axis=1) | (cells.given[slots] > 0)
+    something = cells.counts[slots].any(axis=1) | (cells.published_cuts[slots] > 0)
     if len(places := np.flatnonzero(~something)):
         rows_minutes = cells.rows_and_minutes(slots[places])
         beside = zip(credits.counts_at(*rows_minutes), sides.client_counts(*rows_minutes), strict=True)

@@ -1,7 +1,7 @@
-"""The numbers of rows as MessagePack, for all rows at once: the values that `flows.rows.published` puts into
-rows.
+"""Packs the numbers of all rows at once as MessagePack, for `flows.rows.published`.
 
-A table has a row for each row and a column for each value, of one of `KINDS`; `NIL` is null.
+The table has a line for each row and a column for each value. Each column is of one of `KINDS`; `NIL` is
+null.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from flows.state.kernel import kernel, lean
 
 NIL: Final = -(1 << 63)
 INTEGER, RATE, SHARE, MONEY, REST = KINDS = range(5)
-"""A `RATE` is in millionths, and becomes a text. A `SHARE` is in millionths, and becomes a text unless it is
-an integer. A column of `MONEY` has the lower 32 bits, and the column that `rests` names has the others; the
-amount becomes a text if a double does not hold it. A `REST` is packed with its money.
+"""`RATE`: millionths, packed as text. `SHARE`: millionths, packed as text unless it is an integer. `MONEY`:
+the lower 32 bits of an amount, packed as text if a double cannot hold the amount. `REST`: the upper bits, in
+the column that `rests` names; packed with its money.
 """
 MILLION: Final = 1_000_000
 LONGEST: Final = 32
@@ -33,7 +33,7 @@ _BILLION: Final = 10**9
 
 @lean
 def rate(part: Int, whole: Int) -> Int:
-    """`flows.model.fields.quotient` in millionths, of a `whole` below 2^43; `NIL` for no whole."""
+    """`flows.model.fields.quotient` in millionths, for a `whole` below 2^43; `NIL` if `whole` is 0."""
     if whole == 0:
         return NIL
     return part // whole * MILLION + _half_even(part % whole * MILLION, whole)
@@ -71,8 +71,8 @@ def fill_counts(
     out: I64, sums: I64, shows_held: npt.NDArray[np.bool_], reach: I64, unknown: npt.NDArray[np.bool_]
 ) -> None:
     """Fill in the values that every window has: the counts, `completion_rate`, `completions_per_impression`,
-    `reach` and `frequency`. No count is below 0, though a row that left `other` may have taken back pixels
-    that it never counted.
+    `reach` and `frequency`. A row that has left `other` may have corrections of pixels that it never counted,
+    so counts below 0 become 0.
 
     Args:
         shows_held: the rows that show held skips and mutes.
@@ -106,7 +106,7 @@ def _put_integer(to: U8, offset: Int, number: Int) -> Int:
     if -32 <= number < 128:
         to[offset] = bits & np.uint64(0xFF)
         return offset + 1
-    low = -number - 1 if number < 0 else number >> 1  # a form is too short while `low` does not fit its bits
+    low = -number - 1 if number < 0 else number >> 1  # the form is too short for `low`
     form = 0
     while form < 3 and low >> ((8 << form) - 1):
         form += 1
@@ -116,7 +116,7 @@ def _put_integer(to: U8, offset: Int, number: Int) -> Int:
 
 @lean
 def _put_rate(to: U8, offset: Int, millionths: Int) -> Int:
-    """Pack a rate as a text of up to six places without trailing zeros."""
+    """Pack a rate as a text of up to six decimals, without trailing zeros."""
     begin = offset
     offset += 1
     rest = millionths
@@ -145,7 +145,7 @@ def _put_rate(to: U8, offset: Int, millionths: Int) -> Int:
 
 @kernel
 def _put_money(to: U8, offset: Int, low: Int, rest: Int) -> Int:
-    """Pack an integer of 32 bits with its rest."""
+    """Pack an amount from its lower 32 bits and its rest."""
     if -(DOUBLES_HOLD >> 32) <= rest < DOUBLES_HOLD >> 32 or (rest == DOUBLES_HOLD >> 32 and low == 0):
         return _put_integer(to, offset, (rest << 32) + low)
     begin = offset
@@ -172,12 +172,12 @@ def _put_money(to: U8, offset: Int, low: Int, rest: Int) -> Int:
 
 @kernel
 def packed(table: I64, kinds: U8, rests: I64, ends: I64) -> tuple[U8, I64]:
-    """Pack a table; returns the bytes, and by row the offsets of the columns that `ends` names.
+    """Pack a table. Returns the bytes, and for each row the offsets of the columns in `ends`.
 
     Args:
         kinds: of `KINDS`, by column.
-        rests: by column, where the rest of `MONEY` is.
-        ends: rising; the last one is after the last column.
+        rests: by column, the column with the rest of `MONEY`.
+        ends: ascending column numbers; the last is one after the last column.
     """
     out = np.empty(len(table) * np.where(kinds == INTEGER, LONG, LONGEST).sum(), np.uint8)
     bounds, offset = np.zeros((len(table), len(ends) + 1), np.int64), 0

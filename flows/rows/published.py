@@ -72,7 +72,9 @@ from flows.rows.values import Minutes, Windows
 from flows.state.arrays import I64, U8
 
 AT_ONCE: Final = 512
-"""The number of rows that are packed together: their table, some 1 MiB, stays in a processor's cache."""
+"""The number of rows that are packed together: a table of about 1 MiB, which stays in the processor's
+cache.
+"""
 _HEAD: Final = b"\xdc" + len(FIELDS).to_bytes(2, "big")
 """The head of a MessagePack array of over 15 values. The head of a shorter array, such as `OWN`, is
 one byte.
@@ -86,9 +88,9 @@ _ONE_OF_EACH: Final = {"1d": 0, "flight": 1}
 
 
 class _Columns(NamedTuple):
-    """The columns of a window in the table of numbers. The columns of all rows begin at `begin`, those of
-    `CREDITS` at `credits`, and the rests of their `MONEY` at `rests`. The columns of `SHOWN` and of the
-    households reached begin at `sides`, if the window has them.
+    """The columns of a window in the table of numbers. The counts begin at `begin`, `CREDITS` at `credits`,
+    and the rests of `MONEY` at `rests`. `SHOWN` and the households reached begin at `sides`, if the window
+    has them.
     """
 
     begin: int
@@ -101,8 +103,8 @@ class _Columns(NamedTuple):
 
 
 def _columns() -> tuple[dict[int, _Columns], U8, I64, I64]:
-    """The place of each window in the table, the kinds of the columns, the places of money's rests, and the
-    ends of a row's two parts.
+    """The columns of each window in the table, the kinds of all columns, the places of the rests of `MONEY`,
+    and the ends of a row's two parts.
     """
     totals_at = len(NO_DELIVERY)
     next_column = totals_at + FLIGHT_COUNTS + 1
@@ -149,11 +151,11 @@ for _window in _WINDOWS.values():
 _NEVER_NULL: Final = np.isin(CREDITS[:AGES_AT], NEVER_NULL)
 _AGES: Final = np.array(AGES_S)
 _NOTHING_BEHIND: Final = msgspec.msgpack.encode([None, *NO_FREQUENCY, *NO_ACCOUNT, *NO_CONSISTENCY])[3:]
-"""The values after the windows that most rows have."""
+"""The values after the windows of most rows, all null."""
 
 
 def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[PackedRow]:
-    """The rows of `windows`, at a watermark."""
+    """Packed rows of `windows`, at a watermark."""
     rows = list[PackedRow]()
     for begin in range(0, len(windows.rows), AT_ONCE):
         rows += _packed_rows(windows.part(slice(begin, begin + AT_ONCE)), as_of_ms, final_through_ms)
@@ -172,11 +174,11 @@ def _packed_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> Iter
 def _numbers(windows: Windows) -> list[bytes]:
     """The packed values of each row after `OWN`.
 
-    Plays per listener are at least 1: every listener in the reach has had one. Fewer are counted if a
-    start has no play id, a play began in an earlier window, or reach is an estimate. A row whose consented
-    pixels have no listener, as a podcast's, has no reach at all; its conversions are rated by its households.
-    A row with pixels only before its plan's start has listeners in its hour and its day, and none in its
-    flight.
+    Plays per listener are at least 1, since every listener in the reach has had a play. The counts alone may
+    give less: a start without a play id, a play that began in an earlier window, or an estimated reach. A row
+    whose consented pixels have no listener, such as a podcast, has no reach; its conversion rates are per
+    household. A row whose pixels are all from before its plan's start has listeners in its hour and day, but
+    none in its flight.
     """
     has_listeners, has_households = (
         np.any(reach_of_windows, axis=0) for reach_of_windows in (windows.reach, windows.homes)
@@ -200,7 +202,7 @@ def _numbers(windows: Windows) -> list[bytes]:
 
 
 def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I64]) -> I64:
-    """The numbers of rows. `people` are the listeners or households that conversions are rated by."""
+    """The table of numbers. `people` are the listeners or households that conversion rates divide by."""
     table = np.tile(_EMPTY, (len(windows.rows), 1))
     totals_at = len(NO_DELIVERY)
     table[:, totals_at : totals_at + FLIGHT_COUNTS] = windows.totals
@@ -243,7 +245,7 @@ def _named(basis: int, unit: int) -> bytes:
 
 
 def _credited(counts: I64, people: I64) -> I64:
-    """The columns of `CREDITS`, and the rests of their money; overflow is carried."""
+    """The columns of `CREDITS`, and the rests of the money columns, with carried overflow."""
     carry(counts)
     shown = counts[:, :AGES_AT]
     return np.column_stack(
@@ -258,8 +260,8 @@ def _credited(counts: I64, people: I64) -> I64:
 
 
 def quantiles_s(counts: I64, share: float) -> I64:
-    """The upper bound in seconds of the class of ages in which the `share` quantile lies, for each row of
-    counts of conversions; `NIL` without ages.
+    """The quantile `share` of the ages of conversions, for each row of counts by class: the upper bound of
+    its class, in seconds; `NIL` without ages.
     """
     ages = np.cumsum(counts[:, AGES_AT : AGES_AT + len(AGES_S)], axis=1)
     total = ages[:, -1:]
@@ -290,10 +292,10 @@ def _consistency(windows: Windows, row: int, numbers: I64) -> list[str | None]:
 
 
 def side_values(impressions: I64, sides: I64) -> I64:
-    """The values of `flows.model.basis.SHOWN` of each row's counts of `SIDES`. Impressions that no other
-    basis claims belong to the first. The bases add up to `impressions`: one that a play's pixel made stronger
-    may have counted in `other`. A row with more confirmed plays than deliveries has plays whose deliveries
-    count elsewhere, and so has no share.
+    """The values of `flows.model.basis.SHOWN` from each row's counts of `SIDES`. Impressions without another
+    basis count in the first basis. The bases are bounded to add up to `impressions`: an impression whose
+    basis a later pixel raised may have counted in `other`. A row with more confirmed plays than deliveries
+    has plays whose deliveries count elsewhere, so its share is null.
     """
     shown, left = np.column_stack([impressions, sides, impressions]), impressions.copy()
     for basis in range(DELIVERIES):
@@ -326,15 +328,16 @@ def _whole(millionths: int) -> int | str:
 
 
 def _shows_held(window: str, placements: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The rows whose window shows held skips and mutes, whose start may take them to another minute, day or
-    roll-up. Rolling windows show them, since they may fall, and so does a placement's flight, which a play
-    never leaves. A day and a roll-up's flight never fall, and show them once their minute is final.
+    """The rows whose window shows held skips and mutes: a later start may move these to another minute, day
+    or roll-up. Rolling windows show them, since rolling windows may fall. The flight of a placement shows
+    them, since a play never leaves it. A day and the flight of a roll-up never fall, and show them once their
+    minute is final.
     """
     return placements if window == "flight" else np.full(len(placements), window in MATURE)
 
 
 def _shown(sums: I64, shows_held: npt.NDArray[np.bool_]) -> I64:
-    """The published counts."""
+    """The counts as published."""
     shown = sums[:, :CONSENTED_PLAYS].copy()
     for code in OF_PLAY:
         shown[:, code] += sums[:, code + HELD_COLUMN] * shows_held
@@ -345,7 +348,7 @@ def minute_messages(
     minutes: Minutes, rev: int, as_of_ms: int, methodology: Callable[[int], str]
 ) -> list[tuple[bytes, bytes]]:
     """(key, JSON) of each minute; the key is `<placement_id>|<minute_ms>`. A final minute names its
-    methodology, which `methodology` returns for its time in ms.
+    methodology; `methodology` returns it for an epoch time in ms.
     """
     shown = _shown(minutes.counts, np.ones(len(minutes.counts), bool))
     state = "final" if minutes.final else "provisional"

@@ -33,8 +33,8 @@ class RowConversions:
     def note(self, batch: CreditBatch, number: Callable[[RowName], int]) -> set[int]:
         """Take a batch's figures of campaigns; returns the rows that change.
 
-        A name may have conversions in `other`, or from before its row was forgotten. For these the row has no
-        class that a listener could leave, and a conversion is accepted when it is decided.
+        A name may have conversions in `other`, or from before its row was forgotten. The row then has no
+        class that their listeners could leave, and accepts a conversion when it is decided.
         """
         changed = set()
         for name, place, listeners, millionths in batch.frequency:
@@ -52,14 +52,14 @@ class RowConversions:
         return changed
 
     def counts(self, batch: CreditBatch, number: Callable[[RowName], int], rows: U32) -> tuple[I64, I64]:
-        """Columns of `COLUMNS`, and amounts, of a batch's increments, whose rows are `rows`."""
+        """The column in `COLUMNS` and the amount of each of a batch's increments; its rows are `rows`."""
         foreign = [
             row
             for name, currency in batch.currencies
             if self._currencies.setdefault(row := number(name), currency) != currency
         ]
         columns, amounts = batch.columns.astype(np.int64), batch.amounts.copy()
-        if foreign:  # the book has forgotten a row's currency, and decided on another
+        if foreign:  # the credit book dropped the row's currency, and chose another
             theirs = np.isin(rows, foreign)
             amounts[theirs & np.isin(columns, [*MONEY, *MONEY.values()])] = 0
             columns[theirs & (columns == VALUED)] = OTHER
@@ -68,5 +68,5 @@ class RowConversions:
 
 
 def _raised(counts: tuple[int, ...], place: int, more: int) -> tuple[int, ...]:
-    """`counts` with more at a place, never less than 0 there."""
+    """`counts` with `more` added at a place, where the least count is 0."""
     return (*counts[:place], max(0, counts[place] + more), *counts[place + 1 :])

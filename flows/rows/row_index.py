@@ -1,4 +1,4 @@
-"""The index of a shard's rows, by number. Beyond the cap and the budget names count in `other`."""
+"""The index of a shard's rows, by number. Names beyond the cap or the memory budget count in `other`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from flows.settings import Settings, ms
 from flows.state.journal import Files
 
 TURNED_A_SECOND: Final = 8_000
-"""The greatest number of rows of all shards that are published in a second for a change by time alone
-(`flows.rows.turning`).
+"""The greatest number of turned rows (`flows.rows.turning`) that all shards publish in a second.
 """
 _MINUTE_MS: Final = 60_000
 
 
 class Limits(NamedTuple):
-    """The limits of one shard's rows; by default as `flows.settings` has them for 8 shards.
+    """The limits of one shard's rows; the defaults are those of `flows.settings` with 8 shards.
 
     Attributes:
         stays, remembered: minutes without a pixel.
         rows: rows a scope.
-        turned: rows that a cut publishes though only time has changed them.
-        unplanned, unplanned_bytes: rows of all scopes that no plan names, and the memory that they may take.
+        turned: turned rows that a cut publishes.
+        unplanned, unplanned_bytes: the greatest number of rows that no plan names, in all scopes, and of
+            their bytes.
     """
 
     stays: int = 48 * 60
@@ -40,7 +40,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        """The limits that the settings make."""
+        """The limits that follow from the settings."""
         stays, remembered = (ms(limit) // _MINUTE_MS for limit in (settings.row_ttl, settings.row_memory))
         turned = int(TURNED_A_SECOND * settings.flush_interval.total_seconds())
         of_all = settings.row_cap, turned, settings.unplanned_rows, settings.unplanned_bytes
@@ -57,9 +57,9 @@ class RowIndex:
         names: by number, None where a number is free.
         numbers: by name.
         planned: rows that exist, whatever the cap.
-        named: rows that a plan names, which therefore count in no budget: the planned ones and labels.
+        named: rows that a plan names (planned rows and labels); they count in no budget.
         unplanned: numbers of all other rows, without those of `other`.
-        ended: what is kept of those that have ended.
+        ended: the stored rows that have ended.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -88,16 +88,16 @@ class RowIndex:
         """The names of present rows."""
         names = list(map(self.names.__getitem__, numbers))
         assert None not in names, "a row that has ended"
-        return names  # type: ignore[return-value]  # by the assertion
+        return names  # type: ignore[return-value]  # asserted above
 
     def expect(self, rows: Iterable[RowName]) -> None:
-        """Reserve places below the cap for the rows that readers have, and for no others."""
+        """Reserve places below the cap for the rows that readers have."""
         self._expected = {row for row in rows if row not in self.numbers}
         self._kept_places = Counter(scope for scope, _ in self._expected)
         self._kept_unplanned = sum(map(self.is_unplanned, self._expected))
 
     def plan(self, planned: Iterable[RowName], labels: Iterable[RowName]) -> None:
-        """Take the rows that have a plan, and the labels that plans name."""
+        """Set the rows that have a plan, and the labels that plans name."""
         self.planned = frozenset(planned)
         self.named = self.planned | frozenset(labels)
         self._count_unplanned()
@@ -111,8 +111,8 @@ class RowIndex:
         self._kept_unplanned = sum(map(self.is_unplanned, self._expected))
 
     def admit(self, row: RowName, oldest: int, has_memory: bool = True) -> tuple[int, list[Any] | None]:
-        """A number for a new row, and the stored values of a row that had ended. Beyond the cap or the budget
-        the row counts in `other`, and gets its number.
+        """A number for a new row, and the stored values of a row that had ended. A row beyond the cap or the
+        budget gets the number of `other`.
 
         Args:
             oldest: the minute before which a row that ended is forgotten.
@@ -154,7 +154,7 @@ class RowIndex:
         return row
 
     def beyond(self) -> int:
-        """The number of names that have counted in `other` so far: exact to 1,000, then estimated."""
+        """The number of names that have counted in `other` so far; exact up to 1,000, estimated above."""
         if self._passed:
             passed, self._passed = np.array(self._passed, np.uint64), []
             self._beyond.add(np.zeros(len(passed), np.uint32), passed, 1)
@@ -162,7 +162,7 @@ class RowIndex:
         return self._beyond_count
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state without the names; of the ended rows only those that are not in `files`."""
+        """The state as plain values, without the names, and without ended rows that are in `files`."""
         self.beyond()
         return self.ended.snapshot(files), self._beyond.snapshot(Files(None))
 
@@ -171,13 +171,13 @@ class RowIndex:
         return self.ended.file_names()
 
     def rename(self, numbers: list[int], names: list[RowName | None]) -> None:
-        """Give numbers the names of a snapshot; call `restore` afterwards."""
+        """Set the names of a snapshot for these numbers; call `restore` afterwards."""
         self.names += [None] * (max(numbers, default=-1) + 1 - len(self.names))
         for number, name in zip(numbers, names, strict=True):
             self.names[number] = name
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
-        """Load `snapshot`'s state, once all names are loaded."""
+        """Load a state of `snapshot`, after all names."""
         ended, beyond = state
         self.numbers = {name: number for number, name in enumerate(self.names) if name is not None}
         self._free = [number for number, name in enumerate(self.names) if name is None]

@@ -19,7 +19,9 @@ from flows.state.record_journal import RecordJournal
 
 @dataclass(frozen=True)
 class RowRecords:
-    """The tables that a record is made of; see `flows.state.record_journal.Records`, and their journal."""
+    """The tables that a record combines (see `flows.state.record_journal.Records`), and the journal of the
+    records.
+    """
 
     index: RowIndex
     columns: RowColumns
@@ -57,11 +59,11 @@ class RowRecords:
         return rows
 
     def gather(self, files: Files) -> None:
-        """Write the changes out, so that the next snapshot need not."""
+        """Write the changes to `files`, so that the next snapshot need not."""
         self.journal.gather(self, files)
 
     def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
-        """Plain state: the records, of which large pieces are in `files`."""
+        """The state as plain values: the records; large pieces are in `files`."""
         return self.journal.snapshot(self, files)
 
     def file_names(self) -> list[str]:
@@ -69,5 +71,5 @@ class RowRecords:
         return self.journal.file_names()
 
     def restore(self, state: list[tuple[Any, ...]], files: Files) -> None:
-        """Load `snapshot`'s records, after the days and before the index."""
+        """Load the records of a snapshot, after the days and before the index."""
         self.journal.restore(state, self, files)

@@ -1,8 +1,8 @@
 """Minutes and windows: one shard of rows. A row is a placement, or a roll-up of placements.
 
-A pure core. It takes the placement shards' increments, and returns at each tick the changed rows and the due
-minutes. It owns the cells (row, minute), the totals of days and flights, and the reach, by
-`flows.rows.reach`.
+A pure core. It takes the increments of the placement shards, and returns at each tick the changed rows and
+the due minutes. It owns the cells (row, minute), the totals of days and flights, and the reach
+(`flows.rows.reach`).
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class RowShard(RowTables):
 
     Attributes:
         first_open: the first minute that is not final.
-        in_parts: whether rows that only time has changed may be given out in parts: not while readers have
-            later ones of an earlier execution.
-        left: the rows that ended at the latest cut.
-        given: the placements' days that are due at the latest cut.
+        in_parts: whether turned rows may be published in parts; False while readers have later rows of an
+            earlier execution.
+        ended_rows: the rows that ended at the latest cut.
+        due_days: the placements' days that are due at the latest cut.
         ended_minutes: the planned placements' minutes that became final at the latest cut.
     """
 
@@ -69,8 +69,8 @@ class RowShard(RowTables):
     ) -> None:
         super().__init__(index, shards, day_of, recovery, limits)
         self.lateness_ms, self.mature_ms, self.minutes_every = lateness_ms, mature_ms, minutes_every
-        self.in_parts, self.left = True, list[RowName]()
-        self.given: list[AlikeDays] = []
+        self.in_parts, self.ended_rows = True, list[RowName]()
+        self.due_days: list[AlikeDays] = []
         self.ended_minutes: EndedMinutes | None = None
         self._sketched = -1
 
@@ -90,8 +90,8 @@ class RowShard(RowTables):
         changed since the last published cut, if this cut is published, and the due minutes.
 
         Args:
-            provisional_from: the first minute of which provisional values are due. An earlier execution may
-                have published more of the minutes before, so of these only final values are due.
+            provisional_from: the first minute of which provisional values are due. Earlier minutes are due
+                only as final: an earlier execution may have published greater values of them.
         """
         before = self.minute
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
@@ -107,16 +107,16 @@ class RowShard(RowTables):
             self._credit(credits)
         if turned:
             self._end_minutes(before, cut.ended)
-        self.left, due = [], list[Minutes]()
+        self.ended_rows, due = [], list[Minutes]()
         if self.minutes_every:
             about = self.cells, (self.conversions.credits, self.sides), self.columns, self.row_index
             due = due_minutes(*about, cut.number, self.minutes_every, provisional_from)
         if turned:
             self._drop_expired()
-        self.left, self.given = [], []
+        self.ended_rows, self.due_days = [], []
         if minute // 60 > before // 60 or cut.ended:
             self._end_quiet(cut.number)
-        self.given += self.day_counts.due(self.row_index, minute, cut.number, cut.ended)
+        self.due_days += self.day_counts.due(self.row_index, minute, cut.number, cut.ended)
         if cut.ended:
             self.mark_all_unpublished()  # every row shows that it is final
         changed, by_time = self.take_changed(cut.publish, whole=cut.last or not self.in_parts)
@@ -212,7 +212,7 @@ class RowShard(RowTables):
         np.maximum.at(self.columns.last_minutes, rows, sides.minutes)
 
     def _have_minutes(self, rows: U32, minutes: U32) -> None:
-        """Mark minutes as due that have only counts outside the cells."""
+        """Mark the minutes as due whose counts are all outside the cells."""
         self._add_cells(rows, minutes, np.zeros((len(rows), MINUTE_COUNTS), np.int64))
 
     def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
@@ -239,7 +239,7 @@ class RowShard(RowTables):
         self.day_counts.count(columns, rows, minutes, deltas[:, IMPRESSION])
 
     def _end_minutes(self, before: int, ended: bool) -> None:
-        """Move the rolling windows on from the minute `before`; minutes become final."""
+        """Advance the rolling windows from the minute `before`, and make minutes final."""
         columns = self.columns
         rows, minutes = split(self.cells.keys[self.cells.keys != 0])
         columns.turned[rows[self._moved(minutes, before)]] = True
@@ -253,7 +253,7 @@ class RowShard(RowTables):
         self._note_ended(rows, minutes, impressions)
         moved = settled.any(axis=1)
         rows, minutes, settled = rows[moved], minutes[moved], settled[moved]
-        columns.changed[rows] = True  # counted changes wait for no part
+        columns.changed[rows] = True  # counted changes are never left for a later part
         flown = minutes >= columns.flight_from[rows]
         np.add.at(columns.flight, rows[flown], settled[flown])
         for code in OF_PLAY:
@@ -271,9 +271,9 @@ class RowShard(RowTables):
         self.ended_minutes = EndedMinutes(names, places, minutes[planned], impressions[planned])
 
     def _moved(self, minutes: I64, before: int) -> npt.NDArray[np.bool_]:
-        """Mark the minutes that enter a rolling window, leave it or become mature in it, now that the
-        watermark has left the minute `before`. The counts of other minutes in the windows stay the same. On a
-        new day all minutes of the last hour and later are marked: a row may have counts of that day already.
+        """Mark the minutes that enter a rolling window, leave it or become mature in it when the watermark
+        leaves the minute `before`. Other minutes change no window. On a new day all minutes of the last hour
+        and later are marked: a row may have counts of that day already.
         """
         if self._new_day(before):
             recent: npt.NDArray[np.bool_] = minutes >= before - WIDTHS[-1]
@@ -290,7 +290,7 @@ class RowShard(RowTables):
 
     @property
     def _final_before(self) -> int:
-        """The minute before which all are final by the watermark."""
+        """The minute before which all minutes are final by the watermark."""
         return open_from(self.watermark_ms, self.lateness_ms)
 
     def _mature_before(self, watermark_ms: int) -> int:
@@ -298,15 +298,17 @@ class RowShard(RowTables):
         return (watermark_ms - self.mature_ms) // 60_000
 
     def _drop_expired(self) -> None:
-        """Drop the cells that are final and out of every window; rows whose day ends by that change."""
+        """Drop the cells that are final and outside every window. Rows that lose a day are marked as
+        changed.
+        """
         oldest, today = self.oldest, self.days.day_of(self.minute)
         for cells in (self.conversions.credits, self.sides):
             self.columns.turned[cells.drop_expired(oldest, today)] = True
         self.cells.drop_expired(oldest)
 
     def _end_quiet(self, cut: int) -> None:
-        """End the rows that have had no pixel for longer than their stay, counted from the end of its minute;
-        their counts are stored.
+        """End the rows without a pixel for longer than their stay, counted from the end of the last pixel's
+        minute. Their counts are stored.
         """
         columns, minute = self.columns, self.minute
         planned = columns.alive & (columns.last_minutes == 0)
@@ -324,8 +326,8 @@ class RowShard(RowTables):
         ]
         self.row_index.ended.drop_expired(minute - self.limits.remembered)
         if leaving:
-            self.given = self.day_counts.due(self.row_index, minute, cut, everything=True)
-            self.left = self.take_out(leaving)
+            self.due_days = self.day_counts.due(self.row_index, minute, cut, everything=True)
+            self.ended_rows = self.take_out(leaving)
 
     def plan(self, placement: str, start: int, end: int, parted: int = 0) -> None:
         """Set a planned placement's flight, which counts from the minute `start` on, since the epoch. Its
@@ -339,7 +341,7 @@ class RowShard(RowTables):
 
     def have_plans(self, planned: Iterable[RowName], labels: Iterable[RowName] = ()) -> None:
         """Set the rows that have plans. A placement that is no longer among them counts without a plan.
-        Plans name the rows `labels`.
+        `labels` are other rows that plans name.
         """
         self.row_index.plan(planned, labels)
         for row in np.flatnonzero(self.columns.planned).tolist():
@@ -347,9 +349,9 @@ class RowShard(RowTables):
                 self.flights.withdraw(row, self.minute, self.first_open)
 
     def bring_back(self, row: RowName) -> None:
-        """Resume an ended row that has a plan, or that readers may have in an older version."""
+        """Resume an ended row that has a plan, or of which readers may have an older version."""
         if row not in self.row_index.numbers and self.row_index.ended.has(row):
-            number = self.number(row)  # call this first: it may make the columns grow
+            number = self.number(row)  # first, since it may enlarge the columns
             self.columns.changed[number] = True
 
     def sketches(self, ended: bool) -> Iterator[tuple[str, U8]]:
@@ -405,5 +407,5 @@ class RowShard(RowTables):
 
 
 def _chosen(chosen: Any, *columns: Any) -> Any:
-    """The chosen places of columns. Mostly all are chosen, and then nothing is copied."""
+    """The chosen places of columns. If all are chosen, as usual, nothing is copied."""
     return columns if chosen.all() else tuple(column[chosen] for column in columns)

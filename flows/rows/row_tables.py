@@ -34,7 +34,7 @@ from flows.state.record_journal import RecordJournal
 from flows.state.shard import Shard, Stored
 
 ROW_MEMORY: Final = 4_096
-"""The flow's memory for a row without its listeners, about, in bytes: measured by a replay."""
+"""The memory of a row without its listeners, in bytes, as measured in a replay."""
 
 
 class RowTables(Shard):
@@ -42,7 +42,7 @@ class RowTables(Shard):
 
     Attributes:
         first_open: the first minute that is not final.
-        turning: chooses the rows that a cut publishes among those that only time has changed.
+        turning: chooses the turned rows that a cut publishes.
     """
 
     STEP = "rows"
@@ -93,7 +93,7 @@ class RowTables(Shard):
         return self._begin(row) if number is None else number
 
     def _begin(self, row: RowName) -> int:
-        """Begin a row, or resume one that had ended; beyond the cap or the budget it is `other`."""
+        """Begin a row, or resume an ended row. Returns the number of `other` beyond the cap or the budget."""
         oldest = self.minute - self.limits.remembered
         number, ended = self.row_index.admit(row, oldest, self._memory() >= ROW_MEMORY)
         if number in self.row_index.unplanned:
@@ -112,7 +112,7 @@ class RowTables(Shard):
             self.homes.put_back(number, tuple(homes), len(row_columns))
         else:
             row_columns.own_from[number] = self.row_index.ended.forgotten
-        # The row may have pixels that it does not count, in `other` or from before it was forgotten.
+        # The row may have uncounted pixels, in `other` or from before it was forgotten.
         other_number = self.row_index.numbers.get((OTHER_NAME, scope))
         if (
             other_number is not None
@@ -122,7 +122,7 @@ class RowTables(Shard):
         return number
 
     def _memory(self) -> int:
-        """The bytes that are left for rows that no plan names, computed once a cut."""
+        """The memory in bytes that rows without a plan may still take, computed once a cut."""
         if self._memory_left is None:
             rows = np.fromiter(self.row_index.unplanned, np.int64, len(self.row_index.unplanned))
             tables = self.reached, self.homes, *self.days.people()
@@ -134,7 +134,7 @@ class RowTables(Shard):
     def take_out(self, rows: list[int]) -> list[RowName]:
         """End these rows and store their counts, packed; returns their names."""
         names, last_minutes = [], self.columns.last_minutes[rows].tolist()
-        cells = [cells.take_out(rows) for cells in self._cells[1:]]  # they have none by minute
+        cells = [cells.take_out(rows) for cells in self._cells[1:]]  # these rows have no counts by minute
         columns = self.columns.take_out(rows)
         people = (reached.take_out(np.array(rows)) for reached in (self.reached, self.homes))
         for row, minute, row_values, *of_people in zip(rows, last_minutes, columns, *people, strict=True):
@@ -146,7 +146,7 @@ class RowTables(Shard):
         return names
 
     def mark_all_unpublished(self) -> None:
-        """Make the next publishing cut publish all rows: after a resume it is unknown which of them readers
+        """Make the next publishing cut publish all rows: after a resume it is unknown which rows readers
         have.
         """
         columns = self.columns
@@ -154,14 +154,14 @@ class RowTables(Shard):
         columns.fresh |= columns.alive
 
     def take_changed(self, publish: bool, whole: bool) -> tuple[I64, npt.NDArray[np.bool_]]:
-        """The rows that a cut publishes, and which of them time alone has changed. A cut publishes no row, or
-        all that changed since the last publishing cut, but only a part of those that time alone has changed.
-        Planned rows, by which delivery is judged, and `other`, which all shards share, are never left for a
-        later part. The changed rows are marked to be saved.
+        """The rows that a cut publishes, and a mask of the turned rows among them. A publishing cut publishes
+        all rows that changed since the last one, but only a part of the turned rows. Planned rows, by which
+        delivery is judged, and `other`, which all shards share, are never left for a later part. Changed rows
+        are also marked to be saved.
 
         Args:
-            whole: publish all rows, as the first cut after one that published nothing does:
-                publishing is rare.
+            whole: publish all changed rows, as the first cut after one that published nothing does: such a
+                flow publishes rarely.
         """
         columns = self.columns
         columns.unsaved |= columns.changed | columns.turned
@@ -183,7 +183,7 @@ class RowTables(Shard):
         return rows, turned
 
     def gather(self) -> None:
-        """See `Shard.gather`. The index needs none: a row's counts are written when it ends."""
+        """See `Shard.gather`. The index is not gathered: it writes a row's counts when the row ends."""
         for people in (self.rolling, self.reached, self.homes, self.days):
             people.gather(self.files)
         for cells in self._cells:
@@ -195,7 +195,9 @@ class RowTables(Shard):
         return self.cells, self.day_counts.cells, self.conversions.credits.cells, self.sides.cells
 
     def stored(self) -> dict[str, Stored]:
-        """See `Shard.stored`. Records of rows have counts of days and name the rows of the index."""
+        """See `Shard.stored`. Records of rows hold counts of days and the names for the index, which fixes
+        the order.
+        """
         return {
             "days": self.days,
             "rows": self.records,

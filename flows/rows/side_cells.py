@@ -1,4 +1,6 @@
-"""Counts that few pixels add to, by row: bases of impressions, deliveries, confirmed plays, clients."""
+"""Counts that few pixels add to, by row: impressions by basis, deliveries, confirmed plays, and counts by
+client.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,13 @@ _SHOWN_AT: Final = [CLIENTS_AT + place for place in FINAL_AT]
 
 
 class SideCells(SparseCells):
-    """Counts of `flows.model.basis.SIDES`."""
+    """The counts of `flows.model.basis.SIDES` of one shard's rows."""
 
     def __init__(self) -> None:
         super().__init__(len(SIDES), SIDE_WINDOWS)
 
     def take(self, rows: U32, sides: I64, row_columns: RowColumns, day_of: Callable[[int], int]) -> None:
-        """Add the `sides` of a cut to their rows, which they change; see `RowBatch`."""
+        """Add the `sides` of a cut (see `RowBatch`) to their rows, and mark these rows as changed."""
         row_columns.changed[rows] = True
         is_basis = sides[:, 1] >= SEEN
         np.bitwise_or.at(row_columns.bases, rows[is_basis], 1 << (sides[is_basis, 1] - SEEN))
@@ -41,6 +43,6 @@ class SideCells(SparseCells):
         )
 
     def client_counts(self, rows: I64, minutes: I64) -> list[list[int] | None]:
-        """Each row's counts of `flows.model.client_counts.FINAL_AT` in a minute; None if all are 0."""
+        """The counts of `flows.model.client_counts.FINAL_AT` of each row in its minute; None if all are 0."""
         cells = [None if counts is None else counts[_SHOWN_AT] for counts in self.counts_at(rows, minutes)]
         return [None if counts is None or not counts.any() else counts.tolist() for counts in cells]

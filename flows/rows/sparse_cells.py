@@ -1,4 +1,4 @@
-"""Counts that few pixels add to, by row: of minutes, of days, and over all time."""
+"""Counts that few pixels add to, by row: by minute, by day, and over the flight."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SparseWindows(NamedTuple):
     """The sums of some rows at one cut.
 
     Attributes:
-        rows: the places of the rows that have counts, rising, among all rows of the cut.
+        rows: the places of the rows with counts among all rows of the cut, ascending.
         sums: by window, (rows, columns); a window that is absent is not published.
     """
 
@@ -43,7 +43,7 @@ class SparseWindows(NamedTuple):
     sums: dict[str, I64]
 
     def part(self, row_slice: slice) -> SparseWindows:
-        """The sums of the rows of the places `row_slice`; the places are counted from the first of them."""
+        """The sums of the rows at the places of `row_slice`, renumbered from its first place."""
         inside = slice(*np.searchsorted(self.rows, (row_slice.start, row_slice.stop)).tolist())
         return SparseWindows(
             self.rows[inside] - row_slice.start, {name: sums[inside] for name, sums in self.sums.items()}
@@ -62,8 +62,8 @@ class SparseCells:
         self.cells, self.windows = Cells(columns), windows
 
     def add(self, rows: U32, minutes: I64, days: I64, flown: Any, columns: I64, amounts: I64) -> None:
-        """Add `amounts[i]` to column `columns[i]` of `rows[i]` in a minute and its day; and to the flight,
-        if that has begun by then (`flown[i]`).
+        """Add `amounts[i]` to column `columns[i]` of `rows[i]` in its minute and day, and in the flight if
+        `flown[i]`: the flight had begun by then.
         """
         cells, of_flights = self.cells, amounts * flown
         for start in range(0, len(rows), AT_ONCE):
@@ -77,7 +77,7 @@ class SparseCells:
         return bool(self.flights(np.array([row]))[0] >= 0)
 
     def restart_flight(self, row: int, minute: int) -> None:
-        """Restart a row's flight at a minute, later than the forgotten ones."""
+        """Restart a row's flight at a minute, which must be after all forgotten minutes."""
         flight = int(self.flights(np.array([row]))[0])
         if flight < 0:
             return
@@ -98,7 +98,7 @@ class SparseCells:
         )
 
     def counts_at(self, rows: I64, minutes: I64) -> list[I64 | None]:
-        """The counts of each row in a minute; None for a minute without any."""
+        """The counts of each row in its minute; None without counts."""
         if not len(self.cells):
             return [None] * len(rows)
         slots = self.cells.slots_of(rows, minutes)
@@ -106,11 +106,13 @@ class SparseCells:
         return [cell if slot >= 0 else None for cell, slot in zip(counts, slots.tolist(), strict=True)]
 
     def flights(self, rows: I64) -> I64:
-        """The slot of each row's flight, -1 for a row without one."""
+        """The slot of each row's flight; -1 without one."""
         return self.cells.slots_of(rows, np.full(len(rows), FLIGHT))
 
     def drop_expired(self, oldest_minute: int, today: int) -> I64:
-        """Drop the minutes before one, and the days that are over; returns the rows that lose a day."""
+        """Drop the minutes before `oldest_minute` and the days before `today`; returns the rows that lose a
+        day.
+        """
         rows, times = split(self.cells.keys)
         over = (times >= DAY_AT) & (times < DAY_AT + today)
         expired = (self.cells.keys != 0) & (over | (times < oldest_minute))
@@ -120,6 +122,6 @@ class SparseCells:
         return lost
 
     def recent_rows(self) -> I64:
-        """The rows that have counts in a minute or a day."""
+        """The rows that still have counts in a minute or a day."""
         rows, times = split(self.cells.keys[self.cells.keys != 0])
         return rows[times < FLIGHT]

@@ -1,5 +1,5 @@
-"""Rows that only time has changed, as when a minute turns. If they are many, each cut publishes a part of
-them, so that they delay no pixel's numbers.
+"""Turned rows: time alone has changed them, as at the end of a minute. Each cut publishes a part of them if
+they are many, so that they do not delay new numbers.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from flows.state.arrays import I64
 
 @dataclass
 class Turning:
-    """Takes such rows in the order of their numbers, and begins again after the last.
+    """Chooses turned rows in the order of their numbers, and begins again after the last row.
 
     Attributes:
-        most: rows of a part, at most.
-        whole_ms: the watermark that every row was given out as of, or later.
+        most: the greatest number of rows in a part.
+        whole_ms: every row has been published at this watermark or a later one.
     """
 
     most: int
@@ -26,11 +26,12 @@ class Turning:
     _began_ms: int = 0
 
     def part(self, rows: I64, watermark_ms: int, whole: bool = False) -> I64:
-        """Take the rows that are published at a watermark.
+        """The rows to publish at a watermark.
 
         Args:
-            rows: the numbers of those that wait, in order; all others are given out as they are.
-            whole: take all.
+            rows: the numbers of the waiting rows, in order; all other rows are already published at this
+                watermark.
+            whole: publish all of them.
         """
         if whole or len(rows) <= self.most:
             self._next, self.whole_ms = 0, watermark_ms

@@ -17,17 +17,17 @@ class Windows(NamedTuple):
     """The numbers of some rows at one cut. The windows are 5m, 1h, 1d and flight.
 
     Attributes:
-        since: the flight's first event time; the plan's start for a planned placement; 0 for none.
+        since: the flight's first event time, or the plan's start for a planned placement; 0 without one.
         sums: by window, (rows, MINUTE_COUNTS).
         mature: (rows, 2) starts and completes of 5m and 1h.
         reach: by window, (rows,).
         totals: (rows, FLIGHT_COUNTS).
         credits: the columns of `flows.model.conversion_columns.COLUMNS`.
-        currencies: of the credits' value.
+        currencies: the currency of the credits' value.
         frequency: by class listeners and millionths of conversions; None for a row that is no campaign.
         accounts: the conversions that name the row; None for a row that is no campaign.
         delivered: None without a plan.
-        bases: of valid impressions, a bit each.
+        bases: the bases of valid impressions, one bit each.
         sides: the columns of `flows.model.basis.SIDES`.
         delays: medians in seconds; None for a row that is no platform.
         homes: (rows,) households reached in 1d and flight.
@@ -59,7 +59,7 @@ class Windows(NamedTuple):
 
 
 def _part(column: Any, places: slice) -> Any:
-    """The chosen part of an array by row, or of each array of a tuple."""
+    """The chosen part of an array by row, or of each array in a tuple."""
     if isinstance(column, SparseWindows):
         return column.part(places)
     return tuple(array[places] for array in column) if isinstance(column, tuple) else column[places]
@@ -70,8 +70,8 @@ class Minutes(NamedTuple):
 
     Attributes:
         placements, minutes: ids, and minutes since the epoch.
-        credits: None for nothing.
-        clients: the counts of `flows.model.client_counts.FINAL_AT`, or None.
+        credits: None without credits.
+        clients: the counts of `flows.model.client_counts.FINAL_AT`; None without counts.
     """
 
     placements: list[str]

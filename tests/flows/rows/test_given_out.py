@@ -220,7 +220,7 @@ def test_nothing_that_changes_with_time_alone_is_kept_back(
             turned = {row for row, by_time in zip(windows.rows, windows.turned, strict=True) if by_time}
             assert not turned & fresh, "what a pixel or a credit has changed"
             by_time_alone |= turned
-        for row in shard.left:
+        for row in shard.ended_rows:
             readers.pop(row, None)
         now_shown = whole(shard)
         assert now_shown == whole(undisturbed)
@@ -235,7 +235,7 @@ def test_nothing_that_changes_with_time_alone_is_kept_back(
             waited += readers != now_shown
             assert since_ms >= states[-SWEEPS:][0][0], "all are given out in the end"
             fresh = set[Row]()
-        assert sorted(shard.left) == sorted(undisturbed.left)
+        assert sorted(shard.ended_rows) == sorted(undisturbed.ended_rows)
     assert by_time_alone
     assert in_parts or not waited
 

@@ -218,9 +218,9 @@ def test_a_row_stays_for_all_of_the_time_behind_its_last_pixel() -> None:
     line = Line()
     line.cut(T0 + 59_999, {"a": [1]})
     line.cut(T0 + 48 * HOUR + 10_000, {"b": [1]})  # in the minute of the day in which its pixel came
-    assert line.shard.left == []
+    assert line.shard.ended_rows == []
     line.cut(T0 + 49 * HOUR, {"b": [1]})
-    assert ("placement", "a") in line.shard.left
+    assert ("placement", "a") in line.shard.ended_rows
 
 
 def credited(at_ms: int) -> CreditBatch:
@@ -255,9 +255,9 @@ def test_a_row_that_ended_comes_back_whole(
     before = line.cut(T0 + DAY, {"b": [2]}, ended=False)
     assert A in before, "its day is over"
     assert line.cut(T0 + 2 * DAY - HOUR, {"b": [2]}).keys() == {("placement", "b")}
-    assert line.shard.left == []
+    assert line.shard.ended_rows == []
     line.cut(T0 + 2 * DAY + HOUR, {"b": [3]})
-    assert line.shard.left == [A]
+    assert line.shard.ended_rows == [A]
     if restarts:
         line.restart()
     given = line.cut(T0 + 5 * DAY, {"b": [4]})
@@ -306,7 +306,7 @@ def test_a_row_that_never_had_a_listener_or_was_only_credited_comes_back_too() -
     line = Line()
     line.cut(T0, {"b": [1]}, credited(T0))
     line.cut(T0 + 3 * DAY, {"c": [1]})
-    assert set(line.shard.left) == {A, ("placement", "b")}
+    assert set(line.shard.ended_rows) == {A, ("placement", "b")}
     after = line.cut(T0 + 4 * DAY, {"c": [1], "a": []})[A]
     assert (after["flight.conversions"], after["flight.reach"]) == (1, 0)
 
@@ -316,10 +316,10 @@ def test_a_planned_row_and_its_campaign_never_end() -> None:
     line.shard.row_index.planned = frozenset([A])
     line.cut(T0, {"a": [1], "b": [1]})
     line.cut(T0 + 9 * DAY, {"c": [1]})
-    assert line.shard.left == [("placement", "b")]
+    assert line.shard.ended_rows == [("placement", "b")]
     line.shard.row_index.planned = frozenset()
     line.cut(T0 + 9 * DAY + HOUR, {"c": [1]})
-    assert line.shard.left == [A]
+    assert line.shard.ended_rows == [A]
 
 
 def test_a_long_life_of_new_placements_every_day_costs_what_its_last_days_hold(tmp_path: Path) -> None:

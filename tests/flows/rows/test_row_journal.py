@@ -182,7 +182,7 @@ def test_rows_that_ended_leave_the_journal_and_do_not_come_back(
     line.cut(names(100))
     line.save()
     line.cut(["steady"], BEGIN + 4 * DAY)
-    assert len(line.shard.left) == 100
+    assert len(line.shard.ended_rows) == 100
     line.save()
     assert line.restored() == {("placement", "steady"): 1}
     line.cut(["p00000", "new"], BEGIN + 4 * DAY)

@@ -331,12 +331,12 @@ class World:
 
     def leave(self, cut: Cut) -> None:
         """A row goes when it had no pixel for three hours and the day of its last one is over."""
-        self.gone.update(self.shard.left)
-        for row in self.shard.left:
+        self.gone.update(self.shard.ended_rows)
+        for row in self.shard.ended_rows:
             self.readers.pop(row, None)
         for row, latest in self.brute.latest.items():
             quiet_ms = cut.watermark_ms - latest
-            assert row not in self.shard.left or quiet_ms >= 180 * MINUTE - MINUTE
+            assert row not in self.shard.ended_rows or quiet_ms >= 180 * MINUTE - MINUTE
             assert row in self.gone or quiet_ms < 29 * HOUR + self.brute.lateness_ms
 
     def publish(self, windows: Windows) -> None:
