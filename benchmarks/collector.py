@@ -34,7 +34,7 @@ from connectors.http_server import HttpServer, Request
 from connectors.ports import free_ports
 from flows.collector.call import Call, Understood
 from flows.collector.call import Outcome as Became
-from flows.collector.doors import GIF, IMAGE, REFUSED, Answer, Doors, Ear
+from flows.collector.doors import GIF, IMAGE, REFUSED, Answer, Doors, EventsCallback
 from flows.collector.serve import Collector
 from flows.collector.store import Store
 from flows.collector.understand import Understanding
@@ -82,7 +82,7 @@ class RawDoors(Doors):
 class RawCollector(Collector):
     """A collector that stores calls as they came."""
 
-    def doors(self, store: Store, understanding: Understanding, heard: Ear) -> Doors:
+    def doors(self, store: Store, understanding: Understanding, on_events: EventsCallback) -> Doors:
         """The doors of this process."""
         return RawDoors(understanding, store)
 

@@ -139,7 +139,7 @@ def yesterday(definition: m.Definition) -> str:
     return f"sum({of_campaign(rate)})"
 
 
-def well_heard(least: int) -> str:
+def completed_half(least: int) -> str:
     """Mature completion rate of the last hour, by placement of the chosen campaigns with so many starts."""
     starts = f"max by (placement) (increase({select(m.PLACEMENT['flight.starts'])}[1h])) >= {least}"
     return f"{by_placement(m.PLACEMENT['1h.mature_completion_rate'])} and on (placement) {starts}"

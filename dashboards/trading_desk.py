@@ -225,7 +225,7 @@ def _how_it_came(limits: Limits) -> Row:
                 "Completes by starts of the last hour, without the youngest starts; of "
                 f"placements with at least {MIN_STARTS}.",
                 "percentunit",
-                [Query(f"bottomk(10, {q.well_heard(MIN_STARTS)})", "{{placement}}")],
+                [Query(f"bottomk(10, {q.completed_half(MIN_STARTS)})", "{{placement}}")],
                 alert="AudiopixelCompletionRateDropped",
             ),
         ],

@@ -185,7 +185,7 @@ def _described(metric: Metric, settings: Settings) -> dict[str, str]:
         "lookback": _lookback(metric.rule, settings),
         "accuracy": _ACCURACY if metric.name in _REACHED else "",
     }
-    return {subject: said for subject, said in sentences.items() if said}
+    return {subject: sentence for subject, sentence in sentences.items() if sentence}
 
 
 _REACHED: Final = ("reach", "household_reach")

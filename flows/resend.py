@@ -93,17 +93,17 @@ class Resent:
         accepted: by the door.
         refused: rejected by it once more, by reason and field.
         not_sent: by the reason why they cannot be.
-        gone: letters of sources whose message is in its topic no more, by topic.
+        expired: letters of sources whose message is in its topic no more, by topic.
     """
 
     accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     not_sent: Counter[str] = field(default_factory=Counter)
-    gone: Counter[str] = field(default_factory=Counter)
+    expired: Counter[str] = field(default_factory=Counter)
 
     def account(self) -> str:
         """The sum that must hold."""
-        refused, not_sent = self.refused.total(), self.not_sent.total() + self.gone.total()
+        refused, not_sent = self.refused.total(), self.not_sent.total() + self.expired.total()
         letters = self.accepted + refused + not_sent
         parts = f"taken {self.accepted:,} + rejected again {refused:,} + not sent {not_sent:,}"
         return f"letters {letters:,} = {parts}"

@@ -112,7 +112,7 @@ class ArchiveReader:
         pieces = [self._cut(limit)]
         count = len(pieces[0][0])
         # Segments of a quiet partition are small: less than a full batch would let the flow rest in between.
-        while 2 * count < limit and self._goes_on():
+        while 2 * count < limit and self._may_continue():
             self._next()
             assert self._content is not None
             if self._place < len(self._content.lines):
@@ -138,7 +138,7 @@ class ArchiveReader:
         self.position = segment.next if end == len(content.lines) else int(content.offsets[end - 1]) + 1
         return content.lines[begin:end], content.offsets[begin:end], content.stamps_ms[begin:end]
 
-    def _goes_on(self) -> bool:
+    def _may_continue(self) -> bool:
         """True if the open segment is read and the next one follows without a gap."""
         if self._content is None or self._place < len(self._content.lines) or self.position >= self.end:
             return False

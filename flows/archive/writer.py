@@ -32,7 +32,7 @@ AT_ONCE: Final = 1_000
 REST_S: Final = 0.05
 PROVE_S: Final = 1.0
 LOOK_S: Final = 60.0
-TELL_S: Final = 10.0
+REPORT_EVERY_S: Final = 10.0
 AGAIN_S: Final = 5.0
 YOUNG_MS: Final = 2_000
 """The time for which a producer may keep a message after its timestamp, before the topic has it."""
@@ -82,7 +82,7 @@ class Writer:
         self._secret = self.settings.secret_listener_key()
         self._forgetting = Forgetting(self._secret, ())
         self._pass: Iterator[None] | None = None
-        self._looked_s = self._told_s = float("-inf")
+        self._looked_s = self._reported_s = float("-inf")
         self._without = removed_people(self.store)
 
     def run(self) -> None:
@@ -180,8 +180,8 @@ class Writer:
         return messages is not None
 
     def _report(self, last: bool = False) -> None:
-        if self._open and (last or time.monotonic() - self._told_s >= TELL_S):
-            self._told_s = time.monotonic()
+        if self._open and (last or time.monotonic() - self._reported_s >= REPORT_EVERY_S):
+            self._reported_s = time.monotonic()
             series = [one.series for one in self._open.values()]
             self.report(min(one.through_ms for one in series), sum(one.lost for one in series))
 

@@ -55,24 +55,24 @@ def methodology(
     if by_hash:
         _earlier(settings, by_hash, as_json)
         return
-    here = described(settings) if local else _of_the_flow(settings)
+    methodology = described(settings) if local else _of_the_flow(settings)
     whose = "by the settings here (--local)" if local else f"by the flow of {settings.namespace}"
     if as_json and not subject:
-        typer.echo(json.dumps(here._asdict(), indent=2))
+        typer.echo(json.dumps(methodology._asdict(), indent=2))
         return
     if not subject:
-        _all(here._asdict(), whose)
+        _all(methodology._asdict(), whose)
         return
-    sentences = here.sentences_of(subject)
+    sentences = methodology.sentences_of(subject)
     if sentences is None:
-        _of_placement(settings, here, subject, whose)
+        _of_placement(settings, methodology, subject, whose)
         return
     if as_json:
-        typer.echo(json.dumps({"hash": here.hash, "metric": subject, **sentences}, indent=2))
+        typer.echo(json.dumps({"hash": methodology.hash, "metric": subject, **sentences}, indent=2))
         return
-    typer.echo(f"{shown(subject)}, methodology {shown(here.hash)}, {whose}")
+    typer.echo(f"{shown(subject)}, methodology {shown(methodology.hash)}, {whose}")
     _sentences(sentences)
-    _sentences(here.rules)
+    _sentences(methodology.rules)
 
 
 def _sentences(sentences: Mapping[str, str]) -> None:
@@ -128,7 +128,7 @@ def _of_the_flow(settings: Settings) -> Methodology:
         ) from None
 
 
-def _of_placement(settings: Settings, here: Methodology, placement: str, whose: str) -> None:
+def _of_placement(settings: Settings, methodology: Methodology, placement: str, whose: str) -> None:
     from connectors.redis import connect, read_rows
     from flows.model.redis_keys import row_key
     from flows.settings import nearest
@@ -138,21 +138,21 @@ def _of_placement(settings: Settings, here: Methodology, placement: str, whose: 
     row, meta = read_rows(client, keys)
     client.close()
     if not row:
-        near = nearest(placement, here.metrics)
+        near = nearest(placement, methodology.metrics)
         raise AudiopixelError(f"{shown(placement)!r} is no metric, and no placement that has a row{near}")
-    typer.echo(f"placement {shown(placement)}, methodology {shown(here.hash)}, {whose}")
+    typer.echo(f"placement {shown(placement)}, methodology {shown(methodology.hash)}, {whose}")
     counted_by = meta.get("methodology", "")
-    if counted_by != here.hash:
+    if counted_by != methodology.hash:
         typer.echo(f"  the flow counts by {shown(counted_by) or 'an unknown one'}: leave --local out for it")
-    _sentences(here.rules)
+    _sentences(methodology.rules)
     windows: dict[str, str] = {}
     for field, value in row.items():
         window, _, metric = field.partition(".")
-        if metric in here.metrics and window == "flight":
+        if metric in methodology.metrics and window == "flight":
             windows[metric] = value
     for metric, value in windows.items():
         typer.echo(f"flight.{shown(metric)} = {shown(value)}")
-        _sentences(here.metrics[metric])
+        _sentences(methodology.metrics[metric])
 
 
 def _earlier(settings: Settings, by_hash: str, as_json: bool) -> None:

@@ -182,7 +182,7 @@ def _resend(
         typer.echo(resent.account())
         for outcome, count in (*resent.refused.most_common(), *resent.not_sent.most_common()):
             typer.echo(shown(f"{count:,} {outcome}", LINE))
-        for topic, count in resent.gone.most_common():
+        for topic, count in resent.expired.most_common():
             typer.echo(shown(f"{count:,} of {topic}, which does not have their messages any more", LINE))
-    if resent.refused or resent.gone:
+    if resent.refused or resent.expired:
         raise typer.Exit(1)

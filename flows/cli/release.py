@@ -78,10 +78,10 @@ def _refuse_unlisted(settings: Settings, collector: str) -> None:
         return
     names = [f"{shown(name)} ({state})" for name, state in list(state_of.items())[:MAX_LISTED]]
     more = f", and {len(state_of) - MAX_LISTED} more" if len(state_of) > MAX_LISTED else ""
-    there = f"listed are {', '.join(names)}{more}" if names else "it lists none"
+    listed_text = f"listed are {', '.join(names)}{more}" if names else "it lists none"
     raise AudiopixelError(
         f"Redis ({settings.namespace}) lists no collector {shown(collector)!r}, and nothing is released: "
-        f"{there}. --anyway releases an id that is not listed"
+        f"{listed_text}. --anyway releases an id that is not listed"
     )
 
 

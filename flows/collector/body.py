@@ -20,7 +20,7 @@ OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
 """Fields of an event's conversion."""
 
 
-class Said(NamedTuple):
+class BodyParameters(NamedTuple):
     """Parameters of a body by name, each decoded only when it is read: a stranger may send many unused ones.
 
     Attributes:
@@ -38,7 +38,7 @@ class Said(NamedTuple):
         return self.decode(self.values.get(name, ""))
 
 
-NOTHING: Final = Said({}, str)
+NOTHING: Final = BodyParameters({}, str)
 
 
 class Number(str):
@@ -60,7 +60,7 @@ _NO_PARAMETERS: Final = re.compile(r"\s*(?:multipart/|text/ping\b)", re.IGNORECA
 OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Number)
 
 
-def body_parameters(call: Call) -> Said | None:
+def body_parameters(call: Call) -> BodyParameters | None:
     """The parameters of a POST's body, which is a form or one JSON object; None if it cannot be read.
 
     A body of another type, or without a parameter, has no parameters: the call is its query.
@@ -85,12 +85,12 @@ def body_parameters(call: Call) -> Said | None:
     form = parameters(text, "&", again, odd)
     if not form and not call.query:
         return None
-    return Said(form, form_value, again, text if odd else "")
+    return BodyParameters(form, form_value, again, text if odd else "")
 
 
-def of_fields(fields: Mapping[str, Any]) -> Said:
+def of_fields(fields: Mapping[str, Any]) -> BodyParameters:
     """The fields of a JSON object as parameters."""
-    return Said({name: _text(value) for name, value in fields.items() if value is not None}, str)
+    return BodyParameters({name: _text(value) for name, value in fields.items() if value is not None}, str)
 
 
 def flat(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _REASONS: Final = {
     "head": "a HEAD call is nobody's listening",
 }
 _SIGNALS: Final = ("gdpr_consent", "gpp", "us_privacy")
-_TELLS: Final = {
+_PLAY_FACTS: Final = {
     "reach": ("listener_id", "ifa"),
     "completion": ("play_id",),
     "attribution": ("listener_id", "ifa", "ip"),
@@ -214,7 +214,7 @@ def _of_trace(trace: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("warning", f"{field_trace['from']}: its value cannot be read as {word}, {so}")
     yield from _of_consent(trace["consent"] or {}, fields)
     for number, lacking in trace["missing"].items():
-        if lacking and lacking != ["consent"] and not _waits(fields, _TELLS[number]):
+        if lacking and lacking != ["consent"] and not _waits(fields, _PLAY_FACTS[number]):
             yield Finding("warning", f"no {number} by this pixel: it has no {' or '.join(lacking)}")
     if (trace["event_id"] or {}).get("rule") == "new" and not _waits(fields, PER_FIRE):
         yield Finding("warning", "no cachebuster, time or play: a retry counts again")

@@ -70,12 +70,12 @@ class CollectorClock:
 
     def now_ms(self) -> int:
         """Epoch ms; never less than an earlier reading, nor more than the limit on the disk."""
-        return min(self._went()[0], self._kept.value)
+        return min(self._elapsed()[0], self._kept.value)
 
     def read(self) -> tuple[int, int]:
         """`now_ms`, and its lead over the wall clock, in ms; negative while the disk holds the clock back."""
-        went_ms, wall_ms = self._went()
-        now_ms = min(went_ms, self._kept.value)
+        elapsed_ms, wall_ms = self._elapsed()
+        now_ms = min(elapsed_ms, self._kept.value)
         return now_ms, now_ms - wall_ms
 
     @property
@@ -86,13 +86,13 @@ class CollectorClock:
     @property
     def wrong(self) -> bool:
         """True if the clock is too far ahead of the wall clock to wait for it: its lane must end."""
-        went_ms, wall_ms = self._went()
-        return went_ms - wall_ms > MOST_AHEAD_MS
+        elapsed_ms, wall_ms = self._elapsed()
+        return elapsed_ms - wall_ms > MOST_AHEAD_MS
 
     @property
     def stands(self) -> bool:
         """True if the disk holds the clock back by more than `STANDS_AFTER_MS`."""
-        return self._went()[0] - self._kept.value > STANDS_AFTER_MS
+        return self._elapsed()[0] - self._kept.value > STANDS_AFTER_MS
 
     def keep(self) -> None:
         """Write the clock's next limit to disk; call it twice a second, in one thread.
@@ -100,22 +100,22 @@ class CollectorClock:
         Raises:
             OSError: the disk does not take it.
         """
-        self._kept.keep(self._went()[0] + AHEAD_MS)
+        self._kept.keep(self._elapsed()[0] + AHEAD_MS)
 
     def close(self) -> None:
         """Close the file."""
         self._kept.close()
 
-    def _went(self) -> tuple[int, int]:
+    def _elapsed(self) -> tuple[int, int]:
         """The clock's own time, regardless of the disk, and the wall clock's; epoch ms."""
         with self._lock:
             now_s, wall_ms = self.monotonic_s(), self.wall_ms()
-            went_ms = self._from_ms + int((now_s - self._from_s) * self._speed)
-            speed = HALF if went_ms - wall_ms <= MOST_AHEAD_MS else FULL
-            if wall_ms >= went_ms or speed != self._speed:
-                went_ms = max(went_ms, wall_ms)
-                self._from_s, self._from_ms, self._speed = now_s, went_ms, speed
-            return went_ms, wall_ms
+            elapsed_ms = self._from_ms + int((now_s - self._from_s) * self._speed)
+            speed = HALF if elapsed_ms - wall_ms <= MOST_AHEAD_MS else FULL
+            if wall_ms >= elapsed_ms or speed != self._speed:
+                elapsed_ms = max(elapsed_ms, wall_ms)
+                self._from_s, self._from_ms, self._speed = now_s, elapsed_ms, speed
+            return elapsed_ms, wall_ms
 
 
 @dataclass

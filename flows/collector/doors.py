@@ -42,7 +42,7 @@ RETRY_AFTER_S: Final = 2
 
 _T = TypeVar("_T")
 Headers = list[tuple[str, str]]
-Ear = Callable[[Sequence[Understood]], None]
+EventsCallback = Callable[[Sequence[Understood]], None]
 TagAnswers = Callable[[Mapping[str, str]], dict[str, Any]]
 _OPEN: Final[Headers] = [
     ("access-control-allow-origin", "*"),
@@ -85,7 +85,7 @@ TOO_MANY: Final = Answer(429, [*_OPEN, ("retry-after", str(RETRY_AFTER_S))])
 FORBIDDEN: Final = Answer(401, [*_OPEN, ("www-authenticate", "Bearer")])
 
 
-def _nobody(understood: Sequence[Understood]) -> None:
+def _ignore(understood: Sequence[Understood]) -> None:
     pass
 
 
@@ -96,7 +96,7 @@ class Doors:
     Args:
         understanding: turns calls into events.
         store: where events are kept.
-        heard: receives the events of each call before they are stored, for counts and dead letters.
+        on_events: receives the events of each call before they are stored, for counts and dead letters.
         calls_per_caller: in one second, by address; 0 for no cap.
         calls_in_hand: at a time; others are refused before anything is done for them.
         undecided: whether it is still unknown which placements may make a row.
@@ -106,7 +106,7 @@ class Doors:
 
     understanding: Understanding
     store: Store
-    heard: Ear = field(default=_nobody)
+    on_events: EventsCallback = field(default=_ignore)
     calls_per_caller: int = 0
     undecided: Callable[[], bool] = field(default=lambda: False)
     calls_in_hand: int = 2_000
@@ -292,7 +292,7 @@ class Doors:
             self.store.refuse(len(understood), "plans")
             self.last.take(call, understood, False, is_debug, self.understanding.dialect_of)
             return False
-        self.heard(understood)
+        self.on_events(understood)
         stored = await self.store.keep(understood, call.received_ms)
         self.last.take(call, understood, stored, is_debug, self.understanding.dialect_of)
         return stored

@@ -78,7 +78,7 @@ class Figures:
             "spool_bytes": lane.spool.bytes,
             "spool_full_ratio": round(lane.spool.full, 6),
             "oldest_resting_ms": 0 if oldest_ms is None else oldest_ms,
-            "low_ms": lane.told_ms,
+            "low_ms": lane.published_ms,
         }
         worst = sorted(instruments.fires.items(), key=lambda one: (-one[1][1], one[0]))[:MAX_PLACEMENTS]
         maps: dict[str, Any] = {name: counts for name, (_, counts) in instruments.by_reason.items()} | {
@@ -100,8 +100,8 @@ class Figures:
             fired = self._instruments.take_fired()
             refused, calls = self._refusals.take(), self._due_calls()
             try:
-                await loop.run_in_executor(None, partial(self._tell, self.now(), fired, calls))
-                with_row = await loop.run_in_executor(None, partial(self._tell_refused, refused))
+                await loop.run_in_executor(None, partial(self._write, self.now(), fired, calls))
+                with_row = await loop.run_in_executor(None, partial(self._write_refused, refused))
                 self._refusals.written(refused, with_row)
                 away = False
             except ConnectError as error:
@@ -113,7 +113,7 @@ class Figures:
                 away = True
             await asyncio.sleep(RETRY_S if away else EVERY_S)
 
-    def _tell(self, fields: dict[str, str], fired: set[str], calls: dict[str, str] | None) -> None:
+    def _write(self, fields: dict[str, str], fired: set[str], calls: dict[str, str] | None) -> None:
         settings, id = self._settings, fields["id"]
         if self._client is None:
             self._client = connect(settings.redis_url.get_secret_value(), timeout=TIMEOUT)
@@ -129,8 +129,8 @@ class Figures:
         if speaking := silent.keys() & fired:
             drop_fields(client, tags_key(settings.namespace), speaking)
         before_ms = int(fields["updated_ms"]) - LISTED // timedelta(milliseconds=1)
-        if gone := [name for name, at in updated.items() if not at.isdigit() or int(at) < before_ms]:
-            drop_fields(client, listed, gone)
+        if expired := [name for name, at in updated.items() if not at.isdigit() or int(at) < before_ms]:
+            drop_fields(client, listed, expired)
 
     def _due_calls(self) -> dict[str, str] | None:
         """The last calls, if there is a new one or the written ones would expire; None if no write is due."""
@@ -140,7 +140,7 @@ class Figures:
         self._written_calls = last.changes, now_s
         return {"calls": encoded(last.shown()), "events": str(last.events)}
 
-    def _tell_refused(self, refused: DueCounts) -> set[str]:
+    def _write_refused(self, refused: DueCounts) -> set[str]:
         """Write rejections to Redis, where they are compared with others' counts. Returns the placements that
         have a row.
         """

@@ -66,7 +66,7 @@ class Instruments(Registered):
         """
         self._cleaned[dialect, word, how] += 1
 
-    def heard(self, understood: Sequence[Understood]) -> None:
+    def count(self, understood: Sequence[Understood]) -> None:
         """Count events as understood, before it is certain that they can be stored."""
         for result in understood:
             if result.outcome is Outcome.REJECTED:
@@ -75,15 +75,15 @@ class Instruments(Registered):
             elif result.outcome is Outcome.NOT_COUNTED:
                 self.not_counted[result.reason] += 1
             else:
-                self._count(result)
+                self._count_event(result)
 
-    def _count(self, result: Understood) -> None:
+    def _count_event(self, result: Understood) -> None:
         self.senders[result.sender, result.outcome.value] += 1
         self.consent[result.consent] += 1
         if reason := result.event.get("invalid_traffic"):
             self.invalid_traffic[reason] += 1
         if result.claimant is not None:
-            self.unverified.heard(result.claimant)
+            self.unverified.count(result.claimant)
         if (platform := result.event.get("platform")) is not None:
             _fire(self.platforms, platform, result.unreplaced, MAX_PLATFORMS)
         if (placement := result.event.get("placement_id")) is None:
@@ -160,7 +160,7 @@ class Instruments(Registered):
             yield _gauge(m.COLLECT_OLDEST, age_ms / 1000)
             yield _gauge(m.COLLECT_SPOOL_BYTES, lane.spool.bytes)
             yield _gauge(m.COLLECT_SPOOL_FULL, lane.spool.full)
-            yield _gauge(m.COLLECT_LOW, lane.told_ms / 1000)
+            yield _gauge(m.COLLECT_LOW, lane.published_ms / 1000)
 
 
 def _counter(definition: m.Definition, values: dict[Any, int]) -> Metric:

@@ -88,7 +88,7 @@ class Lane:
 
     Attributes:
         resting: events on the spool.
-        told_ms: the last low mark that was written.
+        published_ms: the last low mark that was written.
         proven: whether the log waits for what this lane spools. A new id needs a mark in every partition
             that answers first, and an id that wrote a bye needs them again.
     """
@@ -130,7 +130,7 @@ class Lane:
         self._due.update(self.spool.due)
         self._behind.update(queue for queue, due in self._due.items() if due)
         self.resting, self._least_ms = self.spool.resting, self.spool.least
-        self._torn, self.told_ms = self.spool.torn, 0
+        self._torn, self.published_ms = self.spool.torn, 0
         self._lead_ms = self._led_ms = 0  # the greatest lead of its clock, and until when it had that
         self.ledger.inherited += self.resting + self._torn
         self.ledger.torn += self._torn
@@ -170,8 +170,8 @@ class Lane:
         least_ms = low_mark(self.in_hand.least_ms, self._least_ms, now_ms)
         if lead_ms >= self._lead_ms or least_ms > self._led_ms:  # what had the greater lead is in the log
             self._lead_ms, self._led_ms = max(lead_ms, 0), now_ms
-        self.told_ms = max(self.told_ms, least_ms - self._lead_ms)
-        return self.told_ms
+        self.published_ms = max(self.published_ms, least_ms - self._lead_ms)
+        return self.published_ms
 
     def mark(self, bye: bool = False) -> bytes:
         """A mark of this moment."""
@@ -431,8 +431,8 @@ class Lane:
         """
         now_s, bodies = time.monotonic(), [mark_of(one, 0, bye=True) for one in self.before]
         for partition in self.partitions() if bodies else ():
-            said_s, sending = self._byes.get(partition, (-inf, None))
-            due = now_s - said_s > BYE_AGAIN_S and (sending is None or sending.ended.done())
+            sent_s, sending = self._byes.get(partition, (-inf, None))
+            due = now_s - sent_s > BYE_AGAIN_S and (sending is None or sending.ended.done())
             if due and partition in self._written_s:
                 sending = self.log.send([Produced(body, None, partition) for body in bodies])
                 self._byes[partition] = now_s, sending

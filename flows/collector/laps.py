@@ -11,25 +11,25 @@ class Laps:
     """The stopwatch of a call, which begins to run when it is made.
 
     Args:
-        tell: receives each stage and its time in s; None times nothing.
+        report: receives each stage and its time in s; None times nothing.
     """
 
-    __slots__ = ("_clock_s", "_since_s", "_tell")
+    __slots__ = ("_clock_s", "_report", "_since_s")
 
     def __init__(
         self,
-        tell: Callable[[str, float], None] | None = None,
+        report: Callable[[str, float], None] | None = None,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._tell, self._clock_s = tell, clock_s
-        self._since_s = clock_s() if tell is not None else 0.0
+        self._report, self._clock_s = report, clock_s
+        self._since_s = clock_s() if report is not None else 0.0
 
     def end(self, stage: str) -> None:
         """End a stage, and begin the next one."""
-        if self._tell is None:
+        if self._report is None:
             return
         now_s = self._clock_s()
-        self._tell(stage, now_s - self._since_s)
+        self._report(stage, now_s - self._since_s)
         self._since_s = now_s
 
 

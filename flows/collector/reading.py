@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flows.collector import cleaner
-from flows.collector.body import NOTHING, Number, Said, Unreadable, flat, of_fields
+from flows.collector.body import NOTHING, BodyParameters, Number, Unreadable, flat, of_fields
 from flows.collector.call import Call
 from flows.collector.cleaner import How
 from flows.collector.damage import (
@@ -134,7 +134,7 @@ class Reading:
         self.clean(word, "unreadable")
 
 
-def read(call: Call, dialect: Dialect, extra: Said = NOTHING) -> Reading:
+def read(call: Call, dialect: Dialect, extra: BodyParameters = NOTHING) -> Reading:
     """Read a call's parameters by its dialect; raises for no input.
 
     Args:
@@ -286,7 +286,9 @@ def is_cut(call: Call, dialect: Dialect) -> bool:
     return query >= MAX_PARAMETERS or path >= MAX_PARAMETERS
 
 
-def _case_values(reading: Reading, dialect: Dialect, raw: Mapping[str, str], extra: Said) -> dict[str, str]:
+def _case_values(
+    reading: Reading, dialect: Dialect, raw: Mapping[str, str], extra: BodyParameters
+) -> dict[str, str]:
     """The values that select a dialect's cases. If one of them may be damaged, the event is left out: a case
     may determine it.
     """
@@ -407,7 +409,7 @@ def _doubt(reading: Reading, dialect: Dialect, texts: tuple[str, str, str], unre
         texts: the query, the part of the path that has parameters, and the form.
         unread: names that mean nothing.
     """
-    gone: list[tuple[str, str]] = []
+    lost_fields: list[tuple[str, str]] = []
     for place, text in enumerate(texts):
         if not text:
             continue
@@ -421,9 +423,9 @@ def _doubt(reading: Reading, dialect: Dialect, texts: tuple[str, str, str], unre
                 reading.doubted.add(word)
             elif word != "cachebuster":
                 reading.leave_out(word, name)
-        gone += lost(text, separators, dialect.sent)
-    gone += [(name, dialect.sent.words[name]) for one in unread for name in dialect.sent.nearly(one)]
-    for name, word in gone:
+        lost_fields += lost(text, separators, dialect.sent)
+    lost_fields += [(name, dialect.sent.words[name]) for one in unread for name in dialect.sent.nearly(one)]
+    for name, word in lost_fields:
         if word not in reading.states:
             reading.leave_out(word, name)
 

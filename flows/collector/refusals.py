@@ -54,7 +54,7 @@ class Refusals:
     _changed: set[str] = field(default_factory=set)
     _without_row: dict[str, ByDay] = field(default_factory=dict)
 
-    def heard(self, rejected: Sequence[Understood]) -> None:
+    def count(self, rejected: Sequence[Understood]) -> None:
         """Count the impressions, deliveries and downloads among rejected events that name a placement."""
         for result in rejected:
             event = result.event

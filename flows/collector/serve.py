@@ -23,7 +23,7 @@ from connectors.stream import ConnectError
 from flows.collector import tag_answers
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.clock import MOST_AHEAD_MS
-from flows.collector.doors import Answer, Doors, Ear
+from flows.collector.doors import Answer, Doors, EventsCallback
 from flows.collector.figures import Figures
 from flows.collector.from_settings import understanding_of
 from flows.collector.instruments import Instruments, health_server
@@ -91,7 +91,7 @@ class Collector:
         """
         settings, loop = self.settings, asyncio.get_running_loop()
         instruments = Instruments(self.ledger)
-        understanding = understanding_of(settings, self.planned, tell=instruments.cleaned)
+        understanding = understanding_of(settings, self.planned, on_cleaning=instruments.cleaned)
         options, log = kafka_options(settings), Log(loop)
         self._method = method_of(settings, understanding.judge.hashes, understanding.pseudonyms.key_ids)
         producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, log.take_reports)
@@ -106,15 +106,15 @@ class Collector:
             keeping.append(asyncio.create_task(self.planned.keep()))
             await self.planned.begin(lane.directory)
 
-        def heard(understood: Sequence[Understood]) -> None:
-            instruments.heard(understood)
+        def on_events(understood: Sequence[Understood]) -> None:
+            instruments.count(understood)
             if len(understood) == 1 and understood[0].outcome is Outcome.STORED:
                 return
             if rejected := [one for one in understood if one.outcome is Outcome.REJECTED]:
                 letters.send(rejected)
-                refusals.heard(rejected)
+                refusals.count(rejected)
 
-        doors = self.doors(store, understanding, heard)
+        doors = self.doors(store, understanding, on_events)
         server = HttpServer(
             lambda request: _answered(doors, lane, instruments, request),
             settings.collect_host,
@@ -155,12 +155,12 @@ class Collector:
         health()
         return code
 
-    def doors(self, store: Store, understanding: Understanding, heard: Ear) -> Doors:
+    def doors(self, store: Store, understanding: Understanding, on_events: EventsCallback) -> Doors:
         """The doors of this process."""
         settings = self.settings
         caps = settings.collect_calls_per_caller, settings.collect_calls_in_hand
         tags = partial(tag_answers.answer, settings, understanding)
-        return Doors(understanding, store, heard, caps[0], lambda: not self._has_plans, caps[1], tags)
+        return Doors(understanding, store, on_events, caps[0], lambda: not self._has_plans, caps[1], tags)
 
     @property
     def _has_plans(self) -> bool:
@@ -240,11 +240,11 @@ class Collector:
             try:
                 self._partitions = await loop.run_in_executor(None, producer.partitions)
                 away = False
-                published = published or await loop.run_in_executor(None, self._tell_method, weighed)
+                published = published or await loop.run_in_executor(None, self._publish_method, weighed)
                 if not weighed:
                     weighed = True
                     with suppress(ConnectError):  # brokers may keep their settings to themselves
-                        self._tell_durability(await loop.run_in_executor(None, producer.durability))
+                        self._report_durability(await loop.run_in_executor(None, producer.durability))
                 await asyncio.sleep(PARTITIONS_EVERY_S)
             except ConnectError as error:
                 if not away:  # a known id begins on its spool alone
@@ -252,7 +252,7 @@ class Collector:
                 away = True
                 await asyncio.sleep(1.0)
 
-    def _tell_method(self, again: bool) -> bool:
+    def _publish_method(self, again: bool) -> bool:
         """Put the text of the marks' `method` into its topic, by its hash; False if it does not stand there
         then. A failure is logged, except with `again`.
         """
@@ -268,7 +268,7 @@ class Collector:
             return False
         return True
 
-    def _tell_durability(self, durability: Durability) -> None:
+    def _report_durability(self, durability: Durability) -> None:
         if not durability.stamped_by_brokers:
             self._log.info(
                 "the brokers' clocks are no witness of this machine's: give the topic "

@@ -50,7 +50,7 @@ HEADERS: Final[Mapping[str, str]] = {
 _PIECES: Final = (
     "segments are deleted whole, once their newest touch is so old: a touch may stay about twice as long"
 )
-_TELLS: Final = (
+_PLAY_FACTS: Final = (
     ("consent", ("gdpr_consent", "gpp", "us_privacy")),
     ("play", ("play_id",)),
     ("listener", ("listener_id", "ifa")),
@@ -65,9 +65,9 @@ def vendors() -> str:
     for name, dialect in load_dialects().items():
         if name == "native":
             continue
-        cells = [_cell(dialect, words) for _, words in _TELLS]
+        cells = [_cell(dialect, words) for _, words in _PLAY_FACTS]
         rows.append([f"`{name}`", dialect.use, dialect.status, *cells, _urls(dialect)])
-    return table(["vendor", "use", "known how", *(name for name, _ in _TELLS), "URLs"], rows)
+    return table(["vendor", "use", "known how", *(name for name, _ in _PLAY_FACTS), "URLs"], rows)
 
 
 def _cell(dialect: Dialect, words: Sequence[str]) -> str:

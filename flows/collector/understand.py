@@ -18,7 +18,7 @@ import msgspec
 
 from flows.collector import pseudonyms as names
 from flows.collector import tracing
-from flows.collector.body import NOTHING, Said, body_parameters
+from flows.collector.body import NOTHING, BodyParameters, body_parameters
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Caller, Callers, Device, Reached, device
 from flows.collector.consent import Consent, Policy
@@ -68,7 +68,7 @@ class Understanding:
         key: of the ids of calls: derived from the edge's.
         placements: the rule by which a placement may make a row.
         planned: whether a placement, or a campaign, is in the plans.
-        tell: receives each cleaning: dialect, word, action.
+        on_cleaning: receives each cleaning: dialect, word, action.
     """
 
     dialects: Mapping[str, Dialect]
@@ -80,7 +80,7 @@ class Understanding:
     key: bytes
     placements: Placements = "signed"
     planned: Callable[[str | None, str | None], bool] = _nothing_planned
-    tell: Callable[[str, str, str], None] = field(default=_not_counted)
+    on_cleaning: Callable[[str, str, str], None] = field(default=_not_counted)
 
     def __post_init__(self) -> None:
         self._hasher = blake2b(digest_size=16, key=self.key, person=b"event")
@@ -143,7 +143,7 @@ class Understanding:
         understood.sender = f"source/{source}"
         return understood
 
-    def dialect_of(self, call: Call, extra: Said = NOTHING) -> tuple[str, Dialect]:
+    def dialect_of(self, call: Call, extra: BodyParameters = NOTHING) -> tuple[str, Dialect]:
         """The dialect that the path names, else the parameter `d`, else our own."""
         if call.path == "/p" and extra is NOTHING and "d=" not in call.query:
             return "native", self.dialects["native"]
@@ -196,25 +196,25 @@ class Understanding:
             self._settle_doubts(reading)
         for word, done in reading.cleaned.items():
             for how in done:
-                self.tell(name, word, how)
+                self.on_cleaning(name, word, how)
         call.laps.end("clean")
         unread = not reading.readable and reading.unreadable(*CLAIMS)
         where = device(caller, reached, call.headers, words, dialect.device_from, dialect.masked, unread)
         if where.ignored:
-            self.tell(name, "ip", "claim_ignored")
+            self.on_cleaning(name, "ip", "claim_ignored")
         if "country" in words and not caller.trusted:
-            self.tell(name, "country", "claim_ignored")
+            self.on_cleaning(name, "country", "claim_ignored")
         if caller.refused:
-            self.tell(name, "token", "refused")
+            self.on_cleaning(name, "token", "refused")
         if not call.headers.get("user-agent", "").isascii():
-            self.tell(name, "user_agent", "unreadable")
+            self.on_cleaning(name, "user_agent", "unreadable")
         call.laps.end("device")
         if is_double(where.user_agent):
             steps = tracing.of_nothing("watch") if trace else None
             return Understood(Outcome.NOT_COUNTED, "watch", trace=steps)
         consent = self.policy.decide(signals_of(call, reading, caller))
         if consent.unknown_sections:
-            self.tell(name, "gpp_sid", "unknown_section")
+            self.on_cleaning(name, "gpp_sid", "unknown_section")
         call.laps.end("consent")
         verdict = self.judge.verdict_on(where)
         call.laps.end("invalid_traffic")
@@ -259,7 +259,7 @@ class Understanding:
             event["event_id"] = hasher.hexdigest()
             return "query"
         event["event_id"] = uuid.uuid4().hex
-        self.tell(dialect, "event_id", "unidentified")
+        self.on_cleaning(dialect, "event_id", "unidentified")
         return "new"
 
     def _hide_listener(self, words: dict[str, Any], consent: Consent) -> None:

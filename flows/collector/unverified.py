@@ -40,7 +40,7 @@ class UnverifiedServers:
     def __init__(self) -> None:
         self._counted: dict[str, _Counted] = {}
 
-    def heard(self, claimant: Claimant) -> None:
+    def count(self, claimant: Claimant) -> None:
         """Count a call."""
         counted = self._counted.get(claimant.network)
         if counted is None:

@@ -36,7 +36,7 @@ class Feeds:
         if not self._lost:
             self._lost = True
             self._simulator.end()
-            self._say("the simulator's producer has ended, as --lose-feed asks", "bold")
+            self._print("the simulator's producer has ended, as --lose-feed asks", "bold")
 
     def look(self, snapshot: Snapshot) -> None:
         """Report the changes since the last look.
@@ -47,14 +47,14 @@ class Feeds:
         waits_s = self._simulator.waits_s()
         if waits_s >= WAITS_S and not self._waiting:
             self._waiting = True
-            self._say(
+            self._print(
                 f"the simulator's producer waits: Kafka has taken nothing for {waits_s:.0f} s. It goes on by "
                 "itself, and nothing is lost",
                 "bold red",
             )
         elif waits_s < WAITS_S and self._waiting:
             self._waiting = False
-            self._say("the simulator's producer sends again", "bold green")
+            self._print("the simulator's producer sends again", "bold green")
         self._look_for_silence(snapshot)
 
     def _look_for_silence(self, snapshot: Snapshot) -> None:
@@ -68,7 +68,7 @@ class Feeds:
         if self._console.is_terminal:
             return
         sentences_of_feeds = sentences(silence, 1000 * time.time()) or ("no feed is silent any more",)
-        self._say(" ".join(sentences_of_feeds), "bold red" if silent else "bold green")
+        self._print(" ".join(sentences_of_feeds), "bold red" if silent else "bold green")
 
-    def _say(self, words: str, style: str) -> None:
+    def _print(self, words: str, style: str) -> None:
         self._console.print(Text(words, style), soft_wrap=True)

@@ -23,7 +23,7 @@ DAY_MS: Final = 86_400_000
 _MOMENT: Final = pa.timestamp("ms", tz="UTC")
 _MONEY: Final = pa.decimal128(38, 0)
 _CREDITED: Final = COLUMNS[:AGES_AT]
-_TOLD_ANEW: Final = frozenset(("rev", "as_of_ms", "state"))
+_REPEATED_FIELDS: Final = frozenset(("rev", "as_of_ms", "state"))
 _MAX_MONEY: Final = 10**38 - 1
 _BIGGEST: Final = 2**63 - 1
 
@@ -112,7 +112,7 @@ def minute_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
     if head.state != "final":
         return None
     body = _any.decode(value)
-    more = {name: body[name] for name in sorted(body.keys() - _KNOWN - _TOLD_ANEW)}
+    more = {name: body[name] for name in sorted(body.keys() - _KNOWN - _REPEATED_FIELDS)}
     values = [key.decode(), head.placement_id, _moment(head.minute_ms)]
     values += [_whole(body[name]) for name in COUNTS]
     values += [_part(body.get(name)) for name in ("completion_rate", "completions_per_impression")]

@@ -324,17 +324,17 @@ def _analyse(
             exports.reading([settings.kafka_credits_topic], "-decisions") as decisions,
         ):
             many = settings.export_connections
-            heard = exports.handover(
+            handover = exports.handover(
                 pixels, PixelsTarget(client_id_of, make, known_conversions, denied, many)
             )
             decided = exports.handover(
-                decisions, DecisionsTarget(make, known_conversions, denied, heard, many)
+                decisions, DecisionsTarget(make, known_conversions, denied, handover, many)
             )
             decided.poll = timedelta(0)
             ends = (pixels.ends(), decisions.ends()) if exports.once else None
             while not exports.stop.is_set():
                 decided.turn()
-                heard.turn()
+                handover.turn()
                 if ends is not None and pixels.passed(ends[0]) and decisions.passed(ends[1]):
                     return
     finally:

@@ -246,9 +246,9 @@ def _text(client: Client, side: Side) -> dict[str, str]:
     (fields,) = read_rows(client, [methodology_key(serving, side.methodology)], ["text"])
     try:
         text = msgspec.json.decode(fields.get("text", ""), type=dict[str, Any])
-        rules = {str(of): str(said)[:LONGEST_TEXT] for of, said in text["rules"].items()}
+        rules = {str(of): str(sentence)[:LONGEST_TEXT] for of, sentence in text["rules"].items()}
         for metric, sentences in text["metrics"].items():
-            rules |= {f"{metric}.{of}": str(said)[:LONGEST_TEXT] for of, said in sentences.items()}
+            rules |= {f"{metric}.{of}": str(sentence)[:LONGEST_TEXT] for of, sentence in sentences.items()}
         return rules
     except (msgspec.MsgspecError, KeyError, AttributeError, TypeError):
         return {"hash": side.methodology}

@@ -57,7 +57,7 @@ def turn(
     """
     _refuse(client, namespace, name)
     beside_rows = beside(namespace, name)
-    wanted_rows = {scope: _there(client, beside_rows, scope) for scope in SCOPES}
+    wanted_rows = {scope: _row_ids(client, beside_rows, scope) for scope in SCOPES}
     wanted = standing(client, namespace).generation + 1
     report("waiting for the flow beside to take the rows")
     present = _request_rows(client, namespace, name, wanted, patience_s)
@@ -117,7 +117,7 @@ def _request_rows(client: Client, namespace: str, name: str, wanted: int, patien
     return standing(client, namespace)
 
 
-def _there(client: Client, namespace: str, scope: str) -> list[str]:
+def _row_ids(client: Client, namespace: str, scope: str) -> list[str]:
     """Names that have a row: an index outlives its rows."""
     names = scan_index(client, f"{namespace}:index:{scope}")
     rows = read_rows(client, [row_key(namespace, scope, name) for name in names], ["generation"])
@@ -130,7 +130,7 @@ def _read_back(
     """Rows that were read, those of `wanted` that are missing, and those of another generation."""
     read = missing = differing = 0
     for scope, names in wanted.items():
-        every = list({*names, *_there(client, namespace, scope)})
+        every = list({*names, *_row_ids(client, namespace, scope)})
         keys = [row_key(namespace, scope, name) for name in every]
         for row in read_rows(client, keys, ["generation"]):
             generation_text = row.get("generation")

@@ -264,12 +264,12 @@ class _Comparer:
                 self._truth.currencies.get(key),
             )
             # Only a live flow detects lost messages.
-            told_gap = 0 if self._replayed else moment_of(row.get("delivery.gap_ms")) or 0
+            gap_ms = 0 if self._replayed else moment_of(row.get("delivery.gap_ms")) or 0
             end = decimal_of(row.get("delivery.projected") or "")
             projected = None if end is None else Fraction(end)
             blocked = truth.windows.get("blocked_impressions", NOTHING)[-1]
             lately = self._lately(name, at_ms, row)
-            context = windows, currency, self._since_ms, told_gap, Own(projected, blocked, lately)
+            context = windows, currency, self._since_ms, gap_ms, Own(projected, blocked, lately)
             figures = paced(
                 plan, self._counts(name, plan, row), at_ms, self._truth.rules.thresholds, *context
             )
@@ -373,7 +373,7 @@ class _Comparer:
             return at_ms == self._watermark_ms
         if not at_ms < self._now:
             return at_ms <= self._watermark_ms
-        return not self._placed(key) and self._says_the_same(key, truth, row)
+        return not self._placed(key) and self._agrees(key, truth, row)
 
     def _may_wait(self, key: Key, reached_ms: int, at_ms: int, truth: Truth, row: Mapping[str, str]) -> bool:
         """True if a row's counts may be older than its delivery. A planned placement's may, while they are
@@ -381,12 +381,12 @@ class _Comparer:
         """
         if reached_ms >= at_ms or not self._placed(key):
             return reached_ms == at_ms
-        return reached_ms >= self._now or self._says_the_same(key, truth, row)
+        return reached_ms >= self._now or self._agrees(key, truth, row)
 
     def _placed(self, key: Key) -> bool:
         return key[0] == "placement" and self._planned(key)
 
-    def _says_the_same(self, key: Key, truth: Truth, row: Mapping[str, str]) -> bool:
+    def _agrees(self, key: Key, truth: Truth, row: Mapping[str, str]) -> bool:
         own = own_of(row)
         return of_moment(truth, own) == of_moment(self._at_now[key], own)
 

@@ -279,10 +279,10 @@ class Reader:
         """(n, 2): whether the listener, and the household, of a plain line is on the deny-list."""
         denied = np.zeros((len(keys), 2), bool)
         for place, (kind, key, span) in enumerate(_PEOPLE if self._denied is not None else ()):
-            heard = plain[(keys[plain, key] != 0) | (keys[plain, key + 1] != 0)]
-            _, firsts, which = np.unique(keys[heard, key], return_index=True, return_inverse=True)
-            texts = [_text_at(block, spans[i, span]) for i in heard[firsts].tolist()]
-            denied[heard, place] = np.array([self._is_denied(kind, text) for text in texts], bool)[which]
+            with_id = plain[(keys[plain, key] != 0) | (keys[plain, key + 1] != 0)]
+            _, firsts, which = np.unique(keys[with_id, key], return_index=True, return_inverse=True)
+            texts = [_text_at(block, spans[i, span]) for i in with_id[firsts].tolist()]
+            denied[with_id, place] = np.array([self._is_denied(kind, text) for text in texts], bool)[which]
         return denied
 
     def _enter(self, pixel: Pixel, row: Any, key: Any, combos: list[tuple[Any, ...]]) -> None:

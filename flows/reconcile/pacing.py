@@ -279,8 +279,8 @@ def paced(
             )
         )
     unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)
-    total, gone = _length(unpaused), _length(_before(unpaused, at_ms))
-    times = (plan.start_ms, plan.end_ms, total - gone)
+    total, left_states = _length(unpaused), _length(_before(unpaused, at_ms))
+    times = (plan.start_ms, plan.end_ms, total - left_states)
     least = (counted if delivered is None else delivered) or 0
     rest = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms, opening)
     projected, blocked, lately = own or Own()
@@ -295,10 +295,10 @@ def paced(
     paused = not ended and not any(begin <= at_ms < end for begin, end in unpaused)
     # The rate of a plan that came late is known only since its balance.
     rated_ms = until_of(plan, since_ms) if counted is None and delivered is not None else from_ms
-    young = gone - _length(_before(unpaused, rated_ms)) < thresholds.grace_ms
+    young = left_states - _length(_before(unpaused, rated_ms)) < thresholds.grace_ms
     judged = delivered is not None and (ended or not (paused or young))
     indicator = Fraction(delivered) / expected if delivered is not None and judged and expected else None
-    missing, left = 0 if delivered is None else plan.booked - delivered, total - gone
+    missing, left = 0 if delivered is None else plan.booked - delivered, total - left_states
     rate = Fraction(missing * _HOUR_MS, left) if missing > 0 and left > 0 else None
     first_ms = at_ms // 60_000 * 60_000 - thresholds.hold_ms
     bounds = None
@@ -404,12 +404,12 @@ def _states(
     least, most = float(bounds.least / bounds.due_last), float(bounds.most / bounds.due_first)
     if most < thresholds.under - band:
         return ("under",)
-    gone = {"under"} if least > thresholds.under + band else set()
+    left_states = {"under"} if least > thresholds.under + band else set()
     if least > thresholds.over + band:
-        gone.add("on_track")
+        left_states.add("on_track")
     elif most < thresholds.over - band:
-        gone.add("over")
-    return tuple(state for state in JUDGED if state not in gone)
+        left_states.add("over")
+    return tuple(state for state in JUDGED if state not in left_states)
 
 
 def _sum_of_known(amounts: Iterable[Fraction | None]) -> Fraction | None:

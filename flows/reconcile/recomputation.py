@@ -130,7 +130,7 @@ def _judge(
     files: Sequence[Path],
     rules: Rules,
     too_late: Collection[tuple[str, int, str, int]] | None,
-    tell: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> None:
     """Read the logs, and judge of each pixel whether it counts: the table `counted`."""
     db.run(judging.PIXELS)
@@ -141,18 +141,18 @@ def _judge(
     db.insert("utm_targets", targets.items())
     usual = ((platform, BASES.index(name)) for platform, name in rules.platform_basis.items())
     db.insert("platform_bases", usual)
-    _read(db, reader, files, tell)
-    tell("putting in order")
+    _read(db, reader, files, progress)
+    progress("putting in order")
     db.run(judging.ARRIVED.format(n=judging.ONE_FILE if len(files) == 1 else judging.FILES))
     if too_late is not None:
         _take_out(db, too_late, files)
-    tell("taking out what came twice or too late")
+    progress("taking out what came twice or too late")
     db.run(judging.PLAYS)
     while db.first("SELECT 1 FROM pending LIMIT 1"):
         db.run(judging.ROUND)
     db.run(judging.COUNTED)
     db.run(bases.SIDES)
-    tell("crediting conversions and adding up")
+    progress("crediting conversions and adding up")
 
 
 def _ends(reader: Reader, files: Sequence[Path], out_of_orderness_ms: int) -> tuple[dict[str, int], int]:
@@ -167,15 +167,15 @@ def _ends(reader: Reader, files: Sequence[Path], out_of_orderness_ms: int) -> tu
     return watermarks, max(reached, default=0)
 
 
-def _read(db: Database, reader: Reader, files: Sequence[Path], tell: Callable[[str], None]) -> None:
+def _read(db: Database, reader: Reader, files: Sequence[Path], progress: Callable[[str], None]) -> None:
     for src, path in enumerate(files):
-        tell(f"reading {path}")
+        progress(f"reading {path}")
         for batch in reader.read(src, path):
             db.insert("combos", batch.combos)
             db.insert("told", batch.conversions)
             db.insert("sent", batch.clients)
             db.load(judging.INSERT, batch.pixels)
-            tell(f"reading {path}: {reader.received[src]:,} pixels")
+            progress(f"reading {path}: {reader.received[src]:,} pixels")
 
 
 def _take_out(db: Database, too_late: Collection[tuple[str, int, str, int]], files: Sequence[Path]) -> None:

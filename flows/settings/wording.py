@@ -35,7 +35,7 @@ def _bound(word: str, name: str) -> Callable[[_Facts], str]:
     return lambda facts: f"takes {word} " + str(facts[name]).replace("000 microseconds", " ms")
 
 
-_SAID: Final[Mapping[str, Callable[[_Facts], str]]] = {
+_WORDINGS: Final[Mapping[str, Callable[[_Facts], str]]] = {
     "value_error": lambda facts: str(facts["error"]),
     "extra_forbidden": lambda _: "no such field",
     "missing": lambda _: "is required",
@@ -58,7 +58,7 @@ _SAID: Final[Mapping[str, Callable[[_Facts], str]]] = {
 
 def in_our_words(problem: ErrorDetails) -> str:
     """The values that a setting takes, without the value that it was given."""
-    wording = _SAID.get(problem["type"])
+    wording = _WORDINGS.get(problem["type"])
     return wording(problem.get("ctx", {})) if wording is not None else problem["msg"]
 
 

@@ -225,8 +225,8 @@ class Gaps:
         one whose last pixel is the oldest.
         """
         last = self.table[:, LAST]
-        gone = (last == NEVER) | (self.clock_ms - last > DAY_MS) | (self.table[:, PIXELS] < LEAST_PIXELS)
-        (replaceable,) = gone.nonzero()
+        is_free = (last == NEVER) | (self.clock_ms - last > DAY_MS) | (self.table[:, PIXELS] < LEAST_PIXELS)
+        (replaceable,) = is_free.nonzero()
         return int(replaceable[np.argmin(self.table[replaceable, AT])]) if len(replaceable) else None
 
     def snapshot(self) -> tuple[Any, ...]:

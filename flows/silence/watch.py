@@ -28,7 +28,7 @@ class Watch:
     ) -> None:
         self.gaps = Gaps(zone, least_ms, history_ms)
         self.shares = Shares(self.gaps)
-        self._heard: Counter[str] = Counter()
+        self._pixel_counts: Counter[str] = Counter()
         self._impressions: list[Impressions] = []
         self._ended: list[str] = []
         self._now_ms: int | None = None
@@ -40,7 +40,7 @@ class Watch:
 
     def take_pixels(self, pixels: Mapping[str, int], impressions: Impressions | None = None) -> None:
         """Take accepted pixels by unit since the last cut, and impressions if they are due."""
-        self._heard.update(pixels)
+        self._pixel_counts.update(pixels)
         if impressions is not None:
             self._impressions.append(impressions)
 
@@ -60,7 +60,7 @@ class Watch:
         self._now_ms = now_ms
         gaps, before = self.gaps, self.gaps.silent
         gaps.elapse(now_ms, min(max(0, passed_ms), RECENT_MS) if proven else 0)
-        self.shares.forget(gaps.take_pixels(self._heard))
+        self.shares.forget(gaps.take_pixels(self._pixel_counts))
         for unit in self._ended:
             gaps.end(unit)
         if proven:
@@ -68,7 +68,7 @@ class Watch:
         due = bool(self._impressions)
         if due:
             self.shares.take(self._impressions, now_ms, watermark_ms, log_ms)
-        self._heard.clear()
+        self._pixel_counts.clear()
         self._ended, self._impressions = [], []
         silent = gaps.silent
         if silent != before or (silent and (due or not self._silent_units)):

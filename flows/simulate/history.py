@@ -12,7 +12,7 @@ import numpy as np
 from flows.simulate.traffic import Call, Traffic
 from flows.simulate.truth import FLIGHT, MINUTE_MS, PlacementTally, Tally
 
-_START_MS, _HEARD_MS = 200, 20_000
+_START_MS, _COMPLETE_MS = 200, 20_000
 _CONSENT, _UNHEARD, _CONVERSIONS = 0.8, 0.03, 0.02
 _MIN_MS = 30_000
 """The least time in ms between a play and its conversion."""
@@ -52,12 +52,12 @@ class History:
         listeners = (rng.random(plays) ** 2 * self.traffic.listeners).astype(np.int64)
         consents, started = rng.random(plays) < _CONSENT, rng.random(plays) >= _UNHEARD
         started &= born + _START_MS < self.to_ms
-        complete = started & (rng.random(plays) < completing) & (born + _HEARD_MS < self.to_ms)
+        complete = started & (rng.random(plays) < completing) & (born + _COMPLETE_MS < self.to_ms)
         delay = _MIN_MS + (rng.random(plays) * 9 * MINUTE_MS).astype(np.int64)
         bought = consents & started & (rng.random(plays) < _CONVERSIONS) & (born + delay < self.to_ms)
         self._count(places, listeners, consents, started, complete, int(bought.sum()))
         events = [(born, 0, np.ones(plays, bool)), (born + _START_MS, 1, started)]
-        events += [(born + _HEARD_MS, 2, complete), (born + delay, 3, bought)]
+        events += [(born + _COMPLETE_MS, 2, complete), (born + delay, 3, bought)]
         times_ms = np.concatenate([when[which] for when, _, which in events])
         kind = np.concatenate([np.full(int(which.sum()), kind) for _, kind, which in events])
         play = np.concatenate([np.flatnonzero(which) for _, _, which in events])
@@ -136,6 +136,6 @@ class History:
                     sum((which & own_plays & consents).sum() for which in (own_plays, started, complete))
                 ),
             )
-            heard = set(listeners[own_plays & consents].tolist())
-            self.tally.placements[place.id] = PlacementTally(counts, heard, {}, {})
+            listener_set = set(listeners[own_plays & consents].tolist())
+            self.tally.placements[place.id] = PlacementTally(counts, listener_set, {}, {})
             self.tally.beside_of("creative", place.labels["creative_id"]).add(self.tally.placements[place.id])

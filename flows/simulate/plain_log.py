@@ -84,11 +84,11 @@ def _plain_plays(
     count = _BLOCK_PLAYS
     births = born + np.cumsum(rng.exponential(1000 * _PIXELS_A_PLAY / rate, count))
     duration = np.minimum(ad_ms, rng.choice(np.array([15_000, 20_000, 30_000, 60_000]), count))
-    heard = np.where(rng.random(count) < 0.8, 1.0, rng.random(count))
+    share = np.where(rng.random(count) < 0.8, 1.0, rng.random(count))
     begun = births + 40 + rng.random(count) * 1000
     quarters = begun[:, None] + duration[:, None] * np.array([0, 0.25, 0.5, 0.75, 1.0])
     times = np.column_stack([births, quarters]).astype(np.int64)
-    happens = np.column_stack([np.ones((count, 2), bool), heard[:, None] >= np.array([0.25, 0.5, 0.75, 1.0])])
+    happens = np.column_stack([np.ones((count, 2), bool), share[:, None] >= np.array([0.25, 0.5, 0.75, 1.0])])
     row, event = np.nonzero(happens)
     again = np.flatnonzero(rng.random(len(row)) < 0.01)
     source = np.concatenate([np.arange(len(row)), again])

@@ -309,22 +309,22 @@ class Traffic:
             return script
         start = 40 + int(u() * 1500)
         script.append(("start", start, 0))
-        heard = 1.0 if chance(place.completion_rate) else u()
+        played_share = 1.0 if chance(place.completion_rate) else u()
         for quarter, event in enumerate(MILESTONES, 1):
-            if quarter <= heard * 4:
+            if quarter <= played_share * 4:
                 playhead_ms = duration * quarter // 4
                 script.append((event, start + playhead_ms, playhead_ms))
 
         def now_and_then(probability: float, *events: str) -> None:
             if chance(probability):
-                playhead_ms = int(u() * heard * duration)
+                playhead_ms = int(u() * played_share * duration)
                 script.extend(
                     (event, start + playhead_ms + i * 700, playhead_ms) for i, event in enumerate(events)
                 )
 
         if linked:  # a skip or mute counts once for each play, which needs the play's id
-            if heard < 1 and chance(trouble.skips):
-                playhead_ms = int(heard * duration)
+            if played_share < 1 and chance(trouble.skips):
+                playhead_ms = int(played_share * duration)
                 script.append(("skip", start + playhead_ms, playhead_ms))
             now_and_then(trouble.mutes, "mute", "unmute", "mute")
         now_and_then(trouble.pauses, "pause", "resume")

@@ -31,7 +31,7 @@ from flows.errors import UNREADABLE
 from flows.model.catalogue.fields import CALLER_FIELDS
 from flows.model.events import MAX_MS
 from flows.sources.messages import MAX_MESSAGE_BYTES, message_of
-from flows.sources.paths import Condition, Message, Path, is_there, plain
+from flows.sources.paths import Condition, Message, Path, is_present, plain
 from flows.sources.pixels import Pixels, mapped_reading, merged_reading
 from flows.sources.source import Source, alternatives
 
@@ -223,7 +223,7 @@ class Compiled:
             if name in _CONSENT:
                 fields.setdefault(name, value)
         reading = mapped_reading(fields, pixels.source)
-        choices = [one for one in self._shape.choices(message) if one is not UNSET and is_there(one)]
+        choices = [one for one in self._shape.choices(message) if one is not UNSET and is_present(one)]
         for value in choices[1:]:
             own = pixels.source.values.get("consent", {}).get(plain(value), value)
             reading = merged_reading(mapped_reading({"consent": own}, pixels.source), reading)

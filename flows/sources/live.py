@@ -66,13 +66,13 @@ class _Lane:
 
     Attributes:
         received_ms: the receipt of its latest message that is in the pixel topic.
-        told_ms: the low mark.
+        published_ms: the low mark.
         proven_ms: the moment of the latest proof that it has no further messages.
     """
 
     id: str
     received_ms: int
-    told_ms: int
+    published_ms: int
     proven_ms: int = 0
 
     def low_ms(self, in_hand_ms: int = MAX_MS) -> int:
@@ -81,8 +81,8 @@ class _Lane:
         Args:
             in_hand_ms: the least time of receipt of messages that are not in the pixel topic yet.
         """
-        self.told_ms = max(self.told_ms, min(in_hand_ms, max(self.received_ms, self.proven_ms)))
-        return self.told_ms
+        self.published_ms = max(self.published_ms, min(in_hand_ms, max(self.received_ms, self.proven_ms)))
+        return self.published_ms
 
 
 @dataclass
@@ -173,7 +173,7 @@ class Live:
     @property
     def low_ms(self) -> int:
         """The least low mark of all lanes, in epoch ms; 0 if none has one yet."""
-        return min((lane.told_ms for lane in tuple(self._lanes.values())), default=0)
+        return min((lane.published_ms for lane in tuple(self._lanes.values())), default=0)
 
     @property
     def waiting(self) -> int:
@@ -252,7 +252,7 @@ class Live:
                 return False
         settled, tails = self._settled(), dict[int, bytes]()
         for place, lane in lanes.items():
-            low_ms = lane.low_ms(in_hand[place]) if settled else lane.told_ms
+            low_ms = lane.low_ms(in_hand[place]) if settled else lane.published_ms
             tails[place[1]] = b',"collector":"%s","low_ms":%d}' % (lane.id.encode(), low_ms)
         self._log.write([(key, body + tails[partition]) for partition, key, body in batch.lines])
         self._letters.write([letter_of(self.name, record, one) for record, one in batch.rejected])
@@ -359,7 +359,7 @@ class Live:
     def _send_marks(self, lanes: Sequence[_Lane], bye: bool = False) -> None:
         now_ms = self._clock_ms()
         for lane in lanes:
-            body = mark_of(lane.id, lane.told_ms, now_ms, bye)
+            body = mark_of(lane.id, lane.published_ms, now_ms, bye)
             for partition in self._partitions:
                 self._log.send(partition, b"", body, now_ms)
 

@@ -214,7 +214,7 @@ class Condition:
         for path, wanted, negated, in_list in self._parts:
             value = path.value_in(message)
             if wanted is None:
-                holds = is_there(value)
+                holds = is_present(value)
             elif value.__class__ is Unreadable or (in_list and not isinstance(value, list | tuple | None)):
                 verdict = None
                 continue
@@ -243,7 +243,7 @@ def _outside(text: str) -> str:
     return re.sub(r'\[[^\]]*\]|"[^"]*"', lambda found: "x" * len(found[0]), text)
 
 
-def is_there(value: Any) -> bool:
+def is_present(value: Any) -> bool:
     """True if a path leads to a value. A value that cannot be read exists, even if its text is empty."""
     return value is not None and (value != "" or value.__class__ is Unreadable)
 

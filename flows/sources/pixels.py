@@ -24,7 +24,7 @@ from flows.collector.reading import Reading, canonical, is_cut, read
 from flows.collector.understand import Understanding
 from flows.model.events import MAX_MS
 from flows.settings import Settings
-from flows.sources.paths import Condition, Message, Path, is_there, plain
+from flows.sources.paths import Condition, Message, Path, is_present, plain
 from flows.sources.source import Source, alternatives
 
 LONGEST_URL: Final = 16_384
@@ -139,7 +139,7 @@ class Pixels:
         for field, paths, values in self._names:
             if field == "event":
                 values_at_paths = (path.value_in(message) for path in paths)
-                event = next((value for value in values_at_paths if is_there(value)), None)
+                event = next((value for value in values_at_paths if is_present(value)), None)
                 if event is None:
                     return "event" not in self.source.fixed
                 return event.__class__ is not Unreadable and plain(event) not in values
@@ -177,7 +177,7 @@ class Pixels:
         """
         assert self._url is not None
         text = self._url.value_in(message)
-        if not is_there(text):
+        if not is_present(text):
             return None
         if not isinstance(text, str) or isinstance(text, Unreadable) or len(text) > LONGEST_URL:
             return self._malformed("url")
@@ -228,11 +228,11 @@ class Pixels:
         cannot be read.
         """
         identity_values = [path.value_in(message) for path in self._identity]
-        if not any(map(is_there, identity_values)) or any(
+        if not any(map(is_present, identity_values)) or any(
             one.__class__ is Unreadable for one in identity_values
         ):
             return ""
-        return self._hashed([plain(one) if is_there(one) else None for one in identity_values])
+        return self._hashed([plain(one) if is_present(one) else None for one in identity_values])
 
     def id_of_place(self, partition: int, offset: int) -> str:
         """A keyed hash of a message's place in the log."""
@@ -248,7 +248,7 @@ def _values(message: Message, paths: Sequence[Path], values: Mapping[str, Any]) 
     """The values at a field's paths, each as the field's table of values has it."""
     for path in paths:
         value = path.value_in(message)
-        if is_there(value):
+        if is_present(value):
             listed = values and value.__class__ is not Unreadable
             yield values.get(plain(value), value) if listed else value
 

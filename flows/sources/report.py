@@ -16,7 +16,7 @@ from flows.collector.consent import WORDS
 from flows.collector.understand import UNKNOWN_EVENT
 from flows.model.catalogue.fields import CALLER_FIELDS
 from flows.shown import LINE, cell, shown
-from flows.sources.paths import Message, Path, is_there, plain
+from flows.sources.paths import Message, Path, is_present, plain
 from flows.sources.source import Source, alternatives, parse_source, presets
 
 MOST_REJECTED: Final = 0.01
@@ -89,7 +89,7 @@ class Report:
     def take(self, message: Message, understood: Understood | None) -> None:
         """Count one message's outcome."""
         self.read += 1
-        event_name = plain(event) if is_there(event := self._value(message, "event")) else ""
+        event_name = plain(event) if is_present(event := self._value(message, "event")) else ""
         if event_name in self.source.values.get("event", ()):
             self.listed.add(event_name)
         if understood is None or understood.outcome is Outcome.NOT_COUNTED:
@@ -131,7 +131,7 @@ class Report:
     def _value(self, message: Message, name: str) -> Any:
         """The value of a mapped field; None if nothing stands at its paths."""
         values_at_paths = (path.value_in(message) for path in self._paths.get(name, ()))
-        return next((one for one in values_at_paths if is_there(one)), None)
+        return next((one for one in values_at_paths if is_present(one)), None)
 
     @property
     def pixels(self) -> int:

@@ -125,7 +125,7 @@ class LetterRereader:
             if error.kind != "missing" or error.topic != topic:
                 raise
         if left:
-            self._resent.gone[topic] += len(left)
+            self._resent.expired[topic] += len(left)
 
     def _take(self, source: Source, understanding: Understanding, left: set[tuple[int, int]]) -> None:
         """Write the pixels of the messages at the partitions and offsets in `left`. Messages that the topic

@@ -33,7 +33,7 @@ MAX_UNKNOWN: Final = 4_096
 UNKNOWN_FOR_S: Final = 60.0
 ANSWER_S: Final = 5.0
 """The greatest time of a request to the registry."""
-_NOT_THERE: Final = (40401, 40402, 40403)
+_NOT_FOUND: Final = (40401, 40402, 40403)
 """Codes of a reachable registry that lacks a schema, subject or version."""
 _LONGEST_WAIT_S: Final = 30.0
 _SECRETS: Final = ("user.info", "password", "token", "secret")
@@ -136,7 +136,7 @@ class ConfluentRegistry:
         try:
             return request()
         except self._error as error:
-            if error.http_status_code == 404 and error.error_code in _NOT_THERE:
+            if error.http_status_code == 404 and error.error_code in _NOT_FOUND:
                 raise UnusableError("the registry has no such schema") from None
             raise
 

@@ -38,15 +38,15 @@ def lacking(source: Source, shape: Shape) -> str:
     have all.
     """
     paths = {field: [Path(one) for one in alternatives(names)] for field, names in source.names.items()}
-    lost = (field for field in sorted(STRICT & paths.keys()) if not _any_there(paths[field], shape))
+    lost = (field for field in sorted(STRICT & paths.keys()) if not _any_present(paths[field], shape))
     return next(lost, "")
 
 
-def _any_there(paths: list[Path], shape: Shape) -> bool:
-    return any(one.root or is_there(one, shape) for one in paths)
+def _any_present(paths: list[Path], shape: Shape) -> bool:
+    return any(one.root or is_present(one, shape) for one in paths)
 
 
-def is_there(path: Path, shape: Shape) -> bool:
+def is_present(path: Path, shape: Shape) -> bool:
     """True if a message of a shape may have a value at a path."""
     if isinstance(shape, Mapping) and path.text in shape:
         return True

@@ -101,8 +101,8 @@ class SourceRows:
         put_fields(self._client, {listed: dict.fromkeys(rows, str(now_ms))})
         (listed_ids,) = read_rows(self._client, [listed])
         before_ms = now_ms - TTL // timedelta(milliseconds=1)
-        if gone := [name for name, at in listed_ids.items() if not at.isdigit() or int(at) < before_ms]:
-            drop_fields(self._client, listed, gone)
+        if ended := [name for name, at in listed_ids.items() if not at.isdigit() or int(at) < before_ms]:
+            drop_fields(self._client, listed, ended)
 
 
 def _now_ms() -> int:

@@ -69,8 +69,8 @@ class StoredMinutes:
         of_minute[head.placement_id] = head.state == "final", value
         while self._bytes > self._most_bytes and len(self._minutes) > 1:
             oldest = min(self._minutes)
-            gone = self._minutes.pop(oldest)
-            self._bytes -= sum(len(one) + _ENTRY_BYTES for _, one in gone.values())
+            dropped = self._minutes.pop(oldest)
+            self._bytes -= sum(len(one) + _ENTRY_BYTES for _, one in dropped.values())
             self.since_ms = min(self._minutes)
 
     def of_placement(self, placement: str) -> list[dict[str, Any]]:

@@ -96,7 +96,7 @@ class Silence:
         )
 
 
-class _Told(msgspec.Struct):
+class _Silence(msgspec.Struct):
     """A unit in `meta.silent`."""
 
     since_ms: int
@@ -104,7 +104,7 @@ class _Told(msgspec.Struct):
     money_per_hour: dict[str, str] = {}
 
 
-_decoder: Final = msgspec.json.Decoder(dict[str, _Told])
+_decoder: Final = msgspec.json.Decoder(dict[str, _Silence])
 
 
 def silence_of(snapshot: Snapshot, sight: Sight | None = None) -> Silence:

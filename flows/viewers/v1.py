@@ -139,7 +139,7 @@ class Api:
             return _json(ABSENT, 404)
         as_csv = _wants_csv(request)
         tag = f'"{version_of(row)}{"-csv" if as_csv else ""}"'
-        if _knows(request, tag):
+        if _has_current(request, tag):
             return Response(status_code=304, headers={**_HEADERS, "etag": tag})
         if as_csv:
             answer = _csv(row_csv(scope, name, row))
@@ -256,7 +256,7 @@ def _wants_csv(request: Request) -> bool:
     return request.query_params.get("format") == "csv" or accepted == "text/csv"
 
 
-def _knows(request: Request, tag: str) -> bool:
+def _has_current(request: Request, tag: str) -> bool:
     """True if the reader has this version already."""
     known_tags = [
         one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")

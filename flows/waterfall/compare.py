@@ -198,8 +198,8 @@ def _difference(
     if not note:
         days = {name: _days(claim, flights.get(name), knowledge.today) for name in placements}
         rows = _rows(client, namespace, days)
-        there = knowledge.rows | {name for name, some in rows.items() if any(row.fields for row in some)}
-        if missing := [name for name, some in days.items() if some and name not in there]:
+        present = knowledge.rows | {name for name, some in rows.items() if any(row.fields for row in some)}
+        if missing := [name for name, some in days.items() if some and name not in present]:
             whom = f"{len(missing)} of {len(placements)} placements" if _wide(claim) else "this placement"
             note = f"Redis has neither a row nor a count of {whom}"
         else:

@@ -64,7 +64,7 @@ def tell_of_the_door(client: Client, settings: Settings, disputes: Disputes) -> 
         for one in disputes.refused[start : start + 500]:
             event = {"event": one.event, "placement_id": one.placement, "ts": one.ts_ms}
             event["received_at"] = one.received_ms
-            refusals.heard([Understood(Outcome.REJECTED, one.reason, event=event)])
+            refusals.count([Understood(Outcome.REJECTED, one.reason, event=event)])
         told = refusals.take()
         names = list(told.without_row)
         rows = read_rows(client, [row_key(settings.namespace, "placement", name) for name in names], ["rev"])

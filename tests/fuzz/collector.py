@@ -165,14 +165,14 @@ class CollectorDoor(ABC):
         known = networks(["198.51.100.0/24"])[0], "xff-first"
         callers = Callers(tokens, networks(["10.0.0.0/8"]), [known])  # type: ignore[list-item]  # a literal
         self._instruments, self._refusals = Instruments(self._world.ledger), Refusals(ZoneInfo("UTC"))
-        self._understanding = understanding(callers=callers, tell=self._instruments.cleaned)
+        self._understanding = understanding(callers=callers, on_cleaning=self._instruments.cleaned)
         self._doors = Doors(self._understanding, cast(Store, _Watching(self._world.store)), self._heard)
         self._world.lane.start()
 
     def _heard(self, understood: Sequence[Understood]) -> None:
-        self._instruments.heard(understood)
+        self._instruments.count(understood)
         rejected = [one for one in understood if one.outcome is Outcome.REJECTED]
-        self._refusals.heard(rejected)
+        self._refusals.count(rejected)
         for one in rejected:
             said = json.loads(letter("c-1", one).value)
             assert said["reason"], said

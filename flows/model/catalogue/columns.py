@@ -99,12 +99,12 @@ def _by_client(kind: str, key: str, rank: float) -> tuple[Column, ...]:
             (f"flight.{kind}_{window}",),
             rank + place,
             112,
-            said,
+            meaning,
             group="Podcast",
             counted=kind,
             adds=True,
         )
-        for place, ((window, word), said) in enumerate(means.items())
+        for place, ((window, word), meaning) in enumerate(means.items())
     )
 
 

@@ -108,7 +108,7 @@ def test_a_stranger_who_speaks_for_a_device_is_counted_and_nobody(
 ) -> None:
     told: list[tuple[str, str, str]] = []
     asked = call(usual(**parameters), headers=headers, peer=peer)
-    event = door(tell=lambda *what: told.append(what)).pixel(asked).event
+    event = door(on_cleaning=lambda *what: told.append(what)).pixel(asked).event
     assert event["device_basis"] == "claimed"
     assert not FIELDS & set(event)
     assert ("native", "ip", "claim_ignored") in told
@@ -254,7 +254,7 @@ def test_a_user_agent_that_cannot_be_read_is_there_and_a_listeners_like_any_othe
 ) -> None:
     told: list[tuple[str, str, str]] = []
     asked = call(usual(**parameters), headers={"user-agent": NOT_ASCII})
-    event = door(tell=lambda *what: told.append(what)).pixel(asked).event
+    event = door(on_cleaning=lambda *what: told.append(what)).pixel(asked).event
     assert (event["device_basis"], event.get("invalid_traffic")) == ("transport", None)
     assert set(event) >= FIELDS
     assert ("native", "user_agent", "unreadable") in told
@@ -263,7 +263,7 @@ def test_a_user_agent_that_cannot_be_read_is_there_and_a_listeners_like_any_othe
 def test_a_token_that_cannot_be_read_is_none_that_is_known() -> None:
     told: list[tuple[str, str, str]] = []
     asked = call(usual(consent="1", gdpr_consent=""), headers={"authorization": NOT_ASCII}, peer=SERVER)
-    event = door(tell=lambda *what: told.append(what)).pixel(asked).event
+    event = door(on_cleaning=lambda *what: told.append(what)).pixel(asked).event
     assert event["consent"] is False
     assert ("native", "token", "refused") in told
 

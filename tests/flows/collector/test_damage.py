@@ -209,7 +209,7 @@ def test_a_value_is_a_number_as_it_came(value: str) -> None:
 def test_what_is_no_number_is_no_value_and_the_conversion_counts(value: str) -> None:
     query = f"e=conversion&ct=purchase&cm=c&o=1&v={quote(value, safe='%+&=,#')}&cur=GBP"
     heard: list[tuple[str, str]] = []
-    door = understanding(tell=lambda _, word, how: heard.append((word, how)))
+    door = understanding(on_cleaning=lambda _, word, how: heard.append((word, how)))
     found = door.pixel(call(query))
     assert found.outcome is Outcome.STORED
     assert found.event["conversion"] == {"type": "purchase", "order_id": "1", "currency": "GBP"} | CLAIMED

@@ -118,7 +118,7 @@ def test_what_each_vendor_can_tell_is_what_its_row_says() -> None:
 def test_a_vendors_tag_is_read_when_nobody_replaces_its_macros(name: str) -> None:
     dialect = DIALECTS[name]
     told: list[tuple[str, str, str]] = []
-    door = understanding(tell=lambda *what: told.append(what))
+    door = understanding(on_cleaning=lambda *what: told.append(what))
     url = tag(name)
     for asked in (fired(url), fired(encoded(dialect, url)), fired(encoded(dialect, encoded(dialect, url)))):
         told.clear()

@@ -199,11 +199,11 @@ def test_networks_of_claimants_are_bounded_and_the_loudest_stay() -> None:
     counted = UnverifiedServers()
     loud = Claimant("1.2.3.0/24", "Acme/1", "query")
     for _ in range(3):
-        counted.heard(loud)
+        counted.count(loud)
     for number in range(20_000):
-        counted.heard(Claimant(f"net-{number}", "x", "x-device"))
+        counted.count(Claimant(f"net-{number}", "x", "x-device"))
         if number % 100 == 0:
-            counted.heard(loud if number % 300 else loud._replace(agent="Other/2"))
+            counted.count(loud if number % 300 else loud._replace(agent="Other/2"))
     assert len(counted._counted) <= MAX_NETWORKS
     first, *others = counted.worst()
     assert (first["network"], first["agent"], first["calls"]) == ("1.2.3.0/24", "Acme/1", 203)
@@ -285,7 +285,7 @@ def test_a_tag_that_never_fires_is_silent_until_it_fires(
 
 
 def fire(instruments: Instruments, names: Iterable[str]) -> None:
-    instruments.heard([Understood(Outcome.STORED, event={"placement_id": name}) for name in names])
+    instruments.count([Understood(Outcome.STORED, event={"placement_id": name}) for name in names])
 
 
 def test_a_placement_has_fired_however_many_have_before_it() -> None:
@@ -450,7 +450,7 @@ def test_a_collector_forgets_days_that_no_call_can_change() -> None:
         now_ms = 1_790_000_000_000 + day * day_ms
         for ts in (now_ms, now_ms - day_ms):
             event = {"event": "impression", "placement_id": "p", "ts": ts, "received_at": now_ms}
-            refusals.heard([Understood(Outcome.REJECTED, "unsigned", event=event)])
+            refusals.count([Understood(Outcome.REJECTED, "unsigned", event=event)])
         told = refusals.take()
         refusals.written(told, list(told.without_row))
     assert [*by_day(told.with_row["p"]).values()][-3:] == [{"unsigned": 2}, {"unsigned": 2}, {"unsigned": 1}]

@@ -330,7 +330,7 @@ def test_each_sender_is_counted_by_a_name_that_the_operator_gave() -> None:
         call(usual(), headers=bearer),
         call(usual(), peer="198.51.100.7"),
     ):
-        instruments.heard([door.pixel(asked)])
+        instruments.count([door.pixel(asked)])
     assert instruments.senders == {
         ("dialect/native", "rejected"): 1,
         ("dialect/triton", "rejected"): 1,

@@ -125,7 +125,7 @@ def test_a_retry_of_a_url_has_the_id_of_its_first_and_another_fire_has_not() -> 
 
 def test_a_call_that_is_the_same_at_every_fire_has_a_new_id_and_is_told() -> None:
     told: list[tuple[str, str, str]] = []
-    door = understanding(tell=lambda *what: told.append(what))
+    door = understanding(on_cleaning=lambda *what: told.append(what))
     ids = {door.pixel(call("e=impression&pl=a&cb=[CACHEBUSTING]")).event["event_id"] for _ in range(2)}
     assert len(ids) == 2
     assert ("native", "event_id", "unidentified") in told
@@ -361,7 +361,7 @@ def test_a_postback_is_signed_and_labelled_in_its_url() -> None:
 
 def test_claims_and_tokens_that_are_none_are_told_and_every_decision_on_consent() -> None:
     told: list[tuple[str, str, str]] = []
-    door = understanding(tell=lambda *what: told.append(what))
+    door = understanding(on_cleaning=lambda *what: told.append(what))
     assert door.pixel(call(usual(gdpr_consent=""))).consent == "no_string"
     assert door.pixel(call(usual())).consent == "given"
     door.pixel(call(usual(), headers={"x-device-ip": HOME}))
@@ -468,7 +468,7 @@ def test_a_play_id_that_is_made_of_a_listeners_is_hashed_and_needs_consent() -> 
 
 def test_no_flood_of_broken_macros_hides_a_vendors_fault() -> None:
     instruments = Instruments(Ledger())
-    door, dialects = understanding(tell=instruments.cleaned), load_dialects()
+    door, dialects = understanding(on_cleaning=instruments.cleaned), load_dialects()
     for name in dialects:
         for value in ("[X]", "", "-1"):
             door.pixel(call(dict.fromkeys(sorted(WORDS), value), f"/p/{name}"))

@@ -151,7 +151,7 @@ def test_a_country_is_believed_as_an_address_is(
 
 def test_a_country_that_a_stranger_says_is_counted_as_a_claim() -> None:
     told: list[tuple[str, str, str]] = []
-    door = understanding(tell=lambda *what: told.append(what))
+    door = understanding(on_cleaning=lambda *what: told.append(what))
     door.pixel(call("e=start&pl=a&co=US", "/p/triton"))
     assert ("triton", "country", "claim_ignored") in told
 
@@ -336,7 +336,7 @@ def test_each_call_of_one_impression_of_prx_has_an_id_and_a_dead_letter_of_its_o
 def test_a_rejected_impression_is_of_the_day_on_which_it_would_have_counted(ts: str, day: str) -> None:
     refusals, door = Refusals(ZoneInfo("UTC")), understanding(placements="signed")
     received = replace(call(f"e=impression&pl=a&ts={ts}"), received_ms=1_795_640_400_000)  # 21:00 on the 25th
-    refusals.heard([door.pixel(received)])
+    refusals.count([door.pixel(received)])
     assert by_day(refusals.take().without_row["a"]) == {day: {"unsigned": 1}}
 
 
