@@ -1,7 +1,7 @@
-"""Prometheus and Alertmanager on loopback, if the machine has them, and the alerts that fire there.
+"""Prometheus and Alertmanager on loopback, if they are installed, and the alerts that fire there.
 
-Neither is ever required, since neither comes in a wheel. They end, with their files, as the embedded servers
-do.
+Neither is required, since no wheel contains them. They end with their parent process and leave no
+files, as the embedded servers do.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = {
     "prometheus": ("prometheus",),
     "alertmanager": ("prometheus-alertmanager", "alertmanager"),
 }
-"""The names of each program on the PATH: Debian's, and the project's own."""
+"""The names of each program on the PATH: Debian's, and upstream's."""
 
 _WITHIN_S: Final = 2.0
-_direct: Final = build_opener(ProxyHandler({}))  # the environment's proxy would not find this loopback
+_direct: Final = build_opener(ProxyHandler({}))  # a proxy of the environment cannot reach this loopback
 
 
 def program(name: str) -> str | None:
@@ -46,7 +46,7 @@ class _Installed(Server):
         return f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
-        """Start as `Server.start` does; also raises ConnectError if the program is not installed."""
+        """Start as `Server.start` does. Also raises ConnectError if the program is not installed."""
         self._program = program(self.name) or ""
         if not self._program:
             raise ConnectError(f"{self.name} is not installed")
@@ -61,7 +61,7 @@ class _Installed(Server):
 
 
 class Prometheus(_Installed):
-    """A Prometheus whose series last as long as it runs.
+    """A Prometheus whose data is deleted when it stops.
 
     Args:
         config: prometheus.yml.
@@ -76,7 +76,8 @@ class Prometheus(_Installed):
             f"--config.file={self._config}",
             f"--storage.tsdb.path={directory}/tsdb",
             f"--web.listen-address={HOST}:{port}",
-            # An alert that fires in the first seconds finds no Alertmanager yet: it is sent again soon.
+            # An alert that fires in the first seconds finds no Alertmanager yet; Prometheus soon sends it
+            # again.
             "--rules.alert.resend-delay=5s",
             "--log.level=warn",
         ]

@@ -1,7 +1,7 @@
 """Buckets (`s3://`, `gs://`, `az://`), through obstore: objects below a prefix, and files by a pattern.
 
-Guarantee: an object appears with all its bytes or not at all. A file that is replaced while it is read
-raises, whatever was read of it.
+Guarantee: an object appears with all its bytes or not at all. Reading a file raises if the file was replaced
+meanwhile.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _WILD: Final = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|[^*?\[]+|\[")
 
 
 def in_bucket(name: str) -> bool:
-    """True if a name is one of a file in a bucket, or a pattern of such names."""
+    """True if a name is the URL of a file in a bucket, or a pattern of such URLs."""
     return name.startswith(_PREFIXES)
 
 
 def parsed(address: str, schemes: Collection[str]) -> tuple[str, dict[str, str]] | None:
-    """The URL of a prefix and the options behind its question mark (`endpoint`, `region`, `scheme`).
+    """The URL of a prefix, and the options after its question mark (`endpoint`, `region`, `scheme`).
 
-    Returns None if the address is none of `schemes`, names a user, or has another option.
+    Returns None if the address has none of `schemes`, names a user, or has another option.
     """
     parts = urlsplit(address)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
@@ -49,7 +49,7 @@ def parsed(address: str, schemes: Collection[str]) -> tuple[str, dict[str, str]]
 
 
 def objects(address: str) -> Objects:
-    """The directory or the prefix of a bucket of that address.
+    """The directory, or the prefix of a bucket, at an address.
 
     Raises:
         ConnectError: it is neither.
@@ -58,7 +58,7 @@ def objects(address: str) -> Objects:
 
 
 def _store(root: str, options: Mapping[str, str], **more: Any) -> ObjectStore:
-    """The bucket at `root`, by obstore's options, of which `allow_http` is the client's."""
+    """The bucket at `root`, with obstore's options; `allow_http` is passed to the client."""
     from obstore.store import from_url
 
     config: dict[str, Any] = {**options}
@@ -71,10 +71,11 @@ class Bucket:
 
     Args:
         address: `s3://BUCKET/PREFIX`, `gs://…` or `az://…`; of `s3` with `?endpoint=HOST:PORT`, `region` and
-            `scheme` (`http`) for another server than Amazon's. Keys come from the variables of each cloud.
+            `scheme` (`http`) for a server other than Amazon's. Keys come from the environment variables of
+            each cloud.
 
     Raises:
-        ConnectError: the address is none, or obstore is not installed.
+        ConnectError: the address is malformed, or obstore is not installed.
     """
 
     def __init__(self, address: str) -> None:
@@ -82,7 +83,7 @@ class Bucket:
         if parts is None:
             raise ConnectError(
                 "the address of a bucket is s3://BUCKET/PREFIX, gs://… or az://…; endpoint, region and "
-                "scheme come behind a question mark, keys from the cloud's own variables"
+                "scheme go after a question mark, keys into the cloud's own environment variables"
             )
         self._address, options = parts
         scheme = options.pop("scheme", "https")
@@ -100,21 +101,21 @@ class Bucket:
             raise ConnectError(f"{self._address}: {error}") from None
 
     def alone(self) -> AbstractContextManager[None]:
-        """Lock nothing: a bucket has no lock that a kill releases. `swap` finds a second writer."""
+        """Lock nothing: a bucket has no lock that a kill releases. `swap` detects a second writer."""
         return nullcontext()
 
     def put(self, path: str, body: bytes) -> None:
-        """Upload it."""
+        """Upload an object."""
         with self._trouble(path):
             self._obstore.put(self._store, path, body)
 
     def put_file(self, path: str, file: Path) -> None:
-        """Upload it in parts."""
+        """Upload an object in parts."""
         with self._trouble(path):
             self._obstore.put(self._store, path, file)
 
     def swap(self, path: str, body: bytes, tag: str | None) -> str | None:
-        """Upload it, if the object there still has `tag`."""
+        """Upload an object if the present one still has `tag`."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
@@ -131,13 +132,13 @@ class Bucket:
         return done["e_tag"]
 
     def get(self, path: str) -> tuple[bytes, str | None]:
-        """Download it."""
+        """Download an object."""
         with self._trouble(path):
             answer = self._obstore.get(self._store, path)
             return bytes(answer.bytes()), answer.meta["e_tag"]
 
     def delete(self, path: str) -> None:
-        """Delete it."""
+        """Delete an object."""
         try:
             with self._trouble(path):
                 self._obstore.delete(self._store, path)
@@ -145,7 +146,7 @@ class Bucket:
             pass
 
     def names(self, prefix: str) -> list[str]:
-        """List the prefix."""
+        """List the objects under a prefix."""
         with self._trouble(prefix):
             return sorted(
                 one["path"] for some in self._obstore.list(self._store, prefix=prefix) for one in some
@@ -170,7 +171,7 @@ class BucketFiles:
 
     Args:
         url: `s3://BUCKET/PATTERN`, `gs://BUCKET/PATTERN`, or `az://ACCOUNT/CONTAINER/PATTERN`.
-        options: of obstore, such as `aws_endpoint`; without credentials among them those of the environment.
+        options: of obstore, such as `aws_endpoint`. Credentials default to those of the environment.
 
     Raises:
         ConnectError: obstore is not installed, or refuses an option.
@@ -190,7 +191,7 @@ class BucketFiles:
             raise self._failed(self._root, error) from None
 
     def files(self) -> list[str]:
-        """The names of the files that the pattern fits, sorted, as URLs.
+        """The URLs of the files that match the pattern, sorted.
 
         Raises:
             ConnectError: the bucket cannot be listed, or has no such file.
@@ -199,7 +200,7 @@ class BucketFiles:
 
         fits, prefix = re.compile(_regular(self.pattern)), re.split(r"[*?\[]", self.pattern)[0]
         try:
-            # A prefix is of whole directories, so the last part of a name is left to the pattern.
+            # A prefix names whole directories, so the pattern checks the last part of a name.
             batches = obstore.list(self._store, prefix=prefix.rpartition("/")[0] or None)
             paths = [one["path"] for batch in batches for one in batch if fits.fullmatch(one["path"])]
         except Exception as error:
@@ -210,10 +211,10 @@ class BucketFiles:
 
     @contextmanager
     def open(self, url: str) -> Iterator[BinaryIO]:
-        """A file of `files`, unpacked where it is `.gz` or `.zst`.
+        """A file of `files`, decompressed if it is `.gz` or `.zst`.
 
         Raises:
-            ConnectError: it cannot be read, or was replaced meanwhile.
+            ConnectError: the file cannot be read, or was replaced meanwhile.
         """
         import obstore
 
@@ -241,7 +242,7 @@ class BucketFiles:
 
 
 class _Object(io.RawIOBase):
-    """A file of a bucket as Python has files."""
+    """A file of a bucket with the interface of Python's files."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
@@ -268,7 +269,9 @@ class _Object(io.RawIOBase):
 
 
 def _regular(pattern: str) -> str:
-    """A pattern of names as a regular expression: `*` stands within a directory, `**/` for directories."""
+    """A pattern of names as a regular expression: `*` matches within a directory, `**/` matches
+    directories.
+    """
     pieces = []
     for part in _WILD.findall(pattern):
         if part == "**/":

@@ -1,6 +1,6 @@
 """Small files that a power cut leaves whole.
 
-A file's content is safe once the file is fsynced; its name, only once its directory is.
+A file's content is durable once the file is fsynced; its name, once its directory is.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ from pathlib import Path
 
 
 class Taken(Exception):
-    """Another process has the directory."""
+    """Another process has locked the directory."""
 
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Lock a directory, without a file. A kill releases the lock. A file system without locks keeps no
-    process out.
+    """Lock a directory itself, without a lock file. A kill releases the lock. On a file system without locks
+    it keeps no process out.
 
     Raises:
-        Taken: another process has it.
-        OSError: it cannot be opened.
+        Taken: another process has locked it. OSError: it cannot be opened.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -48,11 +47,11 @@ def sync_directory(path: Path) -> None:
 
 
 def put(path: Path, *parts: bytes | memoryview) -> None:
-    """Write `parts` into a private file, one after another, whole or not at all. Its name is durable after
-    `sync_directory`.
+    """Write `parts` to a private file, one after another. The file appears whole or not at all; its name is
+    durable after `sync_directory`.
     """
     partial = path.with_name(f"{path.name}.part")
-    partial.unlink(missing_ok=True)  # the mode is given only to a new file
+    partial.unlink(missing_ok=True)  # only a new file gets the mode
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.writelines(parts)
         file.flush()

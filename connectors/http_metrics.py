@@ -1,7 +1,7 @@
-"""/metrics of a process, and a few short texts (the standard library's server, prometheus_client).
+"""`/metrics` of a process, and a few short texts (the standard library's server, prometheus_client).
 
-Unit of parallelism: a connection, a thread each. Limit: a connection that sends nothing for five seconds is
-closed.
+Unit of parallelism: a connection, each with a thread. Limit: a connection that sends nothing for five seconds
+is closed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def serve_metrics(
     """Serve the metrics of a registry; returns a function that stops it.
 
     Args:
-        pages: texts by path. Without any, each path has the metrics; with some, unknown paths get 404.
+        pages: texts by path. Without pages every path returns the metrics; with pages an unknown path returns
+            404.
 
     Raises:
         OSError: the port is taken, or the address is not this machine's.

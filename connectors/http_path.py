@@ -1,4 +1,4 @@
-"""Paths as this server passes them on: granian decodes a path, and does not record how it was sent."""
+"""Paths as granian passes them on: decoded, without a record of the encoding in the request."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from urllib.parse import quote, unquote
 
 
 def encoded(path: str) -> str:
-    """A decoded path, encoded again: a parameter's value in it may hold characters that separate parameters.
+    """A decoded path, encoded again, since the value of a parameter may hold separators of parameters.
 
-    For `;` and `=` it is unknown whether they were encoded; they separate.
+    It is unknown whether `;` and `=` were encoded; they stay separators.
     """
     return quote(path, safe="/;=:,@!$'()*", errors="replace") if ";" in path else path
 
 
 def as_served(path: str) -> str:
-    """The path that a handler gets if a client sends this one."""
+    """The path that a handler gets if a client sends `path`."""
     return encoded(unquote(path))

@@ -1,7 +1,7 @@
-"""A Kafka producer that reports for each message whether the brokers have it.
+"""A Kafka producer that reports for each message whether the brokers have stored it.
 
 Unit of parallelism: a process. Guarantee: a message is reported once, as acknowledged by all in-sync replicas
-or as failed. A failed message may be in the log all the same, so a sender that repeats it has it there twice.
+or as failed. A failed message may be in the log all the same: a sender that repeats it may store it twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ QUEUE_KIB: Final = 128 << 10
 
 
 class Produced(NamedTuple):
-    """A message to produce. `partition` None chooses by its key, as Java's clients do (murmur2)."""
+    """A message to produce. With `partition` None the key selects the partition, as in Java's clients
+    (murmur2).
+    """
 
     value: bytes
     key: bytes | None = None
@@ -37,7 +39,7 @@ class Produced(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The report on the message that had a `token`: its partition, or the reason of its failure.
+    """The report on the message with a `token`: its partition, or the reason of its failure.
 
     `logged_ms` is the time at which a broker appended it, by that broker's clock; 0 if the topic has
     producers' times.
@@ -53,9 +55,9 @@ class Durability(NamedTuple):
     """A topic's durability.
 
     Attributes:
-        replicas: of the partition that has the fewest.
-        in_sync: replicas that must have a message before it is acknowledged; 1 if the brokers do not
-            report it.
+        replicas: the least number of replicas of a partition.
+        in_sync: the number of replicas that must have a message before it is acknowledged; 1 if the brokers
+            do not report it.
         stamped_by_brokers: whether its timestamps are the brokers' (`LogAppendTime`), not the producers'.
     """
 
@@ -65,13 +67,13 @@ class Durability(NamedTuple):
 
 
 class ReportingProducer:
-    """Produces batches to one topic; reports come from a thread of its own, in bunches.
+    """Produces batches to one topic; a thread of its own delivers the reports in batches.
 
     Args:
         brokers, options: as for `KafkaInput`.
         topic: must exist.
-        report: called in that thread with what was reported since the last call.
-        give_up_after: how long a message is tried.
+        report: called in that thread with the reports since the last call.
+        give_up_after: the time for which a message is tried.
 
     Raises:
         ConnectError: an option is refused.
@@ -99,15 +101,15 @@ class ReportingProducer:
             Producer,
             {
                 "compression.type": "lz4",
-                "linger.ms": 1,  # its user gathers messages before
+                "linger.ms": 1,  # the caller has batched the messages already
                 "queue.buffering.max.messages": QUEUE_MESSAGES,
                 "queue.buffering.max.kbytes": QUEUE_KIB,
             },
             {
                 "acks": "all",
-                # A request has one partition's messages: with one in flight they wait for each other. Five is
-                # the most that idempotence keeps in order. The price, if brokers answer in 300 ms or more:
-                # librdkafka's threads take up to half a core.
+                # A request has messages of one partition: with one request in flight they wait for each
+                # other. Five is the most that idempotence keeps in order. The price, if brokers answer in 300
+                # ms or more: librdkafka's threads take up to half a core.
                 "max.in.flight.requests.per.connection": 5,
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
@@ -143,7 +145,7 @@ class ReportingProducer:
         """Queue messages with tokens. Returns the tokens of messages without room in the queue, which get no
         report.
         """
-        if self._fatal:  # a producer that lost its sequence accepts no message any more
+        if self._fatal:  # a producer that lost its sequence accepts no further message
             self._ended.append(self._producer)
             self._producer, self._fatal = self._new(), False
         left, tokens = [], []
@@ -154,11 +156,11 @@ class ReportingProducer:
                 tokens.append(token)
                 batch.append({"value": value, "key": key, "callback": callback})
                 continue
-            try:  # a batch would put it into any partition
+            try:  # a batch would choose any partition for it
                 self._producer.produce(self.topic, value, key, partition, on_delivery=callback)
             except (BufferError, KafkaException):
                 left.append(token)
-        # The package notes an error in each message that it does not take.
+        # The package writes an error into each message that it rejects.
         if batch and self._producer.produce_batch(self.topic, batch) < len(batch):
             errors = [
                 (token, one["_error"]) for token, one in zip(tokens, batch, strict=True) if "_error" in one
@@ -190,10 +192,10 @@ class ReportingProducer:
                 self._report(reports)
 
     def flush(self, timeout: timedelta) -> int:
-        """Wait for queued messages; returns the number of those that are left."""
+        """Wait for queued messages; returns the number of messages still queued."""
         return int(self._producer.flush(timeout.total_seconds()))
 
     def close(self) -> None:
-        """Leave the brokers; queued messages are given up."""
+        """Disconnect; queued messages are dropped."""
         self._over.set()
         self._thread.join(5)

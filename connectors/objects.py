@@ -1,8 +1,8 @@
-"""Whole objects by name: what a place for them promises, and the directory that is one.
+"""Whole objects by name: the interface of a store of objects, and a directory as such a store.
 
 Unit of parallelism: an object. Guarantee: an object appears with all its bytes or not at all; in a directory
-it is fsynced with its name. `swap` replaces an object that nobody else has replaced meanwhile. A bucket is a
-place too (`connectors.buckets`).
+it is fsynced with its name. `swap` replaces an object unless another writer has replaced it meanwhile. A
+bucket is also such a store (`connectors.buckets`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COPIED_BYTES = 1 << 20
 
 
 class Away(ConnectError):
-    """The store does not take, or give, an object now."""
+    """The store cannot read or write an object now."""
 
 
 class NotThere(ConnectError):
@@ -29,10 +29,10 @@ class NotThere(ConnectError):
 
 
 class Objects(Protocol):
-    """A place for objects, by paths with `/`."""
+    """A store of objects, by paths with `/`."""
 
     def alone(self) -> AbstractContextManager[None]:
-        """Hold the place, where it can be held.
+        """Lock the store, if it has locks.
 
         Raises:
             durable.Taken: another process has it.
@@ -40,7 +40,7 @@ class Objects(Protocol):
         ...
 
     def put(self, path: str, body: bytes) -> None:
-        """Write an object; one of that path is replaced.
+        """Write an object; replaces an object of that path.
 
         Raises:
             Away: it is not written.
@@ -59,7 +59,7 @@ class Objects(Protocol):
         """Replace the object that has `tag`, or write a new one if `tag` is None. Returns the new tag.
 
         Raises:
-            Away: it is not written. durable.Taken: somebody else has written it meanwhile.
+            Away: it is not written. durable.Taken: another writer has replaced it meanwhile.
         """
         ...
 
@@ -80,7 +80,7 @@ class Objects(Protocol):
         ...
 
     def names(self, prefix: str) -> list[str]:
-        """The paths of all objects below a folder, in order.
+        """The paths of all objects below a folder, sorted.
 
         Raises:
             Away.
@@ -89,14 +89,14 @@ class Objects(Protocol):
 
 
 class Directory:
-    """A directory; made on first use. Its files are private."""
+    """A directory as a store, created on first use. Its files are private."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Make the directory, and lock it."""
+        """Create the directory, and lock it."""
         with _away(str(self._root)):
             self._make(self._root)
         with durable.alone(self._root):
@@ -115,11 +115,11 @@ class Directory:
             shutil.copyfileobj(source, out, _COPIED_BYTES)
 
     def swap(self, path: str, body: bytes, tag: str | None) -> None:
-        """Write as `put`: who writes holds the directory."""
+        """Write as `put`: the writer has locked the directory."""
         self.put(path, body)
 
     def get(self, path: str) -> tuple[bytes, None]:
-        """Read it."""
+        """Read the file."""
         with _away(str(self._root / path)):
             return (self._root / path).read_bytes(), None
 
@@ -132,7 +132,7 @@ class Directory:
                 durable.sync_directory(whole.parent)
 
     def names(self, prefix: str) -> list[str]:
-        """Walk the folder; what a kill left half written is named, too."""
+        """Walk the folder. The result includes files that a kill left half written."""
         folder = self._root / prefix
         with _away(str(folder)):
             paths = (one.relative_to(self._root) for one in folder.rglob("*") if one.is_file())
@@ -144,7 +144,7 @@ class Directory:
 
     @contextmanager
     def writing(self, path: str) -> Iterator[IO[bytes]]:
-        """Write a second file, fsync it, then rename it. Only an end without an error renames.
+        """Write a second file, fsync it, then rename it. After an error it is not renamed.
 
         Raises:
             OSError: it is not written.

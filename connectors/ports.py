@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 
 
 def family_of(host: str) -> socket.AddressFamily:
-    """The family of addresses that a host to listen at is of."""
+    """The address family of a host to listen on."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
@@ -18,7 +18,7 @@ def url_of(host: str, port: int) -> str:
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """`count` different ports that were free just now; another process may be quicker to bind them."""
+    """`count` different ports that are free now. Another process may bind them first."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for opened in sockets:
@@ -27,9 +27,9 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
 
 
 def free_run(count: int, host: str = "127.0.0.1") -> int:
-    """The first of `count` ports in a row that were free just now.
+    """The first of `count` consecutive ports that are free now.
 
-    This is not the kernel's choice: it gives the neighbours next, to outgoing connections too.
+    The kernel's own choice (port 0) would be unsafe: outgoing connections soon get its neighbours.
     """
     while True:
         first = random.randrange(20_000, 32_000 - count)

@@ -1,8 +1,8 @@
 """Prometheus text exposition, fast: families rendered as text by columns, and a route that serves them.
 
-For tens of thousands of series: `prometheus_client` spends 9 µs a sample on objects, this 0.2 µs on joining
-text. Label strings are rendered once by `label_string` and kept by the caller between scrapes.
-Format: https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
+For tens of thousands of series: `prometheus_client` spends 9 µs a sample on objects, this module 0.2 µs on
+joining text. `label_string` renders label strings once; the caller stores them between scrapes. Format:
+https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from starlette.routing import Route
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 GZIP_LEVEL: Final = 1
-"""On 10,000 placements level 9 takes six times as long for a fifth less."""
+"""Level 9 takes six times as long for a fifth fewer bytes, on 10,000 placements."""
 
 _HELP_ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The head of a metric family: its whole name (`_total`, `_info` included), kind and help."""
+    """The head of a metric family: its full name (with `_total` or `_info`), kind and help."""
 
     name: str
     kind: Literal["counter", "gauge"]
@@ -42,22 +42,22 @@ def label_string(labels: Mapping[str, str]) -> str:
 
 
 def _escaped(value: str) -> str:
-    # Not translate(): it looks up every letter, and takes three times as long.
+    # Not translate(), which looks up every letter, and takes three times as long.
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 class Exposition:
-    """Families in the order in which they came, each of which may come in parts."""
+    """Families in the order of their first `add`; a family may be added in parts."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[str]] = {}
 
     def add(self, family: Family, labels: Iterable[str], values: Iterable[str | int | float | None]) -> None:
-        """The family's head, once, and a sample for each value that is not None.
+        """Add the family's head, once, and a sample for each value that is not None.
 
         Args:
-            labels: one a value, from `label_string`.
-            values: text is taken as it is and must be a decimal number.
+            labels: one for each value, from `label_string`. values: text is taken as it is and must be a
+            decimal number.
         """
         name = family.name
         if name not in self._parts:
@@ -69,14 +69,14 @@ class Exposition:
         )
 
     def text(self) -> str:
-        """All of it."""
+        """The whole exposition."""
         return "".join([part for parts in self._parts.values() for part in parts])
 
 
 def metrics_route(path: str, render: Callable[[], bytes]) -> Route:
     """A route that serves the result of `render`, gzipped for clients that accept it.
 
-    `render` is called in worker threads, by several at once, so that a slow one blocks no other route.
+    `render` is called in worker threads, perhaps several at once: a slow `render` blocks no other route.
     """
 
     def metrics(_: Request) -> Response:

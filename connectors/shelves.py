@@ -1,8 +1,8 @@
-"""Files that are written whole, in a directory or in an S3 bucket (pyarrow).
+"""Stores of files that are written whole: a directory, or an S3 bucket (pyarrow).
 
 Unit of parallelism: a file. Guarantee: a kill leaves a file with all its bytes or none; in a directory it is
-fsynced with its name. An upload that an error ends may leave its first part, so that a marker, written last,
-shows which files count.
+fsynced with its name. An upload that fails may leave its first part. A marker file, written last, therefore
+lists the valid files.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _REQUEST_S: Final = 30.0
 
 
 class Shelf(Protocol):
-    """A place for files, by paths below it."""
+    """A store of files, by paths below its root."""
 
     def alone(self) -> AbstractContextManager[None]:
-        """Hold the shelf, if it can be held: only one process can at a time.
+        """Lock the shelf, if it has locks: only one process can at a time.
 
         Raises:
             Taken: another one has it.
@@ -34,11 +34,11 @@ class Shelf(Protocol):
     def holds(self, path: str) -> bool: ...
 
     def writing(self, path: str) -> Any:
-        """A context manager: the file appears, whole, when it ends without an error."""
+        """A context manager to write a file, which appears whole when the context ends without an error."""
         ...
 
     def reading(self, path: str) -> Any:
-        """A context manager of a seekable file."""
+        """A context manager to read a seekable file."""
         ...
 
 
@@ -46,11 +46,11 @@ class S3Shelf:
     """A prefix of a bucket, by S3's protocol.
 
     Args:
-        address: `s3://BUCKET/PREFIX`, with `?endpoint=HOST:PORT`, `region` and `scheme` (`http`) for another
-            server than Amazon's. Keys come from AWS's own variables and files.
+        address: `s3://BUCKET/PREFIX`, with `?endpoint=HOST:PORT`, `region` and `scheme` (`http`) for a server
+            other than Amazon's. Keys come from AWS's own variables and files.
 
     Raises:
-        ConnectError: the address is none.
+        ConnectError: the address is malformed.
     """
 
     def __init__(self, address: str) -> None:
@@ -92,7 +92,7 @@ class S3Shelf:
 
 
 def shelf(address: str) -> Shelf:
-    """The directory or the S3 prefix of that address.
+    """The directory, or the S3 prefix, at an address.
 
     Raises:
         ConnectError: it is neither.

@@ -1,14 +1,13 @@
-"""A spool: records that are on the disk before `append` returns, and stay there until they are acknowledged.
+"""A spool: records that are on disk before `append` returns, and stay there until they are acknowledged.
 
-One directory holds segment files of lines and a cursor. A record is a JSON object in one line whose last
-field is its checksum, so that any reader of NDJSON can read a segment. One process owns a directory
-(`flock`).
+One directory holds a cursor and segment files of lines. A record is a line with a JSON object whose last
+field is its checksum; any reader of NDJSON can read a segment. One process owns a directory (`flock`).
 
 Order of writes. A record is written and synced before it counts as resting. The cursor is synced before the
-segments that it has passed are removed: a file that was gone while the cursor still named it would stop every
-start. Guarantee: a kill at any moment loses no record that `append` has taken. Records acknowledged since the
-cursor was last synced are returned again. Records are read when they are due: for each resting record memory
-holds a byte, its queue. Records of one queue are returned in order, independently of the other queues.
+segments that it has passed are removed: a cursor that names a removed file would stop every start. Guarantee:
+a kill at any moment loses no record that `append` has taken. Records acknowledged since the last sync of the
+cursor are returned again. Records are read from disk when they are due: memory holds one byte for each
+resting record, its queue. Records of one queue are returned in order, independently of other queues.
 """
 
 from __future__ import annotations
@@ -32,22 +31,24 @@ SEGMENT_BYTES: Final = 64 << 20
 _STAMPED: Final = 256
 """The greatest number of records that share one stamp."""
 _STAMP_SPAN: Final = 200
-"""The greatest difference between the stamps of records that share one: a few records may be hours of a
+"""The greatest difference between the stamps of records that share one: a few records may span hours of a
 night.
 """
 QUEUES: Final = 127
 """The number of queues, which are numbered from 0."""
 _GONE, _OUT = 0, 128
-"""States: a record is acknowledged; a record was taken. A due record has its queue's number plus 1."""
+"""States of a record. `_GONE`: acknowledged. Otherwise the number of its queue plus 1, with `_OUT` added once
+it was taken.
+"""
 _SORTED_AT_ONCE: Final = 1_000
 _INDEXED: Final = 64
-"""Records between two whose places in the file are known without reading."""
+"""Every so many records, the place of a record in its file is known without reading."""
 _CHECKSUM: Final = b',"_crc":"'
 _TAIL_BYTES: Final = len(_CHECKSUM) + 8 + len(b'"}\n')
 
 
 class SpoolError(Exception):
-    """A spool cannot be used: another process has it, or its files are not its own."""
+    """A spool cannot be used: another process has it, or its directory has foreign files."""
 
 
 class SpoolTakenError(SpoolError):
@@ -60,7 +61,9 @@ class SpoolFullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A resting record: its place in the order of all, the JSON object without its checksum, its queue."""
+    """A resting record: its number in the order of all records, the JSON object without its checksum, its
+    queue.
+    """
 
     number: int
     body: bytes
@@ -69,12 +72,12 @@ class Record:
 
 @dataclass(slots=True)
 class _Segment:
-    """A file of records: the number of its first one, and the bytes of whole records.
+    """A file of records: the number of its first record, and the number of bytes of whole records.
 
     Attributes:
-        states: of its records, a byte each: `_GONE`, or the queue, with `_OUT` if it was taken.
-        resting: records that are not gone.
-        places: in the file, of each `_INDEXED`th record.
+        states: of its records, one byte each: `_GONE`, or the queue, with `_OUT` if the record was taken.
+        resting: the number of records that are not acknowledged.
+        places: the place in the file of every `_INDEXED`th record.
     """
 
     first: int
@@ -90,7 +93,7 @@ class _Segment:
         return self.first + len(self.states)
 
     def add(self, state: int, place: int) -> None:
-        """Add one more record, which begins at a place in the file."""
+        """Add a record that begins at `place` in the file."""
         if not len(self.states) % _INDEXED:
             self.places.append(place)
         self.states.append(state)
@@ -98,21 +101,21 @@ class _Segment:
 
 
 class Spool:
-    """Resting records of one directory, in queues, each of which is first in, first out.
+    """The resting records of one directory, in queues that are first in, first out.
 
-    No queue is written down: a start has all records in queue 0, and `sort` puts them into theirs.
+    Queues are not stored: after a start all records are in queue 0, and `sort` moves them into their queues.
 
     Args:
-        directory: made if it is missing; private to its owner.
-        most_bytes: of all segments together.
-        segment_bytes: at which a new segment begins.
-        stamp: returns a number of a record; `least` is the least of the resting records'.
+        directory: created if missing; private to its owner.
+        most_bytes: the greatest number of bytes of all segments together.
+        segment_bytes: the size at which a new segment begins.
+        stamp: returns a number for a record; the property `least` is the least stamp of the resting records.
 
     Attributes:
-        torn: records that were cut or passed over because they were not whole any more.
-        bytes: of all segments.
-        resting: records that are not acknowledged, those given out included.
-        due: by queue, records that rest and are not given out.
+        torn: the number of damaged records that were cut off or skipped.
+        bytes: the size of all segments.
+        resting: the number of records that are not acknowledged, taken ones included.
+        due: by queue, the number of resting records that are not taken.
 
     Raises:
         SpoolTakenError: another process has it.
@@ -128,19 +131,19 @@ class Spool:
         stamp: Callable[[bytes], int] = lambda _: 0,
     ) -> None:
         self.directory, self._most, self._segment_bytes = directory, most_bytes, segment_bytes
-        # Each entry covers the records up to a number, none of which has a lesser stamp; the stamps rise.
+        # Each entry covers the records up to a number; none of them has a lesser stamp. The stamps ascend.
         self._stamp, self._stamps = stamp, deque[tuple[int, int]]()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         directory.chmod(0o700)
         sync_directory(directory.parent)
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with ExitStack() as unless_whole:  # a leftover lock would keep every process out
+        with ExitStack() as unless_whole:  # a lock left behind would keep every process out
             unless_whole.callback(os.close, self._lock)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise SpoolTakenError(
-                    f"{directory} is another process's spool: give this one its own"
+                    f"{directory} is the spool of another process: use another directory"
                 ) from None
             self.torn = self.bytes = 0
             path = directory / "cursor"
@@ -162,25 +165,25 @@ class Spool:
 
     @property
     def least(self) -> int | None:
-        """The least stamp of the resting records, or a lesser one of its neighbours; None if nothing
-        rests.
+        """The least stamp of the resting records, or of a neighbour that shares it; None without resting
+        records.
         """
         return self._stamps[0][1] if self.resting else None
 
     @property
     def full(self) -> float:
-        """Share of `most_bytes` in use."""
+        """The share of `most_bytes` in use."""
         return self.bytes / self._most
 
     def append(self, bodies: Sequence[bytes], queues: Sequence[int] = ()) -> None:
-        """Put records, each a JSON object, on the disk: all of them or none.
+        """Write records, each a JSON object, to disk: all of them or none.
 
         Args:
-            queues: of each; without these it is 0.
+            queues: the queue of each record; 0 by default.
 
         Raises:
-            SpoolFullError: there is no room; nothing was written.
-            OSError: the disk does not take them; nothing counts as written.
+            SpoolFullError: there is no room; no record was written.
+            OSError: the disk does not take them; no record counts as written.
         """
         sealed = [_sealed(body) for body in bodies]
         lines = b"".join(sealed)
@@ -193,7 +196,7 @@ class Spool:
             _write(self._file, lines)
             os.fdatasync(self._file)
         except OSError:
-            # The rest of a failed write is cut off, or the next record would follow half of one. If the disk
+            # Cut off the rest of a failed write, or the next record would follow half of one. If the disk
             # refuses even that, the next record goes into a file of its own.
             with suppress(OSError):
                 os.ftruncate(self._file, last.size)
@@ -211,10 +214,10 @@ class Spool:
         self.bytes += len(lines)
 
     def take(self, most: int, queue: int = 0) -> list[Record]:
-        """The next records of a queue that were not taken yet, in order.
+        """Take the next records of a queue that are due, in order.
 
         Raises:
-            OSError: the disk does not return them; none counts as taken.
+            OSError: the disk does not return them; no record counts as taken.
         """
         records, damaged = list[Record](), list[int]()
         number = self._from.get(queue, 0)
@@ -247,17 +250,17 @@ class Spool:
                     read += 1
                 body = _opened(file.readline())
                 read, begin, number = place + 1, place + 1, segment.first + place
-                if body is None:  # it was whole when it was written
+                if body is None:  # the disk has damaged it since
                     damaged.append(number)
                 else:
                     records.append(Record(number, body, queue))
         return segment.first + begin if len(records) == most else segment.end
 
     def sort(self, queue_of: Callable[[bytes], int]) -> None:
-        """Put each due record of queue 0 into its own queue.
+        """Move each due record of queue 0 into its own queue.
 
         Raises:
-            OSError: the disk does not return them all; some may be in their queues.
+            OSError: the disk does not return all of them; some may be in their queues already.
         """
         for segment in self._segments:
             number = segment.first
@@ -271,7 +274,7 @@ class Spool:
         """Make taken records due again, in the order of all.
 
         Args:
-            queues: into which each comes; without these its own.
+            queues: the new queue of each record; its former queue by default.
         """
         for record, queue in zip(records, queues or [one.queue for one in records], strict=True):
             segment = self._segment(record.number)
@@ -280,7 +283,7 @@ class Spool:
             self._from[queue] = min(self._from.get(queue, 0), record.number)
 
     def acknowledge(self, numbers: Sequence[int]) -> None:
-        """Acknowledge records that are safe elsewhere. Segments without other records are removed, after the
+        """Acknowledge records that are stored elsewhere. Segments without other records are removed after the
         cursor is synced.
 
         Raises:
@@ -317,22 +320,23 @@ class Spool:
             self.resting -= 1
 
     def _segment(self, number: int) -> _Segment:
-        """The segment of a record that rests."""
+        """The segment of a resting record."""
         return self._segments[bisect_right(self._segments, number, key=lambda one: one.first) - 1]
 
     def close(self) -> None:
         """Write the cursor and release the directory."""
-        with suppress(OSError):  # then the next start returns some records again
+        with suppress(OSError):  # the next start then returns some records again
             self._cursor.keep(self._acknowledged)
         self._cursor.close()
         self._end_segment()
         os.close(self._lock)
 
     def _count(self, body: bytes, number: int) -> None:
-        """Store a record's stamp, or a lesser one that it shares with its neighbours.
+        """Store the stamp of a record, or a lesser stamp that it shares with its neighbours.
 
-        A block of neighbours begins by its number. If it began by its stamp, equal stamps would join all
-        blocks into one, whose stamp would stand for as long as the spool is filled and drained at once.
+        A block of neighbours begins at a multiple of `_STAMPED`. If it began at a new stamp, equal stamps
+        would join all blocks into one, whose stamp would never change while the spool is filled and drained
+        at once.
         """
         stamp, stamps = self._stamp(body), self._stamps
         while stamps and stamps[-1][1] > stamp:
@@ -370,8 +374,8 @@ class Spool:
 
     def _recover(self) -> None:
         """Find the resting records. A part of a record at a file's end is cut off; a damaged record before it
-        is skipped. Bytes beyond the number at which the next file begins are the rest of a failed write that
-        could not be cut off.
+        is skipped. Records beyond the number at which the next file begins are the rest of a failed write
+        that could not be cut off.
         """
         paths = sorted(self.directory.glob("*.ndjson"))
         if paths:  # a lost cursor is restored to before the first file
@@ -412,7 +416,7 @@ class Spool:
 
 
 def _first(path: Path) -> int:
-    """The number of a segment's first record, which is its file's name."""
+    """The number of a segment's first record, which is the name of its file."""
     try:
         return int(path.stem)
     except ValueError:
@@ -426,7 +430,7 @@ def _sealed(body: bytes) -> bytes:
 
 
 def _line(body: bytes) -> bytes:
-    """The line of a record: its checksum is the last field."""
+    """The line of a record, with its checksum as the last field."""
     return b'%s%s%08x"}\n' % (body[:-1], _CHECKSUM, zlib.crc32(body))
 
 
@@ -443,12 +447,12 @@ def _write(file: int, content: bytes) -> None:
 
 
 class KeptNumber:
-    """A number on the disk, overwritten in place, so that a full disk takes it too.
+    """A number on disk, overwritten in place, so that even a full disk accepts a new one.
 
-    Its digits lie in one sector, which a disk writes whole or not.
+    Its digits lie in one sector, which a disk writes whole or not at all.
 
     Args:
-        path: of its file, which is made with 0 if it is missing.
+        path: of its file, which is created with 0 if missing.
 
     Raises:
         ValueError: the file holds no number.
@@ -464,7 +468,7 @@ class KeptNumber:
         self._file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
 
     def keep(self, value: int) -> None:
-        """Write another number to disk before returning.
+        """Write another number; returns when it is on disk.
 
         Raises:
             OSError: the disk does not take it.

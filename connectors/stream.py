@@ -1,7 +1,7 @@
 """The interface of every input: named partitions of raw messages, each with a position.
 
-A connector reads; it does not decode. Positions are integers that grow along a partition (a Kafka offset, a
-file's line number); `open(partition, position)` reads from that position on.
+A connector reads messages and decodes none. Positions are integers that grow along a partition (a Kafka
+offset, a file's line number). `open(partition, position)` reads from that position on.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 LATEST_MS: Final = 4_102_444_800_000
-"""The year 2100. Writers to a topic choose its timestamps: one from then on counts as absent."""
+"""The year 2100, epoch ms. Writers to a topic choose its timestamps; a timestamp from then on counts as
+absent.
+"""
 SPARE_BYTES: Final = 64
-"""Bytes after joined lines, for a reader that takes so many at a time."""
+"""Bytes after joined lines, for a reader that loads this many bytes at a time."""
 
 
 class ConnectError(Exception):
-    """A system cannot be reached or refuses; the error names it, its address, and the remedy."""
+    """A system cannot be reached or refuses; the error names the system, its address, and the remedy."""
 
 
 class EndOfInput(Exception):
@@ -33,16 +35,16 @@ def line_ends(block: bytes) -> npt.NDArray[np.int64]:
 
 
 LineEnds: TypeAlias = Callable[[bytes], npt.NDArray[np.int64]]
-"""`line_ends`, or what does the same in less time."""
+"""`line_ends`, or a faster equivalent."""
 
 
 class Lines(Sequence[bytes]):
-    """Payloads in one block of bytes, each cut out only when it is asked for; cheaper than a list of them.
+    """Payloads in one block of bytes, each cut out on access; cheaper than a list of payloads.
 
     Args:
-        block: bytes; each payload is followed by LF, and the last one by anything.
-        ends: int64, where each ends: the place of its LF (or of the block's end).
-        begin: of the first.
+        block: bytes; LF follows each payload, and any byte may follow the last one.
+        ends: int64, the end of each payload: the place of its LF, or the end of the block.
+        begin: the place of the first payload.
     """
 
     def __init__(self, block: bytes, ends: npt.NDArray[np.int64], begin: int = 0) -> None:
@@ -55,7 +57,7 @@ class Lines(Sequence[bytes]):
 
     @classmethod
     def join(cls, values: Sequence[bytes]) -> Lines:
-        """Join `values`, which may hold LF themselves, followed by `SPARE_BYTES`."""
+        """Join `values`, which may contain LF, and add `SPARE_BYTES`."""
         lengths = np.fromiter(map(len, values), np.int64, len(values))
         return cls(b"\n".join([*values, bytes(SPARE_BYTES)]), np.cumsum(lengths + 1) - 1)
 
@@ -72,12 +74,12 @@ class Lines(Sequence[bytes]):
         places = range(len(self.ends))[index]
         if isinstance(places, range):
             if places.step != 1:
-                raise ValueError("lines are sliced in their order, without gaps")
+                raise ValueError("lines can be sliced only in order, without gaps")
             return Lines(self.block, self.ends[places.start : places.stop], self._begin(places.start))
         return self.block[self._begin(places) : self.ends[places]]
 
     def payloads_at(self, places: Sequence[int]) -> list[bytes]:
-        """The payloads at some places, none of them counted from the end; cheaper than one by one."""
+        """The payloads at `places`, none of which is negative; cheaper than single accesses."""
         line_numbers = np.array(places, np.int64)
         begins = np.where(line_numbers > 0, self.ends[line_numbers - 1] + 1, self.begin).tolist()
         return [
@@ -94,10 +96,10 @@ class Messages:
 
     Attributes:
         values: payloads, a list or `Lines`; `b""` for a Kafka tombstone.
-        positions: one a message, strictly growing.
-        next_position: where to read on; greater than the last of `positions`.
-        timestamps_ms: the broker's timestamps, one a message (0: absent), or None if the input has none.
-        lost: the number of messages before the first that were lost, and skipped by choice.
+        positions: one for each message, strictly ascending.
+        next_position: the position to continue at; greater than the last of `positions`.
+        timestamps_ms: the broker's timestamps, one for each message (0: absent); None if the input has none.
+        lost: the number of lost messages before the first one, skipped by choice.
     """
 
     values: Sequence[bytes]
@@ -107,7 +109,7 @@ class Messages:
     lost: int = 0
 
     def position_array(self) -> npt.NDArray[np.int64]:
-        """The positions as int64; of a range in a tenth of the time that numpy takes element by element."""
+        """The positions as int64. Converts a range in a tenth of numpy's time."""
         places = self.positions
         if isinstance(places, range):
             return np.arange(places.start, places.stop, places.step, dtype=np.int64)
@@ -129,51 +131,51 @@ class Reader(Protocol):
 
     @property
     def in_history(self) -> bool:
-        """True while the messages are history, counted long after their time, on which no reader acts."""
+        """True while the messages are history: counted long after their time, so that no reader acts on
+        them.
+        """
         ...
 
     @property
     def log_id(self) -> str:
-        """The id of the log that is read, or empty if unknown. Another log of the same name has
-        another one.
-        """
+        """The id of the log; empty if unknown. Another log of the same name has another id."""
         ...
 
     def proven(self) -> bool:
-        """True if all messages of the partition have been read, by the system's answer to a question put
-        after the last call; without blocking. Call it after a `read`.
+        """True if all messages of the partition have been read, by the system's answer to a request sent
+        after the last call. Does not block. Call it after a `read`.
 
-        Unlike `caught_up` the answer cannot be stale after an outage, or a suspension of the machine, and it
-        can be True for a partition to which messages keep coming.
+        Unlike `caught_up`, the answer cannot be stale after an outage or a suspension of the machine. It can
+        be True for a partition that gets new messages all the time.
         """
         ...
 
     @property
     def lag(self) -> int:
-        """Unread messages, as far as is known without asking."""
+        """The number of unread messages, as far as known without a request."""
         ...
 
     @property
     def errors(self) -> int:
-        """Faults that a retry overcame."""
+        """The number of faults that a retry overcame."""
         ...
 
     @property
     def skipped(self) -> int:
-        """Messages that retention deleted, and that were skipped by choice."""
+        """The number of messages that retention deleted, skipped by choice."""
         ...
 
     def read(self, limit: int) -> Messages | None:
-        """At most about `limit` messages, without blocking; None when there are none now.
+        """About `limit` messages at most, without blocking; None if there are none now.
 
         Raises:
             EndOfInput: a finite partition is at its end.
-            ConnectError: the system is gone for good (a passing fault is retried inside).
+            ConnectError: the system has failed for good (temporary faults are retried inside).
         """
         ...
 
     def commit(self, position: int) -> None:
-        """Commit `position` as progress for the system's own tools; it is never read back."""
+        """Commit `position` as progress for the system's own tools; audiopixel never reads it."""
         ...
 
     def close(self) -> None: ...
@@ -184,17 +186,17 @@ class Input(Protocol):
 
     @property
     def live(self) -> bool:
-        """True if the partitions go on growing, with a broker's timestamps; False if they end."""
+        """True if the partitions keep growing and have a broker's timestamps; False if they end."""
         ...
 
     def partitions(self) -> list[str]:
-        """All partition names, the same on every worker, unique and stable over restarts."""
+        """The names of all partitions: the same on every worker, unique, and stable over restarts."""
         ...
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> Reader:
-        """Open at `position`, or with None where the configuration begins.
+        """Open at `position`; with None, at the configured beginning.
 
         Args:
-            log_id: of the log that `position` is of; a position is none in another log.
+            log_id: the id of the log that `position` belongs to; in another log the position is invalid.
         """
         ...

@@ -1,6 +1,4 @@
-"""The parts that all Kafka clients share: the user's options, the user's secrets, and the reasons of
-failures.
-"""
+"""The parts that all Kafka clients share: options, secrets in errors, and reasons of failures."""
 
 from __future__ import annotations
 
@@ -18,10 +16,10 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo
 from connectors.stream import LATEST_MS, ConnectError
 
 TIMEOUT_S = 5.0
-"""The time that a request may take."""
+"""The time that a request may take, in s."""
 ANSWER_S = TIMEOUT_S + 1
-"""The time to wait for a request's result, in s: by then librdkafka has given the request up, with
-the cause.
+"""The time to wait for a request's result, in s. By then librdkafka has ended the request, and reported the
+cause.
 """
 _GONE = (
     KafkaError._UNKNOWN_PARTITION,
@@ -48,7 +46,7 @@ DAMAGED = (
 continues in the middle of the damage.
 """
 CHECKED = {"check.crcs": True}
-"""A consumer's option. Without it, data that a disk or the network has changed would be counted."""
+"""A consumer's option. Without it, data that a disk or the network has damaged would be counted."""
 _SECRET_WORDS = ("password", "secret", "pem", "token", "oauthbearer.config")
 _Client = TypeVar("_Client", Consumer, Producer, AdminClient)
 _Result = TypeVar("_Result")
@@ -60,10 +58,10 @@ class KafkaTrouble(ConnectError):
     """Kafka cannot be used.
 
     Attributes:
-        kind: `away`: no broker serves us; `missing`: there is no such topic, or not for us; `lost`: the
-            position to read on from is not in the log; `damaged`: what is there cannot be read; `options`:
-            the user's are none that a client takes; `other`.
-        topic: of `missing`, its name.
+        kind: `away`: no broker answers; `missing`: the topic does not exist or is forbidden; `lost`: the
+            position to continue at is not in the log; `damaged`: messages cannot be read; `options`:
+            librdkafka refuses the user's options; `other`.
+        topic: the name of a `missing` topic.
     """
 
     def __init__(self, message: str, kind: Kind, topic: str) -> None:
@@ -86,7 +84,8 @@ def offset_of(answer: Future[ListOffsetsResultInfo]) -> int:
     """The offset in the answer to ListOffsets.
 
     Raises:
-        KafkaException: it has none; where the leader did not answer librdkafka mostly reports no error.
+        KafkaException: the answer has no offset; librdkafka mostly reports no error if the leader did not
+            answer.
     """
     offset: int = answer.result(ANSWER_S).offset
     if offset < 0:
@@ -95,7 +94,7 @@ def offset_of(answer: Future[ListOffsetsResultInfo]) -> int:
 
 
 def up_to_damage(messages: list[Message]) -> list[Message]:
-    """The messages up to the first that reports damage, with it."""
+    """The messages up to the first one that reports damage, which is included."""
     for place, message in enumerate(messages):
         error = message.error()
         if error is not None and error.code() in DAMAGED:
@@ -105,12 +104,13 @@ def up_to_damage(messages: list[Message]) -> list[Message]:
 
 @dataclass(slots=True)
 class Faults:
-    """The faults that librdkafka reports apart from the results of calls; its `error_cb`.
+    """The faults that librdkafka reports outside the results of calls; use it as `error_cb`.
 
     Attributes:
-        count: all faults so far, most of them passing.
-        last: the latest in words.
-        gone: that a topic is deleted or forbidden; librdkafka reports so after half a minute.
+        count: the number of faults so far, most of them temporary.
+        last: the latest fault in words.
+        gone: the fault that a topic is deleted or forbidden, which librdkafka reports after half a minute;
+            else empty.
     """
 
     count: int = 0
@@ -121,15 +121,15 @@ class Faults:
         self.count += 1
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self.last = error.str()
-        elif not self.last:  # librdkafka logs why a connection ends, and reports it nowhere else
-            self.last = "each broker is down, or ends connections, as one does that asks for SASL or TLS"
+        elif not self.last:  # only librdkafka's log has the reason for the end of a connection
+            self.last = "all brokers are down, or close connections, as brokers do that require SASL or TLS"
         if error.code() in _GONE or error.fatal():
             self.gone = error.str()
 
 
 @dataclass(slots=True)
 class Farewell:
-    """Closes consumers, each of which waits for its last commits; all together for `left_s` at most."""
+    """Closes consumers, which wait for their last commits: `left_s` at most, all together."""
 
     left_s: float = 3.0
 
@@ -143,7 +143,7 @@ class Farewell:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Makes clients with the user's options, and errors without the user's secrets."""
+    """Creates clients with the user's options, and errors without the user's secrets."""
 
     brokers: str
     options: Mapping[str, str] = field(repr=False)
@@ -153,15 +153,15 @@ class Cluster:
         self, make: Callable[..., _Client], defaults: Mapping[str, object], fixed: Mapping[str, object]
     ) -> _Client:
         if "transactional.id" in self.options:
-            raise self.failed("options", "transactional.id: nothing is written in transactions", "options")
+            raise self.failed("options", "transactional.id: transactions are not used", "options")
         settings = {
-            # Librdkafka's minute is too long: a hung broker would pass for a quiet topic.
+            # Librdkafka's default of a minute is too long: a hung broker would look like a quiet topic.
             "socket.timeout.ms": 10_000,
             "reconnect.backoff.max.ms": 2_000,
             **defaults,
             **self.options,
             **fixed,
-            # A producer would create a missing topic, with the brokers' number of partitions instead of ours.
+            # A producer would create a missing topic with the brokers' default number of partitions.
             "allow.auto.create.topics": False,
             "bootstrap.servers": self.brokers,
             "error_cb": self.faults,
@@ -173,10 +173,11 @@ class Cluster:
             raise self.failed("options", error.args[0].str(), "options" if refused else "other") from None
 
     def call(self, client: _Client, subject: str, request: Callable[[], _Result]) -> _Result:
-        """The result of a request. If it fails, the error has the cause that librdkafka reported meanwhile.
+        """The result of a request. The error of a failed request has the cause that librdkafka reported
+        meanwhile.
 
         Raises:
-            ConnectError: it fails, or a future that it waits for has no result in time.
+            ConnectError: the request fails, or its future has no result in time.
         """
         self.faults.last = ""
         try:
@@ -186,12 +187,12 @@ class Cluster:
                 client.poll(0)
             kind: Kind = "away" if error.args[0].code() in AWAY else "other"
             raise self.failed(subject, self.faults.last or error.args[0].str(), kind) from None
-        except TimeoutError:  # from a future: librdkafka itself is late
+        except TimeoutError:  # from a future: librdkafka itself was too slow
             raise self.failed(subject, self.faults.last or "no answer", "away") from None
 
     def partition_ids(self, client: _Client, topic: str, led: bool = False) -> list[int]:
-        """The partitions of a topic; with `led` only those that have a leader. A new partition has none yet,
-        and no message.
+        """The partitions of a topic; with `led` only those that have a leader. A new partition has neither a
+        leader nor messages.
         """
         metadata = self.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)).topics[
             topic
@@ -202,7 +203,7 @@ class Cluster:
         return sorted(one for one, of in metadata.partitions.items() if of.leader >= 0 or not led)
 
     def damaged(self, subject: str, offset: int | None, reason: str) -> KafkaTrouble:
-        return self.failed(subject, f"what is at offset {offset} cannot be read ({reason})", "damaged")
+        return self.failed(subject, f"the message at offset {offset} cannot be read ({reason})", "damaged")
 
     def failed(self, subject: str, reason: str, kind: Kind = "other") -> KafkaTrouble:
         for name, value in self.options.items():

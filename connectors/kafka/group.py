@@ -1,9 +1,9 @@
 """Topics read in order from the place that a consumer group stores.
 
 Unit of parallelism: a process. It assigns all partitions by hand, so a restart waits for no rebalance;
-nothing keeps a second process out. Guarantee: `read` begins at the committed place, so that messages that
-were read and not committed come again; the order within a partition is that of its log. A partition that is
-added later is read from its beginning.
+no lock keeps a second process out. Guarantee: `read` begins at the committed place, so messages that were
+read but not committed come again; the order within a partition is that of its log. A partition that is added
+later is read from its beginning.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, offset_of
 from connectors.kafka.log import PartitionLog, Place, Places, Record, record_of
 from connectors.kafka.mark import LOST
-from connectors.kafka.topic_id import MADE_ANEW, TopicId
+from connectors.kafka.topic_id import CREATED_AGAIN, TopicId
 from connectors.stream import ConnectError
 
 _CHUNK: Final = 500
-"""Messages that librdkafka returns at once: more objects fall out of the processor's cache."""
+"""The number of messages of one call of librdkafka: more objects would not fit into the processor's cache."""
 LOOK_S: Final = 60.0
-"""Seconds between two checks whether topics have got more partitions."""
+"""Seconds between two checks of whether topics have more partitions."""
 
 
 def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], group: str) -> bool:
-    """True if a group stores a place in one of the topics.
+    """True if a group has committed a place in any of the topics.
 
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or a topic is missing.
@@ -45,16 +45,15 @@ def has_place(brokers: str, topics: Sequence[str], options: Mapping[str, str], g
 
 
 class GroupReader:
-    """All partitions of some topics, from the group's places on.
+    """All partitions of some topics, from the places of the group on.
 
     Args:
         brokers, options: as for `KafkaInput`.
-        topics: must exist.
-        group: keeps the places; no other reader of ours may use it.
-        start: where a group that has no place yet begins; it has one at once.
+        topics: must exist. group: stores the places; no other reader may use it.
+        start: where a group without a place begins; its place is committed at once.
         on_lost: what to do where the message at a place was deleted: `stop` with an error, or continue at the
             oldest or after the newest message, and count the skipped ones.
-        headers: whether records have their headers.
+        headers: whether to read the headers of records.
 
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or a topic is missing.
@@ -97,7 +96,7 @@ class GroupReader:
             raise
 
     def _options(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
-        """The consumer's options: those that the user's may override, and those that they may not."""
+        """The consumer's options: defaults that the user's options may override, and fixed ones."""
         return {"fetch.queue.backoff.ms": 10, **CHECKED}, {
             "enable.auto.offset.store": False,
             "queued.max.messages.kbytes": 16 << 10,
@@ -116,14 +115,14 @@ class GroupReader:
         """
         for topic, topic_id in self._ids.items():
             if topic_id.seen_to_change():
-                raise self._cluster.failed(topic, MADE_ANEW, "lost")
-        if time.monotonic() - self._looked_s >= LOOK_S:  # not at a quiet moment: a busy topic has none
+                raise self._cluster.failed(topic, CREATED_AGAIN, "lost")
+        if time.monotonic() - self._looked_s >= LOOK_S:  # not only at a quiet moment: a busy topic has none
             with suppress(ConnectError):  # an outage is no end
                 self._grow()
         records = self._records = []
         wait_s = wait.total_seconds()
         while len(records) < most:
-            # `consume` with a time waits all of it for more, so the first message is polled for.
+            # `consume` with a timeout waits all of it for more messages, so the first message is polled.
             first = self._consumer.poll(wait_s)
             if first is None:
                 break
@@ -136,18 +135,18 @@ class GroupReader:
         return records
 
     def hold(self, offsets: Places) -> None:
-        """Read no more of some partitions until `resume`; they then continue at these offsets."""
+        """Stop reading some partitions until `resume`; `resume` continues at these offsets."""
         self.places |= offsets
         self._held_places |= offsets.keys()
         self._assign()
 
     def resume(self, places: Sequence[Place]) -> None:
-        """Read partitions that were held."""
+        """Continue to read held partitions."""
         self._held_places -= set(places)
         self._assign()
 
     def ends(self) -> dict[Place, int]:
-        """The present end of each partition, from the brokers; for `passed`.
+        """The present end of each partition, from the brokers; the argument of `passed`.
 
         Raises:
             ConnectError: they do not answer.
@@ -168,25 +167,25 @@ class GroupReader:
     def passed(self, ends: Places) -> bool:
         """True if all messages before `ends` were read.
 
-        A fetch must have found the end as well: the embedded broker may report an end that is short of its
-        latest messages.
+        A fetch must have found the end, too: the embedded broker may report an end before its latest
+        messages.
         """
         ended = self._at_end | self._reached
         return all(self.places[place] >= end and place in ended for place, end in ends.items())
 
     @property
     def partitions(self) -> int:
-        """The number of the topic's partitions, whichever process reads them."""
+        """The number of the topic's partitions, of all processes."""
         return len(self.places)
 
     @property
     def lag(self) -> dict[Place, int]:
-        """Unread messages of each partition, as of the brokers' last answer."""
+        """The number of unread messages of each partition, by the brokers' last answer."""
         return {place: self._log.unread(*place, offset) for place, offset in self.places.items()}
 
     @property
     def at_end(self) -> frozenset[Place]:
-        """The partitions whose end was found, and of which no message came since; see `caught_up`."""
+        """The partitions whose end was found, and that had no message since; see `caught_up`."""
         return frozenset(self._at_end)
 
     def log_id(self, topic: str) -> str:
@@ -197,7 +196,8 @@ class GroupReader:
         """Commit these places.
 
         Raises:
-            ConnectError: the brokers do not take them; what was read since the last ones may come again.
+            ConnectError: the brokers do not take them; messages since the last committed places may come
+                again.
         """
         offsets = [TopicPartition(*place, offset) for place, offset in places.items()]
         self._cluster.call(
@@ -207,7 +207,7 @@ class GroupReader:
         )
 
     def close(self) -> None:
-        """Leave the brokers; if they do not answer, without waiting for long."""
+        """Disconnect; brokers that do not answer delay it only briefly."""
         self._log.close()
 
     def _assign(self) -> None:
@@ -221,14 +221,15 @@ class GroupReader:
             ids = self._log.partitions(topic, led=True)
             added = [(topic, one) for one in ids if (topic, one) not in self.places]
             if added:
-                self._admin = None  # the last one would look for no leader of theirs
+                self._admin = None  # the last admin client would look for no leader of the new partitions
                 self.places |= self._offsets(added, OffsetSpec.earliest())
                 self._assign()
 
     def _offsets(self, places: Sequence[Place], spec: OffsetSpec) -> dict[Place, int]:
         """An offset of each of some partitions, from the brokers."""
         if self._admin is None:
-            # A client of its own: a consumer's requests wait for the fetches that wait for messages.
+            # An admin client of its own: a consumer's requests wait behind its fetches, which wait for
+            # messages.
             self._admin = self._cluster.client(AdminClient, {}, {})
         specs = {TopicPartition(*place): spec for place in places}
         offsets = {}
@@ -249,8 +250,8 @@ class GroupReader:
         """The offset at which a partition begins.
 
         Args:
-            has_places: whether the group keeps a place in any partition of the topic. Then an added partition
-                is read whole.
+            has_places: whether the group has a place in any partition of the topic; then an added partition
+                is read from its beginning.
         """
         low, high = self._log.bounds(*place)
         if stored.offset == OFFSET_INVALID:
@@ -271,7 +272,7 @@ class GroupReader:
         return target
 
     def _take(self, messages: Sequence[Message], records: list[Record]) -> None:
-        """Append messages to the records that were read, and note how far they reach."""
+        """Append messages to `records`, and advance the places past them."""
         places, at_end, headers = self.places, self._at_end, self._headers
         for message in messages:
             if message.error() is not None:
@@ -291,7 +292,7 @@ class GroupReader:
         if error.code() == KafkaError._PARTITION_EOF:
             assert topic is not None
             assert partition is not None
-            # Control records of transactions have offsets, and are no messages.
+            # Control records of transactions have offsets, but are no messages.
             self.places[topic, partition] = max(self.places[topic, partition], offset or 0)
             self._at_end.add((topic, partition))
             self._reached.add((topic, partition))

@@ -1,7 +1,7 @@
 """Partitions of topics that one consumer reads by hand: their bounds, their records, their positions.
 
 The readers of this folder build on it. `group`, `table` and `reader` read without end; `sample`, `span` and
-`pick` read once, to an end that is known at the start.
+`pick` read once, to an end that is determined at the start.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ BY_HAND: Final[Mapping[str, object]] = {
     "enable.partition.eof": True,
     "auto.offset.reset": "error",
 }
-"""Options of a consumer that is assigned by hand. Nothing moves its positions but its reader."""
+"""Options of a consumer that is assigned by hand. Only its reader moves its positions."""
 _AT_ONCE: Final = 1_000
 _LOOK_S: Final = 0.2
 _QUIET_LOOKS: Final = 50
-"""Empty reads after which the brokers do not serve what they have."""
+"""The number of empty reads after which the brokers count as not serving."""
 _Result = TypeVar("_Result")
 _NO_HEADERS: Final[Mapping[str, bytes]] = {}
 
 
 class Record(NamedTuple):
-    """A message; a tombstone's value is empty, an absent timestamp 0. `headers` has the last of each name.
+    """A message. The value of a tombstone is empty, and an absent timestamp is 0. `headers` has the last
+    header of each name.
 
-    `tombstone` is True for a message without a value, as distinct from an empty value.
+    `tombstone` is True for a message without a value, which differs from an empty value.
     """
 
     topic: str
@@ -55,7 +56,7 @@ class Record(NamedTuple):
 
 
 def record_of(message: Message, headers: bool = False) -> Record:
-    """A message without an error, as a record."""
+    """The record of a message without an error."""
     header_values: Mapping[str, bytes] = _NO_HEADERS
     if headers:
         header_values = {
@@ -64,7 +65,7 @@ def record_of(message: Message, headers: bool = False) -> Record:
         }
     value = message.value()
     return Record(
-        message.topic(),  # a message without an error has them all
+        message.topic(),  # a message without an error has all of them
         message.partition(),
         message.offset(),
         time_ms(message),
@@ -76,16 +77,16 @@ def record_of(message: Message, headers: bool = False) -> Record:
 
 
 class PartitionLog:
-    """A consumer and the requests about its partitions.
+    """A consumer, and requests about its partitions.
 
     Args:
-        group: for brokers that ask for one.
-        defaults, fixed: the consumer's options: those that the user's may override, and those that they may
-            not, as for `Cluster.client`.
-        subject: the name of what is read, for errors; the topic's if empty.
+        group: for brokers that require one.
+        defaults, fixed: the consumer's options that the user's options may override, and those that they may
+            not; as for `Cluster.client`.
+        subject: the name of the read data in errors; the topic's name by default.
 
     Raises:
-        ConnectError: an option is refused. The methods: no broker answers in 5 s, or a topic is missing.
+        ConnectError: an option is refused. In the methods: no broker answers in 5 s, or a topic is missing.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class PartitionLog:
         return self.cluster.partition_ids(self.consumer, topic, led)
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """The offset of a partition's oldest message, and the one at which the partition ends."""
+        """The offset of a partition's oldest message, and the offset at which the partition ends."""
         place = TopicPartition(topic, partition)
         request = partial(self.consumer.get_watermark_offsets, place, timeout=TIMEOUT_S)
         bounds: tuple[int, int] | None = self._call(topic, request)
@@ -114,25 +115,27 @@ class PartitionLog:
         return bounds
 
     def unread(self, topic: str, partition: int, offset: int) -> int:
-        """Messages from an offset on, as of the brokers' last answer to a fetch."""
+        """The number of messages from an offset on, by the brokers' last answer to a fetch."""
         place = TopicPartition(topic, partition)
         bounds: tuple[int, int] = self.consumer.get_watermark_offsets(place, cached=True)
         return max(0, bounds[1] - offset)
 
     def since(self, topic: str, partitions: Sequence[int], at_ms: int) -> dict[int, int]:
-        """The offset of each partition's first message that is not older than a time; below 0 without one."""
+        """The offset of each partition's first message that is not older than a time; below 0 without such a
+        message.
+        """
         places = [TopicPartition(topic, partition, at_ms) for partition in partitions]
         request = partial(self.consumer.offsets_for_times, places, timeout=TIMEOUT_S)
         return {at.partition: at.offset for at in self._call(topic, request)}
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[Place, TopicPartition]:
-        """The place that the group stores in each partition."""
+        """The committed place of the group in each partition."""
         places = [TopicPartition(topic, partition) for partition in partitions]
         request = partial(self.consumer.committed, places, timeout=TIMEOUT_S)
         return {(at.topic, at.partition): at for at in self._call(topic, request)}
 
     def assign(self, places: Places) -> None:
-        """Read these partitions alone, from these offsets on."""
+        """Read only these partitions, from these offsets on."""
         self.consumer.assign([TopicPartition(*place, offset) for place, offset in places.items()])
 
     def records(
@@ -143,15 +146,15 @@ class PartitionLog:
         lost_ends: bool = False,
         quiet_looks: int = _QUIET_LOOKS,
     ) -> Iterator[Record]:
-        """The messages of a topic from one offset to before another, each partition's in order.
+        """The messages of a topic between two offsets, each partition's in order.
 
         Args:
-            spans: both offsets, by partition.
-            lost_ends: whether a partition ends where its messages were deleted meanwhile, or the read fails.
-            quiet_looks: empty reads, of 0.2 s each, after which the brokers count as away.
+            spans: by partition, the first offset, and the offset after the last.
+            lost_ends: True ends a partition whose messages were deleted meanwhile; False raises.
+            quiet_looks: the number of empty reads, of 0.2 s each, after which the brokers count as away.
 
         Raises:
-            ConnectError: the brokers do not serve them, or one cannot be read.
+            ConnectError: the brokers do not serve the messages, or a message cannot be read.
         """
         left = {partition: span for partition, span in spans.items() if span[0] < span[1]}
         self.assign({(topic, partition): begin for partition, (begin, _) in left.items()})
@@ -182,5 +185,5 @@ class PartitionLog:
         return self.cluster.call(self.consumer, self._subject or topic, request)
 
     def close(self, farewell: Farewell | None = None) -> None:
-        """Leave the brokers; if they do not answer, without waiting for long."""
+        """Disconnect; brokers that do not answer delay it only briefly."""
         (farewell or Farewell()).close(self.consumer)

@@ -12,7 +12,7 @@ from connectors.kafka.log import PartitionLog, Record
 from connectors.kafka.topic_id import TopicId
 
 _NEAR: Final = 1_000
-"""Offsets that are so close are read together, with the messages between them."""
+"""Offsets with at most this distance are read together, with the messages between them."""
 
 
 class Picker:
@@ -22,7 +22,7 @@ class Picker:
         brokers, options: as for `KafkaInput`.
 
     Attributes:
-        log_id: the id that the brokers give the topic; empty if none.
+        log_id: the brokers' id of the topic; empty if they have none.
 
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or the topic is missing.
@@ -39,10 +39,10 @@ class Picker:
             raise
 
     def records(self, offsets: Mapping[int, Collection[int]], headers: bool = False) -> Iterator[Record]:
-        """The messages at some offsets of each partition, as far as the topic still has them.
+        """The messages at `offsets` of each partition, as far as the topic still has them.
 
         Raises:
-            ConnectError: the brokers do not serve them, or one cannot be read.
+            ConnectError: the brokers do not serve the messages, or a message cannot be read.
         """
         for partition in sorted(offsets.keys() & set(self._ids)):
             low, _ = self._log.bounds(self._topic, partition)
@@ -54,12 +54,12 @@ class Picker:
                         yield record
 
     def close(self) -> None:
-        """Leave the brokers."""
+        """Disconnect."""
         self._log.close()
 
 
 def _runs(offsets: list[int]) -> Iterator[list[int]]:
-    """Ascending offsets, cut where they lie far from each other."""
+    """Ascending offsets, split where two are more than `_NEAR` apart."""
     begin = 0
     for place in range(1, len(offsets) + 1):
         if place == len(offsets) or offsets[place] - offsets[place - 1] > _NEAR:

@@ -1,13 +1,13 @@
 """Prefetched messages of a partition, as one block of bytes or as the package's objects.
 
-The package's `consume` makes five Python objects a message, which costs more than decoding it. `Block` takes
-the messages through librdkafka's C API in one compiled loop, and copies the payloads one after another in a
-second. Everything else stays the package's: options, TLS, SASL, leaders, callbacks, commits.
+The package's `consume` creates five Python objects a message, which costs more than decoding it. `Block`
+takes the messages through librdkafka's C API in one compiled loop, and copies the payloads one after another
+in a second loop. The package still does everything else: options, TLS, SASL, leaders, callbacks, commits.
 
-Messages come by the partition's own queue. Callbacks into Python come by the consumer's main queue, which the
-package serves (`Consumer.poll`). librdkafka's handle is the first word of the package's consumer object. The
-handle is used only if librdkafka returns for it the name of a consumer that was made for this comparison.
-Otherwise, or if the wheel's library cannot be found, `Objects` reads with the package.
+Messages arrive in the partition's own queue. Callbacks into Python arrive in the consumer's main queue, which
+the package serves (`Consumer.poll`). librdkafka's handle is the first word of the package's consumer object.
+It is used only after a check: librdkafka must return the name of a consumer that was created for this check.
+If the check fails, or the wheel's library cannot be found, `Objects` reads with the package.
 """
 
 from __future__ import annotations
@@ -38,17 +38,19 @@ I64 = npt.NDArray[np.int64]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _FETCH: Final = 2
-"""`RD_KAFKA_EVENT_FETCH`: the event is a message; any other here is an error."""
+"""`RD_KAFKA_EVENT_FETCH`: the event is a message; any other event in this queue is an error."""
 _PAYLOAD, _LENGTH, _OFFSET = 24, 32, 56
 """Bytes into `rd_kafka_message_t`."""
 _OFFSET_IN_PLACE: Final = 16
 """Bytes into `rd_kafka_topic_partition_t`."""
 _HANDLE_AT: Final = object.__basicsize__
-"""Place of librdkafka's handle in the package's objects."""
+"""The place of librdkafka's handle in the package's objects, in bytes."""
 
 
 _CHUNK: Final = 500
-"""Messages of one call; more objects fall out of the processor's cache: 0.34 us each, 0.52 at 10,000."""
+"""The number of messages of one call. More objects would not fit into the processor's cache: a message costs
+0.34 us, with 10,000 a call 0.52 us.
+"""
 _error = Message.error
 _value = Message.value
 _offset = cast(Callable[[Message], int], Message.offset)
@@ -56,14 +58,14 @@ _timestamp = Message.timestamp
 
 
 class Taken(NamedTuple):
-    """Messages and errors that were there.
+    """Messages and errors taken from the queue.
 
     Attributes:
-        values: the payloads, a tombstone's empty.
-        offsets, times_ms: one a message; 0 where a message has no timestamp that can be.
-        mark: after the last message; None without one, or if the brokers give no epoch.
-        errors: the errors among the messages, each with its offset.
-        ends_in_data: whether the last was a message.
+        values: the payloads; a tombstone's is empty.
+        offsets, times_ms: one for each message; the time is 0 without a possible timestamp.
+        mark: after the last message; None without a message, or if the brokers report no epoch.
+        errors: the errors between the messages, each with its offset.
+        ends_in_data: whether the last entry was a message.
     """
 
     values: Sequence[bytes]
@@ -78,23 +80,23 @@ class Prefetched(Protocol):
     """The messages of one partition that librdkafka has prefetched."""
 
     def begin(self) -> None:
-        """Begin after the partition has been assigned, never earlier. Librdkafka checks a position's epoch
-        only while it does not know the partition yet. A log that was lost would otherwise be read on as if it
-        were the same.
+        """Start to take messages; call it only after the partition has been assigned. Librdkafka checks the
+        epoch of a position only while it does not know the partition yet. Otherwise a lost log would be read
+        on as if it were the former one.
         """
         ...
 
     def take(self, limit: int) -> Taken:
-        """At most `limit` messages, up to the first error; empty if none are there now."""
+        """At most `limit` messages, up to the first error; empty if the queue is empty."""
         ...
 
     def close(self) -> None:
-        """Release librdkafka's objects; call it before the consumer is closed."""
+        """Release librdkafka's objects. Call it before the consumer is closed."""
         ...
 
 
 def prefetched(consumer: Consumer, topic: str, partition: int) -> Prefetched:
-    """The prefetched messages of a partition that a consumer is about to be assigned, and no other."""
+    """The prefetched messages of the only partition that a consumer is about to be assigned."""
     library = _library()
     if library is None:
         return Objects(consumer)
@@ -102,13 +104,13 @@ def prefetched(consumer: Consumer, topic: str, partition: int) -> Prefetched:
 
 
 class Objects:
-    """The messages as the package's objects."""
+    """Messages through the package, as its objects."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consume = consumer.consume
 
     def begin(self) -> None:
-        """Do nothing: messages come by the consumer's main queue."""
+        """Do nothing: messages arrive in the consumer's main queue."""
 
     def take(self, limit: int) -> Taken:
         values: list[bytes] = []
@@ -134,11 +136,11 @@ class Objects:
         return Taken(values, offsets, times_ms, mark, errors, ends_in_data)
 
     def close(self) -> None:
-        """The package frees its objects."""
+        """Do nothing: the package frees its objects."""
 
 
 class Block:
-    """The messages by librdkafka's own queue of the partition, as its events, which make no callbacks."""
+    """Messages through librdkafka's queue of the partition, as events, which need no callbacks."""
 
     def __init__(self, library: Any, consumer: Consumer, topic: str, partition: int) -> None:
         self._library, self._consumer, self._place = library, consumer, (topic.encode(), partition)
@@ -150,11 +152,11 @@ class Block:
     def begin(self) -> None:
         if self._queue is None:
             self._queue = self._library.rd_kafka_queue_get_partition(_handle_of(self._consumer), *self._place)
-            # From here on the partition's messages do not go to the consumer's main queue.
+            # From now on the partition's messages do not go to the consumer's main queue.
             self._library.rd_kafka_queue_forward(self._queue, None)
 
     def take(self, limit: int) -> Taken:
-        early = self._early.take(limit)  # makes callbacks, and has what came before `begin`
+        early = self._early.take(limit)  # runs callbacks, and returns messages from before `begin`
         if early.values or early.errors or self._queue is None:
             return early
         errors = list[tuple[KafkaError, int]]()
@@ -207,7 +209,7 @@ def _numbers(numbers: array[int]) -> I64:
 
 @cache
 def _library() -> Any:
-    """librdkafka as the package has loaded it; or None, with a line in the log, if it cannot be called."""
+    """librdkafka as loaded by the package; None, and a line in the log, if it cannot be called."""
     package = Path(confluent_kafka.__file__).parent
     if sys.implementation.name == "cpython":
         for path in [
@@ -229,7 +231,7 @@ _CALLED: Final = (
     "rd_kafka_message_timestamp",
     "rd_kafka_event_destroy",
 )
-"""Functions that the compiled loops call, by address."""
+"""The functions that the compiled loops call by address."""
 _POLL, _TYPE, _NEXT, _TIME, _DESTROY = range(len(_CALLED))
 
 
@@ -346,7 +348,7 @@ def _free_all(events: I64, calls: I64) -> None:
 
 
 def compile_loops() -> None:
-    """Compile the loops, which would otherwise happen at a flow's first message."""
+    """Compile the loops now, instead of at a flow's first message."""
     calls, none = np.zeros(len(_CALLED), np.int64), np.empty(0, np.int64)
     _pop(0, 0, calls, none, none)
     _copy_all(none, 0, none, none, none, calls)

@@ -1,9 +1,8 @@
-"""Kafka topics as input and output.
+"""Kafka topics as an input.
 
 Unit of parallelism: a topic's partition, named `topic/partition`, each read by a consumer of its own that is
 assigned by hand. Guarantee: `open(name, offset)` delivers from that offset on, each message once. A reader
-moves over deleted messages only on demand, and then counts them. A message that a writer took is in the
-topic, once, when `flush` returns.
+skips deleted messages only on demand, and then counts them.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 from connectors.kafka.client import CHECKED, DAMAGED, TIMEOUT_S, Cluster, Farewell, offset_of
 from connectors.kafka.log import PartitionLog
 from connectors.kafka.mark import LOST, Loss, Mark, end_of, marked
-from connectors.kafka.topic_id import MADE_ANEW, TopicId
+from connectors.kafka.topic_id import CREATED_AGAIN, TopicId
 from connectors.stream import ConnectError, Messages
 
 Start = Literal["earliest", "latest"] | int
 OnLost = Literal["stop", "earliest", "latest"]
 LEADERS_KNOWN_MS: Final = 2_000
-"""Milliseconds for which a question about a partition's end goes to the last known leader."""
+"""Milliseconds for which requests for a partition's end go to the last known leader."""
 
 _TRIES: Final = 10
-"""The number of attempts to read a damaged message, which the network may have damaged."""
+"""The number of attempts to read a damaged message: the network may have damaged it."""
 
 
 class KafkaInput:
@@ -39,16 +38,17 @@ class KafkaInput:
         topics: all must exist.
         start: where a partition without a saved position begins: at its oldest message, after its newest, or
             at the first that is not older than an epoch time in ms.
-        begun: where each partition began at the very first start, so that one without a saved position begins
-            there again; others were added since, and begin at their oldest message. None for the very
-            first start.
-        options: librdkafka's own, such as `security.protocol` or `sasl.username`; a few this class fixes.
-        on_lost: what to do where the message at the saved position was deleted, the log lost its end before
-            it, or the topic was created again: stop with an error, or continue at the oldest unread message,
-            or after the newest.
-        group: consumer group in which `KafkaReader.commit` shows progress to other tools; never read.
-        prefetch_bytes: held by librdkafka in all, shared out over the partitions; the broker's batches come
-            whole, so that a partition may hold one or two unpacked ones more.
+        begun: where each partition began at the very first start; a partition without a saved position begins
+            there again. Partitions that are not in it were added since, and begin at their oldest message.
+            None at the very first start.
+        options: librdkafka's own, such as `security.protocol` or `sasl.username`. This class fixes some of
+            them.
+        on_lost: what to do if the message at the saved position was deleted, if the log lost its end before
+            the position, or if the topic was created again: stop with an error, continue at the oldest unread
+            message, or continue after the newest.
+        group: the consumer group in which `KafkaReader.commit` stores progress for other tools; never read.
+        prefetch_bytes: the bytes that librdkafka prefetches in all, divided among the partitions. Batches
+            arrive whole, so a partition may hold one or two decompressed batches more.
 
     Raises:
         ConnectError: an option is refused. The methods: no broker answers in 5 s, or a topic is missing.
@@ -84,7 +84,7 @@ class KafkaInput:
     live = True
 
     def partitions(self) -> list[str]:
-        """`topic/partition` of every partition that the topics have now."""
+        """The name (`topic/partition`) of every present partition of the topics."""
         log = self._log()
         try:
             self._names = [f"{topic}/{p}" for topic in self._topics for p in log.partitions(topic)]
@@ -93,11 +93,11 @@ class KafkaInput:
         return list(self._names)
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> KafkaReader:
-        """Open at offset `position`; with None where `begun` and `start` place the beginning.
+        """Open at offset `position`; with None, at the beginning according to `begun` and `start`.
 
         Raises:
-            ConnectError: also where the message at `position` was deleted, or the topic with `log_id` was,
-                and `on_lost` is `stop`. `read` reports a log that lost its end before `position`.
+            ConnectError: also if `on_lost` is `stop` and the message at `position`, or the topic with
+                `log_id`, was deleted. A log that lost its end before `position` fails in `read`.
         """
         partitions = len(self._names or self.partitions())
         cluster = Cluster(self._brokers, self._options)
@@ -112,7 +112,7 @@ class KafkaInput:
             self._farewell,
             self._admin,
             topic_id,
-            # Idle partitions ask at most 40 times a second in all, or each twice a second, as by default.
+            # Idle partitions send at most 40 requests a second in all, or each two a second, as by default.
             fetch_wait_ms=min(500, max(100, 25 * partitions)),
         )
         try:
@@ -132,9 +132,9 @@ class KafkaInput:
 
     def _topic_id(self, topic: str) -> TopicId:
         if self._admin is None:
-            # A client of its own, since a consumer's would wait for the answer; its faults are no reader's.
-            # The client asks the leader that it knows, and does not look again when that refuses: a leader
-            # that has restarted would be known after a quarter of an hour.
+            # A client of its own, since a consumer would wait for the answer; no reader reports its faults.
+            # The client asks the leader that it knows, and does not search again if that refuses: a leader
+            # that has restarted would be found only after a quarter of an hour.
             names = "metadata.max.age.ms", "topic.metadata.refresh.interval.ms"
             fresh = dict.fromkeys(names, LEADERS_KNOWN_MS)
             self._admin = self._asking.client(AdminClient, {}, fresh)
@@ -149,17 +149,17 @@ class KafkaInput:
         share = self._prefetch_bytes // partitions
         return {
             "queued.max.messages.kbytes": max(32, share >> 11),
-            # A further fetch is under way when the queue is full, and grows when it is unpacked.
+            # Another fetch may be under way when the queue is full, and grows when it is decompressed.
             "fetch.message.max.bytes": min(1 << 20, max(16 << 10, share >> 3)),
         }
 
 
 class KafkaReader:
-    """A partition's reader; made by `KafkaInput.open`.
+    """The reader of a partition; created by `KafkaInput.open`.
 
     Attributes:
-        position: offset to read on from.
-        caught_up: whether the present end was reached; False from a fault on, until the end is seen again.
+        position: the offset to continue at.
+        caught_up: whether the present end was reached; False from a fault on until the end is reached again.
         skipped: the number of messages that `on_lost` skipped.
     """
 
@@ -195,8 +195,8 @@ class KafkaReader:
         self._log = PartitionLog(
             cluster,
             group,
-            # A full queue is read in milliseconds; librdkafka would look again after a second. A broker that
-            # does not wake for new messages lets it wait for as long as a fetch may.
+            # A full queue is emptied in milliseconds; librdkafka would check it again after a second. A
+            # broker that does not answer a fetch on new messages delays it for as long as a fetch may last.
             {"fetch.queue.backoff.ms": 10, "fetch.wait.max.ms": fetch_wait_ms, **CHECKED},
             {**fixed, "on_commit": self._committed},
             name,
@@ -204,37 +204,37 @@ class KafkaReader:
         self._consumer = self._log.consumer
         topic, _, partition = name.rpartition("/")
         self._place = topic, int(partition)
-        from connectors.kafka.prefetched import prefetched  # loads the compiler, which only flows need
+        from connectors.kafka.prefetched import prefetched  # loads the compiler; only flows need it
 
         self._prefetched = prefetched(self._consumer, *self._place)
 
     @property
     def log_id(self) -> str:
-        """The topic's id, and the mark after the last message that was read, even one that its user has not
-        taken yet.
+        """The topic's id, with the mark after the last message that was read, even if the caller has not
+        processed it yet.
         """
         return self._topic_id.text if self._mark is None else self._mark.log_id(self._topic_id.text)
 
     @property
     def errors(self) -> int:
-        """Faults that a retry overcame: connections, requests, commits."""
+        """The number of faults that a retry overcame: connections, requests, commits."""
         return self._cluster.faults.count + self._failures
 
     @property
     def lag(self) -> int:
-        """Messages between `position` and the end as of the last answer of the broker."""
+        """The number of messages between `position` and the end, by the broker's last answer."""
         return max(self._high - self.position, self._log.unread(*self._place, self.position))
 
     def read(self, limit: int) -> Messages | None:
-        """At most `limit` messages that were prefetched; None if there are none now.
+        """At most `limit` prefetched messages; None if there are none now.
 
         Raises:
-            ConnectError: the position was lost and `on_lost` is `stop`; what is there cannot be read; or the
-                topic is gone, forbidden, or was created again: the old offsets do not apply to it, so only a
-                new start can continue.
+            ConnectError: the position was lost and `on_lost` is `stop`; a message cannot be read; or the
+                topic was deleted, is forbidden, or was created again: the old offsets do not apply to it, so
+                only a new start can continue.
         """
         if self._topic_id.seen_to_change():
-            raise self._made_anew()
+            raise self._created_again()
         prefetched = self._prefetched.take(limit)
         batch = None
         if len(prefetched.values):
@@ -255,8 +255,8 @@ class KafkaReader:
         return batch
 
     def proven(self) -> bool:
-        """True if `position` is the partition's end, by a broker's answer to a question put after the last
-        call; asks if no answer is due.
+        """True if `position` is the partition's end, by a broker's answer to a request sent after the last
+        call; sends a request if none is pending.
         """
         try:
             if self._end_request is None:
@@ -273,7 +273,7 @@ class KafkaReader:
     def commit(self, position: int) -> None:
         """Commit `position` as the group's progress, without waiting; a failure is counted in `errors`.
 
-        Pass the position of the snapshot before the last: that one is certainly on the disk.
+        Pass the position of the last snapshot but one, which is certainly on disk.
         """
         try:
             self._consumer.commit(offsets=[self._partition_at(position)], asynchronous=True)
@@ -281,7 +281,7 @@ class KafkaReader:
             self._failures += 1
 
     def close(self) -> None:
-        """Leave the partition and the brokers; if they do not answer, without waiting for long."""
+        """Disconnect; brokers that do not answer delay it only briefly."""
         self._prefetched.close()
         self._log.close(self._farewell)
 
@@ -290,10 +290,10 @@ class KafkaReader:
         topic_id, mark = marked(log_id)
         if position is not None and topic_id and self._topic_id.text not in ("", topic_id):
             if self._on_lost == "stop":
-                raise self._made_anew()
+                raise self._created_again()
             self.position, _ = self._bounds()
             self._skip()
-            self._lost = max(1, self._lost)  # the number of the other topic's messages is unknown
+            self._lost = max(1, self._lost)  # the number of messages of the other topic is unknown
         elif position is not None:
             self.position, self._mark = position, mark
             if position < self._oldest():
@@ -307,22 +307,22 @@ class KafkaReader:
                 offset = self._log.since(topic, [partition], start)[partition]
                 self.position = offset if offset >= 0 else high
         self._assign()
-        if self._high < 0:  # a resumed position comes without a question for the end
+        if self._high < 0:  # a resumed position needs no request for the end
             self._bounds()
 
     def _handle(self, error: KafkaError, offset: int) -> None:
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
-            # Control records of transactions have offsets, and are no messages.
+            # Control records of transactions have offsets, but are no messages.
             self.position = max(self.position, offset)
             self.caught_up = True
         elif code in DAMAGED or (code in LOST and self._damaged_at == self.position):
             self._try_again(error)
         elif code in LOST:
             if self._topic_id.changed():
-                raise self._made_anew()
+                raise self._created_again()
             ended = end_of(error)
-            # If retention also took the control records that the mark points to, nothing is lost.
+            # If retention has deleted only the control records that the mark points to, no message is lost.
             if ended is not None or self._mark is None or self._mark.offset >= self.position:
                 self._skip(ended)
             self._mark = None
@@ -331,8 +331,8 @@ class KafkaReader:
             self._cluster.faults(error)
 
     def _try_again(self, error: KafkaError) -> None:
-        """Read a damaged message again. Librdkafka continues after it at any offset, so that an offset which
-        is lost now proves nothing about the log.
+        """Read a damaged message again. Librdkafka continues at any offset after it, so a lost offset then
+        proves nothing about the log.
         """
         self._cluster.faults(error)
         if self._damaged_at != self.position:
@@ -355,8 +355,8 @@ class KafkaReader:
         self._consumer.assign([self._partition_at(min(mark.offset, self.position), mark.epoch)])
         self._prefetched.begin()
 
-    def _made_anew(self) -> ConnectError:
-        return self._cluster.failed(self._name, MADE_ANEW, "lost")
+    def _created_again(self) -> ConnectError:
+        return self._cluster.failed(self._name, CREATED_AGAIN, "lost")
 
     def _skip(self, ended: int | None = None) -> None:
         """Apply `on_lost` to a `position` that is not in this log, which has other messages from
@@ -377,7 +377,7 @@ class KafkaReader:
         return low, self._high
 
     def _oldest(self) -> int:
-        # Not by `_bounds`: librdkafka checks a mark only while its consumer does not know the leader yet.
+        # Not with `_bounds`: librdkafka checks a mark only while its consumer does not know the leader yet.
         oldest = {self._partition_at(0): OffsetSpec.earliest()}
         (answer,) = self._admin.list_offsets(oldest, request_timeout=TIMEOUT_S).values()
         return self._cluster.call(self._consumer, self._name, partial(offset_of, answer))

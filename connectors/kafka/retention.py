@@ -11,8 +11,8 @@ from connectors.kafka.client import ANSWER_S, TIMEOUT_S, Cluster
 
 
 def retention(brokers: str, topic: str, options: Mapping[str, str]) -> timedelta | None:
-    """The longest time for which a new message stays. A message is deleted with its segment, which takes at
-    most as long to fill as a segment may be open. None if messages stay for ever, or without a limit by time.
+    """The longest time for which a new message stays; None if messages stay for ever, or have no limit by
+    time. A message is deleted with its segment, so the time for which a segment may be open is added.
 
     Raises:
         ConnectError: the brokers do not answer in 5 s, or not with the settings.

@@ -1,4 +1,4 @@
-"""The latest messages of a topic, read once, without a group."""
+"""The latest messages of a topic, read once, without a consumer group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from connectors.kafka.log import PartitionLog, Record
 
 _NO_END: Final = 1 << 62
 WAIT: Final = timedelta(seconds=10)
-"""The time in which the whole sample must be there."""
+"""The time in which the whole sample must have been read."""
 
 
 def sample(
@@ -21,8 +21,7 @@ def sample(
     """The latest messages of each partition, `most` in all, each partition in its order. Commits nothing.
 
     Raises:
-        ConnectError: an option is refused, no broker answers in 5 s, the topic is missing, or it may not be
-            read.
+        ConnectError: an option is refused, no broker answers in 5 s, or the topic is missing or forbidden.
     """
     log, count = PartitionLog(Cluster(brokers, options), "audiopixel-sample"), 0
     try:
@@ -30,7 +29,7 @@ def sample(
         most_each, spans = max(1, most // max(1, len(ids))), {}
         for partition in ids:
             low, high = log.bounds(topic, partition)
-            if high > low:  # to where a fetch finds its end: a broker may state an earlier one
+            if high > low:  # up to the end that a fetch finds: a broker may state an earlier end
                 spans[partition] = max(low, high - most_each), _NO_END
         looks, deadline_s = int(wait / timedelta(seconds=0.2)), time.monotonic() + wait.total_seconds()
         for record in log.records(topic, spans, headers=True, lost_ends=True, quiet_looks=looks):
@@ -39,7 +38,7 @@ def sample(
             if count == most or time.monotonic() > deadline_s:
                 return
     except KafkaTrouble as error:
-        if not count or error.kind != "away":  # a partition that is not served has messages
+        if not count or error.kind != "away":  # a partition without answers may have messages
             raise
     finally:
         log.close()

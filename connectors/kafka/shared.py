@@ -1,8 +1,8 @@
 """A topic that the processes of one consumer group share: each reads some of its partitions.
 
 Guarantee: as of `GroupReader`, for each partition and its present reader. The partition is read from the
-committed place, so that messages that were read and not committed come again, to its next reader. `read` only
-returns messages of this process's own partitions, even if some moved meanwhile.
+committed place, so its next reader gets messages again that were read but not committed. `read` returns
+messages of this process's partitions only, even if some moved meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from connectors.kafka.group import GroupReader
 from connectors.kafka.log import Places, Record
 
 SESSION_MS: Final = 6_000
-"""The time after which a vanished process loses its partitions: the least that brokers allow by default."""
+"""The time after which a dead process loses its partitions: the least that brokers allow by default."""
 _MEMBERS: Final[Mapping[str, object]] = {
     "session.timeout.ms": SESSION_MS,
     "heartbeat.interval.ms": 1_500,
@@ -36,7 +36,7 @@ _MOVED: Final = (
 
 
 class SharedReader(GroupReader):
-    """The partitions of a topic that the group gives this process; `places` has only them.
+    """The partitions of a topic that the group assigns to this process; `places` has only these.
 
     Args: as of `GroupReader`, for one topic.
     """
@@ -60,7 +60,7 @@ class SharedReader(GroupReader):
 
     @property
     def partitions(self) -> int:
-        """The number of the topic's partitions, whichever process reads them."""
+        """The number of the topic's partitions, of all processes."""
         return self._count
 
     def _options(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
@@ -68,7 +68,7 @@ class SharedReader(GroupReader):
         return {**defaults, **_MEMBERS}, {**fixed, **_FIXED}
 
     def _start_reading(self) -> None:
-        """Join the group; the first of all its processes commits the beginning of each partition."""
+        """Join the group. The first process of the group commits the beginning of each partition."""
         self._count = len(self.places)
         if not self._has_places:
             self.commit(self.places)
@@ -85,7 +85,7 @@ class SharedReader(GroupReader):
         return records
 
     def _take(self, messages: Sequence[Message], records: list[Record]) -> None:
-        if self._rebalanced:  # in the middle of these: some may be of partitions that are another's by now
+        if self._rebalanced:  # partitions of these messages may have moved to another process meanwhile
             self._rebalanced = False
             messages = [one for one in messages if (one.topic(), one.partition()) in self.places]
         super()._take(messages, records)
@@ -106,7 +106,7 @@ class SharedReader(GroupReader):
         self._cluster.call(self._consumer, self._topics[0], keep)
 
     def _on_assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        """Take the partitions that the group gives, at their places."""
+        """Take the partitions that the group assigns, at their places."""
         self._rebalanced = True
         self._records.clear()  # they come again, to the next reader
         try:
@@ -122,7 +122,7 @@ class SharedReader(GroupReader):
             if error.kind != "away":
                 self._failed = error
                 return
-            self.places.clear()  # the next rebalance gives them again
+            self.places.clear()  # the next rebalance assigns them again
             consumer.unassign()
             consumer.unsubscribe()
             consumer.subscribe(
@@ -133,7 +133,9 @@ class SharedReader(GroupReader):
             )
 
     def _on_revoked(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
-        """Give all partitions up. Their messages that were read are committed, or come again."""
+        """Release all partitions. Their messages that were read are committed, or are read again by the next
+        reader.
+        """
         self._rebalanced = True
         self._records.clear()  # they come again, to the next reader
         self.places.clear()
@@ -141,4 +143,4 @@ class SharedReader(GroupReader):
         consumer.unassign()
 
     def _grow(self) -> None:
-        """Do nothing: the group gives partitions that were added."""
+        """Do nothing: the group assigns partitions that were added."""

@@ -1,4 +1,4 @@
-"""The messages of a topic from a time to its present end, read once, without a group."""
+"""The messages of a topic from a time to its present end, read once, without a consumer group."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ class Span:
         from_ms: epoch ms.
 
     Attributes:
-        begins: offset of the first message of each partition, or its end without one.
-        ends: offset after the last one.
-        cut: partitions whose earlier messages are deleted, so that the first there may not be the first of
-            the span.
+        begins: offset of the first message of each partition, or the partition's end without one.
+        ends: offset after the last message of each partition.
+        cut: partitions whose earlier messages were deleted: messages of the span may be missing.
 
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or the topic is missing.
@@ -48,11 +47,11 @@ class Span:
         """The messages, each partition's in order.
 
         Raises:
-            ConnectError: the brokers do not serve them, or one cannot be read.
+            ConnectError: the brokers do not serve the messages, or a message cannot be read.
         """
         spans = {partition: (self.begins[partition], end) for partition, end in self.ends.items()}
         return self._log.records(self._topic, spans)
 
     def close(self) -> None:
-        """Leave the brokers."""
+        """Disconnect."""
         self._log.close()

@@ -1,8 +1,8 @@
-"""A Kafka topic as a table: the latest value of each key, as a compacted topic has it.
+"""A Kafka topic as a table: the latest value of each key, as in a compacted topic.
 
 Unit of parallelism: none. One consumer, assigned by hand, reads all partitions, since a table is small and
 needed as a whole. Guarantee: every message that the topic still has, in order within its partition, from the
-beginning (or a time) on and then as they come. Nothing is stored between two tables.
+beginning (or a time) on, then each new message. No position is stored.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from confluent_kafka.admin import AdminClient
 from connectors.kafka.client import DAMAGED, Cluster, time_ms
 from connectors.kafka.log import PartitionLog
 from connectors.kafka.mark import LOST
-from connectors.kafka.topic_id import MADE_ANEW, TopicId
+from connectors.kafka.topic_id import CREATED_AGAIN, TopicId
 from connectors.stream import ConnectError
 
 _CHUNK: Final = 500
 _WAIT: Final = timedelta(seconds=0.2)
 _SILENT: Final = 50
-"""Reads in a row without a message, after which a read to a topic's end is given up."""
+"""The number of consecutive empty reads after which a read to a topic's end fails."""
 
 
 class Change(NamedTuple):
     """A change of `key` to `value`; the value is None for a removal (a tombstone).
 
-    `timestamp_ms` is the broker's, 0 if it is absent.
+    `timestamp_ms` is the broker's; 0 if absent.
     """
 
     partition: int
@@ -47,8 +47,8 @@ class KafkaTable:
         brokers: `host:port`, comma-separated.
         topic: must exist.
         options: librdkafka's own, such as `security.protocol`.
-        group: for brokers that ask for one; no position is committed to it, and none is read.
-        since_ms: broker's time of the first message to read; None reads from the beginning.
+        group: for brokers that require one; no position is committed or read.
+        since_ms: the broker's time from which messages are read; None reads from the beginning.
 
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or the topic is missing.
@@ -80,18 +80,16 @@ class KafkaTable:
 
     @property
     def caught_up(self) -> bool:
-        """True if all partitions were read to their end; False from a fault on, until the end is
-        found again.
-        """
+        """True if all partitions were read to their end; False after a fault until the end is found again."""
         return self._ended == self._next.keys()
 
     @property
     def trouble(self) -> str:
-        """The latest fault in words, for people; most of them pass."""
+        """The latest fault in words; most faults are temporary."""
         return str(self._cluster.failed(self._topic, self._cluster.faults.last or "does not answer"))
 
     def partitions(self) -> list[int]:
-        """The partitions that the topic has now.
+        """The present partitions of the topic.
 
         Raises:
             ConnectError: no broker answers in 5 s, or the topic is missing.
@@ -102,11 +100,11 @@ class KafkaTable:
         """The next changes, empty if none came within `wait`.
 
         Raises:
-            ConnectError: the topic is gone, forbidden or damaged, or was created again; only a new table can
-                continue.
+            ConnectError: the topic was deleted, is forbidden or damaged, or was created again; only a new
+                table can continue.
         """
         if self._id.seen_to_change():
-            raise self._cluster.failed(self._topic, MADE_ANEW)
+            raise self._cluster.failed(self._topic, CREATED_AGAIN)
         first = self._consumer.poll(wait.total_seconds())
         messages = [] if first is None else [first, *self._consumer.consume(_CHUNK, 0)]
         changes = [change for message in messages if (change := self._change(message)) is not None]
@@ -116,7 +114,7 @@ class KafkaTable:
         if self._faults_seen != faults.count:
             self._faults_seen = faults.count
             if self.caught_up:
-                self._assign()  # librdkafka reports an end once: only so does it report it again
+                self._assign()  # librdkafka reports an end once; after a new assignment it reports it again
         return changes
 
     def ends(self) -> dict[int, int]:
@@ -128,11 +126,11 @@ class KafkaTable:
         return {partition: self._log.bounds(self._topic, partition)[1] for partition in self._next}
 
     def passed(self, beyond: Set[int]) -> bool:
-        """True if all partitions are at their end, or among the partitions that were read far enough."""
+        """True if each partition is at its end, or in `beyond`."""
         return self._ended | beyond >= self._next.keys()
 
     def close(self) -> None:
-        """Leave the brokers; if they do not answer, without waiting for long."""
+        """Disconnect; brokers that do not answer delay it only briefly."""
         self._log.close()
 
     def _places(self, partitions: list[int], since_ms: int | None) -> dict[int, int]:
@@ -152,10 +150,12 @@ class KafkaTable:
             return Change(partition, offset, time_ms(message), message.key(), message.value())
         if error.code() == KafkaError._PARTITION_EOF:
             assert partition is not None
-            self._next[partition] = offset  # the end may be after control records, which are no messages
+            self._next[partition] = offset  # the end may follow control records, which are no messages
             self._ended.add(partition)
         elif error.code() in LOST:
-            raise self._cluster.failed(self._topic, "the topic was made anew, or trimmed while it was read")
+            raise self._cluster.failed(
+                self._topic, "the topic was created again, or trimmed while it was read"
+            )
         elif error.code() in DAMAGED:
             raise self._cluster.damaged(f"{self._topic}/{partition}", offset, error.str())
         else:
@@ -168,13 +168,13 @@ class KafkaTable:
 
 
 def whole(brokers: str, topic: str, options: Mapping[str, str]) -> Iterator[Change]:
-    """All messages that a topic holds now, to its end; messages that arrive meanwhile are left out.
+    """All present messages of a topic, without messages that arrive meanwhile.
 
-    A message after the brokers' end belongs to it if its time is earlier: the embedded broker may report an
-    end that is short of its latest messages.
+    A message after the reported end is included if its time is earlier than the call: the embedded broker may
+    report an end before its latest messages.
 
     Raises:
-        ConnectError: it is missing, or the brokers stop answering.
+        ConnectError: the topic is missing, or the brokers stop answering.
     """
     table = KafkaTable(brokers, topic, options)
     silent, beyond = 0, set[int]()

@@ -1,5 +1,5 @@
-"""The id that the brokers give a topic. A topic that was deleted and created again has another id, and the
-old offsets do not apply to it.
+"""The brokers' id of a topic. A topic that was deleted and created again has another id, and the old offsets
+do not apply to it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 from connectors.kafka.client import ANSWER_S, TIMEOUT_S, Cluster
 
 ASK_EVERY_S: Final = 5.0
-"""Seconds between two questions for the id of a topic that is being read."""
-MADE_ANEW: Final = "the topic was deleted and made anew, so its offsets began again"
+"""Seconds between two requests for the id of a topic that is being read."""
+CREATED_AGAIN: Final = "the topic was deleted and created again, so its offsets began again"
 _NONE: Final = "A" * 22
-"""The id of brokers that have none, as before Kafka 2.8."""
+"""The id from brokers without ids, as before Kafka 2.8."""
 
 
 class TopicId:
     """A topic's id, for all readers of one client; `text` is empty if the brokers have none.
 
     Args:
-        client: of this process alone, and held as long as this.
+        client: used by this process alone, and open as long as this object is used.
 
     Raises:
         ConnectError: the brokers do not answer, or the topic is missing.
@@ -47,7 +47,9 @@ class TopicId:
         return self._differs(self._now())
 
     def seen_to_change(self) -> bool:
-        """`changed` by an answer some seconds old at most, without waiting; False without an answer."""
+        """`changed` by an answer that is at most some seconds old, without waiting; False without an
+        answer.
+        """
         if self._id_request is None and time.monotonic() - self._requested_s < ASK_EVERY_S:
             return False
         with self._lock:
@@ -58,11 +60,11 @@ class TopicId:
             answer, self._id_request = self._id_request, None
         try:
             return self._differs(_text(answer.result()))
-        except KafkaException:  # the readers detect what is away or gone
+        except KafkaException:  # the readers report missing brokers and topics
             return False
 
     def _differs(self, text: str) -> bool:
-        # Brokers that are upgraded one after another return an id now and then.
+        # During a rolling upgrade only some brokers return an id.
         return bool(text and self.text) and text != self.text
 
     def _now(self) -> str:

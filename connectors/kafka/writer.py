@@ -1,4 +1,4 @@
-"""Topics as outputs: keyed messages, delivered when `flush` returns."""
+"""Kafka topics as outputs: keyed messages, delivered when `flush` returns."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class KafkaWriter:
     Args:
         brokers, options: as for `KafkaInput`.
         topic: must exist.
-        give_up_after: the time for which a message is tried; then the writer has failed for good. None sets
-            no limit, so that after an outage everything is sent in order and once.
-        full: called each tenth of a second while a write waits for room in the queue; may raise.
+        give_up_after: the time for which a message is tried; after it the writer has failed for good. None
+            sets no limit: after an outage all messages are sent in order and once.
+        full: called every 0.1 s while a write waits for room in the queue; may raise.
 
     Raises:
         ConnectError: an option is refused, the brokers do not answer in 5 s, or the topic is missing.
@@ -73,7 +73,7 @@ class KafkaWriter:
         self._check()
 
     def send(self, partition: int, key: bytes, value: bytes, timestamp_ms: int) -> None:
-        """Queue one message for a partition, with a timestamp of its own; otherwise as `write`."""
+        """Queue one message for a partition, with a timestamp; otherwise as `write`."""
         self._queue(value, key, partition, timestamp_ms)
         self._producer.poll(0)
         self._check()
@@ -96,7 +96,7 @@ class KafkaWriter:
         """Wait until all messages are delivered.
 
         Raises:
-            ConnectError: one could not be, or `timeout` passed.
+            ConnectError: a message could not be delivered, or `timeout` passed.
         """
         if self.wait(timeout):
             raise self.undelivered(timeout)
@@ -105,14 +105,14 @@ class KafkaWriter:
         """Wait until all messages are delivered; returns the number of undelivered ones after `timeout`.
 
         Raises:
-            ConnectError: one could not be delivered.
+            ConnectError: a message could not be delivered.
         """
         left: int = self._producer.flush(timeout.total_seconds())
         self._check()
         return left
 
     def undelivered(self, waited: timedelta) -> ConnectError:
-        """The error of a writer whose messages the brokers have not taken for too long."""
+        """The error for messages that the brokers have not taken for too long."""
         reason = self._cluster.faults.last or "no answer"
         reason_text = f"{self.queued} messages undelivered after {waited.total_seconds():g} s: {reason}"
         return self._cluster.failed(self._topic, reason_text, "away")
@@ -158,8 +158,8 @@ def ensure_topic(
     config: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
 ) -> None:
-    """Create a topic with the broker's own replication, and wait until it can be used; an existing one stays
-    unchanged.
+    """Create a topic with the broker's default replication, and wait until it can be used; an existing topic
+    stays unchanged.
 
     Raises:
         ConnectError: the brokers do not answer in 5 s, or refuse.
@@ -173,12 +173,12 @@ def ensure_topic(
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise cluster.failed(topic, error.args[0].str()) from None
-    # A created topic is not known at once: the brokers learn of it, and of its leaders, a moment after the
+    # A created topic is not usable at once: the brokers know it, and its leaders, only a moment after the
     # controller.
     deadline_s = time.monotonic() + TIMEOUT_S
     while not _led(cluster.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)), topic):
         if time.monotonic() > deadline_s:
-            raise cluster.failed(topic, f"has no leader {TIMEOUT_S:g} s after it was made")
+            raise cluster.failed(topic, f"has no leader {TIMEOUT_S:g} s after it was created")
         time.sleep(0.02)
 
 

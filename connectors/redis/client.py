@@ -1,6 +1,6 @@
 """The way to a Redis or Valkey, single node or cluster: connecting, pipelines, errors with a remedy.
 
-`connectors.redis` is the public door; nothing here knows of rows.
+Callers import `connectors.redis`. This module does not depend on rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from redis.retry import Retry
 from connectors.stream import ConnectError
 
 CHUNK: Final = 500
-"""Rows a pipeline: one round trip, about 0.3 MB of requests at 100 fields a row."""
+"""The number of rows of one pipeline: one round trip, about 0.3 MB of requests at 100 fields a row."""
 
 
 _T = TypeVar("_T")
@@ -41,7 +41,7 @@ _REASON_BY_CLASS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (errors.BusyLoadingError, "loading"),
     (errors.ReadOnlyError, "readonly"),
     (errors.OutOfMemoryError, "oom"),
-    (errors.NoScriptError, "loading"),  # restarted again since it was given the script
+    (errors.NoScriptError, "loading"),  # restarted after the script was loaded
     (errors.MasterDownError, "masterdown"),
     (errors.AskError, "moving"),  # MovedError is one
     (errors.TryAgainError, "moving"),
@@ -50,7 +50,7 @@ _REASON_BY_CLASS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (errors.RedisClusterException, "clusterdown"),
     (errors.TimeoutError, "timeout"),
     (errors.ConnectionError, "connection"),
-    (errors.InvalidResponse, "connection"),  # another program on the way answers, such as a proxy
+    (errors.InvalidResponse, "connection"),  # another program answers, such as a proxy
 )
 _REASON_BY_CODE: Final = {"BUSY": "busy", "MISCONF": "misconf", "NOREPLICAS": "noreplicas"}
 _FAILURES: Final = (errors.RedisError, errors.RedisClusterException)
@@ -60,7 +60,7 @@ REASONS: Final = frozenset([reason for _, reason in _REASON_BY_CLASS] + list(_RE
 
 
 class RedisUnreachable(ConnectError):
-    """A Redis does not answer at its address."""
+    """The Redis at an address does not answer."""
 
 
 class RedisUnavailable(ConnectError):
@@ -76,8 +76,7 @@ class RedisUnavailable(ConnectError):
 
 
 def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
-    """A client of the Redis >= 7 or Valkey >= 8 at `url`, checked to be ready. A cluster is detected
-    automatically.
+    """A client of a Redis >= 7 or Valkey >= 8, after a check that it is ready. Detects a cluster.
 
     Args:
         url: `redis://[user:password@]host:port[/db]`, `rediss://…` (TLS) or `unix:///path`; user and
@@ -85,7 +84,7 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
         timeout: for connecting, and for each reply.
 
     Raises:
-        ConnectError: it cannot be reached; the error has the address (without user and password), the
+        ConnectError: the server cannot be used; the error has the address (without user and password), the
             reason and the remedy.
     """
     where = f"Redis at {shown(url)}"
@@ -94,7 +93,8 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
         "decode_responses": True,
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds,
-        # A single attempt: the caller repeats, and a repetition inside would report `landed` as `same`.
+        # A single attempt: the caller repeats, and a repetition inside redis-py would report `LANDED` as
+        # `SAME`.
         "retry": Retry(NoBackoff(), 0),
     }
     try:
@@ -121,15 +121,16 @@ def replies(client: Client, commands: Sequence[Command], *, alike: bool = False)
     """The reply to each command, or its error as a value; one round trip a node, no transaction.
 
     Args:
-        alike: they differ in their key alone, which follows the command's name. Then what is equal is packed
-            once.
+        alike: the commands differ only in their key, which follows the command's name; the equal parts are
+            then packed once.
     """
     if not commands:
         return []
     send = _alike if alike else _pipelined
     if not isinstance(client, RedisCluster):
         return send(client, commands)
-    # Not redis-py's cluster pipeline: if a node hangs, that waits one timeout a command, not one in all.
+    # Not redis-py's cluster pipeline: if a node hangs, it waits one timeout for each command instead of one
+    # in all.
     cluster: Any = client
     by_node: dict[Any, list[int]] = {}
     for i, (key, _) in enumerate(commands):
@@ -152,14 +153,14 @@ def checked(answers: list[Any]) -> list[Any]:
 
 @contextmanager
 def failures(client: Client, key: str | None = None) -> Iterator[None]:
-    """Turn redis-py's errors into ours, and drop connections, which may lead to a server since replaced.
+    """Convert redis-py's errors into this module's, and drop connections, which may lead to a replaced
+    server.
 
     Args:
-        key: the only one that is asked about; `replies` knows its own.
+        key: the only key of the requests; `replies` names its own keys.
 
     Raises:
-        RedisUnavailable: for what passes.
-        ConnectError: for what does not.
+        RedisUnavailable: for temporary errors. ConnectError: for permanent ones.
     """
     try:
         yield
@@ -174,7 +175,7 @@ def failures(client: Client, key: str | None = None) -> Iterator[None]:
         raise RedisUnavailable(reason, str(error)) from error
     except UnicodeDecodeError as error:
         raise ConnectError(
-            f"Redis holds what is not UTF-8 ({error.object[:64]!r}): no text of ours, delete it"
+            f"Redis holds text that is not UTF-8 ({error.object[:64]!r}): delete it, no flow wrote it"
         ) from None
 
 
@@ -189,14 +190,14 @@ def _alike(client: Any, commands: Sequence[Command]) -> list[Any]:
 
 
 def _exchanged(client: Any, packed: bytes, commands: Sequence[Command]) -> list[Any]:
-    # Without redis-py's pipeline, whose packing costs three times as much.
+    # Not with redis-py's pipeline, whose packing costs three times as much.
     with _understood("the greeting"):
         connection = client.connection_pool.get_connection()
     try:
         connection.send_packed_command([packed])
         return [_answer(client, connection, command) for _, command in commands]
     except BaseException:
-        connection.disconnect()  # unread answers would be taken for those of the next command
+        connection.disconnect()  # unread answers would be taken for answers to the next command
         raise
     finally:
         client.connection_pool.release(connection)
@@ -211,13 +212,13 @@ def _answer(client: Any, connection: Any, command: Sequence[Any]) -> Any:
         cast(Any, error).keys = keys
         return error
     except Exception:
-        with _understood(name):  # around each answer it would take a third of the time of reading short ones
+        with _understood(name):  # around each answer it would cost a third of the time
             raise
 
 
 @contextmanager
 def _understood(name: str) -> Iterator[None]:
-    """Turn a reply on which redis-py fails into an error: it is no answer to `name`."""
+    """Turn a reply that redis-py cannot parse into an error: it is no answer to `name`."""
     try:
         yield
     except UnicodeDecodeError:
@@ -227,7 +228,7 @@ def _understood(name: str) -> Iterator[None]:
 
 
 def _refused(client: Client, error: Exception, keys: Sequence[str]) -> str:
-    """The refused keys, as the error names them; of a script's many keys, those that are no hash."""
+    """The refused keys, for the error's text; of a script's many keys, those that are no hash."""
     keys = getattr(error, "keys", keys)
     if len(keys) > 1 and str(error).startswith("WRONGTYPE"):
         with suppress(*_FAILURES):
@@ -243,7 +244,7 @@ def _bulk(part: Any) -> bytes:
 
 
 def _redirected(cluster: Any, command: Command) -> Any:
-    """The answer through the cluster client, which follows MOVED and ASK and learns from them."""
+    """The answer through the cluster client, which follows MOVED and ASK, and updates its map of slots."""
     try:
         return cluster.execute_command(*command[1])
     except _FAILURES as error:
@@ -273,7 +274,8 @@ def shown(url: str) -> str:
     """The URL without user, password and options.
 
     Raises:
-        ConnectError: malformed; shows nothing of it, since any part may belong to the password.
+        ConnectError: the URL is malformed. The error shows no part of it, since any part may belong to the
+            password.
     """
     try:
         parts = urlsplit(url)

@@ -14,17 +14,17 @@ from connectors.redis.marks import mark_keys
 from connectors.redis.scripts import CLOCK, PUT
 
 AT_ONCE: Final = 4 * CHUNK
-"""Members of an index a scan, which take the server under a millisecond."""
+"""The number of members of one scan, which takes the server less than a millisecond."""
 SharedField: TypeAlias = tuple[Sequence[str], str | bytes, str | bytes]
-"""Keys of hashes, and the name and value of a field that each of them gets."""
+"""Keys of hashes, and the name and value of a field that each hash gets."""
 
 
 def read_rows(
     client: Client, keys: Sequence[str], fields: Sequence[str] | None = None
 ) -> list[dict[str, str]]:
-    """A dict for each key, each a consistent snapshot: all fields, or those of `fields` that are present.
+    """A dict for each key, each a consistent snapshot: all fields, or the present ones of `fields`.
 
-    An absent key has an empty dict. Raises as `RowStore` does.
+    The dict of an absent key is empty. Raises as `RowStore` does.
     """
     if fields is None:
         return [*_answers(client, keys, None)]
@@ -35,7 +35,7 @@ def read_rows(
 
 
 def read_fields(client: Client, keys: Sequence[str], fields: Sequence[str]) -> Iterator[list[str | None]]:
-    """The values of `fields`, a list a key, None for an absent one; read lazily.
+    """The values of `fields`, a list for each key, with None for absent fields; read lazily.
 
     Raises as `RowStore` does, while they are read.
     """
@@ -63,7 +63,9 @@ def scan_index(client: Client, index_key: str) -> list[str]:
 
 
 def latest_members(client: Client, index_key: str, most: int) -> list[str]:
-    """The members of a sorted set with the greatest scores, the greatest first. Raises as `RowStore` does."""
+    """The `most` members of a sorted set with the greatest scores, the greatest first. Raises as `RowStore`
+    does.
+    """
     with failures(client, index_key):
         members: Any = client.zrange(index_key, 0, most - 1, desc=True)
     return list(members)
@@ -74,11 +76,11 @@ def trim_index(
 ) -> int:
     """Remove the members of a sorted set whose score is below `before` and whose row has expired.
 
-    On a cluster the set and the rows are on different nodes, so no script can do it at once. A row that
-    another writer restores in between has its entry restored too.
+    On a cluster the set and the rows are on different nodes, so no script can do this atomically. If another
+    writer restores a row in between, its entry is restored, too.
 
     Args:
-        key_of: the row's key of a member.
+        key_of: returns the key of a member's row.
         staying: members that stay in any case.
 
     Returns:
@@ -121,7 +123,7 @@ def _without_row(
 
 
 def append(client: Client, key: str, entries: Sequence[Mapping[str, str]], newest: int) -> None:
-    """Append entries to a stream of about the newest `newest`. Raises as `RowStore` does."""
+    """Append entries to a stream that is trimmed to about `newest` entries. Raises as `RowStore` does."""
     commands: list[Command] = []
     for fields in entries:
         entry = [part for field in fields.items() for part in field]
@@ -138,23 +140,23 @@ def entries_after(client: Client, key: str, last: str = "") -> list[tuple[str, d
 
 
 def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: timedelta | None = None) -> None:
-    """Add fields to hashes that are no rows, by key; fields of other names stay.
+    """Add fields to hashes that are no rows, by key; other fields stay.
 
     Args:
         ttl: of each whole hash, from now on; None leaves it unchanged.
 
     Raises:
-        RedisUnavailable: some may not have been written; repeat the call.
+        RedisUnavailable: some hashes may not have been written; repeat the call.
     """
     put_shared(client, [((key,), *field) for key, fields in hashes.items() for field in fields.items()], ttl)
 
 
 def put_shared(client: Client, fields: Sequence[SharedField], ttl: timedelta | None = None) -> None:
-    """Add fields as `put_fields` does, if several hashes have them alike: each is sent once."""
-    # By one script of many keys: a command a key costs the client three times as much as the server. On a
-    # cluster a script's keys must be in one slot.
+    """Add fields as `put_fields` does, for fields that several hashes share: each field is sent once."""
+    # One script with many keys: with a command for each key the client would use three times the server's
+    # time. On a cluster a script's keys must be in one slot.
     ttl_ms = "" if ttl is None else ttl // timedelta(milliseconds=1)
-    # A chunk a round trip: the timeout is of one, so that any number of fields arrives.
+    # One chunk each round trip: the timeout is for a round trip, so any number of fields arrives.
     for chunk in chunks(fields):
         commands: list[Command] = []
         for slot_fields in _by_slot(client, chunk):
@@ -167,7 +169,7 @@ def put_shared(client: Client, fields: Sequence[SharedField], ttl: timedelta | N
 
 
 def _by_slot(client: Client, fields: Sequence[SharedField]) -> Collection[Sequence[SharedField]]:
-    """Fields whose keys one script may have."""
+    """The fields in groups, each for the keys of one script."""
     if not isinstance(client, RedisCluster):
         return [fields]
     fields_by_slot: dict[int, list[SharedField]] = {}
@@ -192,8 +194,7 @@ def count_fields(client: Client, key: str) -> int:
 
 
 def eviction_policies(client: Client) -> set[str]:
-    """The policies of the primaries for a full memory (`maxmemory-policy`), of those that show it to this
-    user.
+    """The policies for a full memory (`maxmemory-policy`) of the primaries that show it to this user.
 
     Raises:
         RedisUnavailable: they cannot be asked now.

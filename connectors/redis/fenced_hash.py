@@ -21,7 +21,7 @@ class RowVersion(msgspec.Struct, frozen=True, gc=False):
 
     `layout` names a `FencedHash` of the store; `packed` comes from its `pack`. (`generation`, `fence`, `rev`)
     are integers from 0 to 2**53, compared in this order. With `ttl_ms` None the key never expires. With an
-    `index_key`, `member` goes into that sorted set; its score never falls.
+    `index_key`, `member` is added to that sorted set; its score never falls.
     """
 
     key: str
@@ -37,25 +37,26 @@ class RowVersion(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def version(self) -> tuple[int, int, int]:
-        """The numbers that versions of one hash are compared by."""
+        """The numbers that order the versions of one hash."""
         return self.generation, self.fence, self.rev
 
 
 class FencedHash:
-    """The layout of a hash that is fenced: its field names, in the order of a row's packed values.
+    """The layout of a fenced hash: its field names, in the order of a row's packed values.
 
-    Beside `fields` (at most 3,000) each hash holds `generation`, `fence`, `rev` and `updated_ms`. No other
+    Besides `fields` (at most 3,000), each hash holds `generation`, `fence`, `rev` and `updated_ms`. No other
     field outlives a write.
 
     Args:
-        often: the fields that change in most versions. They stand first in a hash that is written whole: the
-            server looks for a field from the front.
+        often: the fields that change in most versions. They stand first in a hash that is written whole,
+            since the server searches a hash from the front.
 
     Attributes:
         begin: where the first value begins in a packed row.
 
     Raises:
-        ValueError: a name repeated, reserved, or not of letters, digits and `_ . : + -`.
+        ValueError: a name is repeated or reserved, or has other characters than letters, digits and
+            `_ . : + -`.
     """
 
     def __init__(self, fields: Sequence[str], often: Collection[str] = ()) -> None:
@@ -70,8 +71,8 @@ class FencedHash:
     def pack(self, values: Sequence[Value]) -> bytes:
         """Pack a value for each field, in the layout's order.
 
-        A value is an integer within ±2**53, or text (decimals come as text: a float would be written with 17
-        digits), or None for an absent field.
+        A value is an integer within ±2**53, text, or None for an absent field. Pass decimals as text: a float
+        would be written with 17 digits.
         """
         assert len(values) == len(self.fields), "values do not fit the layout"
         return _packed(values)

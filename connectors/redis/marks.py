@@ -1,9 +1,9 @@
-"""Marks in the store, by which its one writer detects every loss of data.
+"""Marks in the store, by which its only writer detects every loss of data.
 
 Each primary holds one: a number that every pipeline increases as its last command, by compare-and-set. A
-store that was emptied, or restored from an older snapshot or a lagging replica, shows it at the first
-pipeline after the loss. It does so even in the middle of a flush, and after an unnoticed reconnection of the
-client. A mark that is set unconditionally at a flush's end would hide all that was lost during it.
+store that was emptied, or restored from an older snapshot or a lagging replica, fails the comparison at the
+first pipeline after the loss. This works in the middle of a flush, and after an unnoticed reconnection of the
+client. A mark that is set unconditionally at the end of a flush would hide every loss during that flush.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Marks:
     """The marks of one writer.
 
     Args:
-        key: of the mark; on a cluster one a primary, with a hash tag appended.
-        run: the writer's own number.
+        key: of the mark; on a cluster each primary has one, with a hash tag appended. run: the writer's
+        number.
     """
 
     def __init__(self, client: Client, key: str, run: int) -> None:
@@ -44,26 +44,26 @@ class Marks:
         self._least: dict[str, int] = {}
 
     def begin(self) -> None:
-        """Set the marks, over any old ones. Write all that the store must hold afterwards."""
+        """Set the marks, replacing old ones. The caller must write all data again afterwards."""
         with failures(self._client):
             keys, value = mark_keys(self._client, self._key), f"{self._run}-{self._number}"
             checked(replies(self._client, [(key, ("SET", key, value)) for key in keys]))
         self._least = dict.fromkeys(keys, self._number)
 
     def steps(self) -> list[Command]:
-        """The commands that end the next pipeline: one a primary."""
+        """The commands that end the next pipeline, one for each primary."""
         self._number += 1
         commands: list[Command] = []
         for key in mark_keys(self._client, self._key):
-            # A new primary may have lost what it had received: its mark never fits.
+            # A new primary may have lost data that it had received: its mark never matches.
             least = self._least.get(key, self._number)
             commands.append((key, ("EVAL", _STEP, 1, key, self._run, least, self._number)))
         return commands
 
     def settle(self, steps: Sequence[Command], answers: Sequence[Any]) -> bool:
-        """Take the answers to `steps`; returns whether nothing is lost.
+        """Take the answers to `steps`; returns True if no data was lost.
 
-        Without answers it is unknown which of the steps were made: then any of them is accepted.
+        Without answers it is unknown which steps were executed; the next call then accepts any of them.
         """
         for (key, _), stepped in zip(steps, answers, strict=True):
             if stepped:
@@ -91,12 +91,12 @@ def mark_keys(client: Client, key: str) -> list[str]:
 
 
 def newest_run(client: Client, key: str) -> int:
-    """The greatest number of a writer in any mark; 0 without marks.
+    """The greatest writer's number in any mark; 0 without marks.
 
     Raises:
         RedisUnavailable: the marks cannot be read now.
     """
     with failures(client):
         values = checked(replies(client, [(one, ("GET", one)) for one in mark_keys(client, key)]))
-    marks = [_MARK.fullmatch(mark) for mark in values if mark]  # another program has written any other value
+    marks = [_MARK.fullmatch(mark) for mark in values if mark]  # another program has written this value
     return max((int(mark[1]) for mark in marks if mark), default=0)

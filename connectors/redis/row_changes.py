@@ -1,7 +1,7 @@
-"""Changes from one version of a row to another, found in their packed values by compiled loops over
-MessagePack: unpacking both and comparing takes five times as long.
+"""Changes between two versions of a row, found by compiled loops over the packed values (MessagePack).
+Unpacking and comparing both takes five times as long.
 
-Only writers load it, since numba takes a second.
+Only writers load this module, since numba takes a second to load.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import numpy.typing as npt
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 
 _MAX_NEW: Final = 8
-"""The greatest number of fields that a changed row may gain before it is written whole, in the layout's
-order. New fields come last in the hash, where the server finds them late.
+"""The greatest number of fields that a changed row may gain before it is written whole, in the order of the
+layout. Added fields are last in the hash, where the server finds them slowly.
 """
 _NIL, _THREE = 0xC0, b"\x93"
-"""Null, and the head of an array of three, in MessagePack."""
+"""Null, and the head of an array of three values, in MessagePack."""
 _BEGIN, _OFTEN = range(2)
-"""Columns of a field's place."""
+"""The columns of `places`."""
 _NOWHERE: Final = -1
-"""The beginning of the values of a missing version."""
+"""The place of the values of a missing version."""
 _packed: Final = msgspec.msgpack.Encoder().encode
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 Version: TypeAlias = tuple[int, int, int]
 Base: TypeAlias = Version | str
-"""The version of a row that another is built on: one that the store holds, `usual` or `none`."""
+"""The version that a row's changes start from: a version in the store, `usual` or `none`."""
 Int: TypeAlias = Any
-"""A number of any machine type that numba infers."""
+"""An integer of any machine type that numba infers."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -47,7 +47,7 @@ def _kernel(function: F) -> F:
 
 @_kernel
 def _end(block: U8, begin: Int) -> Int:
-    """The end of the value that begins at `begin`, which is null, an integer, text or bytes."""
+    """The end of the value at `begin`: null, an integer, text or bytes."""
     kind = np.int64(block[begin])
     if kind < 0x80 or kind >= 0xE0 or kind == _NIL:
         return begin + 1
@@ -81,7 +81,7 @@ def _copy(to: U8, offset: Int, block: U8, begin: Int, end: Int) -> Int:
 
 @_kernel
 def _put_head(to: U8, offset: Int, length: Int) -> Int:
-    """Put the head of an array of so many packed values."""
+    """Write the head of an array of `length` packed values."""
     if length < 16:
         to[offset] = 0x90 | length
         return offset + 1
@@ -91,20 +91,20 @@ def _put_head(to: U8, offset: Int, length: Int) -> Int:
 
 @_kernel
 def _put_nothing(to: U8, offset: Int) -> Int:
-    """Put the 0 that stands for an array without values: the server makes a table of each array."""
+    """Write the 0 that stands for an empty array; the server would create a table for each array."""
     to[offset] = 0
     return offset + 1
 
 
 @_kernel
 def _compare(block: U8, old: Int, new: Int, fields: Int, changed: I64, gone: I64) -> tuple[Int, Int, Int]:
-    """Compare a row's new version with the old one. Returns the number of fields that differ, the number of
-    those that the old version lacks, and the number of removed fields.
+    """Compare two versions of a row. Returns the number of fields that differ, the number of those that the
+    old version lacks, and the number of removed fields.
 
     Args:
-        old, new: where the values of both begin in `block`; -1 for no old one.
-        changed: each differing field's number, and where its value begins and ends; written.
-        gone: the numbers of removed fields; written.
+        old, new: the places in `block` where the values begin; -1 without an old version.
+        changed: written: each differing field's number, and where its value begins and ends.
+        gone: written: the numbers of the removed fields.
     """
     count = added = going = 0
     for field in range(fields):
@@ -134,7 +134,7 @@ def _compare(block: U8, old: Int, new: Int, fields: Int, changed: I64, gone: I64
 def _put_fields(
     to: U8, offset: Int, stamp: U8, stamped: Int, changed: I64, block: U8, names: U8, places: I64
 ) -> Int:
-    """Put the array of a stamp's `stamped` names and values, and of those of fields that have changed."""
+    """Write the array of the `stamped` names and values of a stamp, and of those of the changed fields."""
     offset = _put_head(to, offset, stamped + 2 * len(changed))
     offset = _copy(to, offset, stamp, 0, len(stamp))
     for often in (1, 0):
@@ -154,15 +154,15 @@ def _argument(
 
     Args:
         block: versions of rows, packed.
-        begins: (rows, 2) where the values of the old version begin, -1 without one, and of the new.
-        names: of the fields, packed.
-        places: (fields + 1, 2) where each begins, and whether the field stands first in a hash; the
-            last is their end.
-        stamps, stamp_begins: of each kind, packed, and where each begins; a row's changes have one
-            kind, and the whole row the next.
-        stamped: the number of names and values of a stamp.
-        kinds: the kind of each row, by its changes.
-        first: the row that others are copies of; -1 for none.
+        begins: (rows, 2) the places of the values of the old version (-1 without one) and of the new version.
+        names: the packed names of the fields.
+        places: (fields + 1, 2) where each name begins, and whether the field stands first in a hash; the last
+            place is the end of the names.
+        stamps, stamp_begins: the packed stamps by kind, and where each begins. The changes of a row have one
+            kind, and the whole row the next kind.
+        stamped: the number of names and values in a stamp.
+        kinds: for each row the kind of its changes.
+        first: the row that others are copied from; -1 without one.
     """
     fields = len(places) - 1
     changed, gone = np.empty((fields, 3), np.int64), np.empty(fields, np.int64)
@@ -208,8 +208,8 @@ class RowChanges:
 
     def argument(self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], now_ms: int) -> bytes:
         """The argument of `connectors.redis.scripts.WRITE` that writes `rows`. A row that the store holds
-        according to `bases` is written by its changes. The first of the others is written whole, and the rest
-        as copies of it with their own differences, which is cheap.
+        according to `bases` is written as changes. Of the other rows, the first is written whole, and the
+        rest as copies of it with differences, which is cheap.
         """
         versions, olds, news = list[bytes](), list[int](), list[int]()
         numbers, kinds = dict[tuple[Any, ...], int](), list[int]()
@@ -247,7 +247,7 @@ class RowChanges:
                 stamped.append(names)
         places = _begins(versions)
         begins = places + self._first_value
-        begins[_NOWHERE] = _NOWHERE  # in the place after the last version
+        begins[_NOWHERE] = _NOWHERE  # at the place after the last version
         beside = len(self._names) + 2 * max(map(len, stamps)) + 16
         to = np.empty(places[-1] + (len(rows) + 1) * beside, np.uint8)
         end = _argument(
@@ -259,7 +259,7 @@ class RowChanges:
 
 
 def _begins(parts: Sequence[bytes]) -> I64:
-    """The places at which joined parts begin, and where the last one ends."""
+    """The places at which joined parts begin, and the end of the last part."""
     begins = np.zeros(len(parts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=begins[1:])
     return begins
@@ -267,8 +267,8 @@ def _begins(parts: Sequence[bytes]) -> I64:
 
 @lru_cache(maxsize=256)
 def _stamp(version: Version, below: Base, now_ms: int) -> tuple[int, bytes]:
-    """A version's own fields that differ from the version below it: the number of names and values, and
-    these. These fields come first, since the server looks for a field from the front of a hash.
+    """The version fields (such as `rev`) that differ from the version below: the number of names and values,
+    and the packed names and values. They come first, since the server searches a hash from the front.
     """
     if version == below:
         return 0, b""

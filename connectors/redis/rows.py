@@ -1,13 +1,14 @@
 """Redis or Valkey, single node or cluster: hashes written whole, fenced, and never backwards.
 
-A row is one hash. A server-side script compares (`generation`, `fence`, `rev`) with the hash's own and writes
-the whole version or nothing, so that a reader gets one version and a stale writer cannot overwrite. A version
-that follows one which this writer has written travels as its changes. If the hash holds another version, the
-script refuses the changes, and the whole row follows. On a single node the script writes rows only if the
-same execution has written their cover. No row is therefore written into a store that was emptied in between,
-and none of a writer that was superseded, or died after a loss, however late the network delivers it.
-Everything here is idempotent: after any error the caller repeats the whole call. Unit of parallelism: one
-`RowStore` a process; a script touches only its rows' keys, so any number of writers share a store.
+A row is one hash. A server-side script compares (`generation`, `fence`, `rev`) with those of the hash, and
+writes the whole version or nothing. A reader therefore gets one version, and a stale writer cannot overwrite
+a newer one. A version of a row that this writer has written before is sent as changes. If the hash holds
+another version, the script refuses the changes, and the whole row is sent. On a single node the script writes
+rows only if the same execution has written their cover. No row is therefore written into a store that was
+emptied meanwhile. Rows of a superseded writer, or of one that died after a loss, are refused however late the
+network delivers them. Everything here is idempotent: after any error the caller repeats the whole call. Unit
+of parallelism: one `RowStore` a process; a script touches only its rows' keys, so any number of writers share
+a store.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from connectors.redis.marks import Marks, newest_run
 from connectors.redis.scripts import CLAIM, DROP, PUT_IN_OLDER, RAISE, TAKE, UNLIST, WRITE
 
 _A_SCRIPT: Final = 32
-"""Rows that one call of the script changes: half a millisecond of the server's time. Other rows are copies of
-the call's first one, and cheaper.
+"""The number of rows that one call of the script changes, which takes half a millisecond of the server's
+time. Other rows are copies of the call's first row, and cheaper.
 """
 _COPIED_BYTES, _LEAST_BYTES = 1024, 256
-"""A copy of so many packed bytes counts as a changed row. A smaller copy counts as a part of one, with
-`_LEAST_BYTES` at least.
+"""A copy of `_COPIED_BYTES` packed bytes counts as one changed row. A smaller copy counts as a part of one,
+but as `_LEAST_BYTES` at least.
 """
 _WRITE_SHA: Final = sha1(WRITE.encode(), usedforsecurity=False).hexdigest()
 
 
 class Superseded(Exception):
-    """A newer generation or fence owns `key`: another execution took over, so this one must stop."""
+    """A newer generation or fence owns `key`: another execution has taken over, so this one must stop."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"{key} is owned by a newer execution: stop this one")
@@ -47,14 +48,14 @@ class Superseded(Exception):
 
 
 class Emptied(Exception):
-    """The store has lost data since the last write: all that it must hold must be written again."""
+    """The store has lost data since the last write: the caller must write all rows again."""
 
 
 class WriteOutcome(StrEnum):
     """The outcome of writing a row.
 
-    `LANDED`: written. `SAME`: exactly this version was there already. `STALE`: a newer `rev` of the same
-    (`generation`, `fence`) is there. `SUPERSEDED`: a newer (`generation`, `fence`) is.
+    `LANDED`: written. `SAME`: the store has exactly this version already. `STALE`: it has a newer `rev` of
+    the same (`generation`, `fence`). `SUPERSEDED`: it has a newer (`generation`, `fence`).
     """
 
     LANDED = "landed"
@@ -69,7 +70,7 @@ _OUTCOMES: Final = frozenset([*_BY_NAME, "unbased", "uncovered"])
 
 
 def _fits(answer: Any, call: Collection[str]) -> bool:
-    """True if an answer is one of the script to a call with so many keys of rows."""
+    """True if an answer fits a call of the script with the keys of these rows."""
     return answer == WriteOutcome.LANDED or (
         isinstance(answer, list)
         and len(answer) == len(call)
@@ -79,15 +80,15 @@ def _fits(answer: Any, call: Collection[str]) -> bool:
 
 
 class RowStore:
-    """Writes rows, their index, and what must come before and after them.
+    """Writes rows, the index of the rows, and hashes before and after them.
 
-    Every method raises `RedisUnavailable` for what passes, and `ConnectError` for what does not: a key of
-    another type, a right that is missing.
+    Every method raises `RedisUnavailable` for temporary errors, and `ConnectError` for permanent ones: a key
+    of another type, a missing right.
 
     Args:
         client: from `connect`.
         layouts: by the name that `Row.layout` gives.
-        clock_ms: wall clock for `updated_ms`.
+        clock_ms: returns epoch ms for `updated_ms`.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class RowStore:
         *,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        from connectors.redis.row_changes import RowChanges  # only a writer's: it takes a second to load
+        from connectors.redis.row_changes import RowChanges  # only for writers: it loads in a second
 
         self._client = client
         self._changes = {name: RowChanges(layout) for name, layout in layouts.items()}
@@ -108,7 +109,7 @@ class RowStore:
         self._landed: dict[str, RowVersion] = {}
 
     def take_fence(self, key: str, above: int = 0) -> int:
-        """A new fence: the greater of `INCR` and one more than `above`, greater than all before it."""
+        """A new fence, greater than all before it: the greater of `INCR` and `above` + 1."""
         with failures(self._client, key):
             fence: Any = self._client.eval(TAKE, 1, key, str(above))
         return int(fence)
@@ -118,7 +119,7 @@ class RowStore:
         return newest_run(self._client, key)
 
     def watch(self, key: str, fence: int) -> None:
-        """Make `write` report losses of data from now on, by marks at `key`. Only this writer and those that
+        """Make `write` detect losses of data from now on, by marks at `key`. Only this writer and those that
         it superseded may use the key.
 
         Call it again after `Emptied`, before everything is written again.
@@ -132,15 +133,15 @@ class RowStore:
     def raise_fence(self, key: str, fence: int) -> None:
         """Make every later `take_fence` return more than `fence`.
 
-        This is for a store that lost its data: otherwise the next execution would be older than the rows that
-        this one restored.
+        Call it after a loss of data: otherwise the fence of the next execution would be less than that of the
+        restored rows.
         """
         with failures(self._client, key):
             self._client.eval(RAISE, 1, key, str(fence))
 
     def put_in_older(self, key: str, generation: int, fields: Mapping[str, str]) -> None:
-        """Put fields into a hash that an older generation has written. Other fields stay, and the next whole
-        write of the hash replaces them.
+        """Write fields into a hash of an older generation. Other fields stay until the next whole write of
+        the hash.
         """
         parts = [part for field in fields.items() for part in field]
         with failures(self._client, key):
@@ -149,11 +150,11 @@ class RowStore:
     def claim(self, key: str, generation: int, fence: int) -> dict[str, str]:
         """Take over the hash that `write` gets as `first`, and return its fields.
 
-        From then on no `write` of an older (`generation`, `fence`) with this `first` passes, so the fields
-        cover all rows that older executions have written or still will. A claimed hash has `rev` -1 until its
-        next write; what an older generation wrote is no longer in it. Nor does a `write` of this store pass
-        where the claim is lost: to be called again after `Emptied`, for an older execution may have written
-        since.
+        From then on the script refuses every `write` of an older (`generation`, `fence`) with this `first`.
+        The returned fields therefore cover all rows that older executions have written or still will. A
+        claimed hash has `rev` -1 until its next write, and no fields of older generations. A `write` of this
+        store is also refused if the claim is lost. Call `claim` again after `Emptied`, since an older
+        execution may have written meanwhile.
 
         Raises:
             Superseded: a newer generation or fence holds it.
@@ -175,21 +176,21 @@ class RowStore:
     ) -> list[WriteOutcome]:
         """Write `first`, then the index of `rows`, then `rows`, then `last`, then publish (channel, message).
 
-        Each begins when all before it is stored.
+        Each step begins when all steps before it are stored.
 
         Returns:
-            One outcome a row of `rows`.
+            One outcome for each row of `rows`.
 
         Raises:
-            Superseded: a newer execution owns `first`; nothing else was written.
-            Emptied: the store has lost `first`, or the claim on it; or, where `watch` was called, it has lost
-                anything since the last write, or in this one.
+            Superseded: a newer execution owns `first`; no row was written.
+            Emptied: the store has lost `first`, or the claim on it; or, after `watch`, any data since the
+                last write, or during this one.
         """
         if first is not None:
             claim = replace(first, rev=-1) if first.key == self._claimed else None
             if self._land([first], claim) == [WriteOutcome.SUPERSEDED]:
                 raise Superseded(first.key)
-        cover = None if isinstance(self._client, RedisCluster) else first  # there it is in another slot
+        cover = None if isinstance(self._client, RedisCluster) else first  # there in another slot
         self._add_to_index(rows)
         outcomes = [outcome for chunk in chunks(rows) if self._whole for outcome in self._land(chunk, cover)]
         if self._whole:
@@ -202,10 +203,10 @@ class RowStore:
         return outcomes
 
     def drop(self, rows: Sequence[RowVersion]) -> None:
-        """Delete the hashes of `rows`, and their index entries; a newer version stays.
+        """Delete the hashes of `rows`, and their index entries; newer versions stay.
 
-        A connection may deliver a command after its timeout, when a row is back. An entry therefore stays if
-        its score has grown, or its row is there; on a cluster the row is on another node.
+        A connection may deliver a command after its timeout, when the row has been written again. An entry
+        therefore stays if its score has grown, or its row exists; on a cluster the row is on another node.
 
         Raises as `write` does.
         """
@@ -233,22 +234,22 @@ class RowStore:
         return "EVAL", UNLIST, 1 + len(alone), index_key, *alone, *entries
 
     def release(self, keys: Iterable[str]) -> None:
-        """Drop the last written versions of hashes; a later version of one is written whole."""
+        """Drop the stored last versions of hashes; a later version of such a hash is written whole."""
         for key in keys:
             self._landed.pop(key, None)
 
     def _land(self, rows: Sequence[RowVersion], cover: RowVersion | None = None) -> list[WriteOutcome]:
-        """Write rows: the changes of those that this writer has written before, and whole rows if the store
-        has another version.
+        """Write rows: as changes if this writer has written the row before, and whole if the store has
+        another version.
 
         Args:
-            cover: the hash that must be there in this version, or in a later one of this execution.
+            cover: the hash that the store must hold in this version, or in a later one of this execution.
 
         Raises:
-            Emptied: the store has lost them, or their cover.
+            Emptied: the store has lost the rows, or the cover.
         """
         outcomes = self._call(rows, self._landed, cover)
-        if outcomes.count("landed") == len(rows):  # mostly, and always in a flood
+        if outcomes.count("landed") == len(rows):  # usual, and always so in a flood
             self._landed.update(zip([row.key for row in rows], rows, strict=True))
             return [WriteOutcome.LANDED] * len(rows)
         unbased = [place for place, outcome in enumerate(outcomes) if outcome == "unbased"]
@@ -291,15 +292,15 @@ class RowStore:
                 raise InvalidResponse("no answer to a script's rows")
         outcomes = ["landed"] * len(rows)
         for call, answer in zip(calls, call_answers, strict=True):
-            if answer != "landed":  # each row has an outcome of its own
+            if answer != "landed":  # each row has its own outcome
                 for place, outcome in zip(call.values(), answer, strict=True):
                     outcomes[place] = outcome
         return outcomes
 
     def _calls(self, rows: Sequence[RowVersion], bases: Container[str]) -> list[dict[str, int]]:
-        """The places of the rows by key, grouped into calls of the script. A call has rows of one layout,
-        changed ones or others, and no key twice. On a cluster it has one row, since a script's keys must be
-        in one slot.
+        """The places of the rows by key, grouped into calls of the script. The rows of a call have one
+        layout, are all changed or all whole, and have different keys. On a cluster a call has one row, since
+        a script's keys must be in one slot.
         """
         alone = isinstance(self._client, RedisCluster)
         calls = list[dict[str, int]]()
@@ -328,7 +329,7 @@ class RowStore:
                 checked(self._send(commands))
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        """The reply to each command; their pipelines end with the marks' steps."""
+        """The reply to each command. The pipelines end with the steps of the marks."""
         if self._marks is None:
             return replies(self._client, commands)
         steps = self._marks.steps()

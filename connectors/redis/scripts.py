@@ -1,4 +1,4 @@
-"""The scripts that run in the server: each is atomic, so a reader gets all of its writes or none."""
+"""The scripts that run in the server. Each is atomic: a reader gets all of its writes or none."""
 
 from __future__ import annotations
 

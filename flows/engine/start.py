@@ -206,7 +206,7 @@ def _begin(source: KafkaInput | HistoryInput, partition: str) -> int:
 def _refuse_another_topic(topic: str, settings: Settings) -> NoReturn:
     raise StateError(
         f"the recovery directory {settings.recovery_dir} holds nothing, and Redis ({settings.rows_at}) "
-        f"holds numbers of the topic {topic} as it was before it was deleted and made anew: restore the "
+        f"holds numbers of the topic {topic} as it was before it was deleted and created again: restore the "
         "directory, or say --recompute to begin a new generation with what is there now"
     )
 

@@ -120,7 +120,7 @@ def test_a_compressed_file_whose_name_does_not_say_so_is_refused(
 ) -> None:
     packed = Path(_write(tmp_path, content, suffix))
     path = packed.rename(tmp_path / "log")
-    with pytest.raises(ConnectError, match=rf"log: is compressed, .* ends in \{suffix}"):
+    with pytest.raises(ConnectError, match=rf"log: its content is compressed: .* end in \{suffix}"):
         FileInput([str(path)])
 
 
@@ -141,7 +141,7 @@ def test_a_line_of_two_mebibytes_is_delivered_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("block_bytes", [1 << 20, 64 << 20])
 def test_a_line_over_sixteen_mebibytes_is_refused(tmp_path: Path, block_bytes: int) -> None:
     path = _write(tmp_path, b"a\n" + b"x" * (17 << 20))
-    with pytest.raises(ConnectError, match=r"a line behind line \d is over 16 MiB"):
+    with pytest.raises(ConnectError, match=r"a line after line \d is over 16 MiB"):
         _read(path, block_bytes=block_bytes)
 
 

@@ -1,4 +1,4 @@
-"""A topic that is deleted and made anew begins at offset 0 again: whoever read the one before is told."""
+"""A topic that is deleted and created again begins at offset 0 again: readers of the earlier topic fail."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def made_anew(apache: ApacheKafka, topic: str, count: int) -> None:
     send(apache, topic, count)
 
 
-def until_told(read: Callable[[], object], words: str = "was deleted and made anew") -> ConnectError:
+def until_it_raises(read: Callable[[], object], words: str = "was deleted and created again") -> ConnectError:
     def often() -> None:
         for _ in range(1_000):
             read()
@@ -89,7 +89,7 @@ def test_a_position_of_the_topic_before_is_none_of_one_with_more_messages(
     reader.close()
     made_anew(apache, topic, 9)
 
-    told = until_told(lambda: KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", 5, reader.log_id))
+    told = until_it_raises(lambda: KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", 5, reader.log_id))
     assert isinstance(told, KafkaTrouble)
     assert told.kind == "lost"
     for on_lost, position, skipped in (("earliest", 0, 0), ("latest", 9, 9)):
@@ -114,7 +114,7 @@ def test_a_reader_goes_on_in_no_topic_but_its_own(apache: ApacheKafka, topic: st
     reader = KafkaInput(apache.brokers, [topic], on_lost="earliest").open(f"{topic}/0", 5)
     made_anew(apache, topic, count)
 
-    until_told(lambda: (reader.read(10), time.sleep(0.02)))
+    until_it_raises(lambda: (reader.read(10), time.sleep(0.02)))
     reader.close()
 
 
@@ -127,7 +127,7 @@ def test_a_table_of_a_topic_made_anew_is_an_error_so_that_it_is_read_anew(
     made_anew(apache, topic, 5)
 
     # Its id has changed, or its place in the new log is gone: it is read anew for either.
-    until_told(lambda: table.read(WAIT), "made anew")
+    until_it_raises(lambda: table.read(WAIT), "created again")
     table.close()
 
 
@@ -139,5 +139,5 @@ def test_a_group_goes_on_in_no_topic_but_its_own(apache: ApacheKafka, topic: str
     made_anew(apache, topic, 9)
 
     # Its id has changed, or its place is not in the new log yet.
-    until_told(lambda: reader.read(10, WAIT), "made anew|is not in the log")
+    until_it_raises(lambda: reader.read(10, WAIT), "created again|is not in the log")
     reader.close()

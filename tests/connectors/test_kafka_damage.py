@@ -59,13 +59,13 @@ def change(log: Path) -> int:
     return int(struct.unpack_from(">q", data, begin)[0])
 
 
-def until_told(at: int, read: Callable[[], object]) -> None:
+def until_it_raises(at: int, read: Callable[[], object]) -> None:
     def often() -> None:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             read()
 
-    with pytest.raises(KafkaTrouble, match=rf"/0: what is at offset {at} cannot be read \(") as told:
+    with pytest.raises(KafkaTrouble, match=rf"/0: the message at offset {at} cannot be read \(") as told:
         often()
     assert told.value.kind == "damaged"
 
@@ -82,7 +82,7 @@ def test_a_reader_gives_out_what_comes_before_and_then_says_so(
             found.extend(messages.positions)
         time.sleep(0.01)
 
-    until_told(damaged.at, read)
+    until_it_raises(damaged.at, read)
     reader.close()
     assert found == list(range(damaged.at))
     assert reader.skipped == 0
@@ -90,8 +90,8 @@ def test_a_reader_gives_out_what_comes_before_and_then_says_so(
 
 def test_a_table_and_a_group_say_so(apache: ApacheKafka, damaged: Damaged) -> None:
     table = KafkaTable(apache.brokers, damaged.topic)
-    until_told(damaged.at, lambda: table.read(timedelta(seconds=0.1)))
+    until_it_raises(damaged.at, lambda: table.read(timedelta(seconds=0.1)))
     table.close()
     group = GroupReader(apache.brokers, [damaged.topic], group=damaged.topic)
-    until_told(damaged.at, lambda: group.read(100, timedelta(seconds=0.1)))
+    until_it_raises(damaged.at, lambda: group.read(100, timedelta(seconds=0.1)))
     group.close()

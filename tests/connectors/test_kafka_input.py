@@ -134,7 +134,7 @@ def test_a_broker_that_ends_connections_is_not_said_to_be_down(monkeypatch: pyte
         Thread(target=answer, daemon=True).start()
         brokers = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(
-            KafkaTrouble, match=r"topic: each broker is down, or ends connections, .* SASL"
+            KafkaTrouble, match=r"topic: all brokers are down, or close connections, .* SASL"
         ) as told:
             KafkaInput(brokers, ["topic"]).partitions()
         listener.shutdown(socket.SHUT_RDWR)
@@ -337,7 +337,7 @@ def test_a_position_behind_the_end_is_an_error_and_no_silence(apache: ApacheKafk
     topic = _topic(apache.brokers)
     _send(apache.brokers, topic, [b"a"] * 5)
     reader = KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", 100)
-    with pytest.raises(ConnectError, match=r"offset 100 is not in the log, which has 0 to 5 .*made anew"):
+    with pytest.raises(ConnectError, match=r"offset 100 is not in the log, which has 0 to 5 .*created again"):
         Drained(reader).to_the_end()
     reader.close()
 

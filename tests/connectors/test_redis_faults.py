@@ -127,7 +127,7 @@ def test_a_value_that_is_no_text_does_not_spoil_the_next_reading(server: Embedde
     client = connect(server.url, timeout=TIMEOUT)
     RowStore(client, LAYOUTS).write([row(key, (1, 1, 1), n) for n, key in enumerate("abc")])
     client.hset("b", "station", b"\xff")
-    with pytest.raises(ConnectError, match=r"Redis holds what is not UTF-8 \(b'\\xff'\)"):
+    with pytest.raises(ConnectError, match=r"Redis holds text that is not UTF-8 \(b'\\xff'\)"):
         read_rows(client, ["a", "b", "c"], ["station"])
     assert read_rows(client, ["c"], ["5m.impressions"]) == [{"5m.impressions": "2"}]
 

@@ -206,7 +206,7 @@ def test_a_log_that_was_lost_stops_the_flow_at_each_start_however_long_it_is_aga
     for _ in range(2):
         refused = world.start(ready=False)
         assert refused.ended(60) == 1
-        assert "from 0 on it has other messages than were read: was the topic made anew?" in refused.last()
+        assert "it has other messages than were read: was the topic created again?" in refused.last()
         assert "set AUDIOPIXEL_KAFKA_ON_LOST to earliest" in refused.last()
         assert world.row()["flight.impressions"] == "200"
 
@@ -221,7 +221,7 @@ def test_a_log_that_was_lost_stops_the_flow_at_each_start_however_long_it_is_aga
 
 
 def made_anew(world: World, admin: AdminClient) -> None:
-    """A flow has shown 200 pixels, when the topic is deleted and made anew with 300 others."""
+    """A flow has shown 200 pixels, when the topic is deleted and created again with 300 others."""
     flow = world.start()
     world.send(200)
     world.shown(flow)
@@ -258,7 +258,7 @@ def test_a_topic_that_was_made_anew_stops_the_flow_or_is_read_from_its_beginning
 
     refused = world.start(ready=False)
     assert refused.ended(60) == 1
-    assert "the topic was deleted and made anew, so its offsets began again" in refused.last()
+    assert "the topic was deleted and created again, so its offsets began again" in refused.last()
     assert world.row()["flight.impressions"] == "200"
 
     told = world.start(KAFKA_ON_LOST="earliest")

@@ -309,7 +309,7 @@ def test_a_decision_that_is_no_text_is_told_in_one_line(
     with Redis.from_url(settings["AUDIOPIXEL_REDIS_URL"]) as client:
         client.hset("audiopixel:v1:conversion:{bytes}", "bad", b"\xff\xfe")
     told = run("explain", "bytes", code=1).output
-    assert told.startswith("audiopixel: Redis holds what is not UTF-8")
+    assert told.startswith("audiopixel: Redis holds text that is not UTF-8")
     assert len(told.splitlines()) == 1
 
 
