@@ -94,6 +94,10 @@ class CollectorClock:
         """True if the disk holds the clock back by more than `STANDS_AFTER_MS`."""
         return self._elapsed()[0] - self._kept.value > STANDS_AFTER_MS
 
+    def stood(self, reading_ms: int) -> bool:
+        """True if a reading has no valid time. The disk held no reading back that is below its limit."""
+        return reading_ms >= self._kept.value and self.stands
+
     def keep(self) -> None:
         """Write the clock's next limit to disk; call it twice a second, in one thread.
 

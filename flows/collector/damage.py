@@ -19,6 +19,10 @@ from flows.model.events import CONVERSION_TYPES
 _PLAIN: Final = re.compile(
     r"(?!_|-[12]\Z|(?i:null|undefined|none)\Z|AUDIT\Z|00000000-0000)[A-Za-z0-9._~-]{1,512}"
 )
+is_plain: Final = _PLAIN.fullmatch
+"""A match if a value is of letters alone that need no decoding, and is no macro and no placeholder; else
+None. A function around it would take half as long again.
+"""
 _LETTER: Final = "3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]"
 _ENCODED_LETTER: Final = re.compile(f"%(?:{_LETTER})")
 """A letter or digit in percents, which no encoder writes."""
@@ -68,11 +72,6 @@ _FIRST_LETTER_LOST: Final[Mapping[str, re.Pattern[str]]] = {
 
 
 _SECTIONS: Final = re.compile(r"\d+(?:\.0)?(?:[,_]\d+(?:\.0)?)*", re.ASCII)
-
-
-def is_plain(value: str) -> bool:
-    """True if a value is of letters alone that need no decoding, and is no macro and no placeholder."""
-    return _PLAIN.fullmatch(value) is not None
 
 
 def is_intact(word: str, value: str) -> bool:

@@ -69,16 +69,16 @@ class Instruments(Registered):
     def count(self, understood: Sequence[Understood]) -> None:
         """Count events as understood, before it is certain that they can be stored."""
         for result in understood:
-            if result.outcome is Outcome.REJECTED:
-                self.rejected[result.reason] += 1
-                self.senders[result.sender, result.outcome.value] += 1
-            elif result.outcome is Outcome.NOT_COUNTED:
-                self.not_counted[result.reason] += 1
-            else:
+            if result.outcome is Outcome.STORED:
                 self._count_event(result)
+            elif result.outcome is Outcome.REJECTED:
+                self.rejected[result.reason] += 1
+                self.senders[result.sender, str(result.outcome)] += 1
+            else:
+                self.not_counted[result.reason] += 1
 
     def _count_event(self, result: Understood) -> None:
-        self.senders[result.sender, result.outcome.value] += 1
+        self.senders[result.sender, str(result.outcome)] += 1
         self.consent[result.consent] += 1
         if reason := result.event.get("invalid_traffic"):
             self.invalid_traffic[reason] += 1

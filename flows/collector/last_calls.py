@@ -119,7 +119,7 @@ class LastCalls:
             self._second, self._taken = second, {}
         self.events += len(understood)
         for result in understood:
-            outcome = result.outcome.value if stored or result.outcome is not Outcome.STORED else REFUSED
+            outcome = str(result.outcome) if stored or result.outcome is not Outcome.STORED else REFUSED
             sort = DEBUG if is_debug else f"{outcome}/{result.reason}"
             count = self._taken.get(sort, 0)
             if count >= A_SECOND:

@@ -12,6 +12,8 @@ from connectors.kafka_reports import Produced, Report, ReportingProducer
 
 _KEY: Final = b',"_key":'
 _RECEIVED: Final = b'{"received_at":'
+_encode: Final = msgspec.json.Encoder().encode
+"""Encodes in less time than `msgspec.json.encode`, which makes an encoder for each value."""
 
 
 class Line(NamedTuple):
@@ -27,8 +29,10 @@ class Line(NamedTuple):
 
 def line_of(event: dict[str, Any], key: bytes) -> Line:
     """The line of a canonical event."""
-    first = {"received_at": event["received_at"]}
-    return Line(msgspec.json.encode(first | event), key)
+    body = _encode(event)
+    if not body.startswith(_RECEIVED):
+        body = _encode({"received_at": event["received_at"]} | event)
+    return Line(body, key)
 
 
 def unsealed(body: bytes) -> Line:

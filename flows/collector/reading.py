@@ -142,23 +142,24 @@ def read(call: Call, dialect: Dialect, extra: BodyParameters = NOTHING) -> Readi
     """
     again: list[tuple[str, str]] = []
     odd: list[str] = []
+    unread: list[str] = []
+    of_path: dict[str, str] = {}
     query, path = readable(call.query), ""
-    raw, of_path = _parts(query, dialect, again, odd), dict[str, str]()
+    raw = _parts(query, dialect, again, odd)
     if dialect.split and (begin := _path_parameters(call.path, dialect)) < len(call.path):
         path = as_it_may_be(readable(call.path[begin:]))
         of_path = parameters(path, dialect.separators, again, odd)
         again += [(name, value) for name, value in of_path.items() if name in raw]
         of_path = {name: value for name, value in of_path.items() if name not in raw}
     call.laps.end("parse")
-    reading = Reading()
-    unread, meanings = list[str](), dialect.meanings
+    reading, meanings = Reading(), dialect.meanings
     for name, value in of_path.items():
         _take_or_note(reading, dialect, meanings.get(name), name, value, _of_path, unread)
     words, states, word_texts = reading.words, reading.states, reading.word_texts
     for name, value, word, pair, state in raw.values():
-        if pair is not None and word not in states:
+        if pair is not None and word is not None and word not in states:
             word_texts.append(pair)
-            words[pair[0]], states[pair[0]] = value, state
+            words[word], states[word] = value, state
         else:
             _take_or_note(reading, dialect, word, name, value, decoded, unread)
     for name, value in extra.values.items():
@@ -175,7 +176,7 @@ def read(call: Call, dialect: Dialect, extra: BodyParameters = NOTHING) -> Readi
             f"{path.rpartition(dialect.split[0])[2]}{dialect.split[0]}{query}" if path and query else query
         )
         _doubt(reading, dialect, (behind, path, extra.odd), unread)
-    named = dict[str, str]()
+    named: dict[str, str] = {}
     if dialect.case_parameters:
         named = _case_values(reading, dialect, {name: part[1] for name, part in raw.items()} | of_path, extra)
     for word, meant in dialect.fixed.items():

@@ -84,7 +84,7 @@ class Store:
                 ledger.not_counted += 1
         if not lines:
             return True
-        if self.lane.clock.stands:
+        if self.lane.clock.stood(received_ms):
             ledger.refuse(len(lines), "clock")
             return False
         if longest > LONGEST_LINE:

@@ -50,6 +50,8 @@ MAX_EVENTS: Final = 1_000
 _DIALECT: Final = re.compile(r"[\w.-]+", re.ASCII)
 
 _NOWHERE: Final = Reached(None, "", False)
+_encode: Final = msgspec.json.Encoder().encode
+"""Encodes in half the time of `msgspec.json.encode`, which makes an encoder for each value."""
 
 
 def _nothing_planned(placement: str | None, campaign: str | None) -> bool:
@@ -218,7 +220,11 @@ class Understanding:
         call.laps.end("consent")
         verdict = self.judge.verdict_on(where)
         call.laps.end("invalid_traffic")
-        event: dict[str, Any] = {"event_id": "", "event": words.get("event", "")}
+        event: dict[str, Any] = {
+            "received_at": call.received_ms,
+            "event_id": "",
+            "event": words.get("event", ""),
+        }
         rule = self._identify(event, call, name, reading)
         outcome, reason, wrong = Outcome.STORED, "", ""
         ids = {word: words[word] for word in _IDS if word in words}
@@ -253,9 +259,7 @@ class Understanding:
         if not reading.words.keys().isdisjoint(PER_FIRE):
             hasher = self._hasher.copy()
             kind = (reading.words.get("event"), reading.words.get("type"))  # a dialect's case determines them
-            hasher.update(
-                msgspec.json.encode((readable(call.path), dialect, kind, sorted(reading.word_texts)))
-            )
+            hasher.update(_encode((readable(call.path), dialect, kind, sorted(reading.word_texts))))
             event["event_id"] = hasher.hexdigest()
             return "query"
         event["event_id"] = uuid.uuid4().hex
@@ -337,7 +341,6 @@ class Understanding:
     ) -> None:
         """Fill in the fields that stand in the call itself, with its `ids`."""
         event["ts"] = words.get("ts") or call.received_ms
-        event["received_at"] = call.received_ms
         event |= ids
         for word in ("playhead_ms", "duration_ms", "content_category"):
             if word in words:
