@@ -1,8 +1,8 @@
-"""The basis of a play's impression: the strongest that its pixels claim until its minute is final.
+"""The basis of a play's impression: the strongest basis that its pixels claim until its minute is final.
 
-An impression counts at a place: its dimensions and minute, which the slot will replace by those of its start.
-When the start comes, a few bits record how far before it the impression was. If they cannot, the place is set
-aside in a slot of its own, which is freed when its minute is final.
+An impression counts at a place: its dimensions and minute. When the start comes, the slot replaces these by
+the dimensions and minute of the start. A few bits of the slot then record how many minutes before the start
+the impression was. If the bits cannot, a separate slot stores the place until its minute is final.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ BASIS_SHIFT: Final = np.uint64(25)
 BASIS: Final = np.uint64(7 << 25)
 PLACE_SHIFT: Final = np.uint64(28)
 PLACE: Final = np.uint64(3 << 28)
-"""Flags of a slot: the basis of its impression; and the place where that counts. A place of 0 is set aside; n
-is n - 1 minutes before the minute of the slot, in its dimensions.
+"""Flags of a slot: the basis of its impression, and the place where the impression counts. Place 0: in a
+separate slot. Place n: in the slot's dimensions, n - 1 minutes before the slot's minute.
 """
 FURTHEST: Final = 2
 """The greatest number of minutes before the start that the flags can record."""
 CONFIRMED: Final = np.uint64(1 << 30)
-"""Flag of a slot: the device itself has called its start."""
+"""Flag of a slot: the device itself has sent its start."""
 ASIDE: Final = 31
-"""The code of a slot that has the place of an impression: beyond those of held events."""
+"""The code of a separate slot for the place of an impression, greater than the codes of held events."""
 _ASIDE_KEY: Final = np.uint64(97)
 
 
 @lean
 def stronger(code: Int, than: Int) -> Int:
-    """True if one basis is stronger than another."""
+    """True if a basis is stronger than another."""
     return RANKS[code] < RANKS[than]
 
 
 @lean
 def note(sides: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
-    """Add to the list of rare counts; it must have room for one more."""
+    """Append to the list of rare counts, which must have room for one more."""
     place = used[SIDES_USED]
     sides[place, 0], sides[place, 1], sides[place, 2], sides[place, 3] = combo, minute, column, by
     used[SIDES_USED] += 1
@@ -64,7 +64,7 @@ def note(sides: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -
 
 @lean
 def claim(bases: U8, sides: I64, used: I64, combo: Int, basis: Int) -> None:
-    """Note that these dimensions have a valid impression of a basis, once a minute."""
+    """Append, once a minute, that these dimensions have a valid impression of a basis."""
     bit = np.uint8(1 << basis)
     if bases[combo] & bit == np.uint8(0):
         bases[combo] |= bit
@@ -87,7 +87,7 @@ def _set_aside(table: U64, changes: U32, used: I64, key: Int, combo: Int, minute
 
 @lean
 def _steps(combo: Int, minute: Int, start_combo: Int, start_minute: Int) -> Int:
-    """The flag `PLACE` of an impression, by its start."""
+    """The flag `PLACE` of an impression, relative to its start."""
     before = np.int64(start_minute) - np.int64(minute)
     if np.uint64(combo) != np.uint64(start_combo) or not 0 <= before <= FURTHEST:
         return np.uint64(0)
@@ -141,8 +141,8 @@ def strengthen(
     watermark_ms: Int,
     lateness_ms: Int,
 ) -> None:
-    """Count an impression by the basis of a repeated pixel from now on, if that is stronger and its minute is
-    not final.
+    """Move an impression to the basis of a repeated pixel, if that basis is stronger and the minute is not
+    final.
     """
     flags = table[slot, FLAGS]
     had = np.int64((flags & BASIS) >> BASIS_SHIFT)

@@ -1,22 +1,22 @@
-"""The play: a pixel counts once, and in the right minute.
+"""The rules of a play: a pixel counts once, and in the right minute.
 
-The stored plays of one shard, and the kernel that compares each pixel with them. A pixel is repeated, too
-late, or accepted; an accepted one adds to cells, a cell being one tuple of dimensions (a name in each
-scope) in one minute.
+The kernel compares each pixel with the stored plays of one shard. A pixel is repeated, too late, or accepted.
+An accepted pixel adds to cells; a cell is one tuple of dimensions (a name in each scope) in one minute.
 
-- Once: (placement, play, event), for play-less pixels (placement, event id). Invalid traffic has a key space
-  of its own, so that a bot never makes a listener's pixel a repeat; but an impression that is invalid traffic
-  did happen, and its play's start is no orphan.
-- Start cohort: a milestone, skip or mute counts in the minute of its play's start. One that comes before the
-  start is held, as a slot of its own, until the start comes (it joins), or until its own minute is final (an
-  orphan, for good).
-- Repaired: a milestone implied by a later one is added, and taken back when its own pixel comes.
-- Basis: an impression counts by the strongest basis of its pixels, repeated ones too, until its minute is
-  final (`flows.plays.bases`).
-- Lateness is judged by the watermark of the pixel's own partition, as it was with this very pixel, or by the
-  flow's, if that is later.
+- Once: (placement, play, event), for play-less pixels (placement, event id). Invalid traffic has separate
+  keys, so a bot never makes a listener's pixel a repeat. An impression that is invalid traffic was still an
+  impression: its play's start is no orphan.
+- Start cohort: a milestone, skip or mute counts in the minute of its play's start. If it comes before the
+  start, it is held in a separate slot, until the start comes (it joins), or until its own minute is final (it
+  stays an orphan).
+- Repaired: a milestone implied by a later one is added as repaired, and subtracted again when its own pixel
+  comes.
+- Basis: an impression counts by the strongest basis of all its pixels, including repeated ones, until its
+  minute is final (`flows.plays.bases`).
+- Lateness is judged by the watermark of the pixel's partition at this pixel, or by the flow's watermark if
+  that is later.
 
-A play is stored as a whole until the horizon after its last accepted pixel.
+A play is stored whole until the horizon after its last accepted pixel.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ from flows.state.kernel import lean, mixed
 def reach(
     table: U64, used: I64, slot: Int, code: Int, combo: Int, minute: Int, cells: U64, counts: I64
 ) -> None:
-    """Count a play that has a listener once, in the earlier minute of its impression and start; of equals in
-    the impression's.
+    """Count a play with a listener once, in the minute of its impression or start, whichever is earlier; the
+    impression if both are equal.
     """
     flags = table[slot, FLAGS]
     before = reached_minute(table[slot, MINUTES])
@@ -181,23 +181,23 @@ def apply(
     lateness_ms: Int,
     horizon_ms: Int,
 ) -> Int:
-    """Apply pixels to the table, from `first` on. Returns how far it got: to the end, or to where something
-    is full.
+    """Apply pixels to the table, from `first` on. Returns the number of the next pixel: the end, or where an
+    array is full.
 
     Args:
         pixels: (n, COLUMNS) uint64, judged by `flows.model.ticks`.
-        combo_of: this shard's number of each of the batch's dimensions.
-        by: (n,) the place in `sources` of each pixel's source; empty if all have the first.
+        combo_of: this shard's number for each of the batch's dimensions.
+        by: (n,) the place in `sources` of each pixel's source; empty if all pixels have the first source.
         sources: this shard's numbers of the batch's sources.
         table: (slots, 4) uint64.
-        changes: of the table; added to.
-        increments: added to.
-        bases: by dimensions, the bases of their impressions that were sent to rows, a bit each.
-        lanes, delays: of `flows.plays.delay_counts`; the latter is added to.
-        used: cells, touches and slots in use; changed in place.
-        outcomes: accepted, repeated, too late, and invalid traffic by reason; added to.
+        changes: the changes of the table; extended.
+        increments: extended.
+        bases: by dimensions, the bases that were sent to rows, one bit each.
+        lanes, delays: of `flows.plays.delay_counts`; `delays` is increased.
+        used: the numbers of cells, touches and slots in use; changed in place.
+        outcomes: accepted, repeated, too late, and invalid traffic by reason; increased.
         late: (n,) rows of the pixels that are too late, as many as `outcomes` counts.
-        flow_watermark_ms: minutes are final by it for a partition that wakes up later than the others.
+        flow_watermark_ms: finality for a partition that resumes later than the others.
     """
     n = len(pixels)
     cells, counts, totals, times = increments.cells, increments.counts, increments.totals, increments.times

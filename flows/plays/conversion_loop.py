@@ -1,6 +1,6 @@
 """Conversions: each counts once by its own key and horizon, unless it is too late.
 
-A server's conversion after a public tag's of the same key is no repeat: it confirms that one
+A server's conversion after a public tag's conversion of the same key is no repeat: it confirms the tag's
 (`flows.attribution.claims`).
 """
 
@@ -38,7 +38,7 @@ from flows.state.hash_table import MAX_LOAD, find
 from flows.state.kernel import lean, mixed
 
 CONFIRMS: Final = INVALID_OUT + 1
-"""A verdict, in addition to those of `flows.plays.slots`: accepted, and it confirms a claimed conversion."""
+"""A verdict, in addition to those of `flows.plays.slots`: accepted, and confirms a claimed conversion."""
 
 
 @lean
@@ -58,14 +58,14 @@ def convert(
     lateness_ms: Int,
     horizon_ms: Int,
 ) -> Int:
-    """Apply conversions to the table, from `first` on, each by its own key and horizon. Returns how far it
-    got: to the end, or to where the table is full.
+    """Apply conversions to the table, from `first` on, each by its own key and horizon. Returns the number of
+    the next conversion: the end, or where the table is full.
 
     Args:
-        combo_of: number of each conversion's dimensions.
-        verdicts: (n,) what each is: `ACCEPTED` (and to be credited), `REPEATED_OUT`, `LATE_OUT`,
+        combo_of: the number of each conversion's dimensions.
+        verdicts: (n,) the verdict on each: `ACCEPTED` (and to be credited), `REPEATED_OUT`, `LATE_OUT`,
             `INVALID_OUT` or `CONFIRMS`.
-        claimed_ms: (n,) of those that confirm, the time of the claimed conversion.
+        claimed_ms: (n,) for `CONFIRMS`, the time of the claimed conversion.
     """
     for i in range(first, len(pixels)):
         if used[SLOTS_USED] + 2 > len(table) * MAX_LOAD:

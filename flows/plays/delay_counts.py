@@ -16,11 +16,11 @@ _ROOM: Final = 64
 
 
 class DelayCounts:
-    """Counts of `flows.model.delays` of one shard of plays.
+    """Counts by class of `flows.model.delays`, for one shard of plays.
 
     Attributes:
-        lanes: (dimensions,) the lane in which the pixels of each count; that of no platform is 0.
-        counts: (lanes, 1 + DELAYS), by class; a compiled loop adds to it.
+        lanes: (dimensions,) the lane in which the pixels of each count; 0 without a platform.
+        counts: (lanes, 1 + DELAYS), by class; compiled loops increase it.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class DelayCounts:
         self._platforms = Interner[str]()
 
     def note(self, number: int, combo: Dimensions) -> None:
-        """Give the dimensions of a number their lane, unless they have it; numbers come in order."""
+        """Set the lane of the dimensions of a number, unless it is set. Numbers are passed in order."""
         if number < self._known:
             return
         self._known = number + 1
@@ -50,7 +50,7 @@ class DelayCounts:
         return self._platforms.names
 
     def current(self) -> list[tuple[str, list[int]]]:
-        """The platforms that have counts, with these by class."""
+        """The platforms with counts, and the counts by class."""
         lanes = np.flatnonzero(self.counts[:, 1:].any(axis=1))
         return [(self.platforms[lane - 1], self.counts[lane, 1:].tolist()) for lane in lanes.tolist() if lane]
 

@@ -1,4 +1,4 @@
-"""Dimensions by number, and the rows in which each of them counts, by which a placement shard distributes its
+"""Dimensions by number, and the rows in which each counts. A placement shard uses them to distribute its
 increments over the row shards.
 """
 
@@ -16,9 +16,9 @@ from flows.state.interner import Interner
 
 
 class DimensionIndex:
-    """The combinations that a shard has met.
+    """The dimensions of a shard, by number.
 
-    Their rows are found when they are first asked for, many at once.
+    Their rows are determined on first use, many at once.
 
     Args:
         homes: the shards of rows.
@@ -82,5 +82,5 @@ class DimensionIndex:
             self._row_shards = np.append(self._row_shards, self._homes.of_all(scope, more))
             row_of = dict(zip(distinct, rows, strict=True))
             columns.append(np.fromiter(map(row_of.get, names, repeat(-1)), np.int64, len(new)))
-        rows_of = self._rows_of[:, : len(columns)]  # all have as many names as the first
+        rows_of = self._rows_of[:, : len(columns)]  # all have the same number of names
         self._rows_of = np.concatenate([rows_of, np.column_stack(columns)])

@@ -33,8 +33,8 @@ def may_be_freed(
 ) -> Int:
     """True if a slot may be freed at a watermark; minutes before `first_open` are final.
 
-    A joined slot may be freed only after a snapshot has stored it as `JOINED`. Freed earlier, a restart would
-    restore it as `HELD_BACK` and count it again.
+    A joined slot may be freed only after a snapshot has stored it as `JOINED`. If it were freed earlier, a
+    restart would restore it as `HELD_BACK` and count it again.
     """
     flags, last_ms = table[slot, FLAGS], np.int64(table[slot, TIMES] & TIME)
     kind = kind_of(flags)
@@ -57,10 +57,11 @@ def sweep(
     horizon_ms: Int,
     conversion_horizon_ms: Int,
 ) -> Int:
-    """Make orphans of events that are held in final minutes, and empty the slots of forgotten plays; rebuild
-    the table afterwards.
+    """Make orphans of held events whose minutes are final, and empty the slots of expired plays; the caller
+    then rebuilds the table.
 
-    Returns how far it got, as `apply` does; `used[SLOTS_USED]` is then the number of remaining slots.
+    Returns the number of the next slot, as `apply` does. `used[SLOTS_USED]` is then the number of remaining
+    slots.
     """
     for slot in range(first, len(table)):
         if used[CELLS_USED] + 2 > len(cells) * 3 // 4:
@@ -80,7 +81,7 @@ def sweep(
 def expire(
     table: U64, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
 ) -> Int:
-    """Empty the slots that a sweep up to a watermark has ended; returns the number of remaining ones."""
+    """Empty the slots that a sweep at a watermark would empty; returns the number of remaining slots."""
     left = 0
     for slot in range(len(table)):
         if table[slot, SLOT_KEY] != np.uint64(0):

@@ -1,4 +1,4 @@
-"""Sources of the feed: the partition and the collector that a shard's pixels came from."""
+"""Sources of the feed: the partitions and collectors of a shard's pixels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from flows.state.arrays import I64
 from flows.state.interner import Interner
 
 Source = tuple[str, str]
-"""A source partition and a collector; empty for pixels that name none."""
+"""A source partition and a collector; the collector is empty for pixels without one."""
 
 
 class Sources:
-    """The sources of one shard since their numbers were last reset."""
+    """The sources of one shard since the last reset of the numbers."""
 
     def __init__(self) -> None:
         self._sources = Interner[Source]()
@@ -34,7 +34,9 @@ class Sources:
     def units(
         self, increments: Increments, names: DimensionIndex, delays: DelayCounts
     ) -> Iterator[tuple[str, int]]:
-        """Accepted, valid pixels since the last cut by collector and by platform, as units of the feed."""
+        """The numbers of accepted, valid pixels since the last cut, by collector and by platform, as units of
+        the feed.
+        """
         counts = increments.by_source[: len(self)].tolist()
         for (_, collector), count in zip(self._sources.names, counts, strict=True):
             if collector and count:

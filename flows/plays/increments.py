@@ -15,7 +15,7 @@ from flows.state.kernel import inlined, lean, mixed
 
 LATEST, FIRST, NEWEST = range(3)
 BACKWARDS: Final = 1 << 42
-"""The constant from which a time is subtracted, so that the greatest is the first."""
+"""The constant from which a time is subtracted: the greatest difference is the earliest time."""
 COMBO_OF, KIND_OF, PLAY_HALF = range(3)
 """The columns of a touch in `where`: its dimensions, its kind of `flows.model.messages`, and half a hash of
 its play.
@@ -36,14 +36,14 @@ class Increments(NamedTuple):
             are stored increased by one, so that 0 is an empty slot. The counts stand apart from the keys:
             a search then reads eight bytes a slot.
         totals: (dimensions, `FLIGHT_COUNTS`) `BY_FLIGHT` increments.
-        times: (dimensions, 3) of the accepted, valid pixels the greatest event time, and the greatest of
-            `BACKWARDS` less event time; of all pixels the greatest event time; 0 for none.
+        times: (dimensions, 3) the greatest event time of the accepted, valid pixels; the greatest `BACKWARDS`
+            minus event time of these; the greatest event time of all pixels. 0 without a pixel.
         parts, part_counts: the same map as `cells` from (dimensions, minute and part) to (n, 1) counts, of
             `flows.model.day_parts`; `parts_used` is its `used`.
         where, listeners, ts, homes: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener, time,
             household: consented impressions, starts and clicks; 0 for an unknown listener or household.
-        sides: (room, 4) dimensions, minute, column of `flows.model.basis.SIDES` and increment, of what few
-            pixels have.
+        sides: (room, 4) dimensions, minute, column of `flows.model.basis.SIDES` and increment, for rare
+            counts.
         sent: (room, 3) words of `flows.model.client_counts`, of downloads and deliveries that have a key.
         shown, shown_counts: the same map as `cells` from (dimensions, source) to (n, 1) impressions, of more
             cuts than the last (`flows.plays.feed`); `shown_used` is its `used`.
@@ -130,7 +130,7 @@ class Increments(NamedTuple):
         return self._replace(**_nothing_shown())
 
     def begun_anew(self, used: I64) -> Increments:
-        """Empty increments after a cut; `used` is reset."""
+        """Empty increments after a cut; resets `used`."""
         self.totals[:] = 0
         self.times[:] = 0
         after = self
@@ -162,7 +162,7 @@ def _new_cells(capacity: int, columns: int) -> tuple[U64, I64]:
 
 @inlined
 def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
-    """Add to one cell, of which there must be room for one more."""
+    """Add to a cell; there must be room for one more cell."""
     key = (np.uint64(combo) << np.uint64(32)) | np.uint64(minute)
     key += np.uint64(1)
     slot = find_key(cells, key, mixed(key, np.uint64(used[SECRET])))
@@ -174,7 +174,7 @@ def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int
 
 @lean
 def _move(old: U64, old_counts: I64, cells: U64, counts: I64, used: I64) -> None:
-    """Move every cell of one map to another, larger one."""
+    """Move all cells of a map to a larger map."""
     for i in range(len(old)):
         if old[i] == np.uint64(0):
             continue

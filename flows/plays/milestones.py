@@ -1,4 +1,4 @@
-"""Milestones, skips and mutes of a play: held until their start comes, which they join."""
+"""Milestones, skips and mutes of a play, which are held until the start comes, and then join it."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def hold(
     cells: U64,
     counts: I64,
 ) -> None:
-    """Hold a milestone, skip or mute for its start. The slot's event of an earlier, forgotten play is an
-    orphan by now.
+    """Hold a milestone, skip or mute for its start. If the slot has an event of an earlier, expired play,
+    that event is an orphan.
     """
     held_key = mixed(key, np.uint64(code + 1))
     slot = find(table, held_key)
@@ -75,7 +75,7 @@ def join(
     cells: U64,
     counts: I64,
 ) -> None:
-    """Join the held milestones of a started play to its cohort, and repair those that they imply."""
+    """Join the held milestones of a started play to its cohort, and repair the milestones that they imply."""
     key = table[slot, SLOT_KEY]
     flags = table[slot, FLAGS]
     joined = np.uint64(0)

@@ -1,6 +1,4 @@
-"""Messages of one shard of plays at a cut: its increments to each row shard, its touches to each listener
-shard.
-"""
+"""Messages of one shard of plays at a cut: increments to each row shard, touches to each listener shard."""
 
 from __future__ import annotations
 
@@ -33,7 +31,9 @@ from flows.state.kernel import kernel, mixed
 
 
 class Entries(NamedTuple):
-    """Entries of rows, by row shard: the row, the place that it came from, and each shard's begin."""
+    """Entries of rows, by row shard: the row, the place of its source, and the begin of each shard's
+    entries.
+    """
 
     rows: I64
     source: I64
@@ -79,10 +79,11 @@ def _spread(combos: I64, rows_of: I64, shard_of: I64, shards: Int) -> tuple[I64,
 
 @kernel
 def _first_in_minute(where: U32, ts: I64, listeners: U64, homes: U64, used: Int) -> tuple[I64, U32]:
-    """The touches, without clicks, that are a listener's first in a minute of dimensions, with these minutes.
+    """The touches, without clicks, that are the first of a listener in a minute of dimensions; and these
+    minutes.
 
-    A play's impression or its start is such a touch, since either goes to all its rows. If both are there,
-    the start is `REACH_ONLY` from now on: no conversion takes it.
+    The impression or the start of a play is such a touch, since both go to all rows of the play. If both are
+    present, the start becomes `REACH_ONLY`: no conversion is credited to it.
     """
     slots = np.zeros((2 * used + 1, 2), np.uint64)
     order, minutes, n = np.empty(used, np.int64), np.empty(used, np.uint32), 0
@@ -90,7 +91,8 @@ def _first_in_minute(where: U32, ts: I64, listeners: U64, homes: U64, used: Int)
         if where[i, KIND_OF] == CLICK_TOUCH:
             continue
         minute, combo = np.uint32(ts[i] // 60_000), where[i, COMBO_OF]
-        # A hash of listener, household and minute: no sender can choose the first two, which are hashes.
+        # A hash of listener, household and minute. A sender cannot choose the first two, which are keyed
+        # hashes.
         key = mixed(mixed(listeners[i], homes[i]), minute)
         slot = find_pair(slots, key, combo, 0)
         if slots[slot, 0] == np.uint64(0):
@@ -115,7 +117,7 @@ def _number(
     """Number the rows that any entry names.
 
     Returns:
-        The rows by shard, the number of each in its shard, the begin of each shard's, and the
+        The rows by shard, the number of each row in its shard, the begin of each shard's rows, and the
         `Increments.times` of every row.
     """
     named = np.zeros(len(shard_of), np.uint8)
@@ -142,7 +144,7 @@ def _number(
 
 @kernel
 def _summed(sides: I64) -> I64:
-    """The sum of each combination of dimensions, minute and column, in the order in which they first come."""
+    """The sum of each combination of dimensions, minute and column, in the order of first appearance."""
     slots = np.zeros((2 * len(sides) + 1, 2), np.uint64)
     sums, n = np.empty_like(sides), 0
     for i in range(len(sides)):
@@ -158,7 +160,7 @@ def _summed(sides: I64) -> I64:
 
 
 def first_in_minute(increments: Increments, touches: int) -> tuple[I64, U32]:
-    """See `_first_in_minute`; `touches` is the number of them in `increments`."""
+    """See `_first_in_minute`; `touches` is the number of touches in `increments`."""
     return _first_in_minute(increments.where, increments.ts, increments.listeners, increments.homes, touches)
 
 
@@ -176,7 +178,7 @@ def row_batches(
 
     Args:
         first: of `first_in_minute`.
-        sides: the number of them in `increments`.
+        sides: the number of sides in `increments`.
         delays: of platforms that have a row, by class.
     """
     rows_of, shard_of, row_names = names.rows_of, names.shards_of_rows, names.row_names
@@ -243,8 +245,8 @@ def row_batches(
 def _labels(
     names: DimensionIndex, combos: I64, latest: I64, place: U32
 ) -> dict[int, list[tuple[int, int, Dimensions]]]:
-    """The names of placements that were seen, by row shard: the row, its latest time, dimensions. Dimensions
-    that only have names which later ones of their placement have, too, change no label and are left out.
+    """The names of placements with pixels, by row shard: the row, its latest time, dimensions. Dimensions
+    whose names later dimensions of the placement repeat change no label, and are left out.
     """
     labels: dict[int, list[tuple[int, int, Dimensions]]] = {}
     order = np.lexsort((-latest, names.rows_of[combos, 0]))
@@ -264,7 +266,7 @@ def _labels(
 def _parts(
     names: DimensionIndex, increments: Increments, shards: int
 ) -> tuple[Parts, I64, dict[int, list[tuple[str, int, int]]]]:
-    """The parts of days, by the rows of their placements, and the row shard of each. Also by row shard the
+    """The parts of days by the rows of placements, and the row shard of each. Also, by row shard, the
     rejections, which name no row.
     """
     filled = np.flatnonzero(increments.parts)
@@ -361,8 +363,8 @@ def touch_batches(
 ) -> list[TouchBatch]:
     """A message to every listener shard, empty or not; called after `first_in_minute`.
 
-    It has the shard's touches and conversions, the listeners and households that are erased after them, and
-    the touches of the household shard of the same number.
+    It has the touches and conversions of the shard, the listeners and households to erase after them, and the
+    touches of the household shard with the same number.
     """
     touched = _by_owner(increments.where, increments.listeners, touches, len(names), shards)
     listener_hashes, ts = increments.listeners[touched.order], increments.ts[touched.order]

@@ -1,4 +1,4 @@
-"""Parts of a day: orphans, and events of a play that others may count and we do not."""
+"""Parts of a day: orphans, and events of a play that others may count and audiopixel does not."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def note_play(
     watermark_ms: Int,
     horizon_ms: Int,
 ) -> None:
-    """Note that a play (the key of its valid pixels) has had an impression that does not count. The play is
-    no orphan, whenever it started.
+    """Record that a play (by the key of its valid pixels) has had an impression that does not count: the play
+    is no orphan, whenever it starts.
     """
     slot = find(table, play)
     is_taken = table[slot, SLOT_KEY] != np.uint64(0)

@@ -1,7 +1,7 @@
 """A placement shard: the table of plays, the counts since the last tick, and the messages that carry them to
 the rows.
 
-A pure core: batches in, messages out, and a state that can be packed. No engine in it.
+A pure core: batches in, messages out, and a state that can be packed. It does not import the engine.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ from flows.state.shard import Shard, Stored
 
 _NO_NUMBERS: Final = np.zeros(0, np.int32)
 _REMEMBERED: Final = 1 << 15
-"""Numbers of a sender that are remembered: four bytes each, in each shard, whatever names are invented."""
+"""The greatest number of a sender's numbers that a shard caches, at four bytes each, even if a sender invents
+names.
+"""
 
 
 @dataclass
@@ -104,12 +106,12 @@ class PlayShard(Shard):
         self.names = DimensionIndex(self._homes, slots.MAX_COMBOS)
         self._ours = dict[str, tuple[int, I32]]()
         self.increments = Increments.new()
-        # Noted again each minute, and after a restart: a row may have begun, or started again, since.
+        # Cleared each minute, and after a restart: a row may have begun, or begun again, since.
         self.bases = np.zeros(len(self.increments.times), np.uint8)
         self.delays = DelayCounts()
         self.sources = Sources()
         self.conversions: list[PendingConversion] = []
-        # Minutes that are final stay so when the allowed lateness is lengthened at a restart.
+        # Final minutes stay final when a restart increases the allowed lateness.
         self.first_open = 0
         self.swept = (0, 0)
         count = self.used[SLOTS_USED : SLOTS_USED + 1]
@@ -212,8 +214,8 @@ class PlayShard(Shard):
                 lates.append(Late(batch.sender, positions[n], "conversion", ts[n], keys[n], conversion.combo))
 
     def _numbers_of(self, batch: Pixels) -> I32:
-        """This shard's numbers of a batch's dimensions. To look the names up costs more than to count some
-        pixels of each, so the sender's numbers are remembered with ours.
+        """This shard's numbers of a batch's dimensions. Looking up the names costs more than counting a few
+        pixels of each, so the sender's numbers are cached with the shard's.
         """
         if not len(batch.numbers):
             return self._numbers(batch.combos)
@@ -272,7 +274,7 @@ class PlayShard(Shard):
         """The accepted, valid pixels since the last cut by unit of the feed; and, if due, the impressions by
         source since they were last sent. Call it before `cut`.
 
-        Neither is in a snapshot: a restart reads the pixels again, and the impressions cover ten seconds.
+        Snapshots hold neither: a restart reads the pixels again, and the impressions cover ten seconds.
         """
         units = [*self.sources.units(self.increments, self.names, self.delays)]
         self.increments.by_source[:] = 0
@@ -288,14 +290,14 @@ class PlayShard(Shard):
     def cut(
         self, cut: Cut, forgotten: Collection[int] = ()
     ) -> tuple[list[RowBatch], list[TouchBatch], list[ClientBatch], list[PixelOutcomes]]:
-        """Send everything counted since the last cut: a message to every row shard, listener shard and client
-        shard, empty or not, and outcomes by source partition.
+        """Return all that was counted since the last cut: a message to every row shard, listener shard and
+        client shard, empty or not, and outcomes by source partition.
 
-        If a minute has turned or become final, the table is swept first, so that its orphans are in this very
-        message.
+        If a minute has ended or become final, the table is swept first, so that the orphans are in these
+        messages.
 
         Args:
-            forgotten: listeners and households that no later pixel has.
+            forgotten: erased listeners and households, which no later pixel has.
         """
         before_ms, opened = self.watermark_ms, self.first_open
         turned = cut.watermark_ms // MINUTE_MS > before_ms // MINUTE_MS
@@ -323,7 +325,7 @@ class PlayShard(Shard):
 
     @property
     def _final_ms(self) -> int:
-        """The watermark by which every final minute is also final by the allowed lateness."""
+        """The watermark at which every final minute is also final by the allowed lateness."""
         return max(self.watermark_ms, self.first_open * 60_000 + self.lateness_ms)
 
     def _sweep(self, ended: bool) -> None:
@@ -346,13 +348,13 @@ class PlayShard(Shard):
             self.table.rebuild()
 
     def _ages(self) -> tuple[int, int, int, int]:
-        """The horizons of the latest sweep; after the end of the log no slot is dropped."""
+        """The watermarks and horizons of the latest sweep; after the end of the log no slot is dropped."""
         if self.swept[0] == ENDED:
             return *self.swept, ENDED, ENDED
         return *self.swept, self.horizon_ms, self.conversion_horizon_ms
 
     def _drop_combos(self) -> None:
-        """Drop the dimensions that no play refers to, and renumber the rest, if they are half or more."""
+        """Drop the dimensions that no play refers to if they are half or more, and renumber the rest."""
         table = self.table.slots
         used = table[:, SLOT_KEY] != 0
         flags, minutes, times = (table[used, word] for word in (FLAGS, MINUTES, TIMES))
@@ -367,7 +369,7 @@ class PlayShard(Shard):
         table[used, MINUTES], table[used, TIMES] = slots.with_combo(minutes, times, numbers[reached])
         self.table.begin_anew()
         self.bases[:] = 0
-        self._begin_shown()  # they are by the old numbers
+        self._begin_shown()  # they use the old numbers
         self._ours.clear()
         self.delays = DelayCounts()
         self._note_names(0)

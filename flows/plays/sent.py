@@ -1,4 +1,4 @@
-"""Downloads and deliveries: those with a key are stored for the client shards, the others are counted."""
+"""Downloads and deliveries: events with a key are stored for the client shards, the others are counted."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _NONE: Final[U64] = np.zeros((0, 3), np.uint64)
 
 @lean
 def keep_sent(increments: Increments, used: I64, key: Int, combo: Int, ts: Int, info: Int) -> None:
-    """Store an accepted, valid event for its client shard, or count it as one without a key. There must be
-    room for one more of each.
+    """Store an accepted, valid event for its client shard, or count it as an event without a key. There must
+    be room for one more of each kind.
     """
     kind = DELIVERIES if info & 0xFF == DELIVERED else DOWNLOADS
     if key == np.uint64(0):

@@ -12,24 +12,24 @@ from flows.state.changes import note_change
 from flows.state.kernel import kernel, lean, mixed
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = WORDS = range(4)
-"""The words of a slot, as (high bits | low bits). SLOT_KEY: its key. FLAGS: dimensions of the start | flags.
+"""The words of a slot, as (high bits | low bits). SLOT_KEY: the key. FLAGS: dimensions of the start | flags.
 MINUTES: minute in which the play is reached, below the dimensions of the reach beyond 22 bits | minute of the
 start, or of a held event. TIMES: the lowest 22 bits of the dimensions of the reach | time of the last pixel.
 """
 
 STARTED: Final = np.uint64(1 << 17)
 COHORT: Final = 16
-"""The lowest 17 flags are the events seen, by their code; milestone `code` is in its cohort when flag
-`code + COHORT` is set.
+"""The lowest 17 flags are the events that came, by code. Milestone `code` is counted in its cohort if the
+flag `code + COHORT` is set.
 """
 REACHED: Final = np.uint64(1 << 22)
 ODD: Final = np.uint64(1 << 14)
-"""Before the start: the play's impression came and does not count, being too late, rejected or invalid
-traffic. After the start: no impression came, and the day's parts count an orphan. The bit is a conversion's,
-which is no play's event.
+"""Before the start: the play's impression came, but does not count (too late, rejected or invalid traffic).
+After the start: no impression came, and the day's parts count an orphan. The bit is the code of a conversion,
+which is no event of a play.
 """
 SEEN: Final = np.uint64((1 << 17) - 1) & ~ODD
-"""The events seen. A slot without any only stores that an impression came."""
+"""The events that came. A slot without any stores only that an impression came."""
 CLAIMED: Final = np.uint64(1)
 """A flag of a conversion: a public tag has sent it, and no server has confirmed it."""
 KIND_SHIFT: Final = np.uint64(23)
@@ -37,7 +37,7 @@ KIND: Final = np.uint64(3 << 23)
 PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))
 """Kinds of slots: a play or an event; a held milestone, skip or mute; a joined one; a conversion."""
 CHANGED: Final = np.uint64(1 << 31)
-"""The slot has changed since the last snapshot, and is listed (`flows.state.changes`)."""
+"""The slot has changed since the last snapshot, and is in the list of changes (`flows.state.changes`)."""
 COMBO_SHIFT: Final = np.uint64(32)
 MINUTE_BITS: Final = np.uint64(32)
 
@@ -54,14 +54,14 @@ MAX_COMBOS: Final = 1 << 27
 INVALID_SPACE: Final = np.uint64(0x5BD1E995)
 
 CELLS_USED, TOUCHES, SLOTS_USED, SECRET, SIDES_USED, SENT_USED = range(6)
-"""Counts of rows in use, and the secret by which cells find their slots."""
+"""Numbers of rows in use, and the secret of the hash of cells."""
 
 
 ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
 MAX_CELLS: Final = 12
 """The greatest number of cells that one pixel adds to."""
 MAX_SIDES: Final = 4
-"""The greatest number of entries of rare counts that one pixel makes."""
+"""The greatest number of entries of rare counts for one pixel."""
 
 
 @lean
@@ -78,13 +78,13 @@ def seen_flag(code: Int) -> Int:
 
 @lean
 def counted(code: Int) -> Int:
-    """The flag of a milestone that is in its start's cohort, by its own pixel or repaired."""
+    """The flag of a milestone that is counted in its start's cohort, by its own pixel or repaired."""
     return np.uint64(1) << np.uint64(code + COHORT)
 
 
 @lean
 def change(table: U64, changes: U32, slot: Int) -> None:
-    """Mark and list a slot that is about to change. Code that overwrites its flags must keep the mark."""
+    """Mark and list a slot before it changes. Code that overwrites the flags must preserve the mark."""
     if table[slot, FLAGS] & CHANGED == np.uint64(0):
         table[slot, FLAGS] |= CHANGED
         note_change(changes, slot)
@@ -92,12 +92,12 @@ def change(table: U64, changes: U32, slot: Int) -> None:
 
 @lean
 def play_half(key: Int, flags: Int, minutes: Int, code: Int, minute: Int) -> Int:
-    """Half a hash of the play of an impression or start in `minute`, the same for both: by the key, and by
-    the minute of the one that came first. A later play of the key, after the horizon, begins in a later
-    minute. Every minute of the earlier play is final by then, if all pixels of a key come by one partition.
+    """Half a hash of a play, the same for its impression and its start: of the key, and of the minute of
+    whichever came first. A later play of the key, after the horizon, begins in a later minute. All minutes of
+    the earlier play are then final, if all pixels of a key come from one partition.
 
     Args:
-        flags, minutes: words of the slot, which have the other of the two if that came.
+        flags, minutes: words of the slot, which have the other event if it came.
     """
     first = np.uint64(minute)
     if flags & (STARTED if code == IMPRESSION else seen_flag(IMPRESSION)):
@@ -113,18 +113,18 @@ def kind_of(flags: Int) -> Int:
 
 @kernel
 def reached_minute(minutes: Int) -> Int:
-    """The minute in which a play is reached, of a slot's word of minutes."""
+    """The minute in which a play reaches its listener, from a slot's word of minutes."""
     return (minutes >> MINUTE_BITS) & MINUTE
 
 
 @kernel
 def reached_combo(minutes: Int, times: Int) -> Int:
-    """The dimensions by which a play reaches its listener, of a slot's words of minutes and of times."""
+    """The dimensions by which a play reaches its listener, from a slot's words of minutes and times."""
     return (times >> TIME_BITS) | ((minutes >> REST_BITS) << LOWEST_BITS)
 
 
 @kernel
 def with_combo(minutes: Int, times: Int, combo: Int) -> tuple[Int, Int]:
-    """The words of minutes and of times with other dimensions of the reach."""
+    """The words of minutes and times with other dimensions of the reach."""
     minute_bits = (LOW | (MINUTE << MINUTE_BITS)) & minutes
     return minute_bits | ((combo >> LOWEST_BITS) << REST_BITS), (times & TIME) | (combo << TIME_BITS)
