@@ -22,7 +22,8 @@ def alone(directory: Path) -> Iterator[None]:
     it keeps no process out.
 
     Raises:
-        Taken: another process has locked it. OSError: it cannot be opened.
+        Taken: another process has locked it.
+        OSError: it cannot be opened.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

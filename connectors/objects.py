@@ -59,7 +59,8 @@ class Objects(Protocol):
         """Replace the object that has `tag`, or write a new one if `tag` is None. Returns the new tag.
 
         Raises:
-            Away: it is not written. durable.Taken: another writer has replaced it meanwhile.
+            Away: it is not written.
+            durable.Taken: another writer has replaced it meanwhile.
         """
         ...
 

@@ -56,7 +56,8 @@ class Exposition:
         """Add the family's head, once, and a sample for each value that is not None.
 
         Args:
-            labels: one for each value, from `label_string`. values: text is taken as it is and must be a
+            labels: one for each value, from `label_string`.
+            values: text is taken as it is and must be a
             decimal number.
         """
         name = family.name

@@ -49,7 +49,8 @@ class GroupReader:
 
     Args:
         brokers, options: as for `KafkaInput`.
-        topics: must exist. group: stores the places; no other reader may use it.
+        topics: must exist.
+        group: stores the places; no other reader may use it.
         start: where a group without a place begins; its place is committed at once.
         on_lost: what to do where the message at a place was deleted: `stop` with an error, or continue at the
             oldest or after the newest message, and count the skipped ones.

@@ -160,7 +160,8 @@ def failures(client: Client, key: str | None = None) -> Iterator[None]:
         key: the only key of the requests; `replies` names its own keys.
 
     Raises:
-        RedisUnavailable: for temporary errors. ConnectError: for permanent ones.
+        RedisUnavailable: for temporary errors.
+        ConnectError: for permanent ones.
     """
     try:
         yield

@@ -32,7 +32,8 @@ class Marks:
     """The marks of one writer.
 
     Args:
-        key: of the mark; on a cluster each primary has one, with a hash tag appended. run: the writer's
+        key: of the mark; on a cluster each primary has one, with a hash tag appended.
+        run: the writer's
         number.
     """
 

@@ -1,4 +1,4 @@
-"""Touches of listeners and households, and the credits that a conversion gives to them.
+"""Touches of listeners and households, and the credits of conversions to touches.
 
 Owns: touches and frequency by listener shard, touches by household shard, the credit book. Receives:
 `TouchBatch`. Sends: `UnjoinedBatch` to its own household shards, `CreditBatch`.

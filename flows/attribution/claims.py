@@ -1,27 +1,28 @@
-"""Claims: the conversions that public tags have sent, until a server sends the same order.
+"""Claims: conversions that public tags have sent, until a server sends the same order.
 
-Any reader of a page can send an order number and a value by its public tag. A server with a token takes
-precedence. The rule, which `flows.reconcile` decides again by other means:
+Any visitor of a page can send an order number and a value through its public tag, so a server with a token
+takes precedence. The rule, which `flows.reconcile` implements independently:
 
 1. A conversion that a public tag has sent is claimed (`conversion.claimed`); any other is the server's.
-2. `conversions_from` comes from the plans of its campaign when a claimed conversion is read: `server` if any
-   plan has that, else the setting.
+2. When a claimed conversion is read, `conversions_from` is taken from the plans of its campaign: `server` if
+   any plan has that value, else the setting.
 3. `server`: a claimed conversion has an identity of its own. It takes no order's place, and its credits count
    in `conversions_claimed` alone.
 4. `browser`: the first conversion of an order in its partition counts. A later claimed one is a repeat, and
    so is a server's after a server's.
-5. The first server's conversion after a claimed one, up to the conversion horizon later by event time,
-   may confirm it. It counts at its own time or at that of the claimed one, whichever is later.
-6. It confirms the claimed one if that has credits. The same credits then count in `conversions_confirmed`,
-   `conversion_value_claimed` loses the claimed value, and `conversion_value` gains the server's: all in the
-   minute of the confirmation. No other minute changes, and no count of a flight falls.
-7. If the claimed one has no credit, it is decided as if its order had no claim.
+5. The first server's conversion after a claimed one, at most the conversion horizon later in event time, may
+   confirm it. It counts at the later of both times.
+6. It confirms the claimed one if the claimed one has credits. The same credits then count in
+   `conversions_confirmed`, `conversion_value_claimed` loses the claimed value, and `conversion_value` gains
+   the server's: all in the minute of the confirmation. No other minute changes, and no count of a flight
+   falls.
+7. If the claimed one has no credit, the server's is decided as if its order had no claim.
 
-The rule depends on the order within a partition and on event times alone, as long as all conversions of an
-order come by one partition. Those of a collector do.
+The rule depends only on the order within a partition and on event times, if all conversions of an order come
+through one partition. A collector ensures this.
 
-A claimed conversion is decided in one shard and its confirmation in another. The credit book therefore keeps
-the credits of claimed conversions, one row of 32 bytes a credit, for as long as rule 5 may ask.
+A claimed conversion is decided in one shard and its confirmation in another. The credit book therefore stores
+the credits of claimed conversions, 32 bytes each, for as long as rule 5 may apply.
 """
 
 from __future__ import annotations
@@ -40,16 +41,17 @@ from flows.state.journal import Files
 from flows.state.kernel import mixed
 
 KEY, TERMS, VALUE, CREDIT = WORDS = range(4)
-"""The words of a row. KEY: its key. TERMS: the conversion's time and currency, and flags. VALUE: the part of
-its value, without the sign. CREDIT: names, millionths, the rows that have the part of its value, and the way.
+"""The words of a row. KEY: the key. TERMS: the conversion's time and currency, and flags. VALUE: the absolute
+part of the conversion's value. CREDIT: names, millionths, the rows that count the value, and the way of the
+touch.
 """
 _TIME_BITS: Final = 42
 _TIME: Final = (1 << _TIME_BITS) - 1
 _CURRENCY_SHIFT, _LETTER_BITS, _LETTERS = _TIME_BITS, 5, 3
 _CURRENCY: Final = (1 << _LETTER_BITS * _LETTERS) - 1
 _VALUED, _ODD, _NEGATIVE, _MORE = (1 << bit for bit in range(57, 61))
-"""Flags: the conversion has a value; it has one that does not count; its part of the value is negative; a
-further row has the next credit.
+"""Flags: the conversion has a value; its value does not count; the part of the value is negative; a further
+row has the next credit.
 """
 CHANGED: Final = np.uint64(1 << 63)
 """The row has changed since the last snapshot, and is listed (`flows.state.changes`)."""
@@ -65,7 +67,7 @@ class Part(NamedTuple):
 
     Attributes:
         value: the part of the conversion's value; 0 without one.
-        own: the rows of `combo` whose value has it, a bit for each of `SCOPES`.
+        own: the rows of `combo` that count the value, one bit for each of `SCOPES`.
     """
 
     combo: Dimensions
@@ -79,9 +81,9 @@ class Claim(NamedTuple):
     """A claimed conversion that was credited.
 
     Attributes:
-        currency: of its value, if it names one.
+        currency: of its value; None without one.
         valued: whether it has a value.
-        odd: whether it has one that does not count.
+        odd: whether its value does not count.
     """
 
     currency: str | None
@@ -91,7 +93,7 @@ class Claim(NamedTuple):
 
     @property
     def micros(self) -> int | None:
-        """The conversion's value in micros; None without a value that counts."""
+        """The conversion's value in millionths; None without a value that counts."""
         return sum(part.value for part in self.parts) if self.valued else None
 
 
@@ -99,7 +101,7 @@ class Claims:
     """The claimed conversions that were credited.
 
     Args:
-        kept_ms: the time for which one is kept after its own, by the watermark.
+        kept_ms: the time by the watermark for which a claimed conversion is stored.
     """
 
     def __init__(self, kept_ms: int) -> None:
@@ -110,11 +112,11 @@ class Claims:
         return len(self.table)
 
     def add(self, key: int, ts_ms: int, claim: Claim) -> None:
-        """Store a claimed conversion of a time; it has at least one part."""
+        """Store the claimed conversion of a key and time, which has at least one part."""
         self.table.put(np.array([*self._rows(key, ts_ms, claim)], np.uint64))
 
     def claim_of(self, key: int, ts_ms: int) -> Claim | None:
-        """The claimed conversion of a time; None if it has no credit."""
+        """The claimed conversion of a key and time; None if it has no credit."""
         parts, terms, slots = list[Part](), _MORE, self.table.slots
         while terms & _MORE:
             _, terms, value, credit = map(int, slots[find(slots, _key(key, len(parts)))])
@@ -142,7 +144,7 @@ class Claims:
             yield int(_key(key, number)), ts_ms | flags | more, abs(part.value), credit
 
     def sweep(self, watermark_ms: int) -> None:
-        """Drop, once a day, the rows that no confirmation can ask for any more."""
+        """Drop, once a day, the rows that no confirmation can need any more."""
         if watermark_ms // DAY_MS <= self.swept_ms // DAY_MS:
             return
         self.swept_ms = watermark_ms
@@ -151,12 +153,12 @@ class Claims:
             self._drop_names()
 
     def _expire(self) -> None:
-        """Drop the rows that are older than the last sweep allows."""
+        """Drop the rows that are too old at the last sweep."""
         times = (self.table.slots[:, TERMS] & np.uint64(_TIME)).astype(np.int64)
         self.table.keep(times + self.kept_ms >= self.swept_ms)
 
     def _drop_names(self) -> None:
-        """Drop the names of no row, once they are as many as the others."""
+        """Drop the names that no row refers to, once they are as many as the others."""
         slots = self.table.slots
         occupied = slots[:, KEY] != 0
         former = (slots[occupied, CREDIT] & np.uint64((1 << _NAMES_BITS) - 1)).astype(np.int64)
@@ -194,12 +196,12 @@ class Claims:
 
 
 def _key(key: int, number: int) -> np.uint64:
-    """The key of a conversion's row by its number."""
+    """The key of the `number`th row of a conversion."""
     return np.uint64(mixed(np.uint64(key), np.uint64(number)) if number else key)
 
 
 def _code(currency: str | None) -> int:
-    """Three capital letters as a number; 0 without a currency."""
+    """A currency's three capital letters as a number; 0 without a currency."""
     code = 0
     for letter in currency or "":
         code = code << _LETTER_BITS | ord(letter) - ord("A") + 1

@@ -1,9 +1,10 @@
-"""Credits: decided conversions as increments of rows, their values in one currency a row, and the account of
-all conversions.
+"""Credits: decided conversions as increments of rows, with values in one currency for each row, and the
+account of all conversions.
 
-There is one book for the whole flow. The first currency of a row is the same for all listeners, and a claimed
-conversion and its confirmation (`flows.attribution.claims`) are decided in different shards. Conversions are
-rare. `flows.attribution.decisions` makes the records of decisions for readers.
+There is one book for the whole flow, for two reasons. The first currency of a row must be the same for all
+listeners, and a claimed conversion and its confirmation (`flows.attribution.claims`) are decided in different
+shards. One book is fast enough, since conversions are rare. `flows.attribution.decisions` makes the records
+of decisions for readers.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ from flows.state.homes import Homes
 from flows.state.shard import Shard, Stored
 
 MAX_CURRENCIES: Final = 1_000_000
-"""The greatest number of rows whose currency is stored: those that were credited last. A row stores its own
-currency, too, so that it counts a value in another currency as such after it was dropped here.
+"""The greatest number of rows whose currency is stored: the last credited ones. A row also stores its own
+currency, so it can still tell a value in another currency apart after the book has dropped the row.
 """
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
 _TYPE_COLUMNS: Final = {kind: TYPES_AT + number for number, kind in enumerate(CONVERSION_TYPES)}
@@ -69,15 +70,16 @@ _AGE_COLUMNS: Final = [(AGES_AT + number,) for number in range(len(AGES_S))]
 
 @dataclass
 class CreditBook(Shard):
-    """Turns decisions into increments.
+    """Converts decisions to increments.
 
     Args:
         shards: of the rows.
-        plans: their currency takes precedence over that of the first credit; see `have_plans`.
-        currencies: of each row's values, claimed or not.
-        valueless: the rows that have had no value in their currency yet, which plans have named.
-        decided: all accepted, attributed and unattributed conversions, and those with a noisy household;
-            those of a campaign are kept with its row.
+        plans: their currency takes precedence over that of the first credit; see
+        `have_plans`.
+        currencies: the currency of each row's values, including claimed ones.
+        valueless: the rows that have a currency from plans, but no value in it yet.
+        decided: the numbers of all accepted, attributed and unattributed conversions, and of those with a
+            noisy household. The numbers of a campaign are stored with its row.
         secret: see `flows.state.homes`.
         claims_kept_ms: the time for which a claimed conversion may be confirmed.
         recovery: the directory that snapshots may put files in.
@@ -102,8 +104,8 @@ class CreditBook(Shard):
         self.claims = Claims(self.claims_kept_ms)
 
     def have_plans(self, plans: PlanBook) -> None:
-        """Put these plans in force. If they differ from the last ones, a row that has no value in its
-        currency yet may get another currency.
+        """Set the plans in force. If they have changed, a row without a value in its currency may get another
+        currency.
         """
         self.plans, before, self._version = plans, self._version, plans.version
         if before != self._version:
@@ -117,8 +119,8 @@ class CreditBook(Shard):
         """The results of a cut.
 
         Returns:
-            Increments for every row shard, with those of `counted`; the account of all conversions; the
-            decisions that readers get, sorted.
+            Increments for every row shard, including those of `counted`; the account of all conversions; the
+            decisions to publish, sorted.
         """
         unconfirmed = _once(_in_order([decision for one in decided for decision in one.decisions]))
         decisions, claimed = self._confirmed(unconfirmed)
@@ -141,11 +143,11 @@ class CreditBook(Shard):
     def _confirmed(
         self, decisions: Sequence[Decision]
     ) -> tuple[list[Decision], dict[tuple[int, int], Claim | Decision]]:
-        """Turn the decisions that confirm a claimed conversion into confirmations, which have its credits.
+        """Replace the decisions that confirm a claimed conversion by confirmations, which have its credits.
 
         Returns:
-            The decisions; and by key and time the claimed conversions that are confirmed, and this cut's
-            claimed ones, which may be confirmed later.
+            The decisions; and, by key and time, the confirmed claimed conversions, and this cut's new ones,
+            which may be confirmed later.
         """
         now: dict[tuple[int, int], Decision] = {}
         claimed: dict[tuple[int, int], Claim | Decision] = {}
@@ -165,10 +167,10 @@ class CreditBook(Shard):
     def _account(
         self, decided: Sequence[Decided], decisions: Sequence[Decision]
     ) -> dict[str, ConversionAccount]:
-        """Enter new conversions and decisions into the account.
+        """Add new conversions and decisions to the account.
 
         Returns:
-            The gain of each conversion's own campaign ("": without one).
+            The gain of the campaign that each conversion names ("" without one).
         """
         gained: dict[str, list[int]] = {}
         for shard_decided in decided:
@@ -198,7 +200,7 @@ class CreditBook(Shard):
         return [(("campaign", campaign), place, *more) for (campaign, place), more in sums.items()]
 
     def _by_shard(self, entries: Iterable[_Entry]) -> list[list[_Entry]]:
-        """Entries that begin with a row's name, by the row's shard."""
+        """Entries that begin with a row's name, by row shard."""
         shards: list[list[_Entry]] = [[] for _ in range(self.shards)]
         for entry in entries:
             scope, name = entry[0]
@@ -212,11 +214,11 @@ class CreditBook(Shard):
         cell may have several amounts.
 
         Args:
-            claimed: see `_confirmed`; those of now are kept.
+            claimed: see `_confirmed`; this cut's new ones are stored.
         """
         rows, groups = Entries(), _alike(decisions)
         priced: _Priced = {}
-        # At this cut or an earlier one: a book that has dropped a currency stays full.
+        # The cut at which this happened may be an earlier one: a book that has dropped a currency stays full.
         most = len(self.currencies) + len(SCOPES) * sum(len(one.all_credits) for one in decisions)
         forgetful = most > MAX_CURRENCIES
         for alike, values in groups:
@@ -251,7 +253,7 @@ class CreditBook(Shard):
                         other_groups.add(other_group)
                 elif other_value:
                     other_groups.add(group_number)
-            if valued:  # once for each conversion, with any number of parts
+            if valued:  # once for each conversion, however many parts it has
                 rows.add(rows.union(valued), minute, (VALUED,), many)
             if other_groups:
                 rows.add(rows.union(other_groups), minute, (OTHER,), many)
@@ -263,7 +265,7 @@ class CreditBook(Shard):
     def _confirm(
         self, rows: Entries, priced: _Priced, decision: Decision, claim: Claim, forgetful: bool
     ) -> None:
-        """Add the changes by a confirmation: a count, and one value in place of another."""
+        """Add the changes of a confirmation: a count, and one value replaced by another."""
         pixel, minute = decision.conversion.pixel, decision.conversion.ts_ms // MINUTE_MS
         shares = apportion([part.millionths for part in claim.parts], pixel.value_micros or 0)
         valued, other_rows, before = set[int](), set[int](), set[int]()
@@ -287,13 +289,13 @@ class CreditBook(Shard):
                 other_rows.update(rows.groups[group_number])
         if valued:
             rows.add(rows.union(valued), minute, (VALUED,), 1)
-        if more := sorted(other_rows - before):  # the claimed conversion is counted there already
+        if more := sorted(other_rows - before):  # the claimed conversion counts there already
             rows.add(rows.group(more), minute, (OTHER,), 1)
 
     def _priced_rows(
         self, rows: Entries, priced: _Priced, combo: Dimensions, currency: str | None
     ) -> tuple[int, int]:
-        """`_by_currency`, computed once a cut."""
+        """`_by_currency`, computed once in each cut."""
         group_number = rows.group_of(combo)
         if (groups := priced.get((group_number, currency))) is None:
             groups = priced[group_number, currency] = self._by_currency(rows, group_number, combo, currency)
@@ -313,11 +315,13 @@ class CreditBook(Shard):
     def _by_currency(
         self, rows: Entries, group_number: int, combo: Dimensions, currency: str | None
     ) -> tuple[int, int]:
-        """A group of rows that get a value in a currency, split into rows of that currency and others."""
+        """A group of rows that get a value in a currency, split into rows with that currency and the
+        others.
+        """
         own, other_rows = list[int](), list[int]()
         for row in rows.groups[group_number]:
             row_currency = self._currency(rows.names[row], combo[1], currency)
-            # At every cut, since a row may have been forgotten meanwhile.
+            # At every cut, since a row may have been dropped meanwhile.
             if row_currency is not None and rows.names[row] not in self.valueless:
                 self._priced[rows.names[row]] = row_currency
             (own if currency in (None, row_currency) else other_rows).append(row)
@@ -326,9 +330,9 @@ class CreditBook(Shard):
     def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
         """The currency of a row's value.
 
-        A placement has its plan's, else its campaign's. A campaign has the currency on which its plans agree,
-        as far as they name one. Any other row has that of its first credit. A known currency stays. Without a
-        value yet it is looked up again when plans change.
+        A placement has its plan's currency, else its campaign's. A campaign has the currency on which all its
+        plans with a currency agree. Every other row has the currency of its first credit. A known currency
+        stays; before the first value it is determined again when plans change.
         """
         row_currency = self.currencies.pop(row, None)
         if row_currency is None and currency is not None:
@@ -345,7 +349,7 @@ class CreditBook(Shard):
                 self.valueless[row] = None
         elif row_currency == currency and self.valueless:
             self.valueless.pop(row, None)
-        if row_currency is not None:  # last in order: the first one is dropped next
+        if row_currency is not None:  # last in order: the first entry is dropped next
             self.currencies[row] = row_currency
             if len(self.currencies) > MAX_CURRENCIES:
                 del self.currencies[first := next(iter(self.currencies))]
@@ -386,7 +390,7 @@ def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
 
 
 def _once(decisions: list[Decision]) -> list[Decision]:
-    """A single decision for each conversion.
+    """One decision for each conversion.
 
     The decision by the collector's previous key counts if the other found no touch.
     """
@@ -407,14 +411,14 @@ def _identity(decision: Decision) -> tuple[int, int, bool]:
 
 
 def _either(decision: Decision, before: Decision) -> Decision:
-    """The decision on a conversion without a touch, or the one by the previous key if that has found one."""
+    """The decision without a touch, or the decision by the previous key if that has a touch."""
     capped, noisy = decision.capped or before.capped, decision.noisy or before.noisy
     chosen = decision if before.joined_by is None else before
     return replace(chosen, conversion=decision.conversion, capped=capped, noisy=noisy)
 
 
 def _confirmation(decision: Decision, claimed: Claim | Decision) -> Decision:
-    """A decision that confirms a claimed conversion, with the credits of that conversion."""
+    """A decision that confirms a claimed conversion, with the credits of the claimed one."""
     if isinstance(claimed, Claim):
         value = ClaimedValue(claimed.micros, claimed.currency)
         credits = [Credit(part.combo, part.millionths, part.way, None) for part in claimed.parts]
@@ -426,7 +430,7 @@ def _confirmation(decision: Decision, claimed: Claim | Decision) -> Decision:
 
 
 def _claim(rows: Entries, priced: _Priced, decision: Decision) -> Claim:
-    """A claimed conversion, built after the increments that it has made in this cut."""
+    """A claimed conversion, built after its increments in this cut."""
     pixel, credits = decision.conversion.pixel, decision.credits
     valued = pixel.value_micros is not None
     shares = apportion([part.millionths for part in credits], pixel.value_micros or 0)
@@ -441,7 +445,7 @@ def _claim(rows: Entries, priced: _Priced, decision: Decision) -> Claim:
 
 
 def _pay(rows: Entries, group: int, minute: int, column: int, amount: int) -> None:
-    """Add to a value of a minute of each row of a group."""
+    """Add to a value of each row of a group in a minute."""
     rows.add(group, minute, (column,), amount & LOW)
     if high := amount >> VALUE_BITS:
         rows.add(group, minute, (MONEY[column],), high)
@@ -450,16 +454,16 @@ def _pay(rows: Entries, group: int, minute: int, column: int, amount: int) -> No
 _Part: TypeAlias = tuple[Dimensions, str, tuple[int, ...], int]
 """A credit: its dimensions, its way, the column of its age, and its share of the conversion."""
 _Alike: TypeAlias = tuple[int, str, str | None, str | None, tuple[bool, bool], bool, bool, tuple[_Part, ...]]
-"""The cells in which a decision counts. They are: its minute, type, `joined_by`, currency, whether it is
-claimed and whether apart, whether it has a value, whether it has one that does not count, and credits.
+"""The cells in which a decision counts. In order: minute, type, `joined_by`, currency, whether it is claimed,
+whether it counts apart, whether it has a value, whether its value does not count, and credits.
 """
 _Priced: TypeAlias = dict[tuple[int, str | None], tuple[int, int]]
-"""A group of rows and a currency to the groups of `CreditBook._by_currency`."""
+"""The groups of `CreditBook._by_currency`, by a group of rows and a currency."""
 
 
 def _alike(decisions: Sequence[Decision]) -> list[tuple[_Alike | Decision, list[Sequence[int]]]]:
-    """The values of decisions, split by their credits, grouped by the cells in which they count.
-    Confirmations stand by themselves. Each group stands where its first decision stood.
+    """The values of decisions, split by their credits, and grouped by the cells in which they count. Each
+    confirmation is a group of its own. The groups are in the order of their first decisions.
     """
     values_by_cells: dict[_Alike, list[Sequence[int]]] = {}
     groups: list[tuple[_Alike | Decision, list[Sequence[int]]]] = []

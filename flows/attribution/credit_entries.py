@@ -1,5 +1,5 @@
-"""Entries of a cut's credits: the amounts that are added to rows, each credit once for all rows that it
-counts in.
+"""Entries of a cut's credits: the amounts that are added to rows, stored once for all rows in which a credit
+counts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from flows.state.interner import Interner
 
 
 class Entries:
-    """Amounts for groups of rows. A group of dimensions has at most a row a scope.
+    """Amounts for groups of rows. The group of some dimensions has at most one row for each scope.
 
     Attributes:
-        names: of the rows, numbered as they come.
-        groups: rows, by the number of the group.
+        names: of the rows, numbered in order of appearance.
+        groups: row numbers, by the number of the group.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Entries:
         return len(self.groups) - 1
 
     def union(self, groups: set[int]) -> int:
-        """The group of all rows of some groups, each once."""
+        """The group of all rows in some groups, each row once."""
         if len(groups) == 1:
             return next(iter(groups))
         number = self._unions.get(key := frozenset(groups))
@@ -66,7 +66,7 @@ class Entries:
         self._added.frombytes(np.ascontiguousarray(table, np.int64).tobytes())
 
     def by_shard(self, homes: Homes) -> list[tuple[list[RowName], U32, U32, U8, I64]]:
-        """The rows of each shard; and (place in them, minute, column, amount). A cell may have several
+        """The rows of each shard; and (place in these rows, minute, column, amount). A cell may have several
         amounts.
         """
         for (group, minute, columns), amount in self._amounts.items():

@@ -9,7 +9,7 @@ from typing import Final
 from flows.model.conversion_columns import WHOLE, Model
 
 ONE: Final = 1 << 60
-"""The weight of the newest touch. Weights are whole numbers, so that equal remainders are equal."""
+"""The weight of the newest touch. Weights are integers, so that equal remainders compare equal."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,12 @@ class Rules:
     """The rules by which conversions are credited.
 
     Attributes:
-        click_ms, listen_ms: how old a touch may be, both ends inclusive.
+        click_ms, listen_ms: the greatest age of a touch, both ends inclusive.
         half_life_ms: of `time_decay`.
-        utm: `utm_content` to a placement.
-        campaigns: placements to the campaign that their plan names.
-        household_listeners: distinct listeners within the listen window up to which a household joins.
+        utm: the placement of each `utm_content`.
+        campaigns: the campaign that the plan of each placement names.
+        household_listeners: the greatest number of distinct listeners within the listen window with which a
+            household joins conversions.
     """
 
     model: Model = "last_touch"
@@ -37,8 +38,8 @@ def credit(rules: Rules, times_ms: Sequence[int], clicks: Sequence[bool]) -> lis
     """Millionths of one conversion for each of its eligible touches; their sum is 1,000,000.
 
     Args:
-        times_ms, clicks: of each touch its time, and whether it is a click. Touches are in order of time and
-            placement (UTF-8): of two that are equal in what a model looks at, the later is preferred.
+        times_ms, clicks: for each touch the time, and whether it is a click. Touches are in order of time and
+            placement (UTF-8). If a model cannot distinguish two touches, the later one is preferred.
     """
     n = len(times_ms)
     if n == 1:
@@ -56,14 +57,14 @@ def credit(rules: Rules, times_ms: Sequence[int], clicks: Sequence[bool]) -> lis
         return parts
     if rules.model == "linear":
         return apportion([1] * n, WHOLE)
-    # Relative to the newest touch, whose weight is 1: relative to the conversion all of them may be 0.0.
+    # Relative to the newest touch, whose weight is 1; relative to the conversion all weights may be 0.0.
     newest = max(times_ms)
     return apportion([int(ONE * 0.5 ** ((newest - ts) / rules.half_life_ms)) for ts in times_ms], WHOLE)
 
 
 def apportion(weights: Sequence[int], whole: int) -> list[int]:
-    """`whole` (of either sign) in exact integer parts by weight, largest remainder first; the later one of
-    equal remainders.
+    """`whole` (of either sign) divided by weight into exact integer parts, by largest remainder; of equal
+    remainders the later one first.
     """
     total = sum(weights)
     shares = [divmod(whole * weight, total) for weight in weights]

@@ -1,4 +1,4 @@
-"""The record of a decision on a conversion, for readers: its rule, its touches, its credits. The record names
+"""The published record of a decision on a conversion: its rule, touches and credits. The record names
 no listener.
 """
 
@@ -14,12 +14,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decision_record(decision: Decision, methodology: str | None = None) -> DecisionRecord:
-    """A decision for readers, with the hash of the methodology that made it."""
+    """The published record of a decision, with the hash of its methodology."""
     conversion, pixel = decision.conversion, decision.conversion.pixel
     campaign, order = pixel.combo[1], pixel.order_id
-    # JSON, since an id may hold any separator: joined ids of two conversions could be equal.
+    # JSON, since an id may contain any separator: the joined ids of two conversions could be equal.
     key: tuple[str | None, ...]
-    if conversion.claimed_ms is not None:  # the decision on the claimed one stays unchanged
+    if conversion.claimed_ms is not None:  # the decision on the claimed conversion stays unchanged
         key = campaign or "", None if order is None else pixel.type, order or pixel.event_id, SERVER
     elif order is None:
         key = campaign or "", pixel.event_id

@@ -1,11 +1,10 @@
-"""Eligible touches of a conversion: those of its listener in their windows, up to its moment, within the
-caps.
+"""Eligible touches of a conversion: the touches of its listener within windows and caps, up to the time of
+the conversion.
 
-One compiled loop takes many conversions at once over the touches of all their listeners. Each conversion goes
-back over its own listener's touches. If these are more than the caps of all campaigns, a second loop takes
-the conversions of one listener in the order of time, so that each goes over only the touches within the caps.
-The result depends on event times alone: neither on the touches that a store has dropped or merged, nor on the
-order in which touches came.
+One compiled loop handles many conversions. For each conversion it goes back over the touches of its listener.
+A listener may have more touches than the caps of all campaigns. A second loop then takes the conversions of
+that listener in the order of time, and goes over only the touches within the caps. The result depends on
+event times alone. It depends neither on dropped or merged touches in a store, nor on the order of arrival.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from flows.state.arrays import I64, U8, U32, U64, Int
 from flows.state.kernel import kernel
 
 ANY: Final = -1
-"""Stands for a campaign's number if the conversion names none, so that touches of all may be credited."""
+"""The campaign number of a conversion that names no campaign: touches of all campaigns may be credited."""
 MET_CAMPAIGN, MET_CLICKS, MET_LISTENS = 1, 2, 4
-"""Caps that left out a touch. MET_CAMPAIGN: the cap of a campaign that the conversion could be credited to.
-MET_CLICKS, MET_LISTENS: the cap of all its listener's clicks, or listens, within its window, of any campaign.
+"""Caps that excluded a touch. MET_CAMPAIGN: the cap of a campaign that could get credit. MET_CLICKS,
+MET_LISTENS: the cap of all clicks, or listens, of the listener in the window, of any campaign.
 """
 Limits: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-"""Greatest ages, caps of a campaign and caps in all: of clicks, of listens."""
+"""Greatest ages, caps of a campaign, and caps in all; each for clicks and for listens."""
 _MINUTE: Final = 60_000
 NEVER: Final = np.iinfo(np.int64).max
 
 
 class Lookups(NamedTuple):
-    """Conversions: time, listener, number of the campaign or `ANY`."""
+    """Conversions as columns: time, listener, number of the campaign or `ANY`."""
 
     ts: I64
     owners: U64
@@ -57,8 +56,8 @@ class Eligible(NamedTuple):
 
 
 def in_order(touches: Touches, rank_of: Callable[[int, bool], tuple[Any, ...]]) -> Touches:
-    """Sorted touches; those of one listener and millisecond are ordered by `rank_of` their names and by
-    whether they are clicks.
+    """Sorted touches. Touches of one listener and millisecond are ordered by `rank_of` their names, and
+    listens before clicks.
     """
     ts, clicks = touches.ts >> KIND_BITS, touches.ts & KIND == CLICK_TOUCH
     tied = (touches.owners[1:] == touches.owners[:-1]) & (ts[1:] == ts[:-1])
@@ -83,8 +82,8 @@ def _stands_until(order: I64, owners: U64, ts: I64, play: U32, apart_ms: Int, un
     """Fill in the minute of each start's impression, for touches that `order` sorts by listener, play and
     time.
 
-    `first` is the earliest touch that may be an impression near enough, and `later` the next impression: both
-    only move on.
+    `first` is the earliest touch that may be an impression near enough, and `later` the next impression. Both
+    only move forward.
     """
     first = later = 0
     for n in range(len(order)):
@@ -110,12 +109,12 @@ def _stands_until(order: I64, owners: U64, ts: I64, play: U32, apart_ms: Int, un
 
 
 def standing(touches: Touches, apart_ms: int) -> tuple[Touches, I64]:
-    """The touches without the starts that no conversion can take; and the minute until which each of the
-    others stands for its play: the minute of its impression.
+    """The touches without the starts that no conversion can take; and for each other start the minute until
+    which it stands for its play: the minute of the impression.
 
     Args:
-        apart_ms: the most that the two may be apart: halves of hashes, short ones under a household,
-            may be alike by chance.
+        apart_ms: the greatest distance of the two. It is bounded, since half hashes (short ones under a
+            household) may be equal by chance.
     """
     until = np.full(len(touches), NEVER)
     starts = touches.ts & KIND == START_TOUCH
@@ -138,16 +137,16 @@ def _find(
     counts: I64,
     out: tuple[I64, I64, I64, U8],
 ) -> Int:
-    """Go back from each conversion over its listener's touches, unless these are more than the caps in all.
+    """Go back from each conversion over the touches of its listener, unless these exceed the caps in all.
 
     Args:
         lookups: each conversion's time, and the number of its campaign or `ANY`.
-        places: the begin and end of its listener's touches.
-        counts: by kind and campaign, zeros.
+        places: the begin and end of the touches of its listener.
+        counts: zeros, by kind and campaign.
         out: see `Eligible`.
 
     Returns:
-        The number of touches; -1 minus that number if a conversion was left out.
+        The number of touches; -1 minus that number if a conversion was skipped.
     """
     (a_ts, a_campaigns), (left, right), (windows_ms, caps, in_all) = lookups, places, limits
     touch_rows, begins, ends, met = out
@@ -206,12 +205,12 @@ def _find_of_many(
     newest_set: Newest,
     out: Eligible,
 ) -> Int:
-    """Take the touches of each listener in order, and its conversions as `order` sorts them by listener and
-    time, and go back from each conversion over the newest touches. Returns the number of touches in all.
+    """Go back from each conversion over the newest touches only. `order` sorts the conversions by listener
+    and time; the touches of each listener are added in order. Returns the number of touches in all.
 
     Args:
-        places: the begin and end of each conversion's listener's touches.
-        dying: the starts that do not stand for ever, by listener and the minute until which they do.
+        places: for each conversion, the begin and end of the touches of its listener.
+        dying: the starts that stand for their play only until a minute, sorted by listener and that minute.
     """
     (left, right), (windows_ms, caps, in_all) = places, limits
     begin = end = expired = 0
@@ -239,7 +238,7 @@ def _find_of_many(
         out.begins[n] = total
         taken_counts[:] = 0
         cursor[0], cursor[1] = before(newest_set, 0, end), before(newest_set, 1, end)
-        while max(cursor[0], cursor[1]) >= begin:  # the touches before it are another listener's
+        while max(cursor[0], cursor[1]) >= begin:  # the touches before it belong to another listener
             kind = 0 if cursor[0] > cursor[1] else 1
             i = cursor[kind]
             outside = lookups.ts[n] - (ts[i] >> KIND_BITS) > windows_ms[kind]
@@ -273,7 +272,7 @@ def eligible(
     Args:
         touches, until: from `standing`, in the order of `in_order`.
         campaigns: number of each touch's campaign.
-        windows_ms: how old a click, a listen may be, both ends inclusive.
+        windows_ms: the greatest ages of a click and of a listen, both ends inclusive.
     """
     begins, ends = np.empty(len(lookups.ts), np.int64), np.empty(len(lookups.ts), np.int64)
     met = np.zeros(len(lookups.ts), np.uint8)

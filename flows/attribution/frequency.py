@@ -1,9 +1,9 @@
-"""Frequency: the number of impressions that each listener has had of each campaign, in a counter of 16 bytes
-that saturates. An impression is counted when its minute is final, in the order of time.
+"""Frequency: the number of impressions of each campaign that each listener has had, in saturating counters of
+16 bytes. An impression is counted when its minute is final, in the order of time.
 
-A bid optimiser caps by these numbers: for each campaign, the listeners who have had 1, 2, 3, 4–5, 6–10, 11 or
-more impressions, and the conversions of listeners with so many. A listener who has had none for 60 days
-counts as another one afterwards, which bounds the memory.
+A bid optimiser caps by these numbers: for each campaign, the listeners with 1, 2, 3, 4–5, 6–10, 11 or more
+impressions, and the conversions of these listeners. A listener without impressions for 60 days counts as a
+new one afterwards, which bounds the memory.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from flows.state.journal import Files
 from flows.state.kernel import lean
 
 CLASS_OF: Final[U8] = np.array([0, 0, 1, 2, 3, 3, 4, 4, 4, 4, 4, *[5] * 245], np.uint8)
-"""The class of a count, which stays at 255; a count of 0 has none."""
+"""The class of a count; counts saturate at 255, and 0 has no class."""
 MOST: Final = 11
 """The least count of the highest class."""
 REMEMBERED_DAYS: Final = 60
 DAY_MS: Final = 86_400_000
 NO_CAMPAIGN: Final = (1 << 32) - 1
-"""The number of no campaign, and of those beyond as many: their impressions are not counted."""
+"""The number for no campaign, and for campaigns beyond the greatest number: their impressions are not
+counted.
+"""
 LISTENER, COUNTER = WORDS = range(2)
 """The words of a row. COUNTER: from the lowest bit on the campaign's number, the count, the day of the
 latest impression, and `CHANGED`.
@@ -38,7 +40,7 @@ _DAY_AT: Final = np.uint64(40)
 _COUNT: Final = np.uint64((1 << 8) - 1)
 _DAY: Final = np.uint64((1 << 16) - 1)
 CHANGED: Final = np.uint64(1 << 63)
-"""The row has changed since the last snapshot, and is listed (`flows.state.changes`)."""
+"""The row has changed since the last snapshot, and is in the list of changes (`flows.state.changes`)."""
 
 
 @lean
@@ -65,8 +67,8 @@ def _count(
     moved: I64,
     class_of: U8,
 ) -> None:
-    """Count impressions, and add to the `rows` of `moved` (campaigns, classes) the listeners that each class
-    gains. `used` is the number of counters.
+    """Count impressions, and add the listeners that each class gains to the `rows` of `moved` (campaigns,
+    classes). `used` is the number of counters.
     """
     for i in range(len(listeners)):
         slot = find_pair(slots, listeners[i], campaigns[i], 0)
@@ -103,12 +105,12 @@ def _up_to(
     most: Int,
     out: I64,
 ) -> None:
-    """Count back from each time, up to `most`, over impressions that are not in the counters, sorted by
-    listener, campaign and time; then add the counters.
+    """For each time, count back, up to `most`, over the impressions that are not in the counters yet (sorted
+    by listener, campaign and time), then add the counters.
     """
     for n in range(len(listeners)):
         low, high = 0, len(open_listeners)
-        while low < high:  # the first after the time
+        while low < high:  # the first impression after the time
             middle = (low + high) // 2
             before = open_listeners[middle] < listeners[n]
             if open_listeners[middle] == listeners[n]:
@@ -145,7 +147,7 @@ class Frequency:
 
     Attributes:
         table: the counters, by listener and campaign.
-        campaigns: their names, by number.
+        campaigns: the names of campaigns, by number.
     """
 
     def __init__(self) -> None:
@@ -158,11 +160,11 @@ class Frequency:
     def count(
         self, listeners: U64, ts: I64, campaigns: Sequence[str | None], places: I64
     ) -> list[tuple[str, int, int]]:
-        """Count impressions that no earlier ones can follow; returns (campaign, class, listeners that it
-        gains).
+        """Count impressions once no earlier impression can still arrive. Returns (campaign, class, listeners
+        that the class gains).
 
         Args:
-            places: which of `campaigns` each is of.
+            places: the place in `campaigns` of each impression's campaign.
         """
         numbers = np.array(
             [NO_CAMPAIGN if name is None else self.campaigns.number(name) for name in campaigns], np.uint32
@@ -190,10 +192,11 @@ class Frequency:
         campaigns: Sequence[str],
         uncounted: tuple[U64, I64, Sequence[str | None], I64],
     ) -> I64:
-        """The number of impressions that each listener had had of a campaign at a time, `MOST` at most.
+        """The number of impressions of a campaign that each listener had had at a time; at most `MOST`.
 
         Args:
-            uncounted: the impressions of these listeners that are not counted yet, as `count` takes them.
+            uncounted: the impressions of these listeners that are not counted yet, in the form that `count`
+                takes.
         """
         open_listeners, open_ts, names, places = uncounted
         new: dict[str | None, int] = {}
@@ -216,7 +219,7 @@ class Frequency:
         return counts
 
     def sweep(self, today: int) -> None:
-        """Drop counters that are too old on a day (since the epoch), and names of campaigns without a
+        """Drop the counters that are too old on a day (since the epoch), and the names of campaigns without a
         counter.
         """
         before, days = len(self), (self.table.slots[:, COUNTER] >> _DAY_AT & _DAY).astype(np.int64)
@@ -226,7 +229,7 @@ class Frequency:
             self.table.begin_anew()
 
     def _drop_campaigns(self) -> bool:
-        """Drop the campaigns of no counter, if they are half or more; returns whether the rest was
+        """Drop the campaigns without a counter if they are half or more; returns whether the rest was
         renumbered.
         """
         if not self.campaigns.is_due(turned=True):
@@ -241,7 +244,7 @@ class Frequency:
         return True
 
     def counts(self, sorted_listeners: U64) -> I64:
-        """The number of campaigns with a counter for each of these listeners, which are sorted."""
+        """The number of campaigns with a counter, for each of some sorted listeners."""
         listeners = self.table.slots[:, LISTENER]
         places = np.searchsorted(
             sorted_listeners, listeners[np.isin(listeners, sorted_listeners) & (listeners != 0)]
@@ -262,7 +265,9 @@ class Frequency:
         return [*self.table.file_names(), *self.campaigns.file_names()]
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state, 16 bytes a counter: the changes, with the earlier pieces, which may be in `files`."""
+        """The state as plain values, 16 bytes a counter: the changes, and the earlier pieces, which may be in
+        `files`.
+        """
         return self.campaigns.snapshot(files), self.table.snapshot(files)
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:

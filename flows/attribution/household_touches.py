@@ -1,12 +1,12 @@
-"""Touches under their households, 20 bytes each, and the households that have too many listeners.
+"""Touches of households, 20 bytes each, and the households that have too many listeners.
 
 A touch is packed into 160 bits: 52 of the household, 44 of its time and kind, 20 of its names, 24 of its
-listener and 20 of its play. Two listeners of one household with equal 24 bits are taken for one, which
-happens once in 16 million.
+listener and 20 of its play. Two listeners of one household with the same 24 bits count as one, which happens
+once in 16 million.
 
-A crowded moment of a household is the moment of a touch up to which more than so many distinct listeners have
-touched within the listen window. For the length of that window the household is noisy. Caps drop no touch
-that a later crowded moment needs. An earlier crowded moment is marked before anything is dropped.
+A crowded moment of a household is the time of a touch at which more than a set number of distinct listeners
+have touches within the listen window. For the length of that window the household is noisy. Caps drop no
+touch that a later crowded moment needs. An earlier crowded moment is marked before anything is dropped.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ def latest_crowd(
     most: Int,
     out: I64,
 ) -> None:
-    """Find the latest crowded moment of households up to times; -1 for none.
+    """Find the latest crowded moment of each household up to a time; -1 without one.
 
     The `most + 1` latest listeners of a household decide.
 
     Args:
         homes, ts, tags, until: touches sorted by household and time, of `standing`.
         a_homes, a_ts: the households, and the times.
-        a_minute: starts that stand no longer than this minute are left out.
+        a_minute: starts that stand for their play only up to this minute are ignored.
 
-    The questions of one household and minute are in the order of time, one after another: each goes on where
-    the last one ended, so that many conversions read the touches of a crowd once.
+    The queries of one household and minute are consecutive, in the order of time. Each continues where the
+    last one ended, so that many conversions read the touches of a crowd once.
     """
     members, last = np.empty(most + 1, np.uint64), np.empty(most + 1, np.int64)
     member_count, i, latest = 0, 0, -1
@@ -80,7 +80,7 @@ def latest_crowd(
         while i < len(homes) and homes[i] == a_homes[n] and ts[i] >> KIND_BITS <= a_ts[n]:
             member, touch_ms = tags[i] >> _MEMBER, ts[i] >> KIND_BITS
             if member != np.uint64(0) and until[i] > a_minute[n]:
-                place = 0  # the latest listener is the first
+                place = 0  # the latest listener comes first
                 while place < member_count and members[place] != member:
                     place += 1
                 if place == member_count:
@@ -97,11 +97,11 @@ def latest_crowd(
 
 @kernel
 def _spare(homes: U64, ts: I64, tags: U64, sure_ms: Int, play_ms: Int, most: Int, dropped: U8) -> Int:
-    """Unmark touches that a crowded moment after `sure_ms` may need; returns their number.
+    """Unmark the touches that a crowded moment after `sure_ms` may need; returns their number.
 
-    No crowded moment needs a touch that its listener has followed with another before `sure_ms`, nor one that
-    `most + 1` listeners have followed. The later touches must be apart by more than a play lasts, so that
-    each counts whatever becomes of its start.
+    No crowded moment needs a touch after which its listener has another touch before `sure_ms`, nor one after
+    which `most + 1` listeners have touches. The later touches must be more than the length of a play apart:
+    each then counts, even if its start is dropped.
     """
     members = np.empty(most + 1, np.uint64)
     spared, end = 0, len(homes)
@@ -140,10 +140,10 @@ class HomeStore(TouchStore):
 
     Args:
         window_ms: the listen window.
-        most: distinct listeners within it up to which a household joins.
+        most: the greatest number of distinct listeners within it with which a household joins conversions.
 
     Attributes:
-        marks: households to their latest crowded moment, of which touches were dropped since.
+        marks: for each household the latest crowded moment whose touches were dropped since.
     """
 
     most_names: int = MAX_NAMES
@@ -198,8 +198,8 @@ class HomeStore(TouchStore):
         return touches.select(dropped == 0)
 
     def _mark(self, homes: U64, besides: Touches, until_ms: int) -> None:
-        """Mark the crowded moments of households before some of their touches are dropped, up to a time from
-        which the status of a start no longer changes.
+        """Mark the crowded moments of households before some of their touches are dropped, up to a time
+        before which the status of starts is settled.
         """
         touches_of_homes = besides.select(np.isin(besides.owners, homes))
         touches, until = standing(joined(self.touches_of(homes), touches_of_homes).sorted(), self.apart_ms)
@@ -223,13 +223,13 @@ class HomeStore(TouchStore):
         return out
 
     def erase(self, owners: U64) -> int:
-        """See `TouchStore.erase`; their marks are removed, too."""
+        """See `TouchStore.erase`; also removes the marks."""
         for home in owners.tolist():
             self.marks.pop(home, None)
         return super().erase(owners)
 
     def member_counts(self, members: U64) -> I64:
-        """The number of touches of each of some listeners, by their sorted bits."""
+        """The number of touches of each of some listeners, given by sorted bits."""
         counts = np.zeros(len(members), np.int64)
         for touches in self.runs():
             touch_members = touches.play.astype(np.uint64) >> _MEMBER

@@ -1,9 +1,9 @@
-"""A household shard: it decides by households' touches the conversions that have no touch of their own
-listeners.
+"""A household shard, which decides conversions by the touches of households if their listeners have no touch.
 
 A listener hears a podcast in an app and buys in a browser: no listener id joins the two, but the address
-does. A household with more than so many listeners is an office or a carrier's gateway, and joins none. A
-decision is of the same cut as the listener shards': by then every touch that may count has arrived here, too.
+does. A household with more than a set number of listeners is an office or a carrier's gateway, and joins no
+conversion. A decision belongs to the same cut as those of the listener shards: by then every touch that may
+count has also arrived here.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class HouseholdShard(TouchShard):
         self.capped += sum(decision.capped for decision in decisions)
         self.decided_ms = max(self.decided_ms, *(batch.decided_ms for batch in batches))
         turned = cut.ended or self.watermark_ms // MINUTE_MS > before
-        # A moment within the listen window may be crowded by touches of another window before it.
+        # A moment within the listen window may be crowded because of touches before the window.
         self.compact(turned, max(self.rules.click_ms, 2 * self.rules.listen_ms + self.homes.apart_ms))
         return Decided(self.shards + self.index, cut, decisions, {}, 0, [], erased)
 
@@ -81,7 +81,7 @@ class HouseholdShard(TouchShard):
         return decisions
 
     def found_of(self, owners: U64) -> list[Erased]:
-        """The number of touches of households, and of listeners at any household; `owners` is sorted."""
+        """The numbers of touches of households, and of listeners in any household; `owners` is sorted."""
         homes, home_of = np.unique(owners >> HOME_SHIFT, return_inverse=True)
         members, member_of = np.unique(members_of(owners), return_inverse=True)
         at_home = np.where(
@@ -95,6 +95,6 @@ class HouseholdShard(TouchShard):
         ]
 
     def erase(self, owners: U64) -> int:
-        """Remove the touches of these listeners and households; returns their number."""
+        """Remove the touches of these listeners and households; returns the number of removed touches."""
         homes = owners[owners % np.uint64(self.shards) == self.index]
         return self.homes.erase(homes >> HOME_SHIFT) + self.homes.erase_members(members_of(owners))

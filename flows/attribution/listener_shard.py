@@ -1,11 +1,11 @@
 """Attribution: the touches that a conversion is credited to. A listener shard has its touches, and its
 conversions until they are decided.
 
-A conversion is decided once, when its minute is final: by then every touch that may count has arrived, so
-that arrival order does not matter. Credits are integer millionths that sum to exactly 1,000,000. Models:
+A conversion is decided once, when its minute is final. By then every touch that may count has arrived, so the
+order of arrival does not matter. Credits are integer millionths that sum to exactly 1,000,000. Models:
 https://support.google.com/analytics/answer/1662518 (last interaction, first interaction, linear, time decay),
-with a click before any listen in `last_touch`. A conversion that its listener's touches cannot decide goes on
-to its household's shard (`flows.attribution.households`), which decides it at the same cut.
+with a click before any listen in `last_touch`. A conversion without a touch of its listener is passed to its
+household's shard (`flows.attribution.households`), which decides it at the same cut.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class ListenerShard(TouchShard):
         turned = cut.ended or self.watermark_ms // MINUTE_MS > before
         if turned or end_ms > self.decided_ms:
             decisions, unjoined, frequency = self._decide(end_ms)
-        # A start is dropped no later than its impression, or it would count as a listen of its own for a
+        # A start is dropped no later than its impression, or it would count as a separate listen for a
         # while.
         self.compact(turned, max(self.rules.click_ms, self.rules.listen_ms + self.store.apart_ms))
         if before // 1440 < self.watermark_ms // DAY_MS:
@@ -103,8 +103,8 @@ class ListenerShard(TouchShard):
     def _to_households(
         self, cut: Cut, batches: Sequence[TouchBatch], unjoined: Sequence[Unjoined], forgotten: U64
     ) -> list[UnjoinedBatch]:
-        """The messages to the household shards. The one to the shard of the same number has the new touches:
-        they travel with the listeners' to save each cut as many messages.
+        """The messages to the household shards. The message to the shard with the same number also has the
+        new touches, which saves each cut as many messages.
         """
         due: list[list[Unjoined]] = [[] for _ in range(self.shards)]
         for undecided in unjoined:
@@ -161,9 +161,9 @@ class ListenerShard(TouchShard):
     def _classes(
         self, decisions: list[Decision], touches: Touches, end_ms: int
     ) -> tuple[list[Decision], list[tuple[str, int, int, int]]]:
-        """Add up the decisions' credits by the number of impressions that their listener had had of the
-        credited campaign up to the conversion. Conversions that another shard also decides are left out. A
-        decision that may be a confirmation carries its own part.
+        """Sum the credits of decisions by the number of impressions of the credited campaign that the
+        listener had had up to the conversion. Conversions that another shard also decides are left out. A
+        decision that may be a confirmation carries its part itself.
         """
         of_decisions, credited, shares = list[int](), list[str](), list[int]()
         for number, decision in enumerate(decisions):
@@ -203,8 +203,8 @@ class ListenerShard(TouchShard):
     def _credit(
         self, due: Sequence[PendingConversion], touches: Touches
     ) -> tuple[list[Decision], list[Unjoined]]:
-        """Decide conversions, or leave them to their households; `touches` are all touches of their
-        listeners, sorted.
+        """Decide conversions, or leave them to the households; `touches` are all touches of the listeners,
+        sorted.
         """
         decisions: list[Decision] = []
         unjoined: list[Unjoined] = []
@@ -226,9 +226,7 @@ class ListenerShard(TouchShard):
         return decisions, unjoined
 
     def found_of(self, owners: U64) -> list[Erased]:
-        """Count the state of listeners and households, which are sorted. The shard's own are listed even with
-        0.
-        """
+        """Count the state of sorted listeners and households. The shard's own are listed even with 0."""
         waiting = Counter(key for one in self.pending for key in {one.listener, one.household})
         counts_by_owner = zip(
             owners.tolist(),
@@ -245,8 +243,9 @@ class ListenerShard(TouchShard):
         ]
 
     def erase(self, owners: U64) -> int:
-        """Erase these listeners and households. Their touches are removed, and pending conversions lose them;
-        a conversion that loses its listener loses its household, too. Returns the number of touches.
+        """Erase these listeners and households: remove their touches, and remove them from pending
+        conversions. A conversion that loses its listener also loses its household. Returns the number of
+        touches.
         """
         erased_count = self.store.erase(owners)
         self.frequency.erase(owners)
@@ -277,13 +276,13 @@ class ListenerShard(TouchShard):
     def restore(self, state: tuple[Any, ...]) -> None:
         """See `Shard.restore`."""
         super().restore(state)
-        # Not strict: a value may be text.
+        # Not strict, since a value may be text.
         self.pending = msgspec.convert(state[-1]["pending"], list[PendingConversion], strict=False)
 
 
 def _is_final(decision: Decision) -> bool:
-    """True for a decision that no decision by the edge's previous key can replace, that is none itself, and
-    whose conversion does not count apart.
+    """True for a decision that no decision by the edge's previous key can replace, that is not such a
+    decision itself, and whose conversion does not count apart.
     """
     conversion = decision.conversion
     if conversion.pixel.apart:
@@ -292,7 +291,7 @@ def _is_final(decision: Decision) -> bool:
 
 
 def _packable(conversions: Sequence[PendingConversion]) -> list[PendingConversion]:
-    """Conversions whose values are text if MessagePack, whose integers begin at -2^63, does not hold them."""
+    """Conversions that MessagePack can hold: values below its least integer, -2^63, become text."""
     return [
         replace(one, pixel=replace(one.pixel, value_micros=str(value)))
         if (value := one.pixel.value_micros) is not None and value < LEAST

@@ -1,8 +1,9 @@
-"""The newest touches of each campaign up to a moving moment, for listeners with more touches than any
-conversion looks at.
+"""The newest touches of each campaign up to an advancing time, for listeners with more touches than any
+conversion needs.
 
-A touch enters once, leaves at most once, and enters again when an earlier one leaves: each is a few steps in
-a tree. A conversion goes over only the touches within the caps, however many there are beyond these.
+A touch is added once, removed at most once, and added again when another one is removed. Each of these is a
+few steps in a tree. A conversion therefore goes over the touches within the caps alone, however many there
+are beyond the caps.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ class Newest(NamedTuple):
     """The present touches, by their places in the order of time.
 
     Attributes:
-        older, newer: the next touch of the same kind and campaign, by touch; -1 for none.
-        last, first, counts: by kind and campaign the newest touch, the oldest one among its newest,
-            and their number; -1 for none.
+        older, newer: by touch, the next older and newer touch of the same kind and campaign; -1 without one.
+        last, first, counts: by kind and campaign, the newest touch, the oldest of the newest touches (-1
+            without one), and their number.
         marks: by kind, a tree over all places, its root at 1, its leaves in the second half. A leaf
             is marked if its touch is among the newest, and each node above it is marked, too.
     """
@@ -35,8 +36,8 @@ class Newest(NamedTuple):
 
 
 def newest(touches: int, campaigns: int) -> Newest:
-    """An empty set with room for so many touches and campaigns."""
-    leaves = 1 << touches.bit_length()  # also a place after the last one
+    """An empty set with room for these numbers of touches and campaigns."""
+    leaves = 1 << touches.bit_length()  # also a place after the last touch
     return Newest(
         np.full(touches, -1),
         np.full(touches, -1),
@@ -66,7 +67,7 @@ def _unmark(marks: U8, place: Int) -> None:
 
 @kernel
 def before(newest_set: Newest, kind: Int, place: Int) -> Int:
-    """The last place before `place` whose touch is among the newest; -1 for none."""
+    """The last place before `place` whose touch is among the newest; -1 without one."""
     marks = newest_set.marks[kind]
     leaves = len(marks) // 2
     node = leaves + place
@@ -82,7 +83,9 @@ def before(newest_set: Newest, kind: Int, place: Int) -> Int:
 
 @kernel
 def come(newest_set: Newest, place: Int, kind: Int, campaign: Int, cap: Int) -> None:
-    """Add a touch that is newer than all of its kind and campaign; beyond the cap the oldest is removed."""
+    """Add a touch that is newer than all others of its kind and campaign; beyond the cap the oldest is
+    removed.
+    """
     older = newest_set.last[kind, campaign]
     newest_set.older[place], newest_set.newer[place] = older, -1
     newest_set.last[kind, campaign] = place
@@ -126,6 +129,6 @@ def go(newest_set: Newest, place: Int, kind: Int, campaign: Int) -> None:
 
 @kernel
 def clear(newest_set: Newest, kind: Int, campaign: Int) -> None:
-    """Drop the touches of a kind and campaign: all following ones are another listener's."""
+    """Drop the touches of a kind and campaign: all following touches belong to another listener."""
     newest_set.last[kind, campaign] = newest_set.first[kind, campaign] = -1
     newest_set.counts[kind, campaign] = 0

@@ -12,7 +12,8 @@ from flows.state.kernel import kernel, lean
 
 NEAR: Final = 16
 """The number of a listener's touches before and after a start among which a merge looks for its impression.
-Nearly all impressions are the next touch but one. A start that is missed takes room and no credit.
+Nearly all impressions are the next touch but one. A start whose impression is missed takes memory, but gets
+no credit.
 """
 _MINUTE: Final = 60_000
 
@@ -42,8 +43,8 @@ def merge(a_owners: U64, a_ts: I64, b_owners: U64, b_ts: I64, oldest: Int, order
 
 @lean
 def settle(order: I64, owners: U64, ts: I64) -> bool:
-    """Sort an order by listeners further by time, stable for equals. False if listeners have so many touches
-    that it takes too long.
+    """Refine an order by listeners with a stable sort by time. False if listeners have so many touches that
+    this would take too long.
     """
     moves, most = 0, NEAR * len(order)
     for n in range(1, len(order)):
@@ -63,8 +64,8 @@ def settle(order: I64, owners: U64, ts: I64) -> bool:
 
 @lean
 def stood_for(owners: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int:
-    """Mark the starts that no conversion can take, since the impression of their play, of their minute or an
-    earlier one, is near. Returns their number.
+    """Mark the starts that no conversion can take, since the impression of the same play is near, in the same
+    or an earlier minute. Returns their number.
     """
     n = 0
     for i in range(len(owners)):
@@ -95,7 +96,7 @@ def stood_for(owners: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int
 
 @lean
 def _take(kinds: I64, totals: I64, kind: Int, campaign: Int, cap: Int) -> None:
-    """Count a touch that is within its campaign's cap."""
+    """Count a touch if it is within its campaign's cap."""
     if kinds[kind, campaign] < cap:
         kinds[kind, campaign] += 1
         totals[kind] += 1
@@ -117,10 +118,10 @@ def beyond(
 ) -> Int:
     """Mark touches beyond a cap that no conversion from `settled_ms` on can take; returns their number.
 
-    Only touches that are certainly listens of such a conversion are counted: an impression, or a start whose
-    impression had to arrive by now. They must be newer than the touch by more than a play can last, so that a
-    start stays hidden as long as it is stored. Counted impressions and starts may be of the same plays, so
-    one of the two must fill the cap.
+    Only touches that such a conversion certainly counts as listens fill a cap: an impression, or a start
+    whose impression would have arrived by now. They must be newer than the touch by more than the length of a
+    play, so that a start stays hidden as long as it is stored. Impressions and starts may belong to the same
+    plays, so one of both alone must fill the cap.
     """
     marked, end = 0, len(owners)
     counts, totals = np.zeros((4, len(of_campaign)), np.int64), np.zeros(4, np.int64)

@@ -1,4 +1,4 @@
-"""A shard of touches: the common part of listener shards and household shards."""
+"""A shard of touches: the base class of listener shards and household shards."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from flows.state.interner import Interner
 from flows.state.shard import Shard, Stored
 
 SPREAD: Final = 16
-"""Cuts over which the shards compact their touches when a minute has ended."""
+"""The number of cuts over which the shards compact touches after the end of a minute."""
 UNKNOWN: Final = -2
-"""Stands for the number of a campaign that has no touch."""
+"""The number of a campaign without touches."""
 
 
 class EligibleTouches(msgspec.Struct, frozen=True, gc=False):
-    """The eligible touches of a conversion, in the order of time and placement, as a slice of those of many.
-    Each touch has its time, whether it is a click, and its names. `flows.attribution.eligible.Eligible`
-    describes `met`.
+    """The eligible touches of one conversion, in the order of time and placement, as a slice of the touches
+    of many. Each touch has its time, whether it is a click, and its names.
+    `flows.attribution.eligible.Eligible` describes `met`.
     """
 
     every_time: list[int]
@@ -47,28 +47,28 @@ class EligibleTouches(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def times_ms(self) -> list[int]:
-        """The times."""
+        """The times of the touches, epoch ms."""
         return self.every_time[self.begin : self.end]
 
     @property
     def clicks(self) -> list[bool]:
-        """The flags: a click or not."""
+        """For each touch, whether it is a click."""
         return self.every_click[self.begin : self.end]
 
     @property
     def combos(self) -> list[Dimensions]:
-        """Their names."""
+        """The names of the touches."""
         return self.every_combo[self.begin : self.end]
 
 
 @dataclass
 class TouchShard(Shard):
-    """Touches by listener or household, with the names that they refer to.
+    """Touches by listener or household, with the names of the touches.
 
     Args:
         lateness_ms: allowed lateness, after which a minute is final.
         recovery: the directory that snapshots may put files in.
-        caps: the number of a listener's or household's newest touches that are looked at and stored.
+        caps: the number of a listener's or household's newest touches that are considered and stored.
         play_ms: see `flows.attribution.touches.TouchStore`.
         decided_ms: conversions before it are decided.
         capped: the number of decisions that a cap may have changed.
@@ -105,12 +105,12 @@ class TouchShard(Shard):
         self._number_campaigns()
 
     def take(self, batches: Sequence[tuple[Sequence[Dimensions], U64, I64, U8, U32, U32 | U64]]) -> None:
-        """Store a cut's touches at once, since each call costs as much as a hundred touches. Touches for
-        whose names no number is left are dropped, and counted as dropped.
+        """Store a cut's touches at once, since each call costs as much as a hundred touches. If no number is
+        left for its names, a touch is dropped, and counted as dropped.
 
         Args:
-            batches: names, and for each touch its listener or household, its time, its kind, the place
-                of its names, and its play.
+            batches: names, and for each touch: listener or household, time, kind, place of its names, and
+                play.
         """
         if not batches:
             return
@@ -146,8 +146,8 @@ class TouchShard(Shard):
         return open_from(self.watermark_ms, self.lateness_ms) * MINUTE_MS
 
     def compact(self, turned: bool, kept_ms: int) -> None:
-        """Compact the touches once a minute, `1 + index % SPREAD` cuts after it turned. All shards at one cut
-        would stop the flow for the sum of their times.
+        """Compact the touches once a minute, `1 + index % SPREAD` cuts after the minute has ended. If all
+        shards did so at one cut, the flow would stop for the sum of the times.
 
         Args:
             turned: whether a minute has just ended.
@@ -180,8 +180,8 @@ class TouchShard(Shard):
             self._renumber_campaigns()
 
     def standing(self, touches: Touches) -> tuple[Touches, I64]:
-        """Sorted touches in the order in which they are credited, without the starts that no conversion can
-        take; and the minute until which each stands for its play.
+        """Sorted touches in the order of credit, without the starts that no conversion can take; and the
+        minute until which each start stands for its play.
         """
         return standing(in_order(touches, self._rank), self.store.apart_ms)
 
@@ -191,8 +191,9 @@ class TouchShard(Shard):
         """Find the eligible touches of conversions.
 
         Args:
-            owners: the listener or household whose touches each may be credited to; 0 for none.
-            touches, until: those of all of these, from `standing`.
+            owners: for each conversion, the listener or household whose touches may get credit; 0 without
+                one.
+            touches, until: the touches of all owners, from `standing`.
         """
         own = [one.pixel.combo[1] for one in due]
         lookups = Lookups(
@@ -216,7 +217,8 @@ class TouchShard(Shard):
         """True if a cap may have changed the credits of these touches."""
         met = touches.met
         if met and self.rules.model == "last_touch":
-            # This model looks at the newest: only older clicks are hidden, or listens if there is no click.
+            # This model uses the newest touch: only older clicks can be hidden, or listens if there is no
+            # click.
             clicks = touches.clicks
             met &= 0 if True in clicks else MET_CLICKS if clicks else MET_CLICKS | MET_LISTENS
         return met != 0
@@ -224,10 +226,10 @@ class TouchShard(Shard):
     def credited(
         self, conversion: PendingConversion, touches: EligibleTouches, by: str, capped: bool = False
     ) -> Decision:
-        """Credit a conversion to its eligible touches, of which there is at least one.
+        """Credit a conversion to its eligible touches, at least one.
 
         Args:
-            by: the one of `flows.model.conversion_columns.JOINED` that has these touches.
+            by: the entry of `flows.model.conversion_columns.JOINED` that has these touches.
             capped: whether a cap may have hidden touches that take precedence.
         """
         at_ms = conversion.ts_ms
@@ -257,12 +259,12 @@ class TouchShard(Shard):
         return Decision(conversion, "utm", credits, capped, None, noisy)
 
     def without_touch(self, placement: str, combo: Dimensions) -> Dimensions:
-        """The dimensions of a placement's credit without a touch. The conversion gives them. If it names no
-        campaign, that of the placement's plan is taken, so that the placement's cost is the campaign's.
+        """The dimensions of a placement's credit without a touch, from the conversion. If the conversion
+        names no campaign, the campaign is that of the placement's plan, which also has the placement's cost.
         """
         return placement, combo[1] or self.rules.campaigns.get(placement), *combo[2:]
 
     def _rank(self, number: int, click: bool) -> tuple[bytes, bool, list[bytes]]:
-        """The order of touches at one moment, by all names, so that it does not depend on their arrival."""
+        """The order of touches at one time: by all names, so that it does not depend on arrival."""
         placement, *names = self.names.names[number]
         return (placement or "").encode(), click, [(name or "").encode() for name in names]

@@ -1,7 +1,7 @@
 """Touches: listens and clicks of a listener or household, for up to 60 days, packed and sorted.
 
-A touch takes 24 bytes under a listener, in sorted runs (`flows.state.runs`). New touches have runs of their
-own, with which a cut merges its touches. Once a minute they join the older touches.
+A touch of a listener takes 24 bytes, in sorted runs (`flows.state.runs`). New touches are in separate runs,
+into which each cut merges its touches. Once a minute these runs are merged into the old ones.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from flows.state.runs import Columns, Runs, appended, columns_at
 
 
 class Caps(NamedTuple):
-    """Caps on the touches of one listener that a conversion looks at: the newest of each campaign up to the
-    conversion, and among those the newest of all campaigns.
+    """Caps on the touches of one listener that a conversion considers: the newest of each campaign up to the
+    conversion, and of these the newest of all campaigns.
     """
 
     listens: int = 64
@@ -33,10 +33,10 @@ class Caps(NamedTuple):
 
     @property
     def of_store(self) -> Caps:
-        """The caps of a store, which stores some more touches, by which a decision shows whether a cap left
-        any out.
+        """The caps of a store.
 
-        Each campaign has one more. As many campaigns may have one among the newest of all campaigns.
+        It stores some more touches, so that a decision can report whether a cap excluded a touch: one more
+        for each campaign, and in all as many more as campaigns may have one among the newest.
         """
         listens, clicks, *in_all = self
         more = [1 + total + (total + 1) // cap for total, cap in zip(in_all, (listens, clicks), strict=True)]
@@ -48,8 +48,8 @@ DEFAULT_CAPS: Final = Caps()
 
 @dataclass(frozen=True, slots=True)
 class Touches:
-    """Columns, one row a touch: listener or household, time in ms above two bits of kind, number of the
-    names, half a hash of the play (for a household's touch its tag).
+    """Touches as columns: listener or household; time in ms above two bits of kind; number of the names; half
+    a hash of the play (its tag for a household's touch).
     """
 
     owners: U64
@@ -66,7 +66,7 @@ class Touches:
         return self.owners, self.ts, self.combo, self.play
 
     def select(self, rows: Any) -> Touches:
-        """The touches at some places."""
+        """The touches at `rows`."""
         return Touches(*columns_at(self.columns, rows))
 
     def sorted(self) -> Touches:
@@ -78,7 +78,7 @@ class Touches:
 
 
 def joined(*parts: Touches) -> Touches:
-    """All touches, part after part."""
+    """All touches, part by part."""
     return Touches(*appended(part.columns for part in parts))
 
 
@@ -86,16 +86,16 @@ def joined(*parts: Touches) -> Touches:
 class TouchStore:
     """All touches of one listener shard.
 
-    A store of another form of touch defines `types`, `packed`, `unpacked` and `bounds`.
+    A subclass for another form of touch overrides `types`, `packed`, `unpacked` and `bounds`.
 
     Args:
-        caps: beyond them touches are dropped, once no conversion can take them.
-        play_ms: the most that a play's impression and start are apart, in event time, if no other
-            pixel keeps the play; caps allow for it.
-        most_names: the greatest number of dimensions in its touches.
+        caps: touches beyond them are dropped, once no conversion can take them.
+        play_ms: the greatest distance in event time of a play's impression and start, if no other pixel
+            extends the play; caps allow for it.
+        most_names: the greatest number of dimensions in the touches.
 
     Attributes:
-        types: the types of a touch's columns, and of the columns that old runs have.
+        types: the types of the columns of touches, and of old runs.
         old_runs: packed touches. The mark of a run is its latest time, in ms.
         new_runs: the touches since the latest `compact`.
     """
@@ -112,7 +112,7 @@ class TouchStore:
         self.old_runs = Runs(*old, mark=self._latest_ms)
 
     def packed(self, touches: Touches) -> Columns:
-        """The columns of touches as old runs have them."""
+        """The columns of touches in the form of old runs."""
         return touches.columns
 
     def unpacked(self, columns: Columns) -> Touches:
@@ -128,7 +128,7 @@ class TouchStore:
 
     @property
     def apart_ms(self) -> int:
-        """The most that the impression and the start of a play may be apart for the start to be hidden."""
+        """The greatest distance of a play's impression and start at which the start is hidden."""
         return max(DAY_MS, self.play_ms)
 
     def add(self, owners: U64, ts: I64, kinds: U8, combos: U32, plays: U32 | U64) -> None:
@@ -141,12 +141,12 @@ class TouchStore:
         self.new_runs.add(self._without_spare_starts(touches).columns, self._merged_new)
 
     def compact(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
-        """Add the new touches to the old runs. Look-ups find them without it, but all new touches would be
-        merged at one cut. Runs that are too old are dropped whole.
+        """Merge the new touches into the old runs, and drop the runs that are too old. Look-ups also find new
+        touches; without this, a cut would have to merge ever more new touches.
 
         Args:
             oldest_ms: older touches are no longer needed.
-            settled_ms: no touch older than this can still arrive.
+            settled_ms: no earlier touch can still arrive.
             of_campaign: number of the campaign by number of the names, from 0.
         """
 
@@ -182,18 +182,18 @@ class TouchStore:
         return touches.select(dropped == 0) if over else touches
 
     def touches_of(self, owners: U64) -> Touches:
-        """The touches of each of `owners`, which are sorted, by listener and time."""
+        """The touches of the sorted `owners`, by listener and time."""
         old = self.unpacked(self.old_runs.rows(*self.bounds(owners)))
         return joined(old, Touches(*self.new_runs.rows(owners, owners))).sorted()
 
     def counts(self, owners: U64) -> I64:
-        """The number of touches of each of `owners`, which are sorted."""
+        """The number of touches of each of the sorted `owners`."""
         return np.bincount(
             np.searchsorted(owners, self.touches_of(owners).owners), minlength=len(owners)
         ).astype(np.int64)
 
     def runs(self, begin_ms: int = 0) -> Iterator[Touches]:
-        """The touches run by run, without old runs that end before `begin_ms`."""
+        """The touches of each run, without old runs that end before `begin_ms`."""
         for run in self.old_runs:
             if run.mark >= begin_ms:
                 yield self.unpacked(run.columns)
@@ -210,8 +210,8 @@ class TouchStore:
         return joined(*parts)
 
     def erase(self, owners: U64) -> int:
-        """Remove every touch of these listeners, and the files that held them some snapshots later; returns
-        the number of touches.
+        """Remove all touches of these listeners; some snapshots later, the files with these touches are
+        removed. Returns the number of touches.
         """
         return self.drop(lambda touches: np.isin(touches.owners, owners))
 
@@ -233,7 +233,7 @@ class TouchStore:
         return np.flatnonzero(used)
 
     def renumber(self, renumbered: I64) -> None:
-        """Renumber the names; `renumbered` has the new number by the former one."""
+        """Renumber the names; `renumbered` has the new number for each former one."""
 
         def numbered(touches: Touches) -> Touches:
             return replace(touches, combo=renumbered[touches.combo].astype(np.uint32))
@@ -246,7 +246,9 @@ class TouchStore:
         self.old_runs.gather(files)
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state; large runs are in `files`. The caller calls `files.keep` with `file_names`."""
+        """The state as plain values; large runs are in `files`. The caller calls `files.keep` with
+        `file_names`.
+        """
         return self.old_runs.snapshot(files), self.new_runs.snapshot(files), self.dropped
 
     def file_names(self) -> list[str]:

@@ -91,7 +91,8 @@ def standing(client: Client, namespace: str) -> Standing:
     """The state in Redis now.
 
     Raises:
-        ConnectError: Redis does not serve. StateError: another program has written there.
+        ConnectError: Redis does not serve.
+        StateError: another program has written there.
     """
     keys = [positions_key(namespace), f"{namespace}:meta", switch_key(namespace)]
     claimed, meta, request = read_rows(client, keys, _FIELDS)
@@ -143,7 +144,8 @@ def seated(settings: Settings) -> Settings:
     the flow was down.
 
     Raises:
-        ConnectError: Redis does not serve. StateError: the recovery directory cannot be read.
+        ConnectError: Redis does not serve.
+        StateError: the recovery directory cannot be read.
     """
     last = latest_fence_record(settings.recovery_dir)
     namespace = last.namespace or settings.rows_at
