@@ -13,7 +13,7 @@ from typing import Final
 
 from benchmarks import cost
 from benchmarks.bars import last, show, verdicts, write_documents
-from benchmarks.bench import EVENTS, SMOKE_EVENTS, Bench
+from benchmarks.bench import EVENTS, LONG_EVENTS, SMOKE_EVENTS, Bench
 from benchmarks.peers.bench import PeersBench
 from connectors.stream import ConnectError
 from flows.errors import AudiopixelError
@@ -44,7 +44,8 @@ ALL: Final = (
 def main() -> int:
     """`python -m benchmarks`; exit code 1 where outputs differ or a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--events", type=int, help=f"how many ({EVENTS:,}; {SMOKE_EVENTS:,} in a smoke run)")
+    sizes = f"{EVENTS:,}; {LONG_EVENTS:,} with --peers; {SMOKE_EVENTS:,} in a smoke run"
+    parser.add_argument("--events", type=int, help=f"how many ({sizes})")
     parser.add_argument("--smoke", action="store_true", help="short: compare outputs, judge no bar")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the log, outputs and results there")
     parser.add_argument("--peers", action="store_true", help="beside engines that others build, instead")
@@ -61,7 +62,8 @@ def main() -> int:
         return cost.run(arguments.smoke)
     if arguments.all:
         return run_all(arguments.smoke)
-    events = arguments.events or (SMOKE_EVENTS if arguments.smoke else EVENTS)
+    bench = PeersBench if arguments.peers else Bench
+    events = arguments.events or (SMOKE_EVENTS if arguments.smoke else bench.usual)
     with ExitStack() as stack:
         directory = arguments.keep or stack.enter_context(
             tempfile.TemporaryDirectory(prefix="audiopixel-bench-")
@@ -69,7 +71,7 @@ def main() -> int:
         directory = Path(directory).resolve()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            return (PeersBench if arguments.peers else Bench)(events, arguments.smoke, directory).run()
+            return bench(events, arguments.smoke, directory).run()
         except (AudiopixelError, ConnectError, OSError) as error:
             print(f"bench: {error}", file=sys.stderr)
         except KeyboardInterrupt:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from typing import ClassVar, Final
 
 from benchmarks.answers import EXACT_REACH
-from benchmarks.bench import EVERYTHING, Bench, command
+from benchmarks.bench import EVERYTHING, LONG_EVENTS, Bench, command
 from benchmarks.peers import equal
 from benchmarks.peers.job import Unavailable
 from benchmarks.report import OURS, worse
@@ -60,6 +61,7 @@ class EqualBench(Bench):
     """The flow and the rival of equal work, by turns."""
 
     name: ClassVar[str] = "equal"
+    usual: ClassVar[int] = LONG_EVENTS
 
     def _contend(self) -> None:
         self.truth = self._child("duckdb_batch").answers
@@ -74,12 +76,11 @@ class EqualBench(Bench):
         with EmbeddedValkey() as valkey:
             whole = self._child(OURS, "minutes", redis_url=valkey.url, minutes=True)
             self._compare("audiopixel", whole.answers)
-            turns = [
-                {one: self._child(one, f"run {number + 1}", redis_url=valkey.url) for one in contenders}
-                for number in range(self.turns)
-            ]
+            runs = self._by_turns(
+                {one: partial(self._child, one, redis_url=valkey.url) for one in contenders}
+            )
             for one, name in contenders.items():
-                self._take(one, name, [turn[one] for turn in turns])
+                self._take(one, name, runs[one])
             if about:
                 client = connect(valkey.url)
                 spaces = (equal.namespace(f"{one}_run_{self.turns}") for one in (OURS, RIVAL))

@@ -1,26 +1,34 @@
-"""The flow over two logs by turns: the bench's, and one with the collector's fields, about 450 bytes a line.
+"""The flow over two logs: the bench's, and one with the collector's fields, about 470 bytes a line.
 
 `python -m benchmarks.second`: the second log has the same plays, with creatives, pseudonyms of listener,
 client and household, a basis, the collector's low mark, and a conversion every thousand pixels, which carries
-pseudonyms of an older key. DuckDB answers the same fields of each.
+pseudonyms of an older key. DuckDB answers the same fields of each. The five contenders take turns: DuckDB and
+the flow over each log, and the flow over the second one from Kafka.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from benchmarks import topic
-from benchmarks.bench import Bench, command
+from benchmarks.bench import LONG_EVENTS, Bench, command
+from benchmarks.measure import Result
 from benchmarks.report import OURS, worse
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from flows.model.basis import BASES
 
 CONVERSION_EVERY: Final = 1000
 LISTENERS_A_HOUSEHOLD: Final = 3
+FIRST: Final = "duckdb_batch"
+"""The query of the first log."""
+SECOND: Final = "duckdb_second"
+"""That of the second."""
 CREATIVES: Final = 4
 """A campaign's, of which each of its placements plays all."""
 _LINE: Final = re.compile(
@@ -32,17 +40,15 @@ _LINE: Final = re.compile(
 def widen(log: Path, wide: Path) -> tuple[int, int]:
     """Write the second log; returns its lines and bytes."""
     count = size = 0
-    known: dict[tuple[str, int], bytes] = {}
 
+    @cache
     def pseudonyms(listener: int, key: str = "4ab0c7d1") -> bytes:
         named = {"listener": listener, "client": listener, "household": listener // LISTENERS_A_HOUSEHOLD}
-        found = b""
+        found = ""
         for kind, number in named.items():
-            if (kind, number) not in known:
-                hashed = blake2b(b"%d" % number, digest_size=16, person=kind.encode()).hexdigest()
-                known[kind, number] = hashed.encode()
-            found += b'"%b_id":"%b.%b",' % (kind.encode(), key.encode(), known[kind, number])
-        return found
+            hashed = blake2b(b"%d" % number, digest_size=16, person=kind.encode()).hexdigest()
+            found += f'"{kind}_id":"{key}.{hashed}",'
+        return found.encode()
 
     with log.open("rb") as lines, wide.open("wb") as out:
         for number, line in enumerate(lines):
@@ -73,6 +79,8 @@ class SecondBench(Bench):
     """The flow over two logs."""
 
     name: ClassVar[str] = "second"
+    usual: ClassVar[int] = LONG_EVENTS
+    bytes_an_event: ClassVar[int] = 900
 
     def _contend(self) -> None:
         wide, warm = self.directory / "second.ndjson", self.directory / "warm-second.ndjson"
@@ -80,32 +88,46 @@ class SecondBench(Bench):
             count, size = widen(self.log, wide)
             widen(self.warm, warm)
         self.second = count, size
-        for key, log, events, query, name in (
-            (OURS, self.log, self.events, "duckdb_batch", "the first log"),
-            ("second", wide, count, "duckdb_second", f"{size / count:.0f} bytes"),
-        ):
-            self.warm = self.warm if log is self.log else warm
-            self._batch(query, f"DuckDB, one exact batch query, {name}", log, events)
-            with EmbeddedValkey() as valkey:
-                whole = self._child(OURS, f"{key} minutes", log, events, redis_url=valkey.url, minutes=True)
-                self._compare(f"audiopixel, {name}", whole.answers)
-                self._take(
-                    key, f"**audiopixel**, {name}", self._runs(OURS, log, events, redis_url=valkey.url)
-                )
+        about = f"{size / count:.0f} bytes"
+        first: dict[str, Any] = {"log": self.log, "events": self.events}
+        second: dict[str, Any] = {"log": wide, "events": count, "warm": warm}
+
+        def over_second(contender: str, **servers: Any) -> Callable[[str], Result]:
+            return lambda run: self._child(contender, f"second {run}", **second, **servers)
 
         with EmbeddedValkey() as valkey, EmbeddedBroker() as broker:
             with self.progress.status("loading the topic"):
                 topic.load(wide, broker)
-            servers = {"redis_url": valkey.url, "brokers": broker.bootstrap}
-            runs = self._runs("flow_kafka", wide, count, **servers)
-        self._take("flow_kafka", f"audiopixel from Kafka, {size / count:.0f} bytes", runs)
+            redis: dict[str, Any] = {"redis_url": valkey.url}
+            whole = {
+                FIRST: self._child(OURS, "minutes", **first, **redis, minutes=True),
+                SECOND: self._child(OURS, "second minutes", **second, **redis, minutes=True),
+            }
+            runs = self._by_turns(
+                {
+                    FIRST: partial(self._child, FIRST, **first),
+                    OURS: partial(self._child, OURS, **first, **redis),
+                    SECOND: over_second(SECOND),
+                    "second": over_second(OURS, **redis),
+                    "flow_kafka": over_second("flow_kafka", **redis, brokers=broker.bootstrap),
+                }
+            )
+        for query, key, log in ((FIRST, OURS, "the first log"), (SECOND, "second", about)):
+            self.truth = runs[query][0].answers
+            self._take(query, f"DuckDB, one exact batch query, {log}", runs[query])
+            self._compare(f"audiopixel, {log}", whole[query].answers)
+            self._take(key, f"**audiopixel**, {log}", runs[key])
+        self._take("flow_kafka", f"audiopixel from Kafka, {about}", runs["flow_kafka"])
 
     def _figures(self) -> dict[str, float]:
-        second, batch = self.results["second"], self.results["duckdb_second"]
+        first, batch = self.results[OURS], self.results[FIRST]
+        second, its_batch, kafka = (self.results[key] for key in ("second", SECOND, "flow_kafka"))
         return {
-            "by_first": worse(second, self.results[OURS]),
-            "by_duckdb": worse(second, batch),
-            "kafka_by_duckdb": worse(self.results["flow_kafka"], batch),
+            "first_by_duckdb": worse(first, batch),
+            "by_first": worse(second, first),
+            "by_duckdb": worse(second, its_batch),
+            "kafka_by_duckdb": worse(kafka, its_batch),
+            "kafka_by_file": worse(kafka, second),
         }
 
     def _about(self) -> str:

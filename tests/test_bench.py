@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,15 +17,21 @@ from benchmarks import recovery
 from benchmarks.__main__ import ALL
 from benchmarks.answers import differences
 from benchmarks.bars import BARS, LINES, PUBLISHED, ROOT, WRITTEN, Saved, fill, finish, last, verdicts
+from benchmarks.bench import Bench
+from benchmarks.cost import BARS as COST_BARS
+from benchmarks.equal import EqualBench
 from benchmarks.freshness import Freshness, Mark, Shown, figures
 from benchmarks.measure import Answers, Job, Result
 from benchmarks.peers import duckdb_job
+from benchmarks.peers.bench import PeersBench
 from benchmarks.peers.built import build
+from benchmarks.peers.java import warm_runs_of
 from benchmarks.peers.job import METRICS, Unavailable, answers
 from benchmarks.report import Row, table, worse
 from benchmarks.second import SecondBench
 from benchmarks.stages import STAGES, meter
 from connectors.embedded import EmbeddedValkey
+from flows.errors import AudiopixelError
 
 TRUTH = Answers(
     {"placement/a": {"starts": 9, "reach": 8}, "placement/b": {"starts": 2000, "reach": 2000}},
@@ -48,6 +55,7 @@ def test_a_smoke_run_compares_outputs_and_ends_with_the_ratios(tmp_path: Path) -
     def outcome(run: str) -> Result:
         return msgspec.json.decode((tmp_path / run / "result.json").read_bytes(), type=Result)
 
+    assert not [path for path in tmp_path.glob("*/*") if path.is_dir()], "a run's own stores go with it"
     truth = outcome("duckdb_batch_run_1").answers
     assert sum(row["impressions"] for row in truth.minutes.values()) > 5000
     assert outcome("flow_file_minutes").answers.minutes == truth.minutes
@@ -78,21 +86,22 @@ def test_a_number_that_differs_is_named(
     assert differences(TRUTH, Answers(flights, minutes)) == found
 
 
-def found(**figures: float) -> dict[str, Saved]:
+def found(bench: str = "bench", **figures: float) -> dict[str, Saved]:
     table = [["", "CPU µs an event"], ["**audiopixel**", "**1.50**"]]
-    return {"bench": Saved("2026-11-26", "a log", table, figures)}
+    return {bench: Saved("2026-11-26", "a log", table, figures)}
 
 
 def test_a_line_is_missed_by_one_figure_and_passed_by_all_of_them() -> None:
-    def verdict(line: str, **figures: float) -> list[str]:
-        return next(row[4] for row in verdicts(found(**figures)) if row[1] == f"**{line}**")
+    def verdict(line: str, bench: str = "bench", **figures: float) -> str:
+        return next(row[4] for row in verdicts(found(bench, **figures)) if row[1] == f"**{line}**")
 
-    assert verdict("From Kafka", kafka=0.86) == "not run", "other bars of the line have no figure"
-    assert verdict("From Kafka", kafka=0.84) == "**miss**"
+    assert verdict("From Kafka", "second", kafka_by_file=0.86) == "not run", "others have no figure"
+    assert verdict("From Kafka", "second", kafka_by_file=0.84) == "**miss**"
     assert verdict("The flow never waits for a socket", waiting=0.01) == "pass"
-    assert verdict("From Kafka", by_duckdb=2.0) == "not run"
-    assert verdict("File to Redis, everything on", by_duckdb=2.0) == "not run"
-    assert verdict("File to Redis, everything on", by_duckdb=2.0, by_plain=29.0) == "**miss**"
+    assert verdict("From Kafka", by_plain=31.0) == "not run"
+    assert verdict("File to Redis, everything on", by_plain=31.0) == "not run"
+    assert verdict("File to Redis, everything on", by_plain=29.0) == "**miss**"
+    assert verdict("File to Redis, everything on", "second", first_by_duckdb=2.0, by_first=0.6) == "**miss**"
     assert verdict("Promises of before", bytes_a_play=65.0) == "**miss**"
 
 
@@ -114,14 +123,15 @@ def test_a_run_that_misses_ends_with_1_and_one_of_another_size_is_not_kept(
 def test_the_tables_of_a_document_are_those_of_the_last_runs_and_again_the_same() -> None:
     text = "a\n<!-- bench: bench -->\nold\n<!-- end -->\nb\n<!-- bench: soak -->\nkept\n<!-- end -->\n"
     text += "<!-- bench: lines -->\n<!-- end -->\nc\n"
-    runs = found(kafka=0.5)
+    runs = found() | found("second", kafka_by_file=0.5)
     filled = fill(text, runs)
     assert filled.startswith(
         "a\n<!-- bench: bench -->\nRun of 2026-11-26: a log.\n\n|  | CPU µs an event |\n|---|---|\n"
         "| **audiopixel** | **1.50** |\n<!-- end -->\nb\n<!-- bench: soak -->\nkept\n<!-- end -->\n"
     )
     assert "\n| 3 | **From Kafka** |  |  | **miss** |  |\n" in filled
-    assert "\n|  | by the file's rate ¹ | at least 0.85 | 0.50 | **miss** | 2026-11-26 |\n" in filled
+    bar = "the collector's fields, by the file's rate ¹ | at least 0.85 | 0.50 | **miss** | 2026-11-26"
+    assert f"\n|  | {bar} |\n" in filled
     assert filled.endswith(f"\n\n- **From Kafka.** {LINES[3].why}\n<!-- end -->\nc\n")
     assert fill(filled, runs) == filled
 
@@ -131,8 +141,8 @@ def test_the_documents_have_the_published_results_and_no_bar_without_one() -> No
     for name in WRITTEN:
         text = (ROOT / name).read_text()
         assert fill(text, published) == text, "python -m benchmarks --readme writes them"
-    rows = verdicts(found(kafka=0.9), run_alone=True)
-    assert [row[1] for row in rows[1:]] == ["**From Kafka**", "by the file's rate ¹"]
+    rows = verdicts(found("second", kafka_by_file=0.9), run_alone=True)
+    assert [row[1] for row in rows[1:]] == ["**From Kafka**", "the collector's fields, by the file's rate ¹"]
     assert rows[1][4] == "pass"
 
 
@@ -142,6 +152,37 @@ def test_every_bench_has_a_place_in_the_documents_and_every_bar_a_bench() -> Non
     assert {name for names in places for name in names} == {*benches, "lines"}
     assert {bar.bench for bar in BARS} <= benches
     assert all(LINES[bar.line].why for bar in BARS if bar.line)
+
+
+def test_each_bar_of_cost_by_a_rival_is_of_a_log_on_which_a_start_is_under_3_percent() -> None:
+    judged = {bench.name: bench.usual for bench in (Bench, SecondBench, PeersBench, EqualBench)}
+    for bar in COST_BARS:
+        assert judged.get(bar.of.bench, 10_000_000) == 10_000_000, bar.name
+
+
+def test_contenders_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = list[str]()
+
+    def child(contender: str) -> Callable[[str], Result]:
+        def run(variant: str) -> Result:
+            order.append(f"{contender} {variant}")
+            return took(1.0, 1.0)
+
+        return run
+
+    runs = Bench(1, False, tmp_path)._by_turns({one: child(one) for one in ("ours", "theirs")})
+    assert order == [f"{one} run {turn}" for turn in (1, 2, 3) for one in ("ours", "theirs")]
+    assert {one: len(of) for one, of in runs.items()} == {"ours": 3, "theirs": 3}
+
+
+def test_a_disk_that_a_bench_would_fill_is_refused_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(AudiopixelError, match=r" MiB free, and needs 8\d\d,\d{3},\d{3}$"):
+        SecondBench(10**12, False, tmp_path).run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_long_log_warms_javas_compiler_in_fewer_runs() -> None:
+    assert [warm_runs_of(events) for events in (60_000, 1_000_000, 3_000_000, 10_000_000)] == [4, 4, 2, 1]
 
 
 def took(seconds: float, cpu_s: float) -> Result:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from typing import ClassVar, Final
 
-from benchmarks.bench import EVERYTHING, Bench
+from benchmarks.bench import EVERYTHING, LONG_EVENTS, Bench
 from benchmarks.measure import Answers
 from benchmarks.peers.job import Unavailable
 from benchmarks.report import OURS, worse
@@ -33,24 +34,29 @@ class PeersBench(Bench):
     """
 
     name: ClassVar[str] = "peers"
+    usual: ClassVar[int] = LONG_EVENTS
 
     def _contend(self) -> None:
         self.truth = self._child("duckdb_batch").answers
-        with EmbeddedValkey() as valkey:
-            self._take(OURS, EVERYTHING, self._runs(OURS, redis_url=valkey.url))
+        names = dict[str, str]()
         for rival, about in RIVALS.items():
             module = importlib.import_module(f"benchmarks.peers.{rival}")
             try:
                 with self.progress.status(f"building {rival}"):
-                    name = module.version()
+                    names[rival] = f"{module.version()}: {about}"
             except Unavailable as reason:
-                print(f"left out: {rival}: {reason}")
-                continue
-            runs = self._runs(f"peers.{rival}")
-            if rival == TRUTH:
-                self._compare(rival, runs[0].answers)  # with the query that the flow is held to
-                self.truth = Answers(self.truth.flights, runs[0].answers.minutes)
-            self._take(rival, f"{name}: {about}", runs)
+                print(f"left out: {rival}: {reason}", flush=True)
+        with EmbeddedValkey() as valkey:
+            runs = self._by_turns(
+                {OURS: partial(self._child, OURS, redis_url=valkey.url)}
+                | {rival: partial(self._child, f"peers.{rival}") for rival in names}
+            )
+        self._take(OURS, EVERYTHING, runs[OURS])
+        truth = runs[TRUTH][0].answers
+        self._compare(TRUTH, truth)  # with the query that the flow is held to
+        self.truth = Answers(self.truth.flights, truth.minutes)
+        for rival, name in names.items():
+            self._take(rival, name, runs[rival])
 
     def _figures(self) -> dict[str, float]:
         ours = self.results[OURS]

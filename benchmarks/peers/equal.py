@@ -30,8 +30,9 @@ from flows.settings.loading import load
 _COLUMNS: Final = tuple(name for name in BY_MINUTE[:CONSENTED_PLAYS] if name not in ("skips", "mutes"))
 """The counts of a minute, in the order in which the rival writes them."""
 
-WARM_RUNS: Final = 10
-"""After four, a loaded machine still compiles for a third of the measured run's processor time."""
+WARM_EVENTS: Final = 10_000_000
+"""After four million, a loaded machine still compiles for a third of a short run's processor time."""
+_MOST_WARM_RUNS: Final = 10
 
 
 def version() -> str:
@@ -49,20 +50,21 @@ def namespace(scratch: str) -> str:
     return f"bench:{scratch}".replace(".", "-")
 
 
-def run(job: Job, engine: str = "equal", warm_runs: int = WARM_RUNS) -> Result:
+def run(job: Job, engine: str = "equal", warm_runs: int = 0) -> Result:
     """Run it over the log.
 
     Args:
-        warm_runs: runs before the measured one.
+        warm_runs: runs before the measured one; 0 takes those of `WARM_EVENTS`.
     """
+    warm_runs = warm_runs or java.warm_runs_of(job.events, WARM_EVENTS, _MOST_WARM_RUNS)
     rows_in = namespace(Path(job.scratch).name)
-    options = [f"-Dredis.url={job.redis_url}", f"-Dredis.namespace={rows_in}", f"-Dwarm.runs={warm_runs}"]
+    options = [f"-Dredis.url={job.redis_url}", f"-Dredis.namespace={rows_in}"]
 
     def answers(path: Path) -> Answers:
         settings = load(redis_url=job.redis_url, namespace=rows_in)
         return Answers(flights(settings), minutes(path))
 
-    return java.run(engine, job, options, answers)
+    return java.run(engine, job, options, answers, warm_runs)
 
 
 def minutes(path: Path) -> dict[str, Counts]:
