@@ -5,18 +5,14 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from benchmarks import cost
 from benchmarks.bars import last, show, verdicts, write_documents
-from benchmarks.bench import EVENTS, LONG_EVENTS, SMOKE_EVENTS, Bench
+from benchmarks.bench import EVENTS, LONG_EVENTS, SMOKE_EVENTS, Bench, run
 from benchmarks.peers.bench import PeersBench
-from connectors.stream import ConnectError
-from flows.errors import AudiopixelError
 
 ALL: Final = (
     "",
@@ -63,20 +59,7 @@ def main() -> int:
     if arguments.all:
         return run_all(arguments.smoke)
     bench = PeersBench if arguments.peers else Bench
-    events = arguments.events or (SMOKE_EVENTS if arguments.smoke else bench.usual)
-    with ExitStack() as stack:
-        directory = arguments.keep or stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="audiopixel-bench-")
-        )
-        directory = Path(directory).resolve()
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            return bench(events, arguments.smoke, directory).run()
-        except (AudiopixelError, ConnectError, OSError) as error:
-            print(f"bench: {error}", file=sys.stderr)
-        except KeyboardInterrupt:
-            return 130
-    return 1
+    return run(bench, arguments.events, arguments.smoke, arguments.keep)
 
 
 def run_all(smoke: bool) -> int:

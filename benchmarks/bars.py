@@ -119,14 +119,12 @@ class Line(NamedTuple):
 LINES: Final = {
     1: Line(
         "File to Redis, everything on",
-        "A log of a million events pays a third of a second once, for its last save and its last "
-        "rows; ten million take 0.66 µs of processor and 0.52 µs elapsed an event. The queries answer "
-        "once, at the end, and two rivals do a third of the work. The rival of equal work adds one "
-        "cell a pixel, and sums windows, roll-ups and reach where it publishes. Tried in rows, with "
-        "the collector's fields: unions of crowded rows where a row is published, rare counts summed "
-        "before they spread, counts added by compiled loops: 0.64 to 0.52 µs. Rolling reach gains "
-        "nothing by waiting until a row is published, since its work is by entry. What is left is "
-        "three tables of reach for each entry.",
+        "The queries answer once, at the end, and two rivals do a third of the work. The rival of "
+        "equal work adds one cell a pixel, and sums windows, roll-ups and reach where it publishes. "
+        "Tried in rows, with the collector's fields: unions of crowded rows where a row is "
+        "published, rare counts summed before they spread, counts added by compiled loops: "
+        "0.64 to 0.52 µs. Rolling reach gains nothing by waiting until a row is published, since its "
+        "work is by entry. What is left is three tables of reach for each entry.",
     ),
     2: Line(
         "The flow never waits for a socket",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final
@@ -23,6 +25,7 @@ from benchmarks.bars import console, finish, last, show, verdicts
 from benchmarks.measure import Answers, Job, Result, process_cpu_s
 from benchmarks.report import FOOTNOTE, OURS, Row, ratios, table, worse
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.stream import ConnectError
 from flows.errors import AudiopixelError
 from flows.settings.fields import PREFIX
 from flows.simulate.plain_log import write_log
@@ -301,6 +304,22 @@ def command(bench: type[Bench], description: str | None) -> int:
     sizes = f"{bench.usual:,}; {SMOKE_EVENTS:,} in a smoke run"
     parser.add_argument("--events", type=int, help=f"how many ({sizes})")
     arguments = parser.parse_args()
-    events = arguments.events or (SMOKE_EVENTS if arguments.smoke else bench.usual)
-    with tempfile.TemporaryDirectory(prefix="audiopixel-bench-") as directory:
-        return bench(events, arguments.smoke, Path(directory)).run()
+    return run(bench, arguments.events, arguments.smoke)
+
+
+def run(bench: type[Bench], events: int | None, smoke: bool, directory: Path | None = None) -> int:
+    """Run a bench, and say why it failed; a directory that is not given is deleted, also when stopped."""
+    events = events or (SMOKE_EVENTS if smoke else bench.usual)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with ExitStack() as stack:
+        try:
+            directory = directory or Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="audiopixel-bench-"))
+            )
+            directory.mkdir(parents=True, exist_ok=True)
+            return bench(events, smoke, directory.resolve()).run()
+        except (AudiopixelError, ConnectError, OSError) as error:
+            print(f"bench: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            return 130
+    return 1
