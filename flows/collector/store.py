@@ -62,6 +62,7 @@ class Store:
     answer: timedelta = ANSWER
     _batch: list[_Waiting] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
         """Make the stored ones of a call's events durable; whether they all are.
@@ -111,7 +112,7 @@ class Store:
         loop = asyncio.get_running_loop()
         loop.call_later(self.answer.total_seconds(), _give_up, batch)
         straight, behind = self._parted(batch)
-        for calls, way in (straight, self._send), (behind, self._rest):
+        for calls, way in (straight, self._send), (behind, self._rest_in_turn):
             if calls:
                 task = loop.create_task(way(calls))
                 self._tasks.add(task)
@@ -143,12 +144,20 @@ class Store:
         """
         lane, seconds, sending = self.lane, self.deadline.total_seconds(), None
         lines = [line for waiting in batch for line in waiting.straight]
-        if lane.clear or await lane.handed_over((line.key for line in lines), seconds):
-            sending = lane.produce(lines)
+        async with self._turn:  # without it the next batch would overtake one that has yet to resume
+            if lane.clear or await lane.handed_over((line.key for line in lines), seconds):
+                sending = lane.produce(lines)
+        if sending is not None:
             await sending.within(seconds)
             batch = self._left(batch, sending)
         if batch:
             await self._rest(batch, sending)
+
+    async def _rest_in_turn(self, batch: list[_Waiting]) -> None:
+        """Put these calls onto the spool, after the batches before them."""
+        async with self._turn:
+            pass
+        await self._rest(batch)
 
     async def _rest(self, batch: list[_Waiting], sending: Sending | None = None) -> None:
         """Put these calls onto the spool. An event that the log would not wait for may not rest, so its call

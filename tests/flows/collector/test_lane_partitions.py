@@ -159,6 +159,56 @@ def test_a_backlog_that_new_events_join_all_the_time_ends_and_stays_in_order(
         await lane.close()
         assert world.ledger.balanced(0)
 
+    run(
+        tmp_path, test, producer=brokers, answer=timedelta(seconds=5)
+    )  # the order is at issue, on a busy machine too
+
+
+def test_a_batch_that_waits_for_what_rests_is_not_overtaken_by_the_next(
+    tmp_path: Path, brokers: Brokers
+) -> None:
+    async def test(world: World) -> None:
+        lane = world.lane
+        queue = lane._queue(KEYS[1])
+        lane._queued[queue] += 1  # an event that the disk has not taken yet
+        first = world.keep("first", key=KEYS[1])
+        await asyncio.sleep(0.01)
+        second = world.keep("second", key=KEYS[1])
+        await asyncio.sleep(0)
+        assert brokers.ids(1) == []
+        lane._queued[queue] -= 1
+        lane._note_change()
+        world.store._begin()  # before the first batch has resumed
+        assert await asyncio.gather(first, second) == [True, True]
+        assert brokers.ids(1) == ["first", "second"]
+        await lane.close()
+
+    run(tmp_path, test, producer=brokers)
+
+
+def test_a_batch_that_has_to_rest_after_all_is_not_overtaken_by_the_next(
+    tmp_path: Path, brokers: Brokers
+) -> None:
+    async def test(world: World) -> None:
+        lane = world.lane
+        queue = lane._queue(KEYS[1])
+        lane._queued[queue] += 1
+        first = world.keep("first", key=KEYS[1])
+        await asyncio.sleep(0.01)
+        second = world.keep("second", key=KEYS[1])
+        await asyncio.sleep(0)
+        lane._behind.add(queue)  # a drained event has failed
+        lane._note_change()
+        world.store._begin()
+        assert await asyncio.gather(first, second) == [True, True]
+        lane._queued[queue] -= 1
+        assert brokers.ids(1) == []
+        lane.start()
+        while lane.resting:
+            await asyncio.sleep(0.01)
+        assert brokers.ids(1) == ["first", "second"]
+        await lane.close()
+
     run(tmp_path, test, producer=brokers)
 
 
