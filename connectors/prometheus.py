@@ -57,8 +57,7 @@ class Exposition:
 
         Args:
             labels: one for each value, from `label_string`.
-            values: text is taken as it is and must be a
-            decimal number.
+            values: text is written unchanged, and must be a decimal number.
         """
         name = family.name
         if name not in self._parts:

@@ -33,8 +33,7 @@ class Marks:
 
     Args:
         key: of the mark; on a cluster each primary has one, with a hash tag appended.
-        run: the writer's
-        number.
+        run: the writer's number.
     """
 
     def __init__(self, client: Client, key: str, run: int) -> None:

@@ -1,4 +1,4 @@
-"""Raw messages of one source partition become packed, timed pixels by shard, and dead letters.
+"""Converts the raw messages of one source partition to packed, timed pixels by shard, and dead letters.
 
 Owns: the partition's position, its watermark, the deny-list. Receives: `connectors.stream.Messages`.
 Sends: `flows.model.messages.Output`.

@@ -1,4 +1,4 @@
-"""User agents: which of them are invalid traffic, and for which reason."""
+"""User agents: the reasons why some are invalid traffic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flows.model.events import MAX_AGENT_BYTES, absent, cut_bytes
 from flows.model.pixel import KNOWN_REASONS, OTHER_REASON, traffic_reasons
 
 _MAX_REASONS: Final = 2_000
-"""The number of user agents in full, of 1 KiB each, that the slow path caches."""
+"""The greatest number of full user agents, of 1 KiB each, that the slow path caches."""
 
 _BOT = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _PODCAST_APP = re.compile(
@@ -21,15 +21,15 @@ _PODCAST_APP = re.compile(
 )
 
 DEFAULT_AGENTS: Final = (_BOT.pattern, _PODCAST_APP.pattern)
-"""The default rule: user agents that match the first and not the second are declared bots."""
+"""The default rule: user agents that match the first expression and not the second are declared bots."""
 
 
 class Verdicts:
     """Judges user agents, and caches some verdicts.
 
     Args:
-        own: by reason, regular expressions of the user agents that are invalid traffic besides declared bots;
-            which of them is found first is the reason.
+        own: by reason, regular expressions of further user agents that are invalid traffic. The first reason
+            whose expression matches counts.
     """
 
     def __init__(self, own: Mapping[str, re.Pattern[str]]) -> None:
@@ -39,12 +39,12 @@ class Verdicts:
         self._reasons: dict[str, int] = {}
 
     def number_of(self, reason: str) -> int:
-        """The number of a reason that a pixel came with; for an unknown one the number of `other`."""
+        """The number of a reason in a pixel; for an unknown reason the number of `other`."""
         return self._numbers.get(reason, self._numbers[OTHER_REASON])
 
     def named(self, event: Mapping[str, Any]) -> str:
-        """The reason why a decoded message, which may be no pixel, is invalid traffic; empty if it is
-        valid.
+        """The reason why a decoded message is invalid traffic; empty if it is valid. The message need not be
+        a pixel.
         """
         own_reason, agent = event.get("invalid_traffic"), event.get("user_agent")
         number = 0
@@ -80,8 +80,8 @@ class Verdicts:
 
 
 def _is_bot(agent: str) -> bool:
-    """True if a user agent calls itself a bot. The words are searched first, since the expression takes ten
-    times as long.
+    """True if a user agent declares itself a bot. Single words are searched first, since the expression takes
+    ten times as long.
     """
     if agent.isascii():
         small = agent.lower()

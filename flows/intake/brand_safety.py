@@ -1,4 +1,4 @@
-"""Brand safety: whether a pixel's content category is one that its plan must not run in."""
+"""Brand safety: compares a pixel's content categories with those that its plan blocks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def blocked(plan: Plan, categories: str | Iterable[str] | None) -> bool:
     """True if the plan must not run in content of one of these IAB categories, in any case of letters.
 
     Args:
-        categories: a pixel's `content_category`: one id, several, or none, which is never blocked. `IAB26-1`
-            is in `IAB26`, as ids of Content Taxonomy 1 say themselves; later taxonomies' are compared as
-            they are.
+        categories: a pixel's `content_category`: one id, several, or none; none is never blocked. `IAB26-1`
+            is in `IAB26`, as the form of ids of Content Taxonomy 1 implies. Ids of later taxonomies are
+            compared as a whole.
     """
     if not plan.blocked_categories or not categories:
         return False

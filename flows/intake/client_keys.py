@@ -1,7 +1,8 @@
-"""Clients: the keyed hash by which two downloads, or two deliveries, are the same one.
+"""Client keys: the keyed hash by which two downloads, or two deliveries, count as one.
 
-The IAB's Podcast Measurement Guidelines 2.3 (5.5.1, 6.3) count once by client and content. Content is the
-episode of a download, else its podcast, and the creative of a delivery, else its placement, in an episode.
+The IAB's Podcast Measurement Guidelines 2.3 (5.5.1, 6.3) count once by client and content. The content of a
+download is its episode, else its podcast. The content of a delivery is its creative, else its placement, in
+an episode.
 """
 
 from __future__ import annotations
@@ -22,11 +23,10 @@ from flows.state.keys import CLIENT, TIES, sub_key
 class Clients:
     """The keys of one store.
 
-    Args:
-        secret: the listeners' key.
+    Args: secret: the listeners' key.
 
     Attributes:
-        denied: sorted keyed hashes of the clients that have no key.
+        denied: sorted keyed hashes of the clients that get no key.
     """
 
     def __init__(self, secret: bytes) -> None:
@@ -51,8 +51,8 @@ class Clients:
         return int.from_bytes(hasher.digest(), "little") or 1
 
     def tie(self, event_id: str) -> int:
-        """The order of an event among those of its moment: 31 bits of a keyed hash, so that no sender chooses
-        it.
+        """The order of an event among the events of the same time: 31 bits of a keyed hash, so that no sender
+        can choose it.
         """
         hasher = self._ties.copy()
         hasher.update(event_id.encode())

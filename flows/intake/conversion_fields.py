@@ -1,7 +1,7 @@
-"""Conversions among the pixels: the key by which each counts once, and its fields outside its row.
+"""Conversions in a batch: the key by which each counts once, and the fields outside its columns.
 
-A claimed conversion is one that a public tag has sent. It has an identity of its own if only the server's
-count, and then takes no order's place (`flows.attribution.claims`).
+A claimed conversion is one that a public tag has sent. If only the server's conversions count, it has a
+separate identity, and never takes the place of an order (`flows.attribution.claims`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from flows.state.people import People
 def conversion_of(
     event: Event, combo: Dimensions, identities: Identities, people: People | None, from_server: bool = False
 ) -> tuple[int, ConversionPixel]:
-    """The conversion of an event, and its key by order, or by event id if it names none.
+    """The conversion of an event, and its key: by order, or by event id without an order.
 
     Args:
-        people: hashes of the people that the pixel names by the edge's previous key; None without consent.
-        from_server: whether the server's conversions of its campaign alone count.
+        people: hashes of the pixel's listener and household by the edge's previous key; None without consent.
+        from_server: whether only the server's conversions count for the campaign.
 
     Raises:
         Invalid: see `flows.intake.schema.decode_conversion` and `decode_previous`.

@@ -1,4 +1,6 @@
-"""Dead letters: the reason why a message is no pixel, its position, and nothing that identifies a person."""
+"""Dead letters: the reason why a message is no pixel, and its position, without data that identifies a
+person.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ from flows.model.events import (
 from flows.model.messages import Late
 
 _MAX_DIGITS: Final = 400
-"""The greatest number of digits of an integer: Python reads no more than 4,300, and no known field needs a
-tenth of these.
+"""The greatest number of digits of an integer: Python refuses more than 4,300, and no field needs a tenth of
+that.
 """
 
 
@@ -40,8 +42,8 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """The rejection of a message: its reason, and the part that may be stored. For a malformed message this
-    is its length and digest.
+    """The rejection of a message: the reason, and the part of the message that may be stored. For a malformed
+    message this part is its length and digest.
     """
 
     reason: str
@@ -50,7 +52,7 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 def _document(raw: bytes) -> Any:
-    """Any JSON. A number that no machine type holds is None, where msgspec would reject the whole text.
+    """A JSON document. A number that no machine type can hold is None; msgspec would reject the whole text.
 
     Raises:
         ValueError, msgspec.MsgspecError, RecursionError: it is no JSON.
@@ -63,12 +65,14 @@ def _document(raw: bytes) -> Any:
     document = json.loads(
         raw, parse_float=_float, parse_int=_integer, parse_constant=_refused, object_pairs_hook=_object
     )
-    json.dumps(document, ensure_ascii=False).encode()  # json accepts half a character, but no encoder does
+    json.dumps(document, ensure_ascii=False).encode()  # json accepts lone surrogates, but no encoder does
     return document
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object; half a character counts also in a value that a later one of its name replaces."""
+    """Build an object. Lone surrogates are also refused in a value that a later value of the same name
+    replaces.
+    """
     members = dict(pairs)
     if len(members) < len(pairs):
         json.dumps(pairs, ensure_ascii=False).encode()
@@ -91,11 +95,10 @@ def _refused(constant: str) -> None:
 def explain(
     raw: bytes, suspect: str = "?", verdict: Callable[[Mapping[str, Any]], str] = lambda event: ""
 ) -> Rejection:
-    """The reason for which the message `raw` is rejected; `suspect` is the field that decoding failed at, if
-    any.
+    """The reason why the message `raw` is rejected; `suspect` is the field at which decoding failed, if any.
 
     The order of reasons is that of `flows.model.events`. `verdict` is the reason why a message is invalid
-    traffic. Its letter has that reason, and nothing that the verdict came from, so that it cannot be sent
+    traffic. The letter has that reason, but not the data that it was judged by, so the message cannot be sent
     again as valid.
     """
     malformed = Rejection(MALFORMED, None, {"length": len(raw), "sha256": hashlib.sha256(raw).hexdigest()})
@@ -135,14 +138,14 @@ def is_malformed(raw: bytes) -> bool:
         return False
     try:
         raw.decode()
-        decode(raw)  # a fault in a field that no code reads leaves a pixel valid
+        decode(raw)  # a fault in an unread field leaves a pixel valid
     except (Invalid, *UNREADABLE):
         return explain(raw).reason == MALFORMED
     return False
 
 
 def _wrong_field(raw: bytes) -> str | None:
-    """The first field of the wrong type, or of the wrong form; None if all are right."""
+    """The first field with the wrong type or form; None if all are right."""
     try:
         decode(raw)
     except Invalid as error:
@@ -158,7 +161,9 @@ _OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency", "claimed")
 
 
 def keepable(document: dict[str, Any]) -> dict[str, Any]:
-    """The known fields that identify no person. Scalars are cut to 128 characters, and URLs have no query."""
+    """The known fields that identify no person. Scalars are cut to 128 characters, and URLs lose the
+    query.
+    """
     scalars = (name for name in IN_LETTERS if _is_scalar(document.get(name)))
     fields: dict[str, Any] = {name: _short(document[name]) for name in scalars}
     if are_categories(categories := document.get("content_category")):
@@ -174,15 +179,15 @@ def keepable(document: dict[str, Any]) -> dict[str, Any]:
             parts = urlsplit(cut_bytes(url, MAX_URL_BYTES))
             host = parts.hostname or ""
             fields["landing_url"] = _short(f"{parts.scheme}://{host}{parts.path}")
-            query_fields = reversed(parse_qsl(parts.query))  # the flow credits the first of a name
+            query_fields = reversed(parse_qsl(parts.query))  # the flow uses the first value of a name
             fields |= {name: _short(text) for name, text in query_fields if name.startswith("utm_")}
         except ValueError:
-            pass  # no URL, so nothing of it is stored
+            pass  # no URL, so no part of it is stored
     return fields
 
 
 def withheld(document: dict[str, Any]) -> list[str]:
-    """The names of non-empty fields of which `keepable` keeps nothing, since their type is wrong."""
+    """The names of the non-empty fields that `keepable` drops since they have the wrong type."""
     names = [name for name in IN_LETTERS if _is_lost(document.get(name))]
     conversion = document.get("conversion")
     if isinstance(conversion, dict):
@@ -210,7 +215,7 @@ def _short(value: Any) -> Any:
 
 
 def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, bytes]:
-    """A dead letter as (key, JSON): keyed by its position, so that repeats of it collapse."""
+    """A dead letter as (key, JSON). The key is its position, so compaction removes repeats."""
     where = f"{partition}/{position}"
     body: dict[str, Any] = {
         "reason": rejection.reason,
@@ -224,7 +229,7 @@ def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, 
 
 
 def late_letter(late: Late) -> tuple[bytes, bytes]:
-    """The dead letter of a pixel whose minute was final when it came."""
+    """The dead letter of a pixel that arrived after its minute was final."""
     names = zip(NAMES, late.combo, strict=False)
     fields = {name: value for name, value in names if value is not None}
     return letter(

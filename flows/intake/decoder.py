@@ -1,7 +1,8 @@
-"""Raw messages to a packed batch: one row of 64-bit columns a pixel, names interned, identities hashed.
+"""Decodes raw messages to a packed batch: one row of 64-bit columns for each pixel, with interned names and
+hashed identities.
 
-This is the decode step, and the only place that sees a listener's id, household, address or user agent.
-`flows.intake.scanner` reads the lines of the common form, msgspec all others. Both make the same `Batch`.
+Only this step has a listener's id, household, address or user agent. `flows.intake.scanner` reads the lines
+of the common form, msgspec all others, with the same `Batch` as the result.
 """
 
 from __future__ import annotations
@@ -88,24 +89,26 @@ from flows.state.people import People
 
 _MAX_AGENTS: Final = 50_000
 _MAX_LISTENERS: Final = 400_000
-"""The number of cached listeners, of 16 bytes each: any other costs a seventh of a microsecond."""
+"""The greatest number of cached listeners, of 16 bytes each. A listener that is not cached costs a seventh of
+a microsecond.
+"""
 
 
 @dataclass(slots=True)
 class Batch:
-    """The decoded run of messages.
+    """The decoded messages of one read.
 
     Attributes:
         pixels: (n, `COLUMNS`) uint64, in arrival order; `COMBO` indexes `combos`, or `conversions`.
-        combos: all dimensions that the decoder has met, by index; it grows, or starts over.
+        combos: all dimensions so far, by index; the list grows, or starts over.
         conversions: the conversions among the pixels.
-        rejected: (position, why) of every message that is no pixel.
-        received: the number of messages, without the marks.
+        rejected: position and rejection of every message that is no pixel.
+        received: the number of messages, without marks.
         collector_marks: the collectors and low marks of the messages.
         marks: the number of collectors' marks.
-        methods: of the marks, the methods by which their collectors work, each with its first low mark.
-        refused: of the rejected, the impressions that name their placement, as pixels with `REFUSED`.
-        numbering: of `combos`, see `flows.intake.dimension_numbers`.
+        methods: the methods of the collectors that sent marks, each with its first low mark.
+        refused: the rejected impressions that name a placement, as pixels with `REFUSED`.
+        numbering: the numbering of `combos`; see `flows.intake.dimension_numbers`.
     """
 
     pixels: U64
@@ -122,18 +125,19 @@ class Batch:
 
 @dataclass
 class Decoder:
-    """Decodes message after message of one partition.
+    """Decodes the messages of one partition, batch by batch.
 
     Args:
-        listener_key: the secret, up to 64 bytes, with whose sub-keys listeners and identities are hashed.
-        consent_default: whether a pixel without any word of consent may be measured.
-        agents: by reason, regular expressions of the user agents that are invalid traffic besides declared
-            bots; which of them is found first is the reason.
-        scanning: whether `flows.intake.scanner` goes first, which changes the time and nothing else.
-        platform_basis: by platform, the basis of impressions that name none.
+        listener_key: the secret of up to 64 bytes; listeners and identities are hashed with keys that are
+            derived from it.
+        consent_default: whether a pixel without a consent field may be measured.
+        agents: by reason, regular expressions of further user agents that are invalid traffic; see
+            `flows.intake.agents.Verdicts`.
+        scanning: whether to try `flows.intake.scanner` first, which only changes the time.
+        platform_basis: by platform, the basis of impressions without one.
         names: the fields that pixels are counted by, the first of `flows.model.dimensions.NAMES`.
-        planned: whether labels that no plan lists are taken as absent.
-        conversions_from: whose conversions count, for campaigns whose plans do not name it.
+        planned: whether labels that no plan lists count as absent.
+        conversions_from: the senders whose conversions count, for campaigns whose plans have no such field.
     """
 
     listener_key: bytes
@@ -166,15 +170,13 @@ class Decoder:
         self._names.clear()
 
     def follow(self, plans: PlanBook) -> None:
-        """Judge content categories, labels and claimed conversions by these plans from now on."""
+        """From now on judge content categories, labels and claimed conversions by these plans."""
         self._plans = plans
         self._labels.follow(plans)
-        self._names.clear()  # it has cached what was blocked, and which labels were unknown
+        self._names.clear()  # its cache has the blocked categories and unknown labels of the former plans
 
     def decode(self, messages: Messages) -> Batch:
-        """Decode `messages`, each into a pixel, a mark, or a rejection with its reason; raises for no
-        input.
-        """
+        """Decode each of `messages` to a pixel, a mark, or a rejection with its reason. No input raises."""
         if self._dimensions.full:
             self._begin_names()
         count = len(messages.values)
@@ -192,7 +194,7 @@ class Decoder:
         return batch
 
     def _scan(self, messages: Messages, batch: Batch) -> Sequence[int]:
-        """Fill in the pixels of the lines of the common form; returns the other lines, in order."""
+        """Decode the lines of the common form; returns the other lines, in order."""
         values, pixels = messages.values, batch.pixels
         pixels[:, POSITION] = messages.position_array()
         lines = values if isinstance(values, Lines) else Lines.join(values)
@@ -220,7 +222,7 @@ class Decoder:
             done = read(every, done)
             if again := int(desk.filled[AGAIN]):
                 for memo in memos:
-                    memo.grow()  # and drop nothing: these lines have asked for all that they need
+                    memo.grow()  # without dropping any: these lines have requested all that they need
                 read(desk.again[:again].copy(), 0)
         if (missed := int(self._layouts.counters[MISSED])) >= 0:
             self._layouts.learn(lines[missed])
@@ -228,7 +230,7 @@ class Decoder:
         return sorted(left)
 
     def _answer(self, block: bytes, desk: Desk) -> None:
-        """Give numbers to the names and user agents that the scan asked for."""
+        """Number the names and user agents that the scan has requested."""
         filled = desk.filled.tolist()
         if filled[NAMES]:
             requests = desk.names[: filled[NAMES]]
@@ -240,7 +242,7 @@ class Decoder:
             self._agents.slots[requests[:, 0], 1] = reasons
 
     def _numbered(self, block: bytes, places: list[int]) -> int:
-        """The dimensions of a line, whose names begin and end at `places`, with the flag for the scanner."""
+        """The number of a line's dimensions, whose names are at `places`, with the flag for the scanner."""
         ends = iter(places)
         category, *names = [None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)]
         label_names, flags = self._labels.known_names(names)
@@ -252,7 +254,7 @@ class Decoder:
         return combo | flags << 32
 
     def _basis(self, basis: str | None, combo: int) -> int:
-        """The bits of a pixel's basis: its own, else the one that is set for its platform."""
+        """The bits of a pixel's basis: its own, else the basis that is set for its platform."""
         code = BASIS_CODES.get(basis or "")
         if code is None:
             platform = self._dimensions.combos[combo][2]
@@ -260,7 +262,7 @@ class Decoder:
         return code << BASIS_SHIFT
 
     def _decode_plainly(self, messages: Messages, left: Sequence[int], batch: Batch) -> list[int]:
-        """Fill in the pixels of some lines on the slow path; returns the lines that are no pixels."""
+        """Decode some lines on the slow path; returns the lines that are no pixels."""
         rows, right, wrong = array("Q"), list[int](), list[int]()
         unhashed, line_marks = list[tuple[int, int, bytes]](), list[tuple[str, int]]()
         values = messages.values
@@ -297,7 +299,7 @@ class Decoder:
         return wrong
 
     def _hash_identities(self, pixels: U64, unhashed: list[tuple[int, int, bytes]]) -> None:
-        """Fill in the identities that are hashed from a placement's texts, by the scanner's own kernel."""
+        """Compute the identities that are hashed from texts, with the scanner's kernel."""
         kinds, playheads, texts = zip(*unhashed, strict=True)
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
         to = np.flatnonzero(pixels[:, KEY] == 0)
@@ -318,11 +320,12 @@ class Decoder:
         unhashed: list[tuple[int, int, bytes]],
         line_marks: list[tuple[str, int]],
     ) -> tuple[int, ...]:
-        """Decode one message on the slow path. The result has its columns. Its identity is 0 if `unhashed`
-        has its text. `line_marks` takes its collector and low mark.
+        """Decode one message on the slow path; returns the columns. The identity is 0 if `unhashed` gets its
+        text. The collector and low mark are added to `line_marks`.
 
         Raises:
-            Invalid, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is rejected.
+            Invalid, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError: the message is
+            rejected.
         """
         if not raw.isascii():
             raw.decode()  # msgspec skips unread fields, including their bad UTF-8
@@ -383,18 +386,18 @@ class Decoder:
         return key, listener, ts, received, position, info, combo, household
 
     def _note_mark(self, batch: Batch, line: int, collector: str, low_ms: int) -> None:
-        """Note a line's collector and low mark."""
+        """Store a line's collector and low mark."""
         text = collector.encode()
         block = np.frombuffer(text + bytes(8), np.uint8)
         batch.collector_marks.collectors[line] = collector_of(self._secret, block, 0, len(text))
         batch.collector_marks.lows[line] = low_ms
 
     def deny(self, listeners: U64) -> None:
-        """Make no key of these clients (sorted keyed hashes, as listeners') from now on."""
+        """From now on make no key for these clients (sorted keyed hashes, as of listeners)."""
         self._clients.denied = listeners
 
     def _client(self, event: Event, code: int, combo: Dimensions) -> int:
-        """The hash by which a `delivered` or `download` counts once; 0 if it names no client."""
+        """The hash by which a `delivered` or `download` counts once; 0 without a client."""
         client = present(event.client_id)
         return (
             0

@@ -1,4 +1,4 @@
-"""Dimensions by number, each with the key that its placement's plays and events are hashed with."""
+"""Dimensions by number, each with the key for hashing the plays and events of its placement."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from flows.state.interner import Interner
 MAX_COMBOS: Final = 500_000
 MAX_COMBO_BYTES: Final = 256 << 20
 _COMBO_BYTES: Final = 800
-"""The bytes of a tuple of dimensions, its places in a list and a dictionary, its key and the heads of its
-texts, besides their characters.
+"""The memory in bytes of a tuple of dimensions without its characters: places in a list and a dictionary,
+key, heads of texts.
 """
 _NO_KEY: Final = bytes(16)
-"""The key of names without a placement, whose pixels are conversions or none."""
+"""The key of dimensions without a placement; only conversions may have them."""
 
 
 class DimensionNumbers:
-    """The dimensions that one decoder has met.
+    """The dimensions of one decoder so far.
 
     Args:
-        width: the number of names in each.
+        width: the number of names in each tuple.
 
     Attributes:
         combos: by number.
-        numbering: a number that no other decoder's numbers have.
+        numbering: the number of this numbering, which no other decoder has.
     """
 
     def __init__(self, identities: Identities, width: int) -> None:
@@ -46,7 +46,7 @@ class DimensionNumbers:
 
     @property
     def full(self) -> bool:
-        """True if a decoder should start over: a producer that invents names must not fill the memory."""
+        """True if the decoder should start over: a producer that invents names must not fill the memory."""
         return len(self.combos) > MAX_COMBOS or self._bytes > MAX_COMBO_BYTES
 
     def number(self, names: tuple[str | None, ...]) -> int:
@@ -61,11 +61,11 @@ class DimensionNumbers:
 
     @property
     def keys(self) -> U64:
-        """The key of each one's placement, two words; there may be more rows than dimensions."""
+        """The key of the placement of each, as two words; there may be more rows than dimensions."""
         if self._new_keys:
             count = len(self.combos)
             if count > len(self._key_rows):
-                more = np.zeros((count, 2), np.uint64)  # with room for as many again
+                more = np.zeros((count, 2), np.uint64)  # with room for twice as many
                 self._key_rows = np.concatenate([self._key_rows, more])
             new = np.frombuffer(b"".join(self._new_keys), "<u8").reshape(-1, 2)
             self._key_rows[count - len(new) : count] = new

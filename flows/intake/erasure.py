@@ -1,14 +1,16 @@
 """Erasure: a deny-list of listeners' keys in Redis, which the flow follows within a minute.
 
 `audiopixel forget` writes the keyed hash of an id, never the id. Every source partition reads the list every
-second. It removes the listener from the pixels that it reads from then on, and announces it in its next tick.
-After that tick the listener shards drop touches, counters and the names on waiting conversions, so that no
-earlier pixel can bring them back. The placement shards store the announcements of ticks. They remove the
-listener from the pixels of a partition that does not have it: a new one, after Redis has lost the list.
+second. It removes the listener from the pixels that it reads from then on, and announces the listener in its
+next tick. After that tick the listener shards drop touches, counters and the listener of waiting conversions,
+so that no earlier pixel can restore them. The placement shards store the announcements of ticks. They remove
+the listener from the pixels of a partition without this entry: a new partition, after Redis has lost the
+list.
 
-The list is part of the snapshots of both and outlives Redis, where missing entries are restored. Earlier
-snapshots, and their files, are gone two epochs later. Counts stay, and reach keeps its sketches and its sets
-of keys, on the disk also the keys that changed a sketch, from which no id can be had without the secret.
+The list is part of the snapshots of source partitions and placement shards. It therefore outlives Redis,
+where missing entries are restored. Earlier snapshots, and their files, are deleted two epochs later. Counts
+stay. Reach keeps its sketches and its sets of keys, and on disk also the keys that changed a sketch. No id
+can be derived from a key without the secret.
 """
 
 from __future__ import annotations
@@ -35,9 +37,9 @@ from flows.state.people import People
 
 POLL_S: Final = 1.0
 WHOLE_S: Final = 30.0
-"""Seconds between two reads of the whole list while its length is the known one."""
+"""Seconds between two reads of the whole list while its length is unchanged."""
 RETRY_S: Final = 15.0
-"""Seconds between two attempts to reach a Redis that does not answer: each may take a timeout."""
+"""Seconds between two attempts to reach a Redis that does not answer; each attempt may last a timeout."""
 NOBODY: Final[U64] = np.zeros(0, np.uint64)
 
 
@@ -55,7 +57,7 @@ def take_off(pixels: U64, denied: U64) -> None:
 
 
 def conversions_without(conversions: list[ConversionPixel], denied: U64) -> list[ConversionPixel]:
-    """Conversions without the denied ones among their listeners and households by the edge's previous key."""
+    """Conversions without denied listeners and households by the edge's previous key."""
     if not len(denied) or not any(any(conversion.before) for conversion in conversions):
         return conversions
     before = np.array([conversion.before for conversion in conversions], np.uint64)
@@ -86,8 +88,8 @@ def without(item: Pixels, denied: U64) -> Pixels:
 
 
 def keys_of(listed: Iterable[str]) -> U64:
-    """The keys in fields of the list, sorted. Other fields are ignored: another program has written them, and
-    they must not stop the flow.
+    """The keys in the fields of the list, sorted. Other fields are ignored: another program has written them,
+    and they must not stop the flow.
     """
     keys = []
     for key_field in listed:
@@ -99,7 +101,7 @@ def keys_of(listed: Iterable[str]) -> U64:
 
 
 def deny(settings: Settings, listener_ids: Sequence[str], household_ids: Sequence[str] = ()) -> None:
-    """Put listeners and households on the list, by their keys.
+    """Add listeners and households to the list, by their keys.
 
     Raises:
         SettingsError: the listeners' key is not set.
@@ -118,7 +120,7 @@ def deny(settings: Settings, listener_ids: Sequence[str], household_ids: Sequenc
 
 
 def put_on_the_list(client: Client, namespace: str, keys: Iterable[int]) -> None:
-    """Put keys on the list; an existing one keeps its time.
+    """Add keys to the list; an existing key keeps its time.
 
     Raises:
         ConnectError: Redis does not serve.
@@ -131,9 +133,9 @@ def put_on_the_list(client: Client, namespace: str, keys: Iterable[int]) -> None
 
 
 def refuse_less(client: Client, namespace: str) -> None:
-    """Refuse to count a log again into numbers that were counted before a person was forgotten.
+    """Refuse to count a log again after an erasure.
 
-    Forgotten listeners are left out of reach and conversions, which would fall below the published numbers.
+    Erased listeners are left out of reach and conversions, which would then fall below the published numbers.
 
     Raises:
         UsageError: the list has entries.
@@ -148,8 +150,8 @@ def refuse_less(client: Client, namespace: str) -> None:
 
 @dataclass
 class DenyList:
-    """The list as a process has it: all entries that Redis ever had at a read, and those in the snapshots of
-    its partitions. The list only grows, so an entry that is missing in Redis was lost there, and is restored.
+    """The list in one process: all entries that any read of Redis returned, and those in the snapshots of its
+    partitions. The list only grows, so an entry that is missing in Redis was lost there, and is restored.
     """
 
     settings: Settings
@@ -162,13 +164,13 @@ class DenyList:
     _strange: int = 0
 
     def __call__(self, already: U64 = NOBODY) -> U64:
-        """The keys, sorted; the same array while they are the same.
+        """The keys, sorted; the same array while they do not change.
 
         Args:
-            already: those that a partition's snapshot denies.
+            already: the keys that a partition's snapshot denies.
 
         Raises:
-            ConnectError: Redis has not served yet.
+            ConnectError: no read of Redis has succeeded yet.
         """
         now_s = self.clock_s()
         if len(already):

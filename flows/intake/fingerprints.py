@@ -1,7 +1,7 @@
 """A bounded cache from a 64-bit fingerprint to a number, in one array that compiled loops search.
 
-It is a bare array (`flows.state.hash_table`), half full at most: no save has it, and a search should be one
-probe.
+It is a bare array and no `flows.state.hash_table.HashTable`: it is never saved. It is half full at most, so
+that most searches are one probe.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ _SMALLEST: Final = 1024
 
 @lean
 def room(slots: U64, used: I64) -> bool:
-    """True if one more key fits: at most half of the slots are in use, so that most look-ups are one
-    probe.
-    """
+    """True if one more key fits: at most half of the slots may be in use."""
     return bool(2 * used[0] < len(slots))
 
 
 @kernel
 def put(slots: U64, used: I64, key: np.uint64, value: int | np.uint64) -> Int:
-    """Set the value of `key` (not 0), which must have room; returns its slot."""
+    """Set the value of `key` (not 0); there must be room. Returns the slot."""
     slot = find(slots, key)
     used[0] += slots[slot, 0] == np.uint64(0)
     slots[slot, 0] = key
@@ -36,10 +34,10 @@ def put(slots: U64, used: I64, key: np.uint64, value: int | np.uint64) -> Int:
 
 
 class FingerprintCache:
-    """A cache of numbers, emptied when it has grown beyond a bound.
+    """A cache of numbers, which is emptied when it exceeds a bound.
 
     Args:
-        most: keys to hold, about.
+        most: the greatest number of keys (approximate).
 
     Attributes:
         slots: (capacity, 2) uint64: key or 0, value.
@@ -55,7 +53,7 @@ class FingerprintCache:
         self.slots, self.used = np.zeros((_SMALLEST, 2), np.uint64), np.zeros(1, np.int64)
 
     def make_room(self) -> None:
-        """Make room for more keys, by growth or, beyond the bound, by dropping all present ones."""
+        """Make room for more keys by growth; beyond the bound, by dropping all present keys."""
         if self.used[0] > self._most:
             self.clear()
         self.grow()

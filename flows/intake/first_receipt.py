@@ -1,4 +1,4 @@
-"""The receipt of a partition's first message, since which the partition is counted."""
+"""The receipt of a partition's first message, from which on the partition is counted."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from flows.state.arrays import U64
 
 
 def first_receipt(pixels: U64, messages: Messages, collector_marks: CollectorMarks) -> int:
-    """The receipt of the first of some messages that has one, in epoch ms; 0 if none has.
+    """The receipt of the first message with a receipt, in epoch ms; 0 if no message has one.
 
-    A pixel has its collector's, which the broker's timestamp bounds, else that timestamp, else its caller's
-    clock. Another message has the broker's timestamp, else its collector's low mark.
+    The receipt of a pixel is its collector's, bounded by the broker's timestamp; else that timestamp; else
+    its caller's clock. The receipt of another message is the broker's timestamp, else its collector's low
+    mark.
 
     Args:
-        pixels: of the messages, with their times as they came.
+        pixels: of the messages, with unchanged times.
     """
     positions = np.array(messages.positions, np.int64)
     moments = np.maximum(collector_marks.lows, 0)

@@ -1,7 +1,7 @@
-"""Low marks: a partition's time waits for events that collectors have not yet put into its log.
+"""Low marks: the time of a partition waits for events that collectors have not yet written to its log.
 
-Without them a spool would be pointless: the first fresh pixel after an outage would make all that rests too
-late. Everything that ends a hold stands in the log, so a replay decides the same.
+Without low marks a spool would be useless: after an outage, the first new pixel would make all spooled pixels
+too late. Everything that ends a hold is in the log, so a replay decides the same.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ from flows.state.hash_table import find, remove
 from flows.state.kernel import lean
 
 MAX_COLLECTORS: Final = 1_024
-"""The greatest number of collectors of a partition. Beyond it, the collector whose low mark has stood for
-longest is waited for no more.
+"""The greatest number of collectors of a partition. Beyond it, the partition stops waiting for the collector
+whose low mark has not risen for longest.
 """
 LOG_STEP_MS: Final = 10_000
-"""A step between two messages counts as at most this: a longer gap is an outage, and no collector's
-silence.
+"""The greatest counted step between two messages: a longer gap is an outage, and not the silence of a
+collector.
 """
 BYE: Final = -1
-"""Stands for a low mark: the collector's bye."""
+"""The low mark of a collector's bye."""
 NOBODY_LIVE: Final = 1 << 62
 CLOCK_OFF_MS: Final = 60_000
-"""A collector's clock is wrong if it differs by more from the time at which its mark was put into the log."""
+"""The greatest difference of a right collector's clock from the time at which its mark was written to the
+log.
+"""
 MAX_CLOCK_HOLD_MS: Final = 300_000
-"""The log time for which a collector with a wrong clock is waited for."""
+"""The log time for which the partition waits for a collector with a wrong clock."""
 MAX_HOLD_MS: Final = 6 * 3_600_000
 MAX_STATE: Final = 50_000_000
 
 LOW, LAST_MARK, ROSE, RELEASED, WRONG = COLUMNS = range(5)
 """Columns of a collector. They are: its low mark; the log times of its last message, of the last rise of that
-mark, and from which its clock has been wrong (`NOBODY_LIVE` if it is right); and whether it is waited for no
-more until the mark rises.
+mark, and from which its clock has been wrong (`NOBODY_LIVE` if it is right); and whether it is released: the
+partition does not wait for it until the mark rises.
 """
 LOG, NEWEST, CREDIT, USED, EVICTED, AT, WHILE_HELD, RELEASES = range(8)
 LEAST, ENDS, STOOD = range(3)
@@ -50,13 +52,13 @@ ends, and of those at which a low mark last rose.
 
 
 class CollectorMarks(NamedTuple):
-    """The messages' collectors, low marks and clocks.
+    """The collectors, low marks and clocks of messages.
 
     Attributes:
         collectors: (messages,) keyed hashes of ids; 0 if the message names none.
         lows: (messages,) their low marks, or `BYE`.
         nows: (messages,) their clocks; 0 without one. Empty if no message has one.
-        logged: (messages,) when they were put into the topic, by their own field, which counts in a log on
+        logged: (messages,) when they were written to the topic, by their own field, which counts in a log on
             disk alone; 0 and empty as in `nows`.
     """
 
@@ -83,7 +85,7 @@ def _top(used: Int) -> Int:
 
 @lean
 def _lift(table: I64, state: I64, trees: I64, row: Int, max_hold_ms: Int) -> None:
-    """Bring the trees up to date with one place of the table."""
+    """Update the trees for one place of the table."""
     used = state[USED]
     least = ends = rose = np.int64(NOBODY_LIVE)
     if row < used:
@@ -113,15 +115,16 @@ def _least_of(trees: I64, tree: Int, used: Int) -> Int:
 
 @lean
 def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_ms: Int) -> None:
-    """End the holds of collectors that were silent, or stood still, for too long of the log's time.
+    """End the holds of collectors that were silent, or whose low mark did not rise, for too long by the log's
+    time.
 
-    The index and the trees are rebuilt.
+    Rebuilds the index and the trees.
     """
     live_count = 0
     for i in range(state[USED]):
         if state[LOG] - table[i, LAST_MARK] >= max_hold_ms:
             continue
-        # A collector that stands still stays: its next mark must not begin another hold.
+        # A collector whose mark does not rise stays in the table: its next mark must not begin another hold.
         table[i, RELEASED] |= np.int64(state[LOG] - table[i, ROSE] >= max_hold_ms)
         ids[live_count] = ids[i]
         for column in range(table.shape[1]):
@@ -141,7 +144,7 @@ def _enter_mark(
     ids: U64, table: I64, index: U64, trees: I64, state: I64, collector: np.uint64, low_ms: Int, off_ms: Int,
     max_hold_ms: Int,
 ) -> None:  # fmt: skip
-    """Enter a collector's mark. `off_ms` is the error of its clock, below 0 if the mark has no clock."""
+    """Store a collector's mark. `off_ms` is the error of its clock, below 0 if the mark has no clock."""
     slot = find(index, collector)
     is_known = index[slot, 0] != np.uint64(0)
     row = np.int64(index[slot, 1]) if is_known else state[USED]
@@ -179,7 +182,9 @@ def _enter_mark(
 
 @lean
 def _release_oldest(table: I64, trees: I64, state: I64, max_hold_ms: Int) -> None:
-    """Wait no more for the live collectors with the least low mark, until their marks rise."""
+    """Release the live collectors with the least low mark: the partition does not wait for them until their
+    marks rise.
+    """
     least_ms = trees[LEAST, _top(state[USED])]
     while trees[LEAST, _top(state[USED])] == least_ms:
         row = _least_of(trees, LEAST, state[USED])
@@ -191,7 +196,7 @@ def _release_oldest(table: I64, trees: I64, state: I64, max_hold_ms: Int) -> Non
 
 @lean
 def _watermark_after(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_ms: Int) -> Int:
-    """The watermark that follows `before_ms`, of which collectors allow no more than their least low mark."""
+    """The watermark after `before_ms`, bounded by the least low mark of the collectors."""
     if least_ms == NOBODY_LIVE:
         return max(before_ms, natural_ms)
     return max(before_ms, min(max(natural_ms, least_ms - quiet_ms), least_ms - bound_ms))
@@ -203,11 +208,12 @@ def _hold(
     index: U64, trees: I64, state: I64, natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int,
     max_state: Int,
 ) -> None:  # fmt: skip
-    """Give pixels the watermark that collectors allow, in place of the one that pixels alone would set.
+    """Set the watermarks of pixels to those that collectors allow, instead of those that pixels alone would
+    set.
 
     Args:
         pixels: judged by `flows.intake.watermark`; changed in place.
-        positions, moments: (messages,) their positions, and when they were put there; 0 if unknown.
+        positions, moments: (messages,) their positions, and when they were written; 0 if unknown.
         collectors, lows, nows: see `CollectorMarks`.
         ids, table, index, trees, state: of `Holds`; changed in place.
         natural_ms: the watermark that pixels alone have set so far.
@@ -223,7 +229,7 @@ def _hold(
         if state[LOG] >= trees[ENDS, _top(state[USED])]:
             _expire(ids, table, index, trees, state, max_hold_ms)
         if collectors[i]:
-            if not state[USED]:  # an earlier message in a batch of its own is not compared
+            if not state[USED]:  # an earlier message in another batch is not compared
                 state[NEWEST], state[CREDIT], state[WHILE_HELD] = moments[i], 0, 0
             off_ms = abs(nows[i] - moments[i]) if nows[i] else np.int64(-1)
             _enter_mark(ids, table, index, trees, state, collectors[i], lows[i], off_ms, max_hold_ms)
@@ -245,20 +251,22 @@ def _hold(
 
 @dataclass
 class Holds:
-    """The collectors that one partition waits for.
+    """The collectors for which one partition waits.
 
-    Time is the log's: the steps between its newest timestamps, and, while it is read to its end, the elapsed
-    time between fresh proofs of that. Proved time is a credit, from which later steps are paid: nothing
-    counts twice, and time is never less than in a replay, which has only the steps.
+    Time is the log's: the steps between its newest timestamps, and, while the log is read to its end, the
+    elapsed time between proofs of this. Later steps are reduced by proved time, so no time counts twice. Time
+    is never less than in a replay, which has only the steps.
 
-    A collector whose clock is wrong is waited for no longer than `MAX_CLOCK_HOLD_MS`: its clock causes the
-    hold. A draining collector has a clock that is right, however far back its low mark is.
+    The partition waits for a collector with a wrong clock no longer than `MAX_CLOCK_HOLD_MS`, since its clock
+    causes the hold. A collector that drains its spool has a right clock, however old its low mark is.
 
     Args:
         bound_ms, quiet_ms: the least and the greatest time by which the watermark stays before the least low
             mark.
-        max_hold_ms: log time after which a collector that is silent, or stands still, is waited for no more.
-        max_state: pixels that may come during a hold; beyond, all with the least low mark are released.
+        max_hold_ms: log time after which the partition stops waiting for a collector that is silent, or whose
+            mark does not rise.
+        max_state: the greatest number of pixels during a hold; beyond it, all collectors with the least low
+            mark are released.
     """
 
     bound_ms: int
@@ -286,17 +294,17 @@ class Holds:
 
     @property
     def evicted(self) -> int:
-        """Holds that ended because there were too many."""
+        """The number of holds that ended because there were too many collectors."""
         return int(self._state[EVICTED])
 
     @property
     def released(self) -> int:
-        """Holds that ended because of `max_state`."""
+        """The number of holds that ended because of `max_state`."""
         return int(self._state[RELEASES])
 
     @property
     def while_held(self) -> int:
-        """Pixels that have come during the present hold."""
+        """The number of pixels during the present hold."""
         return int(self._state[WHILE_HELD])
 
     @property
@@ -308,7 +316,7 @@ class Holds:
     def hold_of(self) -> tuple[str, HoldReason | None]:
         """`held_by` with the reason of its hold, or an empty text and None."""
         least = self.least_ms
-        # Not by the credit: a log whose clock was set back has some for good.
+        # Proved time is not used: a log whose clock was set back has some for ever.
         if least is None or int(self._state[NEWEST]) + self._quiet_for_ms - least <= self.quiet_ms:
             return "", None
         row = int(_least_of(self._trees, LEAST, self._state[USED]))
@@ -322,13 +330,13 @@ class Holds:
 
     @property
     def cloned(self) -> str:
-        """The spool directory of two processes, which was copied; empty if there is none."""
+        """The copied spool directory that two processes use; empty without one."""
         names = (self._names.get(collector, "") for collector in self._ids[: self._state[USED]].tolist())
         directories = Counter(name.partition("~")[0] for name in names if "~" in name)
         return min((name for name, processes in directories.items() if processes > 1), default="")
 
     def unnamed(self) -> list[int]:
-        """The collectors whose names are not known yet; drops the names of collectors that have gone."""
+        """The collectors without a known name; drops the names of collectors that have left."""
         used = self._ids[: self._state[USED]].tolist()
         if len(self._names) > len(used):
             self._names = {
@@ -374,12 +382,12 @@ class Holds:
         _expire(self._ids, self._table, self._index, self._trees, self._state, self.max_hold_ms)
 
     def snapshot(self) -> tuple[Any, ...]:
-        """Plain state."""
+        """The state as plain values."""
         used = int(self._state[USED])
         return self._ids[:used].tolist(), self._table[:used].tolist(), self._state.tolist(), dict(self._names)
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Load `snapshot`'s state."""
+        """Load a state of `snapshot`."""
         ids, table, self._state[:], names = state
         self._quiet_for_ms = int(self._state[CREDIT])
         self._names = dict(names)

@@ -1,7 +1,7 @@
 """Identities of pixels: keyed 64-bit hashes of plays, of events without a play, and of conversions.
 
-A pixel is recognised by its hash alone. An enemy who found two texts of one hash could make another's pixel a
-repeat, and many of one slot would make a table slow. Both need the key.
+A pixel is recognised by its hash alone. An attacker who found two texts with one hash could make another
+sender's pixel a repeat; many texts for one slot would make a table slow. Both require the key.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from flows.state.keys import IDENTITY, sub_key
 from flows.state.siphash import begin, end, text, word
 
 PLAY, EVENT = 0, 1
-"""The kind of an identity, hashed before its text; a `progress` has its code instead, followed by its
+"""The kind of an identity, hashed before its text. A `progress` has its code instead, followed by its
 playhead.
 """
 NO_PLAYHEAD: Final = 2**64 - 1
-"""Greater than all playheads that are hashed as words."""
+"""A number greater than all playheads that are hashed as words."""
 
 
 class Identities:
@@ -39,7 +39,7 @@ class Identities:
         self._parts = blake2b(digest_size=8, key=key, person=b"parts")
 
     def key_of(self, placement: str) -> bytes:
-        """The key of 16 bytes that the plays and events of a placement are hashed with."""
+        """The key of 16 bytes for hashing the plays and events of a placement."""
         hasher = self._placements.copy()
         hasher.update(placement.encode())
         return hasher.digest()
@@ -60,7 +60,7 @@ def identity(
     Args:
         low, high: the key of its placement.
         kind: `PLAY`, `EVENT`, or the code of a `progress`.
-        playhead: of a `progress`; else it does not count.
+        playhead: of a `progress`; otherwise ignored.
     """
     state = word(begin(low, high), np.uint64(kind))
     before = 8
@@ -73,8 +73,8 @@ def identity(
 
 @kernel
 def identities(block: U8, ends: I64, keys: U64, kinds: I64, playheads: U64) -> U64:
-    """The identities by the texts that end at `ends` in `block`, one after another; seven more bytes must
-    follow the last.
+    """The identities by consecutive texts in `block` that end at `ends`; seven more bytes must follow the
+    last text.
     """
     hashes = np.empty(len(ends), np.uint64)
     place = 0

@@ -1,4 +1,4 @@
-"""The words of a pixel, its fields and events, as compiled loops recognise them."""
+"""The words of a pixel (fields and events), for recognition in compiled loops."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FIELDS: Final = {name: _KNOWN[name] for name in _TAGS} | _KNOWN
 """The fields of a pixel, the tags first, each with the type of its most common form."""
 
 NAMED: Final = _TAGS.index(NAMES[0])
-"""The first tag that is a name of `flows.model.dimensions.NAMES`; a flow may use fewer than all of them."""
+"""The first tag that is a name of `flows.model.dimensions.NAMES`; a flow may use only some of these names."""
 TAGS: Final = len(_TAGS)
 PLACEMENT: Final = NAMED
 _NUMBER_OF: Final = {name: number for number, name in enumerate(FIELDS)}
@@ -55,8 +55,8 @@ UNKNOWN: Final = len(FIELDS)
 """The number of any other field. An event's code is the excess of its word's number over it."""
 TYPES: Final = np.array([*FIELDS.values(), ANY], np.int64)
 
-# A word is found by its length, its first eight bytes and its last eight; the factor gives each its own slot.
-# `conversion` is a field, and as an event useless to a scanner. `download` is an event and a basis.
+# A word is found by its length, its first eight and its last eight bytes; the factor gives each word its own
+# slot. `conversion` is a field, and the scanner reads no such event. `download` is an event and a basis.
 _FIRST_BASIS: Final = UNKNOWN + len(EVENTS)
 _WORDS: Final = (
     {name: _FIRST_BASIS + code for name, code in CODES.items()}
@@ -81,8 +81,8 @@ for _word, _number in _WORDS.items():
 
 @lean
 def number_of(block: U8, begin: int, length: int) -> int:
-    """The number of the word at `begin`: a field's as in `FIELDS`, an event's above them, or a
-    greater one.
+    """The number of the word at `begin`: a field's number in `FIELDS`, a greater number for an event, or the
+    greatest for another word.
     """
     head = load64(block, begin)
     tail = np.uint64(0)

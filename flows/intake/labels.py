@@ -1,4 +1,4 @@
-"""Labels of pixels: if only planned ones count, a name that no plan in force lists is treated as absent."""
+"""Labels of pixels: if only planned labels count, a name that no plan in force lists counts as absent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Labels:
     """The labels that one decoder takes.
 
     Args:
-        planned: whether only labels that plans list are taken, so that none is before `follow`.
+        planned: whether only labels that plans list are taken; before `follow` none is taken.
     """
 
     def __init__(self, planned: bool) -> None:
@@ -28,12 +28,12 @@ class Labels:
         self._known = PlanBook().labels
 
     def follow(self, plans: PlanBook) -> None:
-        """Take the names that these plans list, from now on."""
+        """From now on take the names that these plans list."""
         if self._planned:
             self._known = plans.labels
 
     def known_names(self, names: Sequence[str | None]) -> tuple[tuple[str | None, ...], int]:
-        """A pixel's names, None for an unknown one, and the bits of `UNKNOWN` for those."""
+        """A pixel's names, with None for unknown ones, and the bits of `UNKNOWN` for these."""
         if not self._planned:
             return tuple(names), 0
         label_names, unknown = list(names), 0
@@ -46,7 +46,7 @@ class Labels:
 
 
 def unknown_labels(pixels: U64) -> Iterator[tuple[str, int]]:
-    """The number of pixels with an unknown name, for each label that has any."""
+    """The number of pixels with an unknown name, for each label with such pixels."""
     flags = pixels[:, INFO] >> np.uint64(UNKNOWN_SHIFT) & np.uint64(UNKNOWN)
     if flags.any():
         for label, name in enumerate(LABELS):

@@ -1,15 +1,15 @@
-"""Learned layouts: a sender writes the same keys in the same order, so the next line's literal text is
+"""Learned layouts. A sender writes the same keys in the same order, so the literal text of its next line is
 predictable.
 
 A layout is the common text of one sender's lines: `{"event_id":"`, `","event":"`, … `}`. A line is compared
 with it piece by piece, 64 bytes at once, and only the values between the pieces are read. That takes half the
 time of finding each key by its word (`flows.intake.scanner.read`). Layouts with the same beginning share
-their pieces: if the next piece differs, the line goes on in another layout with the same beginning.
+pieces: if the next piece differs, the line is compared with another layout that has the same beginning.
 
-A layout is learned from a line that the scanner has read, at most one a batch, so no sender can make the flow
-spend its time on learning. It decides nothing: a line that fits no layout is read word by word. A line that
-fits is read as the scanner would read it, since its keys, separators and kinds of values are those of a line
-that the scanner took, and its values obey the same rules (`tests/flows/intake/test_layouts.py`).
+A layout is learned from a line that the scanner has read, at most one layout a batch, so that no sender can
+make the flow spend its time on learning. Layouts do not change results. A line that fits no layout is read
+word by word. A line that fits has the keys, separators and kinds of values of a line that the scanner
+accepted, and its values obey the same rules (`tests/flows/intake/test_layouts.py`).
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from flows.state.siphash import load64
 MAX_LAYOUTS: Final = 16
 MAX_PIECES: Final = 64
 MAX_TAG_BYTES: Final = 255
-"""The greatest length of a tag: a tag's last word has its length in eight bits, and so does the end of the
-word before it.
+"""The greatest length of a tag in bytes: eight bits hold it.
 """
 _MAX_TEXT: Final = 2048
 """The greatest length of all pieces of one layout, in bytes."""
 
 TEXT, NUMBER, TRUTH, NULL, CLOSE = range(5)
-"""Kinds of the value after a piece; a truth value may be null."""
+"""Kinds of the value after a piece. A truth value may be null."""
 FIELD, KIND, BEGIN, LENGTH, MOST = range(5)
-"""Columns of a piece: field and kind of the value after it, place and length of its text, and the most bytes
-of a text after it.
+"""Columns of a piece: field and kind of the value after it, place and length of its text, and the greatest
+length of a text value after it.
 """
 LAST, COUNT, MISSED = range(3)
-"""Counters: the layout that fitted last, the number of layouts, and a line that fitted none, or -1."""
+"""Counters: the layout that fitted last, the number of layouts, and a line that fitted no layout (-1 without
+one).
+"""
 
 TRUE, FALSE, NOTHING = (np.uint64(int.from_bytes(text, "little")) for text in (b"true", b"false", b"null"))
 FOUR_BYTES, FIVE_BYTES = np.uint64(2**32 - 1), np.uint64(2**40 - 1)
@@ -60,7 +61,7 @@ class Layouts(NamedTuple):
 
     Attributes:
         pieces: (layouts, pieces, 5) the columns of each piece.
-        text: the bytes of all pieces, a layout every `_MAX_TEXT`.
+        text: the bytes of all pieces; each layout has `_MAX_TEXT` bytes.
         alike: (layouts, layouts) the number of pieces that two layouts share from the beginning.
         counters: `LAST`, `COUNT` and `MISSED`.
     """
@@ -134,7 +135,7 @@ _NUMBERS: Final = {name.encode(): number for number, name in enumerate(words.FIE
 
 @lean
 def _beyond_digits(eight: np.uint64) -> np.uint64:
-    """A bit in each of eight bytes that is no digit; those above the lowest such byte may err."""
+    """A bit in each of eight bytes that is no digit. Bits above the lowest such byte may be wrong."""
     near = eight ^ _ZEROS
     return (near | (near + _BEYOND_NINE)) & _HIGH_BITS
 
@@ -225,7 +226,7 @@ def fit(block: U8, place: int, end: int, layouts: Layouts, begins: I64, values: 
 
 @lean
 def _agreeing_layout(block: U8, place: int, layouts: Layouts, layout: int, number: int) -> int:
-    """The layout that agrees up to this piece and has this one here, or -1."""
+    """The layout that agrees up to this piece, and has the piece that stands at `place`; or -1."""
     for candidate in range(layouts.counters[COUNT]):
         if candidate != layout and layouts.alike[layout, candidate] >= number:
             length = layouts.pieces[candidate, number, LENGTH]

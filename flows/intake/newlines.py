@@ -1,4 +1,4 @@
-"""Line ends of a block in one compiled pass; numpy takes three passes, and two and a half times as long."""
+"""Line ends of a block in one compiled pass. Numpy takes three passes, and two and a half times as long."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flows.state.bits import lowest
 from flows.state.kernel import lean
 
 _USUAL_LINE: Final = 128
-"""The usual bytes of a line; a block of shorter lines gets more room."""
+"""The usual number of bytes of a line; a block of shorter lines gets more room."""
 
 
 @lean
 def _ends(block: U8, place: Int, out: I64, used: Int) -> tuple[Int, Int]:
     """Write the places of LF from `place` on after the first `used` ones. Returns the next place to search,
-    and the number of places written. The next place is the end, unless another `WIDTH` of them may not have
-    room.
+    and the number of places written. The next place is the end, unless there may be no room for `WIDTH` more
+    places.
     """
     while place < len(block) and used + WIDTH <= len(out):
         if place + WIDTH <= len(block):

@@ -1,5 +1,5 @@
-"""A source partition turns raw messages into shards' pixels, dead letters and ticks. It is a pure core with a
-position.
+"""A source partition converts raw messages to pixels by shard, dead letters and ticks. It is a pure core with
+a position.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from flows.state.arrays import U64
 
 FORMAT: Final = 10
 MAX_SKIPPED: Final = 3
-"""The number of ticks in a row that a partition may leave out."""
+"""The greatest number of consecutive ticks that a partition may skip."""
 BEFORE_A_TICK: Final = 4
-"""Batches read at once before a tick: messages that piled up in a pause are published now, not a second
-later.
+"""The number of batches read before a tick: messages that arrived in a pause are published with this tick,
+instead of a second later.
 """
 
 
@@ -43,14 +43,14 @@ class Intake:
     """Reads, decodes, judges and splits one partition.
 
     Args:
-        partition, partitions: its name, and all partitions of the flow.
+        partition, partitions: the name of the partition, and of all partitions of the flow.
         reader: open at the position of `clock` and `last_tick`'s snapshot.
-        live: whether the input has an end that moves (a broker's) or not (a file's).
-        ahead: whether a thread reads on while there is much to read.
-        first_ms: receipt of the first message at or after the position at which the partition was first
-            opened; 0 if there was none.
-        last_ms: the broker's timestamp of the last message, 0 if it has none.
-        holes: times with lost messages.
+        live: whether the end of the input moves (a broker) or not (a file).
+        ahead: whether a thread reads ahead while there is much to read.
+        first_ms: receipt of the first message from the position on at which the partition was first opened; 0
+            without one.
+        last_ms: the broker's timestamp of the last message; 0 without one.
+        holes: the times in which messages were lost.
     """
 
     partition: str
@@ -87,15 +87,15 @@ class Intake:
         self._ahead: Future[tuple[Messages, Batch] | None] | None = None
 
     def step(self, number: int, now_ms: int, flow_ms: int = 0, head_ms: int = 0) -> Output:
-        """Read once, and tick when `number` is another one.
+        """Read once, and tick if `number` has changed.
 
-        After the end of a finite partition `ended` is set, and the output's tick says so; call it no more.
+        After the end of a finite partition, `ended` and the tick's `ended` are set; do not call `step` again.
 
         Args:
             number: of the tick that is due (`flows.engine.tick_clock`).
             now_ms: by a clock that goes on through restarts, and never back while the process lives.
-            flow_ms, head_ms: the least and the greatest of all partitions' watermarks, as far as they are
-                known here.
+            flow_ms, head_ms: the least and the greatest watermark of all partitions, as far as this process
+                knows them.
         """
         pixels: list[Pixels] = []
         letters: list[tuple[bytes, bytes]] = []
@@ -117,32 +117,32 @@ class Intake:
             pixels += more
             letters += rejected
         if self._ahead is None:
-            # The reader may be past a transaction's end, and past skipped messages: no message lies in
+            # The reader may be past the end of a transaction, and past skipped messages: no message lies in
             # between.
             self.position = self.reader.position
-        # Regardless of what was found: a partition that receives junk is as quiet as one without. Messages
-        # read ahead are not in yet, so they would be no proof.
+        # Also with messages: a partition that receives only junk is as quiet as an empty one. Messages
+        # read ahead are not counted yet, so they would make the proof invalid.
         if self.live and self._ahead is None and self.clock.due(now_ms) and self.reader.proven():
             if not self._was_asleep:
                 self.clock.prove(now_ms, flow_ms, head_ms)
             self._was_asleep = False
-        # An end is not reported if a message comes twice a second, but it is proved.
+        # With two messages a second no end is reported, but it can be proved.
         self._proven = self.live and self._ahead is None and self.clock.proved(now_ms)
         self._empty = self._ahead is None and (self.reader.caught_up or self.clock.proved(now_ms))
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
         return Output(pixels, letters, receipt)
 
     def _tick_for_sleep(self, number: int) -> Output:
-        """A tick for the time in which nothing was read. Messages read now are in no cut of that time, whose
-        other partitions were found to be empty before they came. The next answer about the end is no proof
-        either: its question may be of that time.
+        """A tick for a time in which no message was read. Messages that are read now must be in no cut of
+        that time: its other partitions were empty before these messages came. The next answer about the end
+        is no proof either, since its request may be of that time.
         """
         self.full, self._empty, self._was_asleep = True, False, True
         return Output([], [], self._tick(number))
 
     def _next(self, due: bool) -> Iterator[tuple[Messages, Batch]]:
-        """The batch that was read ahead, or one of the present messages; before a tick also those that piled
-        up.
+        """The batch that was read ahead, else one of the present messages. Before a tick both, and as many as
+        `BEFORE_A_TICK` batches of present messages.
         """
         ahead, self._ahead = self._ahead, None
         if ahead is not None and (read := ahead.result()) is not None:
@@ -154,7 +154,7 @@ class Intake:
 
     def _read(self, limit: int) -> tuple[Messages, Batch] | None:
         """Messages with their pixels. If there is much to read, a thread reads them while the flow works on
-        the last ones: the result depends on no time, and is hidden until `step` takes it.
+        the last batch. The result does not depend on time, and is not used until `step` takes it.
         """
         messages = self.reader.read(limit)
         if messages is None or not len(messages.values):
@@ -172,14 +172,14 @@ class Intake:
             wait([self._ahead])
 
     def _decode_again(self) -> None:
-        """Decode the messages read ahead by the present plans and deny-list."""
+        """Decode the messages that were read ahead again, by the present plans and deny-list."""
         ahead = self._ahead
         if ahead is not None and ahead.exception() is None and (read := ahead.result()) is not None:
             self._ahead = Future()
             self._ahead.set_result((read[0], self.decoder.decode(read[0])))
 
     def deny(self, listeners: U64) -> None:
-        """Remove these listeners (sorted) from the pixels from now on, and announce it at the next tick."""
+        """From now on remove these listeners (sorted) from pixels; the next tick announces them."""
         if listeners is self._listed:
             return
         self._listed = listeners
@@ -192,10 +192,10 @@ class Intake:
         self._decode_again()
 
     def stop(self, number: int) -> Output:
-        """A last tick before a planned stop, with nothing read, so that everything read before is published.
+        """A last tick before a planned stop, without a read, so that all messages read before are published.
 
-        A partition without a pixel holds the flow's time: messages that came to it since the last look may be
-        older than those that others have read.
+        A partition without a pixel holds the flow's time: its unread messages may be older than messages that
+        others have read.
         """
         self._empty = self._proven = False
         return Output([], [], self._tick(max(number, self.last_tick + 1), last=True))
@@ -234,7 +234,7 @@ class Intake:
         return self._splitter.split(batch, *self._senders.of(batch, messages)), letters
 
     def _note_loss(self, stamps_ms: Sequence[int], lost: int) -> None:
-        """Take the timestamps of some messages, before which others were lost."""
+        """Take the timestamps of messages, before which others were lost."""
         if lost and 0 < self.last_ms < stamps_ms[0]:
             self.holes = joined((*self.holes, (self.last_ms, stamps_ms[0])))
         self.last_ms = stamps_ms[-1] or self.last_ms
@@ -247,7 +247,7 @@ class Intake:
             senders=self.partitions,
             number=ENDED if self.ended else number,
             watermark_ms=self.clock.watermark_ms,
-            # A live collector holds the flow even if its low mark is so low that there is no watermark.
+            # A live collector holds the flow, even if its low mark is too low for a watermark.
             holding=self.clock.watermark_ms > 0 or not self._empty or self.clock.holds.least_ms is not None,
             ended=self.ended,
             position=self.position,
@@ -303,7 +303,7 @@ class Intake:
         self.reader.close()
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The state after a tick as plain values, with its format."""
+        """The state after a tick as plain values, with the format."""
         # The watermark is its own floor: with a larger bound it must not go back.
         clock = (
             self.clock.greatest_ms,
@@ -321,7 +321,7 @@ class Intake:
         return FORMAT, self.position, self.last_tick, clock, denied, holds, self.methods, first, log_id
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Load `snapshot`'s state; the reader must be open at its position."""
+        """Load a state of `snapshot`; the reader must be open at its position."""
         _, _, self.last_tick, clock, denied, holds, self.methods, first, _ = state
         self.first_ms, self._start_skips, self.last_ms, self.holes = first
         self.position = self.reader.position
@@ -341,7 +341,7 @@ def position_of(state: tuple[Any, ...]) -> int:
     """The position at which a snapshot's partition continues.
 
     Raises:
-        StateError: another format's.
+        StateError: the state is of another format.
     """
     if state[0] != FORMAT:
         raise StateError(

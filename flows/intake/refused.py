@@ -1,5 +1,5 @@
-"""Rejected impressions that name their placement: no pixels, but a part of the difference from another's
-count.
+"""Rejected impressions that name a placement: they are no pixels, but explain a part of the difference from
+another party's count.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from flows.state.arrays import U64
 def refused(
     rejection: Rejection, position: int, stamp: int, dimensions: DimensionNumbers
 ) -> list[tuple[int, ...]]:
-    """The columns of a rejected impression that names its placement, and has a readable time at most a day
-    later than the broker's; None for every other message.
+    """The columns of a rejected impression that names a placement, and has a readable time at most a day
+    after the broker's; None for every other message.
 
     Args:
         stamp: the broker's timestamp, 0 without one.
@@ -37,7 +37,7 @@ def refused(
     )
     if not isinstance(placement, str) or absent(placement) or not moment:
         return []
-    if stamp and moment > stamp + FAR_MINUTES * MINUTE_MS:  # its play would be stored until then
+    if stamp and moment > stamp + FAR_MINUTES * MINUTE_MS:  # its play would stay until then
         return []
     combo = dimensions.number((placement, *(None,) * (dimensions.width - 1)))
     info, key = IMPRESSION | REFUSED, 1
@@ -51,8 +51,8 @@ def refused(
 
 
 def with_refused(pixels: U64, refused: Sequence[tuple[int, ...]], before_ms: int) -> U64:
-    """Timed pixels with the refused ones between them, each by the watermark of the pixel before it: refused
-    ones move no time.
+    """Timed pixels merged with the refused ones. Each refused one has the watermark of the pixel before it,
+    since it moves no time.
 
     Args:
         before_ms: the watermark before the first pixel.

@@ -1,8 +1,8 @@
 """A byte scanner for the common form of a line, several times as fast as a JSON parser that makes objects.
 
-The scanner reads what it is sure of and sets every other line aside for the slow path
-(`flows.intake.decoder`), which decides alone what is wrong and why. A line that fits a learned layout is
-read piece by piece (`flows.intake.layouts`), any other word by word. The scanner reads
+The scanner reads only lines that are certainly valid. It leaves every other line to the slow path
+(`flows.intake.decoder`), which alone decides whether and why a line is wrong. A line that fits a learned
+layout is read piece by piece (`flows.intake.layouts`), any other word by word. The scanner reads
 
     line    = "{" pair *( "," pair ) "}"                         nothing before or behind
     pair    = [SP] string ":" [SP] ( string / integer / "true" / "false" / "null" )
@@ -12,8 +12,9 @@ read piece by piece (`flows.intake.layouts`), any other word by word. The scanne
 of at most 64 KiB, where a known field comes once, with a value of its type or null, ids and labels have at
 most 128 characters, the event is known and no `conversion`, no `delivered` or `download` names a client,
 nobody has judged it invalid, times are numbers before 2100, and no id that counts begins like a macro. Names,
-user agents and listeners are known by fingerprint. A listener that is not, and each household, is hashed
-here. Names and an agent are asked for, once; their line waits, and is read again when they are known.
+user agents and listeners are cached by fingerprint. The scanner itself hashes new listeners, and every
+household. It requests new names and user agents once; their lines wait, and are read again when the cache has
+them.
 """
 
 from __future__ import annotations
@@ -64,25 +65,25 @@ _MAX_QUOTES: Final = 256
 _EVENTS: Final = len(EVENTS)
 
 ASKED: Final = np.uint64(2**64 - 1)
-"""Stands for a cached value that has been asked for."""
+"""The cached value of a key that has been requested."""
 REFUSED: Final = np.uint64(2**64 - 2)
-"""Stands for the dimensions' index: no pixel has these names. The line goes to the slow path, which finds the
+"""The cached value of names that no pixel may have. The line goes to the slow path, which determines the
 reason.
 """
 LEFT, AGAIN, NAMES, AGENTS = range(4)
 
 
 class Desk(NamedTuple):
-    """The output arrays of a scan; `filled` counts the rows of each.
+    """The output arrays of a scan; `filled` has the number of rows of each.
 
     Attributes:
         left: (lines,) lines for the slow path.
-        again: (lines,) lines that wait for their names or user agent, to be done again.
-        names: (lines, 1 + 2 * tags) slot of dimensions that are asked for, and begin and end of
-            each tag, -1 if it is absent.
-        agents: (lines, 3) slot of an agent that is asked for, its begin and end.
+        again: (lines,) lines that wait for names or a user agent, to be read again.
+        names: (lines, 1 + 2 * tags) slot of requested dimensions, and begin and end of each tag (-1 if
+            absent).
+        agents: (lines, 3) slot of a requested user agent, its begin and end.
         collector_marks: the collectors and low marks of the lines.
-        quotes, begins, values, scratch: working memory of one line: a kernel without counts allocates none.
+        quotes, begins, values, scratch: working memory for one line, so that the kernel allocates none.
     """
 
     left: I64
@@ -98,7 +99,7 @@ class Desk(NamedTuple):
 
     @classmethod
     def of(cls, lines: int, tags: int, collector_marks: CollectorMarks) -> Desk:
-        """A desk with room for so many lines, whose dimensions have so many tags."""
+        """A desk with room for `lines` lines, whose dimensions have `tags` tags."""
         left, again = np.empty(lines, np.int64), np.empty(lines, np.int64)
         names, agents = np.empty((lines, 1 + 2 * tags), np.int64), np.empty((lines, 3), np.int64)
         fields = words.UNKNOWN + 1
@@ -119,9 +120,10 @@ _BRACE, _END, _QUOTE, _COLON, _COMMA, _SPACE, _ZERO, _NINE = b'{}":, 09'
 
 @lean
 def _find_quotes(block: U8, begin: int, end: int, quotes: I64) -> int:
-    """Write down the places of a line's quotes; returns their number, or -1 if the line is not plain text.
+    """Write the places of a line's quotes to `quotes`; returns their number, or -1 if the line is not plain
+    text.
 
-    Looking for the end of each string in turn takes longer: each search waits for the one before it.
+    Searching the end of each string in turn takes longer: each search waits for the one before.
     """
     count = 0
     for place in range(begin, end, WIDTH):
@@ -142,8 +144,8 @@ def _find_quotes(block: U8, begin: int, end: int, quotes: I64) -> int:
 
 @lean
 def _suspect(block: U8, place: int) -> bool:
-    """True if one of [ % $ { @ - is here: a macro, or VAST's -1, as far as `flows.model.events.absent`
-    decides so.
+    """True if one of [ % $ { @ - stands at `place`: `flows.model.events.absent` must then decide whether the
+    text is a macro or VAST's -1.
     """
     first = block[place]
     return bool(first == 91 or first == 37 or first == 36 or first == 123 or first == 64 or first == 45)
@@ -151,9 +153,9 @@ def _suspect(block: U8, place: int) -> bool:
 
 @lean
 def read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64) -> int:
-    """The fields of one line: a bit for each one with a value, or -1 if the line must be set aside.
+    """The fields of one line: a bit for each field with a value, or -1 if the line is for the slow path.
 
-    By field, `values` has an integer, a truth value, or the length of a string, which begins at `begins`.
+    By field, `values` has an integer, a truth value, or the length of a string that begins at `begins`.
     """
     count = _find_quotes(block, place, end, quotes)
     quote = 0
@@ -236,9 +238,7 @@ def read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64)
 def _fingerprint(
     low: np.uint64, high: np.uint64, block: U8, tags: int, field_bits: int, begins: I64, values: I64
 ) -> np.uint64:
-    """The fingerprint of a line's first tags: the present ones, each with its length, and which of them are
-    present.
-    """
+    """The fingerprint of a line's first tags: the bits of the present ones, and each with its length."""
     state = word(begin(low, high), np.uint64(field_bits & ((1 << tags) - 1)))
     for field in range(tags):
         if field_bits >> field & 1:
@@ -248,7 +248,7 @@ def _fingerprint(
 
 @lean
 def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
-    """The keyed hash of a collector's id; never 0, which stands for none."""
+    """The keyed hash of a collector's id; never 0, which means no collector."""
     hash_value = siphash(secret[2], secret[3], block, begin, length)
     return hash_value if hash_value != np.uint64(0) else np.uint64(1)
 
@@ -259,22 +259,22 @@ def scan(
     names: U64, names_used: I64, agents: U64, agents_used: I64, listeners: U64, listeners_used: I64,
     listener_key: U64, keys: U64, tags: int, pixels: U64, desk: Desk, layouts: Layouts,
 ) -> int:  # fmt: skip
-    """Turn lines into pixels, to the end or to where what is remembered has no room for more.
+    """Convert lines to pixels, to the end, or until a cache has no room.
 
     Args:
         block, ends, first: the lines, as in `connectors.stream.Lines`.
-        lines, done: the numbers of the lines to read, and the number of those that are read.
+        lines, done: the numbers of the lines to read, and how many of them are read already.
         stamps: the broker's timestamps, or none.
-        secret: key of the fingerprints, two words, that of the collectors, and that of the households.
+        secret: the keys of fingerprints (two words), of collectors, and of households.
         names, agents, listeners: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
             with their flags and their platform's basis 32 bits higher, or `REFUSED`; a user agent to its
-            reason; a listener to the keyed hash. What is being asked for is `ASKED`.
+            reason; a listener to the keyed hash. A requested key has the value `ASKED`.
         listener_key: of `flows.state.people`.
-        keys: of the identities of plays and events, by dimensions.
+        keys: the keys of the identities of plays and events, by dimensions.
         tags: the number of tags that distinguish dimensions.
-        pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
+        pixels: (lines, `COLUMNS`): filled, except positions, and lines that are left or wait.
         desk: is emptied.
-        layouts: the common text of lines; takes the number of a line that fitted none.
+        layouts: the common text of lines; gets the number of a line that fitted no layout.
 
     Returns:
         How many of `lines` are done.
@@ -294,7 +294,7 @@ def scan(
         place = ends[this - 1] + 1 if this else first
         line_end = ends[this]
         desk.left[filled[LEFT]] = this
-        filled[LEFT] += 1  # until the line is found to be plain
+        filled[LEFT] += 1  # until the line is known to be plain
         if line_end - place > MAX_MESSAGE_BYTES or line_end + WIDTH > len(block):
             continue
         field_bits = fit(block, place, line_end, layouts, begins, values)
@@ -380,7 +380,7 @@ def scan(
             info |= np.int64(agents[slot, 1]) << pixel.INVALID_SHIFT
         listener = np.uint64(0)
         if has_listener:
-            # Not a function of its own: around a call numba counts references to arrays, 0.1 us a pixel.
+            # Not a separate function: numba would count references to arrays at each call, 0.1 us a pixel.
             begin_at, length = begins[words.LISTENER], values[words.LISTENER]
             fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
             slot = find(listeners, fingerprint)

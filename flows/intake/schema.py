@@ -1,4 +1,4 @@
-"""The canonical event as a strict schema, and the readings of its times, values and URLs."""
+"""The canonical event as a strict schema, and the parsing of its times, values and URLs."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ Id = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
 
 
 class Conversion(msgspec.Struct, gc=False):
-    """A listener's conversion; `value` is its text, so that it stays exact. `claimed`: a public tag has sent
-    it.
+    """A listener's conversion. `value` is the text of the number, so that it stays exact. `claimed`: a public
+    tag has sent it.
     """
 
     type: str
@@ -46,7 +46,7 @@ class Conversion(msgspec.Struct, gc=False):
 
 
 class Previous(msgspec.Struct, gc=False):
-    """The listener and the household of a conversion by the edge's previous key."""
+    """The listener and the household of a conversion, hashed with the edge's previous key."""
 
     listener_id: Id | None = None
     household_id: Id | None = None
@@ -62,15 +62,13 @@ _TYPES: Final[Mapping[Kind, Any]] = {
     Kind.OBJECT: msgspec.Raw,
 }
 NOTHING: Final = msgspec.Raw(b"null")
-"""The value of an object that a message does not have."""
+"""The value of an absent object."""
 _NUMBERS: Final = (Kind.WHOLE, Kind.TRUTH)
 _NO_TEXTS: Final = tuple(field.name for field in FIELDS if field.kind in _NUMBERS)
 
 
 def _member(field: Field, lenient: bool) -> tuple[Any, ...]:
-    """A member of `Event`: its name, type and default. With `lenient` a number may be a text without
-    meaning.
-    """
+    """A member of `Event`: name, type and default. With `lenient` a number may be a text without meaning."""
     kind = _TYPES[field.kind] | str if lenient and field.kind in _NUMBERS else _TYPES[field.kind]
     if field.required:
         return field.name, kind
@@ -82,7 +80,7 @@ def _member(field: Field, lenient: bool) -> tuple[Any, ...]:
 if TYPE_CHECKING:
 
     class Event(msgspec.Struct):
-        """A pixel call as its caller sent it. A JSON null counts as absent; unknown fields are ignored.
+        """A pixel call as sent. A JSON null counts as absent; unknown fields are ignored.
 
         `conversion` and `previous` are decoded only for a conversion.
         """
@@ -98,11 +96,11 @@ else:
 
 
 class Mark(msgspec.Struct, gc=False):
-    """A collector's mark of the events that it has not yet put into the log; no pixel.
+    """A collector's mark of the events that it has not yet written to the log. A mark is no pixel.
 
     Attributes:
-        now_ms: its clock.
-        logged_ms: when the mark was put into the topic, in a log on disk alone.
+        now_ms: the collector's clock.
+        logged_ms: when the mark was written to the topic; in a log on disk alone.
     """
 
     collector: Id
@@ -142,7 +140,7 @@ _decode_named = msgspec.json.Decoder(_Named).decode
 
 
 def collector_in(raw: bytes) -> str:
-    """The id of the collector that a pixel or a mark names, for people to read; empty without one."""
+    """The readable id of the collector that a pixel or a mark names; empty without one."""
     try:
         name = _decode_named(raw).collector
     except UNREADABLE:
@@ -151,7 +149,7 @@ def collector_in(raw: bytes) -> str:
 
 
 class Invalid(ValueError):
-    """A field of a well-formed event is wrong; `field` names it."""
+    """A field of a well-formed event is invalid; `field` is its name."""
 
     def __init__(self, field: str) -> None:
         super().__init__(field)
@@ -162,8 +160,8 @@ def decode(raw: bytes) -> Event:
     """Read an event.
 
     Raises:
-        Invalid: a text with a meaning stands for a number or a truth value.
-        msgspec.MsgspecError, RecursionError, UnicodeDecodeError: it is none.
+        Invalid: a number or a truth value is a text with a meaning. msgspec.MsgspecError, RecursionError,
+        UnicodeDecodeError: it is no event.
     """
     event = _decode(raw)
     for name in _NO_TEXTS:
@@ -179,7 +177,7 @@ def epoch_ms(value: int | str, field: str) -> int:
     """Epoch milliseconds of an integer or an RFC 3339 string with its offset; may lie outside [0, `MAX_MS`).
 
     Raises:
-        Invalid: not such a string.
+        Invalid: the string has another form.
     """
     if isinstance(value, int):
         return value
@@ -193,7 +191,7 @@ def times(event: Event, stamp: int) -> tuple[int, int]:
     """A pixel's time by the caller's clock, and its time of receipt; 0 if unknown.
 
     Raises:
-        Invalid: one of them is no time.
+        Invalid: a field is no time.
     """
     ts = event.ts if event.ts.__class__ is int else epoch_ms(event.ts, "ts")
     received = event.received_at
@@ -209,7 +207,7 @@ def times(event: Event, stamp: int) -> tuple[int, int]:
     if not 0 <= ts < MAX_MS:
         if not received:
             raise Invalid("ts")
-        ts = min(max(ts, 0), MAX_MS)  # it is bounded by the receipt in any case
+        ts = min(max(ts, 0), MAX_MS)  # the receipt bounds it in any case
     return ts, received
 
 
@@ -225,7 +223,7 @@ def read_ms(value: object) -> int:
 
 
 def micros(raw: msgspec.Raw) -> tuple[int | None, bool]:
-    """Integer millionths of a JSON number, or of a string that holds one; None without a number that counts.
+    """Integer millionths of a JSON number, or of a string with a number; None without a number that counts.
     The second value is True for a value that does not count: no number, not whole millionths, or beyond
     `MAX_VALUE_MICROS`.
     """
@@ -261,8 +259,8 @@ def decode_conversion(event: Event) -> Conversion:
     """The conversion of a `conversion` event.
 
     Raises:
-        Invalid: it is missing, a field of it is of the wrong type, its type none of the known, or its
-            currency no code.
+        Invalid: it is missing, a field has the wrong type, the type of the conversion is unknown, or the
+            currency is no code.
     """
     if event.conversion is NOTHING:
         raise Invalid("conversion")
@@ -279,7 +277,7 @@ def decode_conversion(event: Event) -> Conversion:
 
 
 def decode_previous(event: Event) -> tuple[str | None, str | None]:
-    """The listener and the household of a `conversion` event by the edge's previous key.
+    """The listener and the household of a `conversion` event, hashed with the edge's previous key.
 
     Raises:
         Invalid: they are of the wrong type.
@@ -294,7 +292,7 @@ def decode_previous(event: Event) -> tuple[str | None, str | None]:
 
 
 def _within(field: str, error: msgspec.ValidationError) -> Invalid:
-    """An object's wrong field, or the fault that it is no object."""
+    """The error for an object's wrong field, or for a value that is no object."""
     inside = " - at `$." in str(error)
     return Invalid(f"{field}.{field_of(str(error))}" if inside else field)
 
@@ -321,7 +319,7 @@ def _unquoted(text: str) -> str:
 
 
 def field_of(message: str) -> str | None:
-    """The field that a validation error is about, or None."""
+    """The field that a validation error names, or None."""
     if " - at `$." in message:
         return message.rsplit(" - at `$.", 1)[1].rstrip("`").split("[")[0]
     missing = re.search(r"missing required field `(\w+)`", message)

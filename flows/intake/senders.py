@@ -22,14 +22,14 @@ NO_SENDERS: Final[tuple[Sequence[str], U16]] = ((), np.zeros(0, np.uint16))
 
 @lean
 def _number(pixels: U64, positions: I64, collectors: U64, index: U64, first: I64, by: U16) -> int:
-    """Give each pixel one more than the number of its collector, 0 for none or one too many; returns the
-    number of collectors.
+    """Write for each pixel the number of its collector plus 1; 0 without one, or beyond `MAX_COLLECTORS`.
+    Returns the number of collectors.
 
     Args:
-        pixels: in the order of `positions`, a part of their messages.
+        pixels: of a part of the messages, in the order of `positions`.
         collectors: (messages,) keyed hashes of ids; 0 if the message names none.
-        index: an empty table of words of two.
-        first: (`MAX_COLLECTORS`,) filled with the first message of each.
+        index: an empty table of two words a row.
+        first: (`MAX_COLLECTORS`,) filled with the first message of each collector.
         by: (pixels,) filled.
     """
     pixel = used = 0
@@ -52,14 +52,14 @@ def _number(pixels: U64, positions: I64, collectors: U64, index: U64, first: I64
 
 
 class Senders:
-    """Names of collectors, by the keyed hash that a batch has of each."""
+    """Names of collectors, by their keyed hashes in batches."""
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
 
     def of(self, batch: Batch, messages: Messages) -> tuple[Sequence[str], U16]:
-        """The collectors that pixels name; and by pixel one more than the number of its collector, or 0. Both
-        are empty if no pixel names one.
+        """The collectors that pixels name; and for each pixel the number of its collector plus 1, or 0. Both
+        are empty if no pixel names a collector.
         """
         collectors = batch.collector_marks.collectors
         if not collectors.any() or not len(batch.pixels):

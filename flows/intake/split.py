@@ -1,4 +1,4 @@
-"""Splits a batch of one source partition into one item a placement shard."""
+"""Splits a batch of one source partition into one item for each placement shard."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def _sort(
     pixels: U64, by: U16, shard_of_combo: I64, local: I32, ends: I64, fill: I64, out: U64, out_by: U16,
     used: I32, used_ends: I64,
 ) -> None:  # fmt: skip
-    """Counting sort by shard, each shard's dimensions numbered from 0 in the order in which they come.
+    """A counting sort by shard. The dimensions of each shard are numbered from 0 in the order of appearance.
 
     `ends` and `used_ends`, (shards + 1,), give the bounds in `out` and in `used`; `local` is -1 for a
-    combination without a number; `fill` has the form of `ends`, and is of no use to the caller.
+    combination without a number; `fill` is working memory in the form of `ends`.
     """
     shards = len(ends) - 1
     for i in range(len(pixels)):
@@ -59,10 +59,10 @@ def _sort(
 
 
 class Splitter:
-    """Splits batch after batch of one partition, with cached shards of names.
+    """Splits the batches of one partition, with cached shards of names.
 
     Args:
-        partition: the source partition that the batches come from.
+        partition: the source partition of the batches.
         shards: their number.
         secret: see `flows.state.homes`.
     """
@@ -75,7 +75,7 @@ class Splitter:
         self._combos: list[object] = []
 
     def split(self, batch: Batch, collectors: Sequence[str] = (), by: U16 = NO_ONE) -> list[Pixels]:
-        """The pixels of every shard that has any; a conversion goes to the shard of its own key.
+        """The pixels of every shard that has some; a conversion goes to the shard of its key.
 
         Args:
             collectors, by: see `flows.intake.senders`.
@@ -113,7 +113,7 @@ class Splitter:
         ]
 
     def _conversions(self, batch: Batch) -> dict[int, tuple[list[ConversionPixel], U64]]:
-        """Conversions, with their columns, by the shard of their own key."""
+        """Conversions and their columns, by the shard of the key."""
         rows = batch.pixels[batch.pixels[:, INFO] & np.uint64(0xFF) == CONVERSION]
         home = (rows[:, KEY] % np.uint64(self.shards)).astype(np.int64)
         order = np.argsort(home, kind="stable")

@@ -1,7 +1,7 @@
-"""Sixty-four bytes of a line at once: a bit for each that is a quote, is not plain, or differs from a text.
+"""Masks of sixty-four bytes of a line at once: of quotes, of bytes that are not plain, and of differences
+from a text.
 
-These are vectors of LLVM, for which every processor has instructions; numba itself would compare byte by
-byte.
+They use LLVM's vectors, for which every processor has instructions; numba alone would compare byte by byte.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from flows.state.arrays import U8
 
 WIDTH: Final = 64
-"""The number of bytes that must follow a place."""
+"""The number of bytes that must follow a place in the block."""
 
 
 def _text_masks(typing_context: Any, block: Any, place: Any) -> Any:
@@ -92,13 +92,13 @@ text_masks: Callable[[U8, int], tuple[np.uint64, np.uint64]] = (
     plain_masks if config.DISABLE_JIT else intrinsic(_text_masks)
 )
 """The masks of the `WIDTH` bytes of a block from a place on, the first byte lowest: of quotes, and of bytes
-that are no plain text (a control character, a backslash, or beyond ASCII). Unchecked: the bytes must be
-there.
+that are no plain text (a control character, a backslash, or beyond ASCII). Unchecked: the block must have
+these bytes.
 """
 differing: Callable[[U8, int, U8, int], np.uint64] = (
     plain_differing if config.DISABLE_JIT else intrinsic(_differing)
 )
-"""A bit for each of `WIDTH` bytes that differs in two texts, each from a place on; unchecked."""
+"""A bit for each of `WIDTH` bytes that differs between two texts, each from a place on; unchecked."""
 line_feeds: Callable[[U8, int], np.uint64] = (
     plain_line_feeds if config.DISABLE_JIT else intrinsic(_line_feeds)
 )

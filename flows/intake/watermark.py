@@ -1,4 +1,4 @@
-"""Event time and watermark of a source partition, pixel by pixel, from the log alone."""
+"""Event time and watermark of a source partition, for each pixel, from the log alone."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from flows.state.arrays import I64, U64, Int
 from flows.state.kernel import lean
 
 SKEW_MS: Final = 5 * MINUTE_MS
-"""A clamp by more than this is counted as `clock_skewed`."""
+"""A clock that is clamped by more counts as `clock_skewed`."""
 
 GREATEST, CANDIDATE, SKEWED = range(3)
 
 
 @lean
 def assign_event_times(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, bounded: bool) -> None:
-    """Replace each pixel's clock by its event time, and its time of receipt by the partition's watermark with
-    it.
+    """Replace each pixel's clock by its event time, and its receipt by the watermark of the partition at this
+    pixel.
 
-    Event time is `ts` clamped to [received - 24 h, received + 60 s]. Where no broker bounds the receipt (a
-    line of a file says anything), a jump of more than 24 h counts only when the next pixel is within 24 h of
-    it or later. An impression keeps the minute that its caller's clock said, a pixel the class of its delay.
+    Event time is `ts` clamped to [received - 24 h, received + 60 s]. If no broker bounds the receipt (in a
+    file it may be any time), a jump of more than 24 h counts only when the next pixel is within 24 h of it or
+    later. An impression keeps the minute of its caller's clock, and every pixel the class of its delay.
 
     Args:
         pixels: (n, COLUMNS) uint64, changed in place.
@@ -74,23 +74,23 @@ def assign_event_times(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, bo
 
 @dataclass
 class PartitionClock:
-    """The watermark of one source partition; never goes back.
+    """The watermark of one source partition, which never decreases.
 
-    A partition that is read to its end advances by the time that elapses. The line along which it does so
-    lies `quiet_ms` behind the pixel that was the furthest ahead of elapsed time: one that moves the
-    watermark by less than has elapsed does not hold it up, one that moves it by more begins another line.
-    Time of which there was no proof, such as a restart's, is made up for later, as far as the log's
-    partitions have moved meanwhile.
+    The watermark of a partition that is read to its end advances by elapsed time. It then follows a line that
+    lies `quiet_ms` behind the pixel that was furthest ahead of elapsed time. A pixel that moves the watermark
+    by less than the elapsed time does not delay it. A pixel that moves it by more begins a new line. Time
+    without proof, such as that of a restart, is added later, as far as the partitions of the log have
+    advanced meanwhile.
 
     Args:
         bound_ms: out-of-orderness bound.
-        quiet_ms: the lag, after the elapsed time, with which a quiet partition advances.
+        quiet_ms: the lag behind elapsed time with which a quiet partition advances.
         greatest_ms, candidate_ms, floor_ms, held_ms: state from a snapshot.
         start_ms: the beginning of a partition without a pixel: the flow's watermark at its last proof of
             emptiness.
-        ahead_ms: the proved time beyond that by which pixels have moved the watermark.
-        missed_ms: the time that elapsed without proof and is not made up for.
-        shown_ms: moment of the last proof, by the clock of `prove`; None if there was none.
+        ahead_ms: the proved time in excess of the advance by pixels.
+        missed_ms: the elapsed time without proof that is not added yet.
+        shown_ms: the time of the last proof, by the clock of `prove`; None without one.
     """
 
     bound_ms: int
@@ -123,7 +123,7 @@ class PartitionClock:
         return max(self.natural_ms, self.held_ms)
 
     def judge(self, pixels: U64, bounded: bool = True) -> int:
-        """Give `pixels` their event times and watermarks, in place; returns how many had a skewed clock."""
+        """Set the event times and watermarks of `pixels`, in place; returns the number of skewed clocks."""
         if not len(pixels):
             return 0
         if self.watermark_ms == 0:
@@ -140,7 +140,8 @@ class PartitionClock:
         self.missed_ms = max(0, missed_ms - max(0, by_ms - ahead_ms))
 
     def follow(self, pixels: U64, messages: Messages, collector_marks: CollectorMarks) -> int:
-        """`judge` a batch's pixels, and hold them for the collectors that `messages` name or have named.
+        """`judge` a batch's pixels, and bound the watermarks by the collectors that messages have named so
+        far.
 
         `pixels` are those of `messages`, and are changed in place.
         """
@@ -164,7 +165,7 @@ class PartitionClock:
         return skewed
 
     def _end_hold(self) -> None:
-        # Progress by low marks stays when pixels are judged without them again.
+        # Progress by low marks stays when pixels are again judged without low marks.
         if self.holds.least_ms is None:
             self.floor_ms = max(self.floor_ms, self.held_ms)
 
@@ -172,23 +173,23 @@ class PartitionClock:
         return sum(self.judge(part, bounded) for part, bounded in _by_bound(pixels, messages))
 
     def due(self, now_ms: int) -> bool:
-        """True if it is time for another proof, by the clock of `prove`."""
+        """True if another proof is due, by the clock of `prove`."""
         return self._proved_ms is None or now_ms - self._proved_ms >= ASK_MS
 
     def proved(self, now_ms: int) -> bool:
-        """True if the partition was read to its end a moment ago."""
+        """True if a recent proof exists that the partition was read to its end."""
         return self._proved_ms is not None and now_ms - self._proved_ms <= RECENT_MS
 
     def prove(self, now_ms: int, flow_ms: int = 0, head_ms: int = 0) -> None:
         """Advance by the time elapsed since the last proof, but by no more than `STEP_MS`.
 
-        Call it when the partition turned out to be read to its end, by an answer to a question put after the
-        last call. Time without proof does not count at once: it may have been an outage, in which writers to
-        the partition were blocked, too. It is made up for in steps, each after a proof, and never beyond
-        `quiet_ms` behind `head_ms`: a wrong clock moves nothing.
+        Call it after a proof that the partition was read to its end: an answer to a request sent after the
+        last call. Time without proof does not count at once: in an outage, writers to the partition may have
+        been blocked, too. It is added in steps, one for each proof, and never beyond `head_ms` - `quiet_ms`,
+        so that a wrong clock has no effect.
 
         Args:
-            now_ms: by a clock that goes on through restarts, and never back while the process lives.
+            now_ms: by a clock that continues through restarts, and never goes back within a process.
             flow_ms: the flow's watermark.
             head_ms: the greatest watermark of all partitions; 0 if unknown.
         """
@@ -214,7 +215,7 @@ class PartitionClock:
 
 
 def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:
-    """The pixels in their order, cut where it changes whether a broker's timestamp bounds their receipt."""
+    """The pixels in order, split where a broker's timestamp begins or ceases to bound the receipts."""
     stamps = messages.timestamps_ms
     if stamps is None or not len(pixels):
         return [(pixels, False)]
@@ -227,7 +228,7 @@ def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:
 
 
 def _places(positions: I64, pixels: U64) -> I64:
-    """The place among the messages at `positions` of each pixel's message."""
+    """For each pixel, the place of its message in `positions`."""
     places: I64 = pixels[:, POSITION].astype(np.int64)
     if len(places) and positions[-1] - positions[0] == len(positions) - 1:  # there is no gap
         places -= positions[0]
@@ -239,8 +240,8 @@ def _places(positions: I64, pixels: U64) -> I64:
 def _stamped(
     pixels: U64, positions: I64, messages: Messages, collector_marks: CollectorMarks
 ) -> tuple[I64, CollectorMarks]:
-    """The times at which messages were put into the log; with their low marks, none beyond those times, and
-    their clocks.
+    """The times at which messages were written to the log; and the low marks, bounded by these times, and
+    clocks.
     """
     stamps = np.array(messages.timestamps_ms or [], np.int64)
     moments, lows, nows = (np.empty(len(positions), np.int64) for _ in range(3))
@@ -276,5 +277,5 @@ def _stamp(
             pixel += 1
         moments[i] = moment
         lows[i] = min(low, stamp) if stamp > 0 else low
-        # Without a time at which a mark was put into the log, its clock cannot be judged.
+        # Without the time at which a mark was written to the log, its clock cannot be judged.
         nows[i] = now if stamp > 0 or logged > 0 else np.int64(0)
