@@ -66,6 +66,9 @@ def recompute(
 
 
 def _count(archive: str, name: str, metrics_port: int) -> None:
+    from flows.state.allocator import share_one_arena
+
+    share_one_arena()
     import os
 
     from flows.engine import execute, preflight

@@ -41,6 +41,9 @@ def replay(
 
     archive:DIR, or archive:s3://NAME/PREFIX, in place of files is an archive, read at its topic's offsets.
     """
+    from flows.state.allocator import share_one_arena
+
+    share_one_arena()
     from flows.cli.progress import progress
     from flows.engine import StopSignal as Stop
     from flows.instruments import instruments

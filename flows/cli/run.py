@@ -68,6 +68,9 @@ def run(
     On several machines, run it on each with its own number and its own recovery directory: see the
     second example.
     """
+    from flows.state.allocator import share_one_arena
+
+    share_one_arena()
     from flows.engine import (
         ALONE,
         Cluster,
