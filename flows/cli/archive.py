@@ -23,25 +23,26 @@ def archive(
         str,
         typer.Option(
             metavar="DIR|s3://BUCKET/PREFIX",
-            help="Where the archive is written, or the hours of parquet. A bucket may be s3://, gs:// or "
-            "az://; another S3 server than Amazon's is named behind a question mark: "
+            help="Place of the archive, or of the hours of parquet. A bucket may be s3://, gs:// or "
+            "az://; name an S3 server other than Amazon's after a question mark: "
             "?endpoint=HOST:PORT&scheme=http.",
             show_default=False,
         ),
     ] = "",
     once: Annotated[
-        bool, typer.Option("--once", help="Write what is there now, and end; for a timer.")
+        bool, typer.Option("--once", help="Write all present messages, and end; for a timer.")
     ] = False,
 ) -> None:
-    """Write the raw messages of the pixel topic into an archive, each once, for as long as you keep it.
+    """Write each raw message of the pixel topic once to an archive, which you can keep as long as you like.
 
-    It writes until SIGTERM or Ctrl-C, and goes on where its manifest ends. Run one process for an archive.
-    audiopixel replay archive:DIR reads it.
+    It writes until SIGTERM or Ctrl-C. A restart continues at the end of the manifest. Run one process for
+    each archive. audiopixel replay archive:DIR reads the archive.
 
-    check reads every file: checksums, gaps, and that up to the flow's position the archive has as many
-    messages as the flow's ledger. Exit code 0: all is right. 1: something is wrong, which is printed.
+    check reads every file, and verifies checksums, gaps, and that up to the flow's position the archive has
+    as many messages as the flow's ledger. Exit code 0: no error. 1: an error, which is printed.
 
-    parquet writes the hours that are whole for a warehouse, those that are missing or have changed, and ends.
+    parquet writes complete hours for a warehouse, and ends. It writes only hours that are missing there or
+    have changed.
     """
     if step == "":
         if not to:

@@ -18,12 +18,12 @@ def check(
     ] = 100,
 ) -> None:
     """Check files of pixels before a flow reads them. Each line that is no pixel is printed as FILE:LINE:
-    REASON: FIELD: what the field takes. A table of the reasons and fields follows.
+    REASON: FIELD: and the values that the field takes. A table of the reasons and fields follows.
 
     Exit code 0: all lines are pixels or marks. 1: some are rejected, or a file cannot be read. 2: a wrong
     option.
 
-    The flow's own decoder decides. Repeats and late pixels are not judged, and no value is shown. Fields,
+    The flow's own decoder decides. Repeats and late pixels are not judged, and values are not shown. Fields,
     limits and examples: docs/pixels.md.
     """
     from flows.check import Checked

@@ -21,11 +21,13 @@ def collect(
     seat: Annotated[int | None, typer.Option(hidden=True)] = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Take pixels over HTTP. Each is in Kafka, or on disk while Kafka is away, before it is answered.
+    """Take pixels over HTTP. A pixel is in Kafka, or on disk while Kafka is away, before the call is
+    answered.
 
-    Where its clock is over a minute ahead of the machine's, it sends all that is on disk, and begins again.
+    If its clock is over a minute ahead of the machine's, the collector sends all pixels on disk, and restarts
+    itself.
 
-    After SIGTERM it serves for AUDIOPIXEL_COLLECT_DRAIN more, then finishes and exits with 0. It exits with
+    After SIGTERM it still serves for AUDIOPIXEL_COLLECT_DRAIN, then finishes and exits with 0. It exits with
     75 if pixels are still on disk: start it again to send them.
     """
     import asyncio

@@ -23,7 +23,7 @@ def compile(
 ) -> None:
     """Compile the kernels ahead, for an image or before the first start.
 
-    A flow compiles what is missing when it starts, which takes 45 s of one core. The compiled code is stored
+    A flow compiles missing kernels when it starts, which takes 45 s of one core. The compiled code is stored
     next to the sources, or in NUMBA_CACHE_DIR, and serves processors of the same kind.
     """
     from flows.cli.progress import progress

@@ -23,10 +23,10 @@ def config(
     """Show the settings that are needed, and those that differ from their default: the value, where it comes
     from, what it takes and what it means. Secrets are not shown.
 
-    Set one by its name in the environment, or in audiopixel.toml by the rest of the name in lower case
+    Set a setting by its name in the environment, or in audiopixel.toml by the rest of the name in lower case
     (`flush_interval = "PT0.5S"`). {text: text} and […] are JSON in the environment, a table or an array in
-    the file. Durations: PT10M, 00:10:00, or seconds. AUDIOPIXEL_CONFIG names another file. The number of
-    shards is the recovery store's, where none is set.
+    the file. Durations: PT10M, 00:10:00, or seconds. AUDIOPIXEL_CONFIG names another file. Without a setting,
+    the number of shards is that of the recovery store.
     """
     from flows.engine import settings_of_store
     from flows.errors import StateError, UsageError

@@ -26,20 +26,20 @@ def discrepancy(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Explain why somebody else's count of impressions is not ours, to the unit.
+    """Explain the difference between another party's count of impressions and ours, to the unit.
 
-    Each row of the file names a placement_id or a campaign_id, a day (or flight), and their impressions. The
-    column excludes names parts that do not apply. The difference is taken apart into signed parts; what is
-    left is unexplained.
+    Each row of the file names a placement_id or a campaign_id, a day (or flight), and the other party's
+    impressions. The column excludes names parts that do not apply. The difference is split into signed parts;
+    the rest is unexplained.
 
-    Up to 5 % of our count is fine, up to 10 % is worth a look, and beyond it is over the tolerance. A plan's
-    tolerance replaces both. Where our number is not known the band is "no verdict", and the row has the
-    reason. Exit code 1 if any row is over the tolerance, else 2 if any has no verdict. 2 also where Redis
+    A difference up to 5 % of our count is fine, up to 10 % is worth a look, and above is over the tolerance.
+    A plan's tolerance replaces both limits. If our number is unknown, the band is "no verdict", and the row
+    has the reason. Exit code 1: a row is over the tolerance. 2: no row is, but a row has no verdict; or Redis
     holds no counts of a flow, or damaged ones.
 
     A day is compared with our count of that day, and flight with all days of the flight, up to today. The
-    flights and tolerances are those of AUDIOPIXEL_PLANS. Without it no tolerance is known, and the flights
-    are those of the rows in Redis: the note names their days. A flight that no row has gets no verdict.
+    flights and tolerances are those of AUDIOPIXEL_PLANS. Without plans no tolerance is known, and the flights
+    are those of the rows in Redis: the note has the days of each. A flight without a row gets no verdict.
     """
     from connectors.redis import connect
     from flows import waterfall

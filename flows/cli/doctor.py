@@ -16,9 +16,10 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="An object a line.")] = False,
 ) -> None:
     """Examine this installation by its settings: Kafka, topics, Redis, clocks, disks, the flow, settings that
-    disagree with it, lag, collectors, sources. A line a part: ok, look or wrong, and what to do.
+    disagree with it, lag, collectors, sources. Each part has one line: ok, look or wrong, and what to do.
 
-    Nothing is written. Exit code 0: nothing is wrong. 1: something is. 2: a setting cannot be read.
+    The command writes nothing. Exit code 0: no line is wrong. 1: a line is wrong. 2: a setting cannot be
+    read.
     """
     from flows.doctor import Doctor, Level
     from flows.settings import load

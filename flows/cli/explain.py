@@ -24,15 +24,17 @@ def explain(
         str,
         typer.Option(help="Instead: an id or an address as the caller knew it.", show_default=False),
     ] = "",
-    user_agent: Annotated[str, typer.Option(help="Of the device at that address.", show_default=False)] = "",
+    user_agent: Annotated[
+        str, typer.Option(help="The user agent of the device at that address.", show_default=False)
+    ] = "",
 ) -> None:
-    """Show which touches a conversion could have been credited to, which ones it was credited to, and by
-    which rule. No listener is named.
+    """Show the touches that could have got credit for a conversion, those that got it, and the rule. No
+    listener is named.
 
     Conversions of several campaigns or types may have the same order id: all of them are shown.
 
-    With --listener show by which pseudonyms of the collector somebody stands in the topic, by each key in
-    AUDIOPIXEL_COLLECT_KEY and AUDIOPIXEL_COLLECT_PREVIOUS_KEYS. An address may have been an id, too: both are
+    With --listener show a person's pseudonyms of the collector in the topic, for each key in
+    AUDIOPIXEL_COLLECT_KEY and AUDIOPIXEL_COLLECT_PREVIOUS_KEYS. An address may also have been an id: both are
     shown.
     """
     import msgspec

@@ -30,7 +30,7 @@ def export(
         str,
         typer.Option(
             metavar="DIR|s3://BUCKET/PREFIX",
-            help="Of parquet: where the days go. Another S3 server than Amazon's is named behind a question "
+            help="For parquet: the place of the days. Name an S3 server other than Amazon's after a question "
             "mark: ?endpoint=HOST:PORT&scheme=http.",
             show_default=False,
         ),
@@ -39,7 +39,7 @@ def export(
         str,
         typer.Option(
             help="Name of this export in its consumer group, metrics and dead letters; by default its kind. "
-            "Give each its own where several of a kind run.",
+            "Set it if several exports of a kind run.",
             show_default=False,
         ),
     ] = "",
@@ -48,22 +48,22 @@ def export(
         typer.Option(
             "--from",
             metavar="earliest|latest",
-            help="Where the first start of this name begins to read; by default earliest for parquet, latest "
+            help="Where the first start of this name begins; by default earliest for parquet, latest "
             "for the others.",
             show_default=False,
         ),
     ] = "",
     once: Annotated[
-        bool, typer.Option("--once", help="Hand over what is there now, and end; for a timer.")
+        bool, typer.Option("--once", help="Write all present messages, and end; for a timer.")
     ] = False,
 ) -> None:
-    """Write to other systems what is published. Each message arrives at least once, and a repeat carries the
-    same key; what a target refuses for good goes to the dead letters of the exports.
+    """Write published numbers to other systems. Each message arrives at least once, and a repeat has the same
+    key. A message that a target refuses for good is written to the dead letters of the exports.
 
     KINDS
 
-    It keeps its place as a consumer group and goes on there after a restart. Run one process of a name.
-    SIGTERM or Ctrl-C end it with 0.
+    The place is stored in a consumer group; a restart continues there. Run one process for each name. SIGTERM
+    or Ctrl-C end it with exit code 0.
     """
     from flows.cli.owners import owners_of
     from flows.exports import RUNS, Exports

@@ -41,7 +41,10 @@ def forget(
     ] = None,
     user_agent: Annotated[
         str,
-        typer.Option(help="Of the devices at these addresses: their clients too.", show_default=False),
+        typer.Option(
+            help="User agent of the devices at these addresses: also erases their clients.",
+            show_default=False,
+        ),
     ] = "",
     household: Annotated[
         list[str] | None,
@@ -55,26 +58,28 @@ def forget(
         bool, typer.Option("--status", help="Ask whether it is done, without a new erasure.")
     ] = False,
     wait: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait until the flow confirms.")
+        float, typer.Option(metavar="SECONDS", min=0, help="Time to wait until the flow confirms.")
     ] = WAIT_S,
 ) -> None:
-    """Erase listeners and households. Within a minute the flow drops their touches, and takes no more from
-    their pixels: the command waits until it confirms that.
+    """Erase listeners and households. Within a minute the flow drops their touches, and stores no more
+    touches from their pixels. The command waits until the flow confirms this.
 
-    It prints done, pending or refused. Exit code 0: done. 1: pending, as while no flow is alive or a key of
-    the collectors is missing; or refused, as with another key than the flow's, which finds no listener.
+    It prints done, pending or refused. Exit code 0: done. 1: pending, for example while no flow is alive or a
+    key of the collectors is missing; or refused, for example with another key than the flow's, which would
+    find no listener.
 
-    With AUDIOPIXEL_COLLECT_KEY set, it also finds them by the collector's pseudonyms: of an
-    id, of an address, of an address with a user agent, by each key in force. An address may have been an id,
-    too: both are forgotten. Without that key no address is taken, and ids are forgotten only as they
-    are given. With --household and no id, standard input is not read.
+    With AUDIOPIXEL_COLLECT_KEY set, it also finds them by the collector's pseudonyms: of an id, of an
+    address, and of an address with a user agent, for each key in force. An address may also have been an id:
+    both are forgotten. Without that key it takes no address, and forgets only the ids themselves. With
+    --household and no id, standard input is not read.
 
-    A receipt has the time, the pseudonyms (shortened), what the flow held, at which positions it was
-    dropped, and what is not reached until when. --status FILE asks by a receipt, without any key.
+    A receipt has the time, the shortened pseudonyms, the data that the flow held, the positions at which it
+    was dropped, and the data that remains, with its end. --status FILE asks again by a receipt, without a
+    key.
 
-    Redis keeps keyed hashes of them, never the ids, so that a restart does not bring them back. Counts stay.
-    So do the keyed hashes and sketches of reach, from which no id can be had without the listeners' key.
-    Messages of the topic expire by your retention.
+    Redis stores keyed hashes of the erased ids, never the ids, so that a restart does not count them again.
+    Counts stay. The keyed hashes and sketches of reach also stay; no id can be derived from them without the
+    listeners' key. Messages of the topic expire by your retention.
     """
     from connectors.redis import connect
     from flows.erasures import flow_of

@@ -39,12 +39,12 @@ def methodology(
 ) -> None:
     """Describe how a published number is counted, by the settings of the flow that counts it.
 
-    The flow makes the description from the metrics' definitions and its settings. Its hash stands in meta,
-    in every final minute, and in the topic of AUDIOPIXEL_KAFKA_METHODOLOGY_TOPIC as the key of the text.
-    The text is read from Redis. --hash finds an earlier text in the topic. --local describes the settings
-    here, which may be others than the flow's.
+    The flow builds the description from the metrics' definitions and its settings. The hash of the
+    description stands in meta, in every final minute, and in the topic of AUDIOPIXEL_KAFKA_METHODOLOGY_TOPIC
+    as the key of the text. The text is read from Redis. --hash finds an earlier text in the topic. --local
+    describes the settings of this environment, which may differ from the flow's.
 
-    A placement is printed with the numbers of its flight, each with how it is counted.
+    For a placement, each number of its flight is printed with its description.
     """
     from flows.methodology import methodology as described
     from flows.settings import load

@@ -17,12 +17,12 @@ def overlap(
     b: Annotated[str, typer.Argument(help="Another one.")],
     campaigns: Annotated[bool, typer.Option("--campaigns", help="A and B are campaigns.")] = False,
 ) -> None:
-    """Estimate how many of the listeners that A reached were also reached by B, and the other way round.
+    """Estimate how many listeners of A were also reached by B, and how many of B by A.
 
-    Of each number, ± is three standard errors: in 997 of 1,000 cases the true number is within it. A campaign
-    is estimated from its placements together: those that its plans name, and where a plan names neither
-    campaign nor advertiser, or there is none, those whose latest pixel names it. One without a plan and with
-    fewer than 100 listeners has no sketch, and is left out.
+    ± after a number is three standard errors: in 997 of 1,000 cases the true number is within it. A campaign
+    is estimated from all its placements. These are the placements that its plans name. A placement whose plan
+    names neither campaign nor advertiser, or that has no plan, belongs to the campaign of its latest pixel. A
+    placement without a plan and with fewer than 100 listeners has no sketch, and is left out.
     """
     from connectors.redis import connect
     from flows import waterfall

@@ -58,15 +58,15 @@ def plans(
         ),
     ] = None,
 ) -> None:
-    """Check a file of plans and print what is wrong in it; exit code 1 if anything is.
+    """Check a file of plans and print its errors. Exit code 1: it has an error.
 
-    With --to, each plan goes into the Kafka topic that AUDIOPIXEL_PLANS=kafka:TOPIC reads. Plans that the
-    file does not name stay there.
+    With --to, each plan is written to the Kafka topic that AUDIOPIXEL_PLANS=kafka:TOPIC reads. Plans that the
+    file does not name stay in the topic.
 
     With --delivered, the plans get opening balances: each placement's impressions of the report up to the
-    moment of --until. The report is one that discrepancy reads, with a row a placement and day, or flight.
-    The balances are printed, and go to --out or --to. Balances whose moment does not work are wrong,
-    where Redis can be read.
+    moment of --until. The report has the form that discrepancy reads, with a row for each placement and day,
+    or flight. The balances are printed, and written to --out or --to. If Redis can be read, a balance whose
+    moment cannot be used is an error.
     """
     from connectors.kafka import KafkaWriter
     from flows.cli.balances import made_of, refused_moments

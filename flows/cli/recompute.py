@@ -26,11 +26,14 @@ def recompute(
         str, typer.Argument(metavar="NAME", help="diff, switch: of the recomputation.", show_default=False)
     ] = "",
     archive: Annotated[
-        str, typer.Option("--from", metavar="archive:DIR|URL", help="What is counted.", show_default=False)
+        str,
+        typer.Option("--from", metavar="archive:DIR|URL", help="The archive to count.", show_default=False),
     ] = "",
     as_name: Annotated[
         str,
-        typer.Option("--as", metavar="NAME", help="Its name, such as august.", show_default=False),
+        typer.Option(
+            "--as", metavar="NAME", help="Name of the second flow, such as august.", show_default=False
+        ),
     ] = "",
     metrics_port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="PORT", help="Port of its /metrics; 0 opens none.")
@@ -40,15 +43,15 @@ def recompute(
 ) -> None:
     """Count an archive again next to the live flow, compare, and switch readers to the recomputed numbers.
 
-    --from and --as begin the second flow: the settings of its environment, with rows, topics, group and
-    recovery directory of its own, which it prints. It runs until SIGTERM, at the lowest priority until it
-    serves, and goes on in the topic once the archive is read.
+    --from and --as start a second flow. It has the settings of its environment, but separate rows, topics,
+    group and recovery directory, which it prints. It runs until SIGTERM, at the lowest priority until it
+    serves. After the archive it reads the topic.
 
-    diff prints what moves, and which methods differ. Exit code 0: equal. 1: something moves. 2: they cannot
-    be compared.
+    diff prints the numbers that change, and the methods that differ. Exit code 0: equal. 1: a number changes.
+    2: the flows cannot be compared.
 
-    switch makes the flow of NAME serve. The same command again goes back. Exit code 0: every row was read
-    back. 1: not done, with the reason.
+    switch makes the flow of NAME serve. The same command again switches back. Exit code 0: every row was read
+    back. 1: not switched, with the reason.
     """
     if step == "":
         if not archive or not as_name or name:

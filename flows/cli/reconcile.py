@@ -35,7 +35,7 @@ def reconcile(
     ] = "2GB",
 ) -> None:
     """Recompute logs in one exact batch query and compare every published field with Redis. Every difference
-    is printed. Exit code 1: there is any.
+    is printed. Exit code 1: there is a difference.
     """
     from connectors.files import logs
     from connectors.redis import connect

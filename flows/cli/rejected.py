@@ -61,21 +61,22 @@ def rejected(
 ) -> None:
     """List the dead letters by reason, field, sender and placement, with event ids as examples.
 
-    --resend calls the collector's door again with what a letter holds, with the token in
-    AUDIOPIXEL_COLLECT_TOKEN. The door checks it like any call. Event ids stay the same, so nothing counts
-    twice; letters hold no listener and no app, so there is no reach. What would count twice, under another
-    id, or with less than it had is not sent, and its reasons are counted: letters that are malformed, too
-    late, invalid traffic, or lack a field that was wrong (--set gives it).
+    --resend calls the collector again with the fields of a letter, and with the token in
+    AUDIOPIXEL_COLLECT_TOKEN. The collector checks it like any call. Event ids stay the same, so no event
+    counts twice. Letters hold no listener and no app, so resent events have no reach. A letter that is
+    malformed, too late or invalid traffic is not sent, nor one that lacks a field that was wrong (--set
+    supplies it). The reasons of unsent letters are counted.
 
-    A source's letter is not called: its message is read again at its offset, by the present mapping, and its
-    pixel goes into the pixel topic under the id that it has always. Correct the mapping first. Exit code 1: a
-    message is rejected once more, or its topic does not have it any more.
+    The letter of a source is handled without a call: its message is read again at its offset, by the present
+    mapping, and its pixel is written to the pixel topic under the same id as before. Correct the mapping
+    first. Exit code 1: a message is rejected again, or its topic has deleted it.
 
-    Unsigned calls may be forged: they are sent with --sender alone. Conversions are sent with --conversions
-    alone: no touch gets a credit for them, and the shop's own corrected call is then a repeat.
+    Unsigned calls may be forged, so they are sent only with --sender. Conversions are sent only with
+    --conversions: no touch gets credit for them, and the shop's own corrected call is then a repeat.
 
-    --against looks up a sender's file of pixels; exit code 1 if any of them has a dead letter, or any letter
-    names no event, as those of too_late, and cannot be compared: --placement and --reason leave out others'.
+    --against looks up the pixels of a sender's file. Exit code 1: a pixel has a dead letter, or a letter
+    names no event (such as too_late) and cannot be compared. Leave out letters of others with --placement and
+    --reason.
     """
     from flows import rejected as letters_of
     from flows.cli.progress import progress

@@ -31,11 +31,11 @@ def release(
         bool, typer.Option("--anyway", help="Also where Redis does not list the id, or is away.")
     ] = False,
 ) -> None:
-    """Declare a collector gone for good, so that the flow stops waiting for its pixels. Use it where a
-    collector will not come back with its spool. A unit of the feed that is silent is named no more.
+    """Declare that a collector has gone for good, so that the flow stops waiting for its pixels. Use it if a
+    collector will not return with its spool. It also stops alerts on a silent unit of the feed.
 
-    An id that Redis does not list is refused, with exit code 1 and the ids that are listed: collectors that
-    wrote their figures within a day, the one that holds the flow's time, and silent units of the feed.
+    An id that Redis does not list is refused, with exit code 1 and the listed ids: collectors that wrote
+    figures within a day, the collector that holds the flow's time, and silent units of the feed.
     """
     import asyncio
 

@@ -18,7 +18,7 @@ def replay(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Also write minutes.ndjson, credits.ndjson and rejected.ndjson here; older ones go.",
+            help="Also write minutes.ndjson, credits.ndjson and rejected.ndjson here, over older ones.",
             show_default=False,
         ),
     ] = None,
@@ -36,8 +36,8 @@ def replay(
         ),
     ] = None,
 ) -> None:
-    """Run the same flow over log files, into the configured Redis. The replay ends with the files,
-    and every window is then final.
+    """Run the same flow over log files, into the configured Redis. The replay ends with the files; every
+    window is then final.
 
     archive:DIR, or archive:s3://NAME/PREFIX, in place of files is an archive, read at its topic's offsets.
     """

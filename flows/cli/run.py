@@ -39,7 +39,7 @@ def run(
         typer.Option(
             min=0,
             metavar="N",
-            help="On several machines: the place of this one in --addresses, from 0.",
+            help="On several machines: the place of this machine in --addresses, from 0.",
             show_default=False,
         ),
     ] = None,
@@ -56,7 +56,7 @@ def run(
         typer.Option(
             metavar="FILE",
             help="Write what the flow does and for how long, in Chrome's trace format: ui.perfetto.dev shows "
-            "where a pause comes from. Of several processes each writes a file of its own.",
+            "where a pause comes from. Each of several processes writes its own file.",
             show_default=False,
         ),
     ] = None,

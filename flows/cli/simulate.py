@@ -71,7 +71,9 @@ def simulate(
         ),
     ] = None,
 ) -> None:
-    """Make seeded traffic with faults, and a ledger of the truth: to a file, or in real time to Kafka."""
+    """Make seeded traffic with faults, and a ledger of the true counts: to a file, or in real time to
+    Kafka.
+    """
     from flows.cli.paths import writable
     from flows.cli.progress import progress
     from flows.demo.produce import produce

@@ -57,15 +57,15 @@ def sources(
     ] = False,
 ) -> None:
     """Read topics and files of another shape as pixels. A source is a file, sources/NAME.toml, that maps
-    their fields onto ours.
+    their fields to those of a pixel.
 
-    draft looks at messages and writes a first file: --out sources/NAME.toml, else the terminal. check sends
-    nothing: it runs the source's examples, and shows what becomes of messages, and which metrics they can
-    give. Exit code 1: an example fails, no message is a pixel, over 1 % are rejected, or a live source is
-    too late.
+    draft reads some messages and writes a first file: to --out sources/NAME.toml, else to the terminal. check
+    sends nothing: it runs the source's examples, and shows the result of each message, and the metrics that
+    the messages can give. Exit code 1: an example fails, no message is a pixel, over 1 % are rejected, or a
+    live source is too late.
 
-    run reads a live source's topic into the pixel topic until SIGTERM. A batch (files, or mode = "batch")
-    ends: --out writes a log for audiopixel replay, --to a topic of its own. The guide: docs/sources.md.
+    run writes a live source's topic to the pixel topic until SIGTERM. A batch (files, or mode = "batch")
+    ends: --out writes a log for audiopixel replay, --to writes to another topic. The guide: docs/sources.md.
     """
     interruptible()
     if step == "draft":

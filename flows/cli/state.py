@@ -44,14 +44,14 @@ def state(
         ),
     ] = None,
 ) -> None:
-    """Show what the saves in recovery directories hold, and verify them: every file is read, and held against
-    its checksum. The flow may run meanwhile. Each member of a cluster has a part of every save.
+    """Show the contents of the saves in recovery directories, and verify them: every file is read, and
+    compared with its checksum. The flow may run meanwhile. Each member of a cluster has a part of every save.
 
-    With deal as the first word it lays the newest save out for another number of members, while the flow is
-    stopped. A shard lives on the member that the number of members gives, so another number needs other
-    disks. Name the directories of all old members; they stay as they are, and are the way back. Then give
-    each machine its own of the new ones, as AUDIOPIXEL_RECOVERY_DIR, and start all members. Members that
-    share one directory need no dealing.
+    With deal as the first word, the command distributes the newest save for another number of members, while
+    the flow is stopped. The number of members determines the member of each shard, so another number needs
+    other directories. Name the directories of all old members; they stay unchanged, so that you can go back.
+    Then set AUDIOPIXEL_RECOVERY_DIR of each machine to one of the new directories, and start all members.
+    Members that share one directory need no dealing.
 
     Exit code 1 if a save is damaged, 2 if there is none, 3 if the shards cannot be dealt.
     """

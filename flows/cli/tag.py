@@ -26,7 +26,9 @@ _NOT_ASKED: Final = ("vast", "curl", "as_json", "check")
 @command
 def tag(
     dialect: Annotated[str, typer.Option(help="The vendor; `list` names those known.")] = "native",
-    placement: Annotated[str, typer.Option(help="Where the ad runs: the row's id.", show_default=False)] = "",
+    placement: Annotated[
+        str, typer.Option(help="The placement's id, which is the row's.", show_default=False)
+    ] = "",
     campaign: Annotated[str, typer.Option(help="The campaign's id.", show_default=False)] = "",
     creative: Annotated[str, typer.Option(help="The creative's id.", show_default=False)] = "",
     platform: Annotated[str, typer.Option(help="A label of the row.", show_default=False)] = "",
@@ -52,10 +54,13 @@ def tag(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     check: Annotated[
-        str, typer.Option(metavar="URL", help="Show what the door would make of a tag.", show_default=False)
+        str,
+        typer.Option(
+            metavar="URL", help="Show the pixel that the collector makes of a tag.", show_default=False
+        ),
     ] = "",
 ) -> None:
-    """Build a vendor's tags for a placement, signed, one URL an event; or check a tag that exists.
+    """Build a vendor's signed tags for a placement, one URL for each event; or check an existing tag.
 
     Facts that the vendor cannot send are printed on standard error. --check exits with 1 if the tag needs a
     change.

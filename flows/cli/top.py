@@ -23,10 +23,11 @@ def top(
     creatives: Annotated[bool, typer.Option("--creatives", help="Begin with the creatives.")] = False,
     apps: Annotated[bool, typer.Option("--apps", help="Begin with the apps, where they have rows.")] = False,
 ) -> None:
-    """Watch placements, campaigns, creatives and apps live in the terminal: what needs attention comes first.
+    """Watch placements, campaigns, creatives and apps live in the terminal. Rows that need attention come
+    first.
 
     Keys: / filters, s orders, j and k move, Enter opens a row, Tab changes between them,
-    ? shows all keys and what each column means, q quits. Into a pipe it prints all rows once.
+    ? shows all keys and the meaning of each column, q quits. In a pipe it prints all rows once.
     """
     from flows.cli.owners import owners_of
     from flows.errors import UsageError

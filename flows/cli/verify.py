@@ -18,23 +18,25 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 @command
 def verify(
-    since: Annotated[str, typer.Option(metavar="SPAN", help="How far back: 30m, 6h, 2d.")] = "1h",
+    since: Annotated[
+        str, typer.Option(metavar="SPAN", help="The compared time, back from now: 30m, 6h, 2d.")
+    ] = "1h",
     most: Annotated[
         int, typer.Option(min=1, metavar="N", help="Read at most this many messages.")
     ] = 50_000_000,
     directory: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where the messages rest meanwhile.", show_default=False),
+        typer.Option(metavar="DIR", help="Directory for the messages meanwhile.", show_default=False),
     ] = None,
 ) -> None:
     """Prove on a live system that nothing was lost. The command reads the pixel topic again, recomputes
     it, and compares each count of each minute that became final since then with the published
     one. Run it with the flow's settings, plans and listeners' key.
 
-    A minute becomes final AUDIOPIXEL_ALLOWED_LATENESS after its end: those compared began that long before
-    SPAN ago. The topic is read from there and AUDIOPIXEL_HORIZON before. If AUDIOPIXEL_KAFKA_START is an
-    archive, what is older than the topic is read there. Exit code 0: all is equal. 1: a difference, which is
-    printed. 2: a wrong option, no minute became final since, or Kafka has deleted the span.
+    A minute becomes final AUDIOPIXEL_ALLOWED_LATENESS after its end, so the compared minutes began that long
+    before SPAN ago. The topic is read from AUDIOPIXEL_HORIZON before these minutes. If AUDIOPIXEL_KAFKA_START
+    is an archive, older messages are read from it. Exit code 0: all counts are equal. 1: a difference, which
+    is printed. 2: a wrong option, no minute became final since, or Kafka has deleted the span.
     """
     from connectors.redis import connect
     from flows.cli.progress import progress

@@ -22,9 +22,6 @@ from flows.model.messages import (
 )
 from flows.model.ticks import Cut
 
-FromShard = (
-    RowBatch | CreditBatch | TouchBatch | UnjoinedBatch | ClientBatch | Decided | ClientCounts | Settled
-)
 M = TypeVar(
     "M",
     RowBatch | CreditBatch,

@@ -28,7 +28,6 @@ from flows.sources.paths import Condition, Path
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_FILE_BYTES: Final = 256 * 1024
-MAX_ALTERNATIVES: Final = 16
 _NOT_A_SOURCES: Final = frozenset(("dialect", "signature", "target_signature", "tracked", "cachebuster"))
 """Words that only a tag has."""
 FIELDS: Final = (WORDS - _NOT_A_SOURCES) | {"received_at"}

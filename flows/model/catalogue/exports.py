@@ -49,20 +49,20 @@ EXPORTS: Final = (
     ),
     Export(
         "adcp",
-        "tells AUDIOPIXEL_EXPORT_ADCP of the delivery of each campaign, by AdCP's delivery webhooks: every "
-        "AUDIOPIXEL_EXPORT_ADCP_EVERY, and when a flight is final. Calls are signed as webhook's are.",
+        "sends AUDIOPIXEL_EXPORT_ADCP the delivery of each campaign, as AdCP's delivery webhooks: every "
+        "AUDIOPIXEL_EXPORT_ADCP_EVERY, and when a flight is final. Calls are signed as those of webhook.",
         (("", "delivery reports, for a buyer's agent by AdCP"),),
         helped=False,
     ),
     Export(
         "ga4",
-        "sends starts, completes and attributed conversions to Google Analytics 4: of consented pixels alone "
-        "those with a ga_client_id.",
+        "sends starts, completes and attributed conversions to Google Analytics 4, from consented pixels "
+        "with a ga_client_id.",
         (("", "plays and conversions, for Google Analytics 4"),),
     ),
     Export(
         "adobe",
-        "sends the same to Adobe Analytics, of all consented pixels.",
+        "sends the same to Adobe Analytics, from all consented pixels.",
         (("", "the same for Adobe Analytics"),),
         helped=False,
     ),
