@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from benchmarks import recovery
 from benchmarks.__main__ import ALL
 from benchmarks.answers import differences
 from benchmarks.bars import BARS, LINES, PUBLISHED, ROOT, WRITTEN, Saved, fill, finish, last, verdicts
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, run
 from benchmarks.cost import BARS as COST_BARS
 from benchmarks.equal import EqualBench
 from benchmarks.freshness import Freshness, Mark, Shown, figures
@@ -178,6 +179,33 @@ def test_contenders_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_disk_that_a_bench_would_fill_is_refused_before_it_begins(tmp_path: Path) -> None:
     with pytest.raises(AudiopixelError, match=r" MiB free, and needs 8\d\d,\d{3},\d{3}$"):
         SecondBench(10**12, False, tmp_path).run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bench_that_fails_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(SecondBench, 10**12, False) == 1
+    assert re.search(r"^bench: \S+ has [\d,]+ MiB free, and needs ", capsys.readouterr().err)
+
+
+def test_a_bench_that_is_stopped_deletes_its_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(Bench):
+        def run(self) -> int:
+            (self.directory / "log.ndjson").write_text("a log")
+            assert list(tmp_path.rglob("log.ndjson"))
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+            return 0
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            run(Stopped, 1, True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert not list(tmp_path.iterdir())
 
 
