@@ -460,19 +460,19 @@ def _settle(reading: Reading, dialect: Dialect) -> None:
     """Give values their types; an unreadable value is treated as absent."""
     words = reading.words
     if "gpp_sid" in words:
-        _typed(reading, "gpp_sid", "gpp_sid", cleaner.sections)
+        _typed(reading, "gpp_sid", "gpp_sid", cleaner.sections(words["gpp_sid"]))
     for word in _FLAGS:
         if word in words:
-            _typed(reading, word, word, cleaner.boolean)
+            _typed(reading, word, word, cleaner.boolean(words[word]))
     if "ts" in words:
-        _typed(reading, "ts", "ts", lambda text: cleaner.epoch_ms(text, _unit(dialect)))
+        _typed(reading, "ts", "ts", cleaner.epoch_ms(words["ts"], _unit(dialect)))
     for word, meant in () if words.keys().isdisjoint(_LENGTHS) else _LENGTHS_BY_WORD:
         if word in words:
-            _typed(reading, word, meant, lambda text: cleaner.playhead_ms(text, dialect.playhead))
+            _typed(reading, word, meant, cleaner.playhead_ms(words[word], dialect.playhead))
         if isinstance(words.get(meant), str):
-            _typed(reading, meant, meant, cleaner.playhead_ms)
+            _typed(reading, meant, meant, cleaner.playhead_ms(words[meant]))
     if "currency" in words:
-        _typed(reading, "currency", "currency", cleaner.currency)
+        _typed(reading, "currency", "currency", cleaner.currency(words["currency"]))
     if words.get("server_side", "0") not in _SIDES:
         reading.clean("server_side", "unreadable")
     if isinstance(event := words.get("event"), str):
@@ -492,8 +492,10 @@ def _unit(dialect: Dialect) -> str:
     return "" if dialect.time == "iso" else dialect.time
 
 
-def _typed(reading: Reading, word: str, meant: str, clean: Callable[[str], tuple[Any, How | None]]) -> None:
-    value, how = clean(reading.words.pop(word))
+def _typed(reading: Reading, word: str, meant: str, cleaned: tuple[Any, How | None]) -> None:
+    """Replace a word by the one that is `meant`, with its value as the cleaner returned it."""
+    del reading.words[word]
+    value, how = cleaned
     if how is not None:
         reading.clean(word, how)
     if value is not None:

@@ -108,9 +108,8 @@ class Understanding:
                 )
             if not reading.unreadable("event"):
                 reading.words.setdefault("event", "click")
-        if "?" in call.query.partition("=")[0][1:] or (
-            len(call.path) > 2 and not self._may_be_named(call, dialect)
-        ):
+        mark_in_a_name = "?" in call.query and "?" in call.query.partition("=")[0][1:]
+        if mark_in_a_name or (len(call.path) > 2 and not self._may_be_named(call, dialect)):
             reading.wrong = "dialect"
         return self._understood(call, caller, reached, name, dialect, reading, trace)
 

@@ -159,9 +159,8 @@ def test_a_backlog_that_new_events_join_all_the_time_ends_and_stays_in_order(
         await lane.close()
         assert world.ledger.balanced(0)
 
-    run(
-        tmp_path, test, producer=brokers, answer=timedelta(seconds=5)
-    )  # the order is at issue, on a busy machine too
+    # The order is at issue, on a busy machine too.
+    run(tmp_path, test, producer=brokers, answer=timedelta(seconds=5))
 
 
 def test_a_batch_that_waits_for_what_rests_is_not_overtaken_by_the_next(
