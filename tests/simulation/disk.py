@@ -27,9 +27,8 @@ class Disk:
         """In place of `connectors.durable.put`."""
         self._moment()
         name = str(path)
-        if name not in self._unsynced:
-            self._unsynced[name] = os.path.dirname(name), _content(name)
-        _write(name, body)
+        before = _written_over(name, body)
+        self._unsynced.setdefault(name, (os.path.dirname(name), before))
         self._moment()
 
     def sync(self, directory: Path) -> None:
@@ -46,7 +45,7 @@ class Disk:
             if before is None:
                 Path(name).unlink(missing_ok=True)
             elif os.path.isdir(os.path.dirname(name)):  # else it has gone with its save
-                _write(name, before)
+                _written_over(name, before)
         self._unsynced.clear()
 
     def _moment(self) -> None:
@@ -54,20 +53,19 @@ class Disk:
             self._world.crash()
 
 
-def _content(name: str) -> bytes | None:
+def _written_over(name: str, body: bytes) -> bytes | None:
+    """Write a file; returns what it held before, None if it is new, as most are."""
+    before = None
     try:
-        with open(name, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
-
-
-def _write(name: str, body: bytes) -> None:
-    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        before = Path(name).read_bytes()
+        file = os.open(name, os.O_WRONLY | os.O_TRUNC)
     try:
         os.write(file, body)
     finally:
         os.close(file)
+    return before
 
 
 def tear(world: World, store: SaveStore, several: bool) -> None:

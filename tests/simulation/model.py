@@ -30,6 +30,7 @@ COUNTED: Final = (
     "reach",
 )
 """What depends on nothing but the pixels that were read."""
+REPEATED: Final = ("repeated",)
 ALWAYS: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic")
 """Of these a planned placement counts all, also before its flight."""
 EXACTLY: Final = 1_000
@@ -52,7 +53,7 @@ Row = tuple[str, str]
 class Read(NamedTuple):
     """A message as it counts: its reason of rejection, or its pixel, what it is known again by, the rows in
     which it counts, whether it is invalid traffic, and whether it is a public tag's conversion, which a
-    server's may confirm.
+    server's may confirm; as what it counts where it is no repeat, and in which minute by itself, epoch ms.
     """
 
     reason: str
@@ -61,6 +62,8 @@ class Read(NamedTuple):
     rows: tuple[Row, ...] = ()
     invalid: bool = False
     claims: bool = False
+    names: tuple[str, ...] = ()
+    minute_ms: int = 0
 
 
 Known = dict[tuple[Any, ...], bool]
@@ -163,6 +166,7 @@ class Model:
                     one = one._replace(reason=PERHAPS)
                 elif end_ms + self.rules.lateness_ms <= watermark_ms:
                     one = one._replace(reason="too_late")
+                one = one._replace(names=(*self._names(one),), minute_ms=end_ms - 60_000)
             found.append(one)
         return found
 
@@ -244,20 +248,21 @@ class Model:
         known, plays = Known(), dict[tuple[Any, ...], dict[str, Read]]()
         bases, confirmed = dict[tuple[Any, ...], set[str]](), set[tuple[Any, ...]]()
 
-        def flown(one: Read) -> list[Row]:
+        def flown(one: Read) -> Sequence[Row]:
             """The rows in whose flight a pixel is."""
             if not since_ms:
-                return list(one.rows)
-            return [row for row in one.rows if row not in since_ms or minute_of(one) >= since_ms[row]]
+                return one.rows
+            return [row for row in one.rows if row not in since_ms or one.minute_ms >= since_ms[row]]
 
         for one in self._so_far(positions):
-            names = [*self._names(one, new(one, known))]
+            first = new(one, known)
+            names = one.names if first or one.reason else REPEATED
             inside = flown(one)
             for row in one.rows:
                 counts, counted = rows[row], row in inside
                 for name in names:
                     if counted or name in ALWAYS:
-                        counts[name] += 1
+                        counts[name] = counts.get(name, 0) + 1
             event, play = one.pixel["event"], one.identity[:-1]
             if not one.reason and not one.invalid and event == "impression":
                 bases.setdefault(one.identity, set()).add(self._basis(one.pixel))
@@ -275,11 +280,11 @@ class Model:
         for heard in plays.values():
             if "start" in heard:
                 furthest = max((at for at, event in enumerate(MILESTONES) if event in heard), default=-1)
-                names = ["starts", *list(MILESTONES.values())[: furthest + 1]]
-                names += ["confirmed_plays"] * (heard["start"].identity in confirmed)
+                linked = ["starts", *list(MILESTONES.values())[: furthest + 1]]
+                linked += ["confirmed_plays"] * (heard["start"].identity in confirmed)
                 for row in flown(heard["start"]):
                     counts = rows[row]
-                    for name in names:
+                    for name in linked:
                         counts[name] += 1
             if "impression" in heard:
                 strongest = min(bases[heard["impression"].identity], key=BASES.index)
@@ -315,19 +320,17 @@ class Model:
     def impressions_ms(self, positions: Mapping[str, int], row: Row) -> list[int]:
         """The minute of each impression of a row."""
         some = (one for one in self.accepted(positions) if row in one.rows)
-        return [minute_of(one) for one in some if one.pixel["event"] == "impression"]
+        return [one.minute_ms for one in some if one.pixel["event"] == "impression"]
 
     def _basis(self, pixel: Mapping[str, Any]) -> str:
         told = pixel.get("basis")
         usual = self.rules.platform_basis.get(pixel.get("platform", ""), "vast_impression")
         return str(told) if told in BASES else usual
 
-    def _names(self, one: Read, first: bool) -> Iterator[str]:
-        """What a pixel counts as in each of its rows, whatever comes behind it; `first`: it is no repeat."""
+    def _names(self, one: Read) -> Iterator[str]:
+        """What a pixel that is no repeat counts as in each of its rows, whatever comes behind it."""
         if one.reason:
             yield "too_late"
-        elif not first:
-            yield "repeated"
         elif one.invalid:
             yield "invalid_traffic"
         else:
@@ -356,11 +359,6 @@ class Model:
             del found["rejected.too_late"]
         self._accounts[partition, position] = found
         return found
-
-
-def minute_of(one: Read) -> int:
-    """The minute in which a pixel counts by itself, epoch ms."""
-    return int(one.pixel["own_ms"]) // 60_000 * 60_000
 
 
 def rows_of(pixel: Mapping[str, Any]) -> list[Row]:

@@ -56,6 +56,7 @@ MAX_STEPS: Final = 20_000
 CALM_AFTER: Final = 30
 """So many steps behind the last message nothing goes wrong any more."""
 MAX_EXECUTIONS: Final = 40
+COLLECTED_AFTER: Final = 50_000
 MAX_WORKERS: Final = 3
 SHARDS: Final = (1, 2)
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -85,12 +86,24 @@ def _exempt_from_collection() -> None:
 
 
 @contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Collect garbage once in `COLLECTED_AFTER` objects: a history makes few cycles."""
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECTED_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@contextmanager
 def simulated() -> Iterator[None]:
     """Put the simulation in the place of time, Redis and the disk, for all that is played within."""
     for shards in SHARDS:
         members(MAX_WORKERS, shards)
     _exempt_from_collection()
     with ExitStack() as stack:
+        stack.enter_context(_rare_collections())
         stack.enter_context(virtual_time())
         stack.enter_context(instead(instruments, lambda: UNMEASURED))
         stack.enter_context(instead(methodology, described))
@@ -455,12 +468,13 @@ class Player:
         if engine.deferred and world.random.random() < self._working:
             engine.work()
             return
-        open_ones = [one for one in engine.partitions if one not in engine.over]
-        if waiting and (not open_ones or world.random.random() < 0.7):
+        over = len(engine.over) == len(engine.partitions)
+        if waiting and (over or world.random.random() < 0.7):
             engine.deliver(*at_random(world.random, waiting))
             return
-        if not open_ones:
+        if over:
             return
+        open_ones = [one for one in engine.partitions if one not in engine.over]
         # A partition that was just added is seen before hours pass: its pixels would be late.
         if (
             not waiting

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 LONGEST: Final = 64 * 1024
@@ -53,6 +54,12 @@ def read(raw: bytes, at_ms: int) -> tuple[str, dict[str, Any]]:
     """The reason why a message is rejected, `mark` where it is one, or none, and its fields: `own_ms` is its
     event time, those that say nothing are left out.
     """
+    reason, fields = _read(raw, at_ms)
+    return reason, dict(fields)
+
+
+@lru_cache(2_048)  # each log of a seed is read once more without faults
+def _read(raw: bytes, at_ms: int) -> tuple[str, dict[str, Any]]:
     try:
         document = None if len(raw) > LONGEST else json.loads(raw.decode(), parse_constant=_refused)
     except (ValueError, RecursionError):

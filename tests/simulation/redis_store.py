@@ -47,7 +47,7 @@ class Store:
             return ""
         try:
             packed = [args.pop()] if name == "EVALSHA" else []  # MessagePack
-            parts = [*map(text, args), *packed]
+            parts = [part.decode() if type(part) is bytes else text(part) for part in args] + packed
             answer = getattr(self, f"_{name.lower()}")(*parts)
         except ResponseError as error:
             answer = error
@@ -110,7 +110,8 @@ class Store:
     def _hset(self, key: str, *parts: Any) -> int:
         held = self._hash(key, write=True)
         before = len(held)
-        held.update(zip([*map(text, parts[::2])], [*map(text, parts[1::2])], strict=True))
+        texts = [part if type(part) is str else text(part) for part in parts]
+        held.update(zip(texts[::2], texts[1::2], strict=True))
         return len(held) - before
 
     def _hdel(self, key: str, *fields: str) -> int:
