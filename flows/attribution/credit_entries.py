@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,13 @@ from flows.model.dimensions import SCOPES, Dimensions
 from flows.state.arrays import I64, U8, U32
 from flows.state.homes import Homes
 from flows.state.interner import Interner
+
+_NO_AMOUNTS: Final[tuple[U32, U32, U8, I64]] = (
+    np.zeros(0, np.uint32),
+    np.zeros(0, np.uint32),
+    np.zeros(0, np.uint8),
+    np.zeros(0, np.int64),
+)
 
 
 class Entries:
@@ -69,6 +77,8 @@ class Entries:
         """The rows of each shard; and (place in these rows, minute, column, amount). A cell may have several
         amounts.
         """
+        if not len(self.names):
+            return [([], *_NO_AMOUNTS) for _ in range(homes.shards)]
         for (group, minute, columns), amount in self._amounts.items():
             self._added.extend([part for column in columns for part in (group, minute, column, amount)])
         table = np.frombuffer(self._added, np.int64).reshape(-1, 4)

@@ -90,7 +90,9 @@ class ClientShard(Shard):
         hourly = turned_hour(before_ms, self.watermark_ms, self.index)
         if hourly:
             self.store.drop_old(self._final_ms(False))
-        combos, local = np.unique(places >> _PLACE_BITS, return_inverse=True)
+        combos, local = _NO_PLACES, _NO_PLACES
+        if len(places):
+            combos, local = np.unique(places >> _PLACE_BITS, return_inverse=True)
         counts = ClientCounts(
             self.index,
             cut,

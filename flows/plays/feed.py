@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from flows.state.interner import Interner
 
 Source = tuple[str, str]
 """A source partition and a collector; the collector is empty for pixels without one."""
+_NO_ENTRIES: Final[I64] = np.zeros((0, 3), np.int64)
+_NO_COUNTS: Final[I64] = np.zeros(0, np.int64)
 
 
 class Sources:
@@ -52,6 +55,8 @@ class Sources:
     def impressions(self, increments: Increments, names: DimensionIndex) -> Impressions:
         """The impressions of the map, with their names."""
         filled = np.flatnonzero(increments.shown)
+        if not len(filled):
+            return Impressions([], [], [*self._sources.names], _NO_ENTRIES, _NO_COUNTS)
         keys = (increments.shown[filled] - np.uint64(1)).astype(np.int64)
         combos, which = np.unique(keys >> 32, return_inverse=True)
         combo_names = [names.combos[number] for number in combos.tolist()]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.model.day_parts import NO_PARTS, PART_SHIFT, REJECTED, Parts
 from flows.model.decisions import PendingConversion
 from flows.model.dimensions import Dimensions
@@ -28,6 +29,9 @@ from flows.state.arrays import I64, U8, U32, U64, Int
 from flows.state.hash_table import find_pair
 from flows.state.home_tags import tags_of
 from flows.state.kernel import kernel, mixed
+
+_NO_TIMES: Final[I64] = np.zeros(0, np.int64)
+_NO_ROWS: Final[U32] = np.zeros(0, np.uint32)
 
 
 class Entries(NamedTuple):
@@ -192,6 +196,9 @@ def row_batches(
     changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
     labelled = np.flatnonzero(increments.times[: len(names), LATEST])
     dated = np.flatnonzero(increments.times[: len(names), NEWEST])
+    some = filled, changed, labelled, dated, part_homes, first[0], delays, refused
+    if not sides and not any(map(len, some)):
+        return [_empty_batch(sender, shard, cut) for shard in range(shards)]
     cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
     first_touches, reach_minutes = first
     reached = spread(increments.where[first_touches, COMBO_OF].astype(np.int64))
@@ -240,6 +247,28 @@ def row_batches(
         )
         for shard, (own, cell, total, reach, side) in enumerate(zip(*parts, strict=True))
     ]
+
+
+def _empty_batch(sender: int, to: int, cut: Cut) -> RowBatch:
+    """A message without increments, as most cuts of a quiet topic have."""
+    return RowBatch(
+        sender=sender,
+        to=to,
+        cut=cut,
+        rows=[],
+        latest=_NO_TIMES,
+        cell_rows=_NO_ROWS,
+        cell_minutes=_NO_ROWS,
+        cell_counts=np.zeros((0, MINUTE_COUNTS), np.int64),
+        total_rows=_NO_ROWS,
+        total_counts=np.zeros((0, FLIGHT_COUNTS), np.int64),
+        touch_rows=_NO_ROWS,
+        touch_minutes=_NO_ROWS,
+        touch_listeners=np.zeros(0, np.uint64),
+        labels=[],
+        first=_NO_TIMES,
+        newest=_NO_TIMES,
+    )
 
 
 def _labels(

@@ -31,6 +31,8 @@ def due_minutes(
         provisional_from: earlier minutes are due only when they are final.
     """
     slots = np.nonzero(cells.flags & DIRTY)[0]
+    if not len(slots):
+        return []
     rows, _ = cells.rows_and_minutes(slots)
     slots = slots[columns.is_placement[rows]]
     credits, sides = beside

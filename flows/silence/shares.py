@@ -260,6 +260,8 @@ class Shares:
 
     def _spread(self, new: F64, begin_ms: int, end_ms: int) -> None:
         """Add a batch to the minutes that it covers, evenly over its time."""
+        if not new.any():
+            return
         last = end_ms // MINUTE_MS
         minutes = np.arange(max(begin_ms // MINUTE_MS, last - MINUTES + 1), last + 1)
         begins = np.maximum(begin_ms, minutes * MINUTE_MS)

@@ -273,9 +273,10 @@ class SaveStore:
         Raises:
             OSError: the disk does not take it.
         """
-        private_directory(self._cut_directory(manifest.cut))
-        sync_directory(self._cut_directory(manifest.cut))
-        put_sealed(self._cut_directory(manifest.cut) / f"{MANIFEST}{manifest.member}", manifest)
+        directory = self._cut_directory(manifest.cut)
+        private_directory(directory)
+        sync_directory(directory)
+        put_sealed(directory / f"{MANIFEST}{manifest.member}", manifest)
 
     def prune(self, oldest: int) -> None:
         """Remove the saves before the cut `oldest`, the empty one too."""
