@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def _measure(plain: bool, flushes: int, placements: int) -> dict[str, float]:
-    """The figures of a client in a process of its own, beside a writer in this one."""
+    """The figures of a client in a separate process, with a writer in this process."""
     with EmbeddedValkey() as valkey:
         writer = Writer(valkey.url, placements)
         writer.flush(placements)

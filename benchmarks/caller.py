@@ -30,7 +30,7 @@ _EVENTS: Final = ("start", "first_quartile", "midpoint", "third_quartile", "comp
 
 
 class Outcome(NamedTuple):
-    """What the calls of one stretch came to; latencies in ms."""
+    """The results of the calls of one stretch; latencies in ms."""
 
     calls: int
     seconds: float
@@ -66,7 +66,7 @@ def requests(seed: int) -> Iterator[bytes]:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, with one call on it at a time."""
+    """A connection, with one call at a time."""
 
     def __init__(self, caller: _Caller) -> None:
         self._caller, self._found = caller, b""

@@ -37,11 +37,9 @@ GENERATORS: Final[Sequence[Sequence[str]]] = (("flows.generated",),)
 class Change(NamedTuple):
     """One of the changes.
 
-    Attributes:
-        what: the change, for people.
-        before: files that it touched before there was a catalogue.
-        most: files that it may touch.
-        tests: what proves it whole in the changed tree, as arguments of pytest.
+    Attributes: what: the change, for people. before: files that it touched before there was a catalogue.
+        most: files that it may touch. tests: what proves it whole in the changed tree, as arguments of
+        pytest.
     """
 
     what: str

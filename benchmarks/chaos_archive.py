@@ -1,4 +1,6 @@
-"""The archive of a chaos run: a writer that is killed again and again, and what it wrote beside the topic."""
+"""The archive of a chaos run: a writer that is killed again and again, and the comparison of its archive with
+the topic.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ class Archive(Worker):
         self.done: Counter[str] = Counter()
 
     def work(self) -> None:
-        """Write, and die, until told to end."""
+        """Write, and be killed, until the run ends."""
         writer = self._writer()
         writer.start()
         try:
@@ -83,7 +85,7 @@ class Archive(Worker):
 
 
 def against_the_archive(place: Path, settings: Settings, client: Any, brokers: str) -> Iterator[str]:
-    """What an archive has otherwise than its topic and the flow's ledger."""
+    """The differences of an archive from its topic and the flow's ledger."""
     store, topic = store_of(str(place)), KafkaInput(brokers, [settings.kafka_topic])
     checked = check(store, Ledgers(ledger_of(client, settings.namespace), {}, topic.open))
     yield from (f"archive: {one}" for one in [*checked.wrong, *checked.not_compared])

@@ -37,7 +37,7 @@ class Bidder:
         self._known: dict[str, list[tuple[float, Version]]] = {}
 
     def check(self, rows: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Any]]:
-        """What is wrong with the client's rows, behind a reading of Redis; rows by key."""
+        """The errors in the client's rows, after a reading of Redis; `rows` by key."""
         now_s = time.monotonic()
         for key, told in rows.items():
             if not key.startswith(self._prefix):

@@ -1,5 +1,5 @@
-"""The door of a chaos run: collectors that are killed with calls in flight, and players that call them and
-send again, under the same event id, whatever was not answered as stored.
+"""The collectors of a chaos run, which are killed with calls in flight, and players that call them. A player
+sends a call again, under the same event id, until it is answered as stored.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Player(Worker):
         self.again = 0
 
     def work(self) -> None:
-        """Play until it is told to end, the last play to its end."""
+        """Play until the run ends; the last play is played to its end."""
         for number in itertools.count():
             with self.playing:
                 self._play(f"{self.name}-{number}")
@@ -95,7 +95,7 @@ class Player(Worker):
         self._over.set()
 
     def _play(self, play: str) -> None:
-        """One play, whose listener may leave behind any event."""
+        """Play once; the listener may leave after any event."""
         placement = f"door-{self._random.randrange(PLACEMENTS)}"
         for number, event in enumerate(list(EVENTS)[: self._random.randint(1, 9)]):
             if number:
@@ -188,7 +188,8 @@ class Door(Breaker):
             self.open()
 
     def end(self) -> None:
-        """End players and collectors, these by a kill behind the last answer and a start that sends the rest.
+        """End the players, then the collectors: by a kill after the last answer, and a start that sends the
+        rest.
 
         Raises:
             AssertionError: a player was not answered, or a collector did not get rid of its spool.
@@ -227,7 +228,7 @@ class Door(Breaker):
     def _end_collectors(self) -> None:
         for one in self._collectors:
             code = one.end()
-            if code == RESTS:  # as operators are told
+            if code == RESTS:  # as the manual says
                 one.start()
                 self._until_ready([one])
                 code = one.end()

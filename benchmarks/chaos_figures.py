@@ -137,7 +137,7 @@ def report(
 
 
 class Run(msgspec.Struct):
-    """One run: its day, the commit that was checked out, its seed, and its figures."""
+    """A run: its day, the commit that was checked out, its seed, and its figures."""
 
     date: str
     commit: str
@@ -162,7 +162,7 @@ class Account(msgspec.Struct):
 
     @property
     def since(self) -> Figures:
-        """The sum of the runs behind the latest one that found anything: what it found is mended since."""
+        """The sum of the runs after the latest run with a finding, which has been fixed since."""
         total = Figures(runs=0)
         for run in self.runs:
             total = total.plus(run.figures) if run.figures.well else Figures(runs=0)

@@ -44,7 +44,7 @@ Row = Mapping[str, str]
 
 @dataclass
 class Seen:
-    """What a row had got to when it was last there.
+    """The state of a row when it was last present.
 
     Attributes:
         loss: the latest announced loss of data that it was absent by.
@@ -79,7 +79,7 @@ class Monitor:
         self.losses, self.times = self.losses + 1, times
 
     def check(self, key: str, row: Row) -> Iterator[dict[str, Any]]:
-        """What is wrong with a row as it is now read; `{}` when it is not there."""
+        """The errors in a row as it is read now; `{}` for an absent row."""
         before = self.seen.get(key)
         if not row:
             if before is not None and not before.absent:

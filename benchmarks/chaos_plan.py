@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to be.
+    """The plan of a run.
 
     Attributes:
         seed: of traffic and faults.

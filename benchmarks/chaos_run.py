@@ -1,4 +1,4 @@
-"""One chaos run: the play of its faults, what is watched meanwhile, and the verdict."""
+"""A chaos run: its faults, the observation meanwhile, and the verdict."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ FLUSHES: Final = 3
 
 
 class Chaos:
-    """One run."""
+    """A chaos run."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -356,8 +356,8 @@ class Chaos:
         self._restart(self._flow.processes)
 
     def _partition_added(self) -> None:
-        """The topic grows while no flow, no collector and no source is there, and pixels come into the new
-        partition: of an event that two partitions have, no log says which one counts.
+        """Add a partition while no flow, collector or source runs. If an event is in two partitions, no log
+        determines which one counts.
         """
         self._stop()
         with self._door.shut(), self._source.shut():
@@ -424,7 +424,7 @@ class Chaos:
     def _wait_for_the_end(self, settings: Settings) -> None:
         """Until rows of the whole log are shown, at the closing pixels' watermark."""
 
-        topic = self._settings.kafka_topic  # to which nobody writes any more
+        topic = self._settings.kafka_topic  # no process writes to it any more
         written = sum(1 for _ in messages(self._broker.brokers, topic))
 
         def ended() -> bool:

@@ -1,4 +1,6 @@
-"""What the chaos run breaks: a broker, a Redis and a flow, each to be brought back. Linux: it reads /proc."""
+"""The services that a chaos run breaks and restarts: a broker, a Redis and a flow. Linux only, since it reads
+/proc.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ OTHER_OUTPUTS: Final = {
 
 
 def compile_kernels() -> None:
-    """Who is killed while they are compiled begins with that anew."""
+    """Compile all kernels first: a process that is killed meanwhile begins again."""
     warm()
 
 

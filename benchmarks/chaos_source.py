@@ -63,7 +63,7 @@ Place = tuple[int, int]
 
 
 class Ad(NamedTuple):
-    """What a pixel says; several may say the same, where there is no play."""
+    """The values of a pixel; pixels without a play may have equal values."""
 
     placement: str
     event: str
@@ -212,7 +212,7 @@ class Source(Breaker):
             self.open()
 
     def end(self) -> None:
-        """End: a kill behind the last message, and a start that reads the rest.
+        """End the source: by a kill after the last message, and a start that reads the rest.
 
         Raises:
             AssertionError: it did not read its topic to the end, or did not stop.
@@ -305,13 +305,13 @@ class Source(Breaker):
         self._start()
 
     def _killed_again(self) -> None:
-        """Within the start behind a kill, too."""
+        """Kill the source, and again during the start after the kill."""
         self._killed()
         time.sleep(self._random.uniform(0.3, 4.0))
         self._killed()
 
     def _starved(self) -> None:
-        """It gets no processor for a while."""
+        """Starve the source of the processor for a while."""
         self._process.pause()
         time.sleep(self._random.uniform(0.5, 6.0))
         self._process.resume()

@@ -57,7 +57,7 @@ class Worker(threading.Thread, ABC):
 
     @abstractmethod
     def work(self) -> None:
-        """What it is for, in its own thread."""
+        """The work of the worker, in its own thread."""
 
 
 class Breaker(Worker):
@@ -83,7 +83,7 @@ class Breaker(Worker):
 
 
 class Stream(Worker):
-    """Sends until it is told to end.
+    """Sends until the run ends.
 
     Attributes:
         sent: messages handed to the producer so far.
@@ -131,7 +131,7 @@ class Stream(Worker):
             raise self.failed
 
     def close(self) -> None:
-        """Send the closing pixels, when nobody writes to the topic any more."""
+        """Send the closing pixels, once no other process writes to the topic."""
         # Half an hour on, so that all before becomes final; the watermark stands at a minute's beginning.
         self.closed_ms = 60_000 * (now_ms() // 60_000 + 30)
         closing_ms = self.closed_ms + 1000 + ms(self._settings.out_of_orderness)

@@ -1,4 +1,6 @@
-"""What is right in the end: the log, recomputed, and run once more by a flow that nobody disturbs."""
+"""The verdict of a chaos run: compares the result with the recomputed log, and with an undisturbed flow on
+the same log.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,8 @@ _LOW_MARK: Final = re.compile(rb'(?<="low_ms":)\d+')
 
 
 def messages(brokers: str, topic: str, as_log: bool = False) -> Iterator[tuple[str, int, bytes]]:
-    """(partition, offset, value) of all that is in a topic; `as_log`: with no low mark beyond the message's
-    timestamp, as the flow takes it, and with that timestamp in marks, since a log on disk has none else.
+    """(partition, offset, value) of all messages in a topic. With `as_log` low marks are bounded by the
+    message's timestamp, as in the flow, and marks contain that timestamp, since a log on disk has no other.
     """
     source = KafkaInput(brokers, [topic], group="audiopixel-chaos")
     for partition in source.partitions():
@@ -107,7 +109,7 @@ def against_the_answers(
     stored: Mapping[str, int],
     fields: Callable[[str], Mapping[str, str]],
 ) -> list[str]:
-    """What was answered as stored, and is not in the log, or not counted exactly once.
+    """The calls that were answered as stored, but are not in the log, or not counted exactly once.
 
     Args:
         answered: by the events' ids: placement, and the count that they are in.
@@ -229,7 +231,7 @@ def _rejections(
 
 
 def undisturbed(settings: Settings, other: Settings, client: Any, brokers: str) -> list[str]:
-    """What a flow of `other` settings, which took the topic undisturbed, has otherwise."""
+    """The differences of a flow with the settings `other`, which has read the topic undisturbed."""
     minutes = [
         int(client.hget(f"{one.namespace}:meta", "watermark_ms")) // 60_000 for one in (settings, other)
     ]
@@ -254,7 +256,7 @@ def _short(told: object) -> str:
 
 
 def read_fields(client: Any, namespace: str) -> dict[str, str]:
-    """All fields of all rows of all scopes, but those that only say when and by whom they were written."""
+    """All fields of all rows of all scopes, without those that only state the time and the writer."""
     return {
         f"{scope} {name} {field}": value
         for scope in SCOPES
@@ -270,7 +272,9 @@ def decisions(brokers: str, topic: str) -> dict[bytes, bool]:
 
 
 def reached(settings: Settings) -> dict[tuple[str, str], bytes | frozenset[int]]:
-    """Whom each row's flight has reached, by a stopped flow's recovery store: registers, or the hashes."""
+    """The listeners whom each row's flight has reached, from a stopped flow's recovery store: registers, or
+    hashes.
+    """
     assert settings.recovery_dir is not None
     store = SaveStore(settings.recovery_dir)
     newest = store.save(store.cuts()[0])

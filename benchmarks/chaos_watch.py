@@ -1,4 +1,4 @@
-"""What is watched of a flow all through a chaos run: when it flushes, and how far it is behind."""
+"""Observes a flow during a chaos run: the times of its flushes, and its lag."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Watch(threading.Thread):
                 while written and written[0][1] <= sum(shown.values()):
                     written.popleft()
             if healthy:
-                # 0: not known yet, as behind a start that has read nothing.
+                # 0 while unknown, as after a start that has read nothing.
                 watermark_ms = int(meta.get("watermark_ms", 0)) or now_ms()
                 held_s = (now_ms() - watermark_ms) / 1000 - missed_s
                 if held_s > told_s + TOLD_STEP_S:
@@ -101,13 +101,13 @@ class Watch(threading.Thread):
             self.join()
 
     def meta(self) -> dict[str, str]:
-        """What readers are told of the flow; empty: nothing, or Redis does not answer."""
+        """The flow's `meta`; empty without one, or while Redis does not answer."""
         with suppress(RedisError):
             return dict(self._client.hgetall(f"{self._settings.namespace}:meta"))
         return {}
 
     def _written(self, consumer: Consumer) -> int:
-        """How many messages the topic has, as far as the broker says; 0: it does not."""
+        """The number of messages in the topic; 0 while the broker does not answer."""
         topic = self._settings.kafka_topic
         with suppress(KafkaException):
             ends = [

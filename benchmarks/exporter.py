@@ -1,5 +1,5 @@
-"""What the exporter takes of the machine at 10,000 placements: nothing of the flow's process, so what its own
-and Redis's processes take for it is what a flow that has all the rest would lose.
+"""Processor time of the exporter at 10,000 placements: its own, and that of Redis for it. The flow's process
+does no work for it, so a flow that uses the rest of the machine would lose this time.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def get(address: str) -> bytes:
 
 
 def asking(address: str, headers: Mapping[str, str] | None = None) -> urllib.request.Request:
-    """A request of a reader whom the exporter knows."""
+    """A request of a reader with a token."""
     shown = {"Authorization": f"Bearer bench.{_SECRET}"}
     return urllib.request.Request(address, headers={**shown, **(headers or {})})
 

@@ -58,7 +58,7 @@ Counts = tuple[int, ...]
 
 
 class Chunk(NamedTuple):
-    """What arrives within `CHUNK_MS`: ms from the start of the traffic to its end, messages and bytes by
+    """The messages of `CHUNK_MS`: ms from the start of the traffic to its end, messages and bytes by
     partition.
     """
 
@@ -75,8 +75,8 @@ class Mark(NamedTuple):
 
 
 class Freshness(NamedTuple):
-    """One run: messages a second that really were sent, quantiles of their waits and the longest gap in
-    seconds, the most that a chunk was sent behind its time, the flow's share of a core.
+    """A run: messages a second that were really sent, quantiles of their waits and the longest gap in
+    seconds, the greatest delay of a chunk, the flow's share of a core.
     """
 
     rate: float
@@ -89,7 +89,9 @@ class Freshness(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """What is sent, a file a partition; `seconds` of it, the last `measured` of which are measured."""
+    """The traffic, one file for each partition: `seconds` of it, of which the last `measured` are
+    measured.
+    """
 
     chunks: Sequence[Chunk]
     files: Sequence[Path]
@@ -203,7 +205,9 @@ class Shown:
 
 
 def waits(sent: Sequence[Mark], seen: Sequence[Mark], from_s: float) -> tuple[F64, I64]:
-    """Of each chunk and partition sent from `from_s` on: seconds until it was shown whole, its messages."""
+    """For each chunk and partition sent from `from_s` on: seconds until it was published whole, and its
+    number of messages.
+    """
     waited: list[float] = []
     weights: list[int] = []
     for partition in range(PARTITIONS):
@@ -259,7 +263,7 @@ def prepare(
     """Write the traffic."""
     log, files = directory / "log.ndjson", [directory / f"partition-{p}" for p in range(PARTITIONS)]
     seconds = SWELL_S + measured
-    # Its clocks stand behind the wall clock by as long as this takes, which nothing here depends on.
+    # Its clocks lag behind the wall clock by the duration of this, which does not matter here.
     start_ms = now_ms() // 60_000 * 60_000 - 1000 * (SWELL_S + MINUTE_ENDS_S)
     events = rate * seconds
     write_log(log, events, 1, placements, rate, start_ms=start_ms, skew=skew, ad_ms=AD_MS)

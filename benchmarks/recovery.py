@@ -1,4 +1,4 @@
-"""What recovery costs: saves and a restart with millions of plays and listeners alive.
+"""Cost of recovery: saves and a restart with millions of plays and listeners in the state.
 
 `python -m benchmarks.recovery [--plays 1000000 10000000]`: each play is of a listener of its own, all within
 the horizon. The flow reads them from a file and saves as shipped: once at `RATE` pixels a second, by which
@@ -67,7 +67,7 @@ HEADS: Final = (
 
 
 class Life(NamedTuple):
-    """One run of the flow: seconds to its first pixel, pixels read and how fast, the longest time without
+    """A run of the flow: seconds to its first pixel, pixels read and how fast, the longest time without
     one, plays and touches at the end, most memory; saves, the longest time for which steps copied at one cut,
     whether it was a save or between two, the most processor time that the flow's thread took for it, and the
     longest from the begin of one save to that of the next.
@@ -117,7 +117,7 @@ class Paced:
         return getattr(self.reader, name)
 
     def read(self, limit: int) -> Messages | None:
-        """What is due by now, in lumps."""
+        """The messages that are due by now, in batches."""
         now_s = time.perf_counter()
         self.begun_s = self.begun_s or now_s
         due = int((now_s - self.begun_s) * self.rate) - self.given

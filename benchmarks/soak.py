@@ -60,7 +60,7 @@ REMEMBERED: Final = timedelta(days=10)
 
 
 class Day(NamedTuple):
-    """What the flow held at a day's end, and what it took since the day before: events, and processor time
+    """The flow's state at the end of a day, and its work since the day before: events, and processor time
     without the generator's.
     """
 
@@ -113,7 +113,7 @@ class Days:
     _plays: int = 0
 
     def partitions(self) -> list[str]:
-        """One."""
+        """The only partition."""
         return [PARTITION]
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> Days:
@@ -169,14 +169,14 @@ class Days:
         return False
 
     def commit(self, position: int) -> None:
-        """Nothing is told to anybody."""
+        """Do nothing: no tool reads the position."""
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: no resource is open."""
 
 
 class Soak:
-    """One run."""
+    """A run."""
 
     def __init__(self, days: int, plays_a_day: int, names: int, console: Console) -> None:
         self._console = console

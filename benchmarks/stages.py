@@ -1,4 +1,4 @@
-"""Where a microsecond goes: processor time of one replay by stage. `python -m benchmarks.stages [--events N]`
+"""Processor time of one replay by stage. `python -m benchmarks.stages [--events N]`
 
 The methods by which the engine enters a stage are wrapped. A stage is told its own thread's time, less that
 of stages within it. What no stage took is the engine's, of files of snapshots, and of Python between stages.
@@ -57,7 +57,7 @@ STAGES: Final[list[tuple[str, type, str]]] = [
 
 
 class Case(NamedTuple):
-    """One replay: lines, pixels a second of the log, names, and the allowed lateness in minutes."""
+    """A replay: lines, pixels a second of the log, names, and the allowed lateness in minutes."""
 
     events: int
     rate: int = 2000
@@ -84,7 +84,8 @@ def meter(took: Counter[str], thread: threading.local, stage: str, owner: type, 
 
 
 def measure(case: Case) -> dict[str, float]:
-    """Replay twice, so that kernels are loaded; µs an event of the second: all, elapsed, by stage.
+    """Replay twice, the first time to load the kernels. Returns µs an event of the second replay: in all,
+    elapsed, by stage.
 
     The process is of no use afterwards: the stages stay wrapped.
     """

@@ -74,7 +74,7 @@ def at_the_threshold(seed: int, hours: int = HOURS, thresholds: Thresholds = USU
 
 
 def until_at_risk(seed: int, thresholds: Thresholds = USUAL) -> int | None:
-    """Minutes from a fall until the state is `at_risk`; None: it is not within `AT_MOST`."""
+    """Minutes from a fall until the state is `at_risk`; None if it is not within `AT_MOST`."""
     random = np.random.default_rng(seed)
     minutes = HOURS * 60
     plan = Plan("p", A_MINUTE * minutes, START_MS, START_MS + HOURS * HOUR_MS)

@@ -1,5 +1,5 @@
-"""What conversions cost: throughput with and without them, and with households; and the state of millions of
-listeners, two and a half of them in a household.
+"""Cost of conversions: throughput with and without them, and with households. Also the state of millions of
+listeners, two and a half in a household.
 
 `python -m benchmarks.touches [--listeners 1000000 10000000] [--events 500000]`
 """
@@ -187,13 +187,15 @@ class Shares(NamedTuple):
 
 
 def _paired(some: Sequence[float], others: Sequence[float]) -> float:
-    """Of a machine that others use, too, the runs of one turn have more in common than those of two."""
+    """The median ratio of paired runs: on a shared machine, the runs of one turn have more in common than
+    those of two.
+    """
     return statistics.median(one / other for one, other in zip(some, others, strict=True))
 
 
 def share(events: int, directory: Path) -> Shares:
-    """Replay one log with a conversion every 1,000 pixels (0.6 % of its plays), in turns, each run with the
-    save at its end alone: by the clock one would have two, and another three.
+    """Replay one log with a conversion every 1,000 pixels (0.6 % of its plays), in turns. Each run saves only
+    at its end: by the clock one run would save twice, and another three times.
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     plain, log, housed = (directory / f"{name}.ndjson" for name in ("plain", "log", "housed"))
