@@ -91,7 +91,9 @@ def verify(
     (meta,) = read_rows(client, [f"{settings.namespace}:meta"])
     watermark_ms = int(meta.get("watermark_ms") or 0)
     if not watermark_ms:
-        raise AudiopixelError(f"no flow has counted in {settings.namespace}")
+        raise AudiopixelError(
+            f"no flow has counted in {settings.namespace}: set AUDIOPIXEL_NAMESPACE as the flow has it"
+        )
     lateness_ms = settings.allowed_lateness // timedelta(milliseconds=1)
     # By the watermark, not by the last minute in the topic: an unwritten minute is a difference.
     from_ms, before_ms = (final_before(at_ms, lateness_ms) for at_ms in (since_ms, watermark_ms))

@@ -1,4 +1,4 @@
-"""A mark after the last read message. It distinguishes a log that has lost its end from the former log.
+"""A mark after the last read message. The mark distinguishes a log that has lost its end from the former log.
 
 Such a log may have reached its former length again, under the same topic id. But it continues under a leader
 of a later epoch: if the mark's epoch ended before the mark, the message is lost. Librdkafka asks the brokers
@@ -41,8 +41,8 @@ def marked(log_id: str) -> tuple[str, Mark | None]:
 
 
 def end_of(error: KafkaError) -> int | None:
-    """The offset in the present log at which the former log ends; 0 if the brokers do not know its epoch. It
-    is parsed from librdkafka's text, since no field has it. None for a text about another error.
+    """The offset in the present log at which the former log ends; 0 if the brokers do not know its epoch. The
+    offset is parsed from librdkafka's text, since no field has it. None for a text about another error.
     """
     match = _ENDED.search(error.str())
     return None if match is None else max(0, int(match[1]))

@@ -153,10 +153,10 @@ def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: tim
 
 def put_shared(client: Client, fields: Sequence[SharedField], ttl: timedelta | None = None) -> None:
     """Add fields as `put_fields` does, for fields that several hashes share: each field is sent once."""
-    # One script with many keys: with a command for each key the client would use three times the server's
+    # A script with many keys: with a command for each key the client would use three times the server's
     # time. On a cluster a script's keys must be in one slot.
     ttl_ms = "" if ttl is None else ttl // timedelta(milliseconds=1)
-    # One chunk each round trip: the timeout is for a round trip, so any number of fields arrives.
+    # The timeout is for a round trip, which has one chunk, so any number of fields arrives.
     for chunk in chunks(fields):
         commands: list[Command] = []
         for slot_fields in _by_slot(client, chunk):

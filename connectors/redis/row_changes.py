@@ -208,8 +208,8 @@ class RowChanges:
 
     def argument(self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], now_ms: int) -> bytes:
         """The argument of `connectors.redis.scripts.WRITE` that writes `rows`. A row that the store holds
-        according to `bases` is written as changes. Of the other rows, the first is written whole, and the
-        rest as copies of it with differences, which is cheap.
+        according to `bases` is written as changes. The first of the other rows is written whole, and the rest
+        as copies of it with differences, which is cheap.
         """
         versions, olds, news = list[bytes](), list[int](), list[int]()
         numbers, kinds = dict[tuple[Any, ...], int](), list[int]()
@@ -268,7 +268,7 @@ def _begins(parts: Sequence[bytes]) -> I64:
 @lru_cache(maxsize=256)
 def _stamp(version: Version, below: Base, now_ms: int) -> tuple[int, bytes]:
     """The version fields (such as `rev`) that differ from the version below: the number of names and values,
-    and the packed names and values. They come first, since the server searches a hash from the front.
+    and the packed names and values. These fields come first, since the server searches a hash from the front.
     """
     if version == below:
         return 0, b""

@@ -91,7 +91,7 @@ def read_part(store: Objects, path: str) -> tuple[Part, str | None]:
     except UNREADABLE as error:
         raise StateError(f"{path}: is no part of an archive's manifest: {error}") from None
     if part.path != path:
-        raise StateError(f"{path}: is the part {part.path}: it was moved")
+        raise StateError(f"{path}: is the part {part.path}: it was moved, so rename it back")
     return part, tag
 
 

@@ -390,7 +390,7 @@ def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
 
 
 def _once(decisions: list[Decision]) -> list[Decision]:
-    """One decision for each conversion.
+    """A single decision for each conversion.
 
     The decision by the collector's previous key counts if the other found no touch.
     """

@@ -46,7 +46,7 @@ def archive(
     """
     if step == "":
         if not to:
-            raise UsageError("--to names where the archive goes")
+            raise UsageError("--to is missing: name the place of the archive")
         _write(to, once)
     elif step == "check":
         if not source or to:
@@ -54,7 +54,7 @@ def archive(
         _check(source)
     elif step == "parquet":
         if not source or not to:
-            raise UsageError("parquet takes the archive, and --to for where hours go")
+            raise UsageError("parquet takes the archive, and --to for the place of the hours")
         _parquet(source, to)
     else:
         raise UsageError(f"{shown(step)}: takes check, parquet, or nothing")

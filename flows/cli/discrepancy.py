@@ -48,7 +48,7 @@ def discrepancy(
 
     writable(html)
     if html is not None and html.exists() and theirs.exists() and html.samefile(theirs):
-        raise UsageError(f"{html}: is their file: name another for the report")
+        raise UsageError(f"{html}: is the file to compare: name another file for the report")
     settings = load()
     claims = waterfall.read_claims(theirs)
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)

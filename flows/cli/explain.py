@@ -64,7 +64,7 @@ def explain(
             tables.append(show(msgspec.json.decode(decision, type=Body), settings.zone))
         except (*UNREADABLE, ValueError, ArithmeticError, OSError) as error:
             raise AudiopixelError(
-                f"what Redis holds of {shown(conversion)!r} is no decision ({shown(key)}: {error}): delete "
+                f"Redis holds no readable decision on {shown(conversion)!r} ({shown(key)}: {error}): delete "
                 "it, or read it in the topic of the credits"
             ) from None
     for table in tables:
@@ -103,11 +103,11 @@ def _of_listener(settings: Settings, person: str, user_agent: str) -> None:
 
     if settings.collect_key is None:
         raise SettingsError(
-            "AUDIOPIXEL_COLLECT_KEY is not set: set it as the collectors have it, pseudonyms are made with it"
+            "AUDIOPIXEL_COLLECT_KEY is not set: set it to the key of the collectors, which makes pseudonyms"
         )
     pseudonyms = at_the_edge(settings, person.strip(), user_agent)
     if not pseudonyms:
-        raise AudiopixelError("the collector takes that for no id, and makes no pseudonym of it")
+        raise AudiopixelError("the collector accepts no such id, so it has no pseudonym")
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (forgotten,) = read_rows(client, [deny_key(settings.namespace)])
     hashed = People(settings.secret_listener_key(of_the_flow=True))

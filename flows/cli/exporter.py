@@ -33,8 +33,8 @@ def exporter(
         ),
     ] = None,
 ) -> None:
-    """Serve the live page at / and /metrics/placements for Prometheus. It reads Redis, and takes no time of
-    the flow.
+    """Serve the live page at / and /metrics/placements for Prometheus. The exporter reads Redis, and takes no
+    time of the flow.
     """
     from flows.cli.owners import owners_of
     from flows.settings import load

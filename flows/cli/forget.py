@@ -89,7 +89,7 @@ def forget(
     writable(receipt)
     households, given_ids = household or [], listener_ids or []
     if not all(one.strip() for one in households):
-        raise UsageError("a household is named by no letter: give its pseudonym")
+        raise UsageError("--household is empty: give the household's pseudonym")
     receipts = [one for one in given_ids if status and Path(one).is_file()]
     if not given_ids and not households and is_terminal(sys.stdin):
         typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
@@ -103,9 +103,9 @@ def forget(
     if ids or households:
         cases.append(_of_people(settings, ids, households, user_agent))
     if not cases:
-        raise UsageError("no listener is named: give ids, or one a line on standard input")
+        raise UsageError("no listener is named: give ids, or one id a line on standard input")
     if receipt is not None and len(cases) > 1:
-        raise UsageError("--receipt is of one case: name one receipt, or ids alone")
+        raise UsageError("--receipt holds one erasure: name one receipt, or ids alone")
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     done = True
     for case in cases:

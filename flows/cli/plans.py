@@ -114,7 +114,7 @@ def _check_options(
     if isinstance(out, Path) and out.suffix.lower() != file.suffix.lower():
         raise UsageError(f"--out writes the plans as {file.suffix}: name a file that ends so")
     if isinstance(out, Path) and delivered is not None and out.resolve() == delivered.resolve():
-        raise UsageError(f"{out}: is their report: name another file")
+        raise UsageError(f"{out}: is the file of --delivered: name another file")
 
 
 def _rounded(plan: Plan) -> str:

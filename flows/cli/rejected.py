@@ -170,7 +170,7 @@ def _resend(
         lateness_ms = int(meta.get("allowed_lateness_ms", ms(settings.allowed_lateness)))
     except ValueError as error:
         raise AudiopixelError(
-            f"what Redis holds of the flow ({settings.namespace}:meta) is damaged: {error}"
+            f"the values of the flow in Redis ({settings.namespace}:meta) is damaged: {error}"
         ) from None
     resent = Resent()
     try:

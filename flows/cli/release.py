@@ -32,7 +32,7 @@ def release(
     ] = False,
 ) -> None:
     """Declare that a collector has gone for good, so that the flow stops waiting for its pixels. Use it if a
-    collector will not return with its spool. It also stops alerts on a silent unit of the feed.
+    collector will not return with its spool. The command also stops alerts on a silent unit of the feed.
 
     An id that Redis does not list is refused, with exit code 1 and the listed ids: collectors that wrote
     figures within a day, the collector that holds the flow's time, and silent units of the feed.

@@ -90,7 +90,7 @@ def run(
     if member is not None and (processes > 1 or restarts is not None):
         raise UsageError(
             "--processes and --restarts are for one machine: with --member each process is in --addresses, "
-            "and what starts it again is this machine's supervisor"
+            "and this machine's supervisor restarts it"
         )
     settings = load()
     if member is None and (processes > 1 or restarts is not None):

@@ -115,7 +115,7 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
         typer.echo(text)
         return
     if out.exists():
-        raise UsageError(f"{out}: is there already; draft writes no file of yours over")
+        raise UsageError(f"{out}: exists already, and draft overwrites no file: name another file")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text)
     typer.echo(f"{out} is written: look at each line, then audiopixel sources check {out.stem}")

@@ -213,7 +213,7 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("takes a text")
     if not _WRITABLE.fullmatch(value):
-        raise ValueError("takes a text, and has half a character (a lone surrogate)")
+        raise ValueError("takes a text, and has a lone surrogate (half a character)")
     return value.strip()
 
 

@@ -152,7 +152,7 @@ class TopicLines:
 
 
 class FileLines:
-    """An NDJSON file as an output, cut back to `position` on a resume. It holds the values alone, which
+    """An NDJSON file as an output, cut back to `position` on a resume. The file holds the values alone, which
     contain the keys.
     """
 

@@ -59,7 +59,7 @@ class _UnpackedRows(Mapping[tuple[str, str], list[Any]]):
 
 @dataclass
 class Publisher:
-    """The publisher of flushes. It holds flushes back until they have passed the last flush of an earlier
+    """The publisher of flushes. Flushes are held back until they have passed the last flush of an earlier
     execution.
 
     Args:
@@ -268,8 +268,8 @@ class Publisher:
         self.writer.finish()
 
     def _add_up_others(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Queue the `other` rows: the sums of all row shards over the names beyond a cap. Those of an earlier
-        execution are queued once, since their names may have rows of their own now.
+        """Queue the `other` rows: the sums of all row shards over the names beyond a cap. The `other` rows of
+        an earlier execution are queued once, since their names may have rows of their own now.
         """
         counted = {row.name for flush in flushes for row in flush.rows if row.scope == OTHER_NAME}
         for scope in counted | self._outdated:
@@ -340,8 +340,8 @@ class Publisher:
     ) -> None:
         """Put delivery into the rows of planned placements and their campaigns, which never expire. Readers
         keep their delivery while one of these is unknown: the time, the moment since which pixels are
-        counted, or the delivery that readers have. They also keep it while time waits for a collector. In a
-        log without a message, counting begins now.
+        counted, or the delivery that readers have. Readers also keep it while time waits for a collector. In
+        a log without a message, counting begins now.
         """
         self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
         at_ms = self._watermark_ms or (now_ms if cut.empty else None)

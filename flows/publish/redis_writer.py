@@ -1,4 +1,4 @@
-"""The writer to Redis. It takes over from earlier executions, and writes each flush until Redis has it.
+"""The writer to Redis, which takes over from earlier executions, and writes each flush until Redis has it.
 
 A flush is written in this order: decisions, the positions that it covers, alerts, the index of the rows, the
 rows, `meta`, the message to subscribers. The next execution can therefore read how far it must replay the log

@@ -343,8 +343,8 @@ class Cells:
         return self.journal.file_names()
 
     def restore(self, state: list[tuple[Any, ...]], files: Files) -> None:
-        """Load the cells of a snapshot. They may include cells that `keep` had dropped: the owner drops them
-        again.
+        """Load the cells of a snapshot. The snapshot may have cells that `keep` had dropped: the owner drops
+        them again.
         """
         pieces = [rows for rows, _ in self.journal.restore(state, files)]
         rows = np.concatenate([np.zeros((0, self.journal.words), np.uint64), *pieces])[::-1]

@@ -21,7 +21,7 @@ class Labels:
         self._names, self._times = columns.label_names, columns.label_times
 
     def note(self, row: int, ts: int, names: tuple[str | None, ...]) -> None:
-        """Take the labels of a pixel. Of two labels with the same time the greater text wins."""
+        """Take the labels of a pixel. The greater text wins between two labels with the same time."""
         row_labels = self._names.get(row)
         if row_labels is None:
             self._names[row], self._times[row] = names, (ts,) * len(names)

@@ -104,7 +104,7 @@ class ConfluentRegistry:
             if "@" in one
         ]
         if own := sorted(options.keys() & set(_OURS)):
-            raise SettingsError(f"{name}.toml: registry.{own[0]}: is not for you to set")
+            raise SettingsError(f"{name}.toml: registry.{own[0]}: is set by audiopixel: leave it out")
         try:
             self._client = SchemaRegistryClient({**options, "timeout": ANSWER_S, "max.retries": 0})
         except (ValueError, TypeError, OSError) as error:

@@ -265,7 +265,7 @@ def alternatives(paths: Paths) -> Sequence[str]:
 
 def _check_field(field: str) -> None:
     if field in NEVER_FROM_A_CALLER and field not in FIELDS:
-        raise ValueError(f"{field}: only the door itself sets it; no mapping may")
+        raise ValueError(f"{field}: only the collector sets it: leave it out of the mapping")
     if field in Source.model_fields and field not in FIELDS:
         raise ValueError(f"{field}: is a key of the source: it stands above the first table")
     if field not in FIELDS:

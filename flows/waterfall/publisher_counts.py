@@ -215,7 +215,7 @@ def _name(where: str, scope: str, value: object) -> str:
     if len(name) > _MAX_ID:
         raise UsageError(f"{where}: {scope}_id: takes at most {_MAX_ID} characters")
     if not _WRITABLE.fullmatch(name):
-        raise UsageError(f"{where}: {scope}_id: has half a character (a lone surrogate)")
+        raise UsageError(f"{where}: {scope}_id: has a lone surrogate (half a character)")
     return name
 
 

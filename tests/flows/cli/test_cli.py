@@ -317,7 +317,7 @@ def test_forget_without_a_standard_input_names_nobody(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flows.cli", "forget"]
     closed = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
     done = subprocess.run(closed, cwd=ROOT, capture_output=True, text=True, check=False)
-    said = "audiopixel: no listener is named: give ids, or one a line on standard input"
+    said = "audiopixel: no listener is named: give ids, or one id a line on standard input"
     assert one_line(done, 2) == said
 
 

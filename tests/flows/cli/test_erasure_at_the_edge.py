@@ -106,7 +106,7 @@ def test_without_the_edges_key_an_address_is_refused_and_an_id_is_forgotten_in_p
 def test_what_the_door_takes_for_no_id_has_no_pseudonym_and_explain_says_so(settings: Settings) -> None:
     asked = run("explain", "--listener", "00000000-0000-0000-0000-000000000000")
     assert asked.exit_code == 1
-    assert "the collector takes that for no id" in asked.stderr
+    assert "the collector accepts no such id" in asked.stderr
 
 
 def test_a_device_is_known_by_its_id_by_every_key(settings: Settings) -> None:

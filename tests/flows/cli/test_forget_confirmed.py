@@ -227,4 +227,4 @@ def test_one_receipt_is_of_one_case(settings: Settings, client: Client, tmp_path
         run("somebody-7", "--receipt", str(path), code=0)
         arguments: list[Any] = ["--status", str(path), "somebody-7"]
         assert len(run(*arguments, code=0)[0]) == 4
-        assert "--receipt is of one case" in run(*arguments, "--receipt", str(path), code=2)[1]
+        assert "--receipt holds one erasure" in run(*arguments, "--receipt", str(path), code=2)[1]

@@ -173,7 +173,7 @@ def test_where_redis_has_nothing_the_moments_are_not_checked(
         (["plans.csv", "--out", "new.csv"], "--out is for opening balances alone"),
         (["plans.csv", "--delivered", "theirs.csv"], "--delivered needs --until"),
         ([*MAKE, "--out", "new.json"], "--out writes the plans as .csv"),
-        ([*MAKE, "--out", "theirs.csv"], "theirs.csv: is their report"),
+        ([*MAKE, "--out", "theirs.csv"], "theirs.csv: is the file of --delivered"),
         ([*MAKE[:-1], "yesterday"], "--until: takes ISO 8601"),
         ([*MAKE[:-1], "2026-11-01T00:00"], "no row counts impressions"),
         (["plans.csv", "--delivered", "plans.csv", "--until", "2026-11-03T09:30Z"], "no such column: booked"),

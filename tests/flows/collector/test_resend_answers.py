@@ -178,7 +178,9 @@ def test_a_watermark_that_is_no_number_sends_nothing(
         done = again(url)
     client.flushall()
     assert done.exit_code == 1
-    assert done.output.startswith("audiopixel: what Redis holds of the flow (audiopixel:v1:meta) is damaged")
+    assert done.output.startswith(
+        "audiopixel: the values of the flow in Redis (audiopixel:v1:meta) is damaged"
+    )
 
 
 def test_unsigned_calls_are_sent_of_a_named_sender_alone(again: Callable[..., Result]) -> None:

@@ -149,7 +149,7 @@ def test_all_of_a_file_of_ids_are_forgotten_or_none(commanded: Settings, client:
     )
     assert forget("--household", "home-1", "--household", " ") == (
         2,
-        "audiopixel: a household is named by no letter: give its pseudonym",
+        "audiopixel: --household is empty: give the household's pseudonym",
     )
     assert client.hkeys(deny_key(commanded.namespace)) == []
     assert forget(lines=b"\xef\xbb\xbfsomebody-1\r\nsomebody-2\r\n")[0] == 0

@@ -237,7 +237,7 @@ def test_a_draft_of_a_table_guesses_its_columns(run: Run) -> None:
     done = run("draft", "adserver-10.csv", "--out", "mine.toml")
     assert done.stdout == "mine.toml is written: look at each line, then audiopixel sources check mine\n"
     assert run("check", "mine").returncode == 0
-    assert "is there already" in run("draft", "adserver-10.csv", "--out", "mine.toml").stderr
+    assert "exists already" in run("draft", "adserver-10.csv", "--out", "mine.toml").stderr
 
 
 def test_a_file_that_names_no_event_takes_a_fixed_one(run: Run) -> None:

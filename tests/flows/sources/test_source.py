@@ -59,11 +59,11 @@ def event_of(text: str, document: dict[str, Any], **record: Any) -> dict[str, An
     [
         (
             'topic = "t"\n[names]\ncollector = "c"',
-            "names: collector: only the door itself sets it; no mapping may",
+            "names: collector: only the collector sets it: leave it out of the mapping",
         ),
-        ('topic = "t"\n[names]\nbye = "c"', "bye: only the door"),
-        ('topic = "t"\n[fixed]\ninvalid_traffic = "x"', "invalid_traffic: only the door"),
-        ('topic = "t"\n[when."a=1"]\ndevice_basis = "x"', "device_basis: only the door"),
+        ('topic = "t"\n[names]\nbye = "c"', "bye: only the collector"),
+        ('topic = "t"\n[fixed]\ninvalid_traffic = "x"', "invalid_traffic: only the collector"),
+        ('topic = "t"\n[when."a=1"]\ndevice_basis = "x"', "device_basis: only the collector"),
         (
             'topic = "t"\n[names]\nplacment_id = "p"',
             r"placment_id: is no field of a pixel \(did you mean placement_id",

@@ -591,7 +591,9 @@ def test_their_file_and_the_report_are_looked_at_before_the_work(
     file = write(tmp_path / "theirs.csv", text)
     (tmp_path / "link.html").hardlink_to(file)
     for report in (file, tmp_path / "link.html"):
-        assert "is their file: name another for the report" in one_line(run(file, "--html", report))
+        assert "is the file to compare: name another file for the report" in one_line(
+            run(file, "--html", report)
+        )
         assert file.read_text() == text
     assert "there is no directory" in run(file, "--html", tmp_path / "none" / "x.html").stderr
     assert "is a directory" in run(file, "--html", tmp_path).stderr
