@@ -1,10 +1,9 @@
 """Aligned barriers: at a mark, a step with several senders has received one exact prefix of each sender's
 stream.
 
-Every sender sends items and numbered marks, in order. Items that a sender sent after a mark are held back
-until all the others have sent a mark of that number or a later one (K. M. Chandy and L. Lamport, "Distributed
-Snapshots", 1985). The cuts and the items between them depend on the senders' streams alone, not on how they
-interleave.
+Every sender sends items and numbered marks, in order. Items after a mark are held back until all other
+senders have sent a mark of that number or a later one (K. M. Chandy and L. Lamport, "Distributed Snapshots",
+1985). The cuts and the items between them depend on the senders' streams alone, not on how they interleave.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ class Aligner(Generic[S, T]):
 
     Attributes:
         expected: the senders to wait for.
-        let_in: the number of each sender's latest mark that was let in.
+        let_in: the number of each sender's latest admitted mark.
         released: the number of the latest cut.
-        awaited: the senders whose mark after it has not come.
-        waiting: the items that fast senders sent after their latest mark, as (item, mark number or None).
-        inside: the items let in since the latest cut, if `cuts` gathers them.
+        awaited: the senders whose mark after that cut has not come.
+        waiting: the items of fast senders after their latest mark, as (item, mark number or None).
+        inside: the items admitted since the latest cut, if `cuts` gathers them.
     """
 
     expected: frozenset[S] = frozenset()
@@ -44,7 +43,7 @@ class Aligner(Generic[S, T]):
         self._await()
 
     def expect(self, senders: frozenset[S]) -> None:
-        """Wait for exactly these senders from now on, and drop what is known of others."""
+        """From now on wait for exactly these senders, and drop the state of others."""
         if senders != self.expected:
             self.expected = senders
             self.let_in = {sender: number for sender, number in self.let_in.items() if sender in senders}
@@ -53,14 +52,14 @@ class Aligner(Generic[S, T]):
     def push(
         self, sender: S, item: T, mark: int | None = None, first: bool = True
     ) -> Iterator[tuple[T | None, int | None]]:
-        """Take one item of `sender` in, a mark if it has a number; yields (item, None) in order, and (None,
-        number) at each cut.
+        """Take in one item of `sender`, which is a mark if it has a number. Yields (item, None) in order, and
+        (None, number) at each cut.
 
         Args:
             first: whether the mark is the sender's first one ever.
 
         Raises:
-            StateError: the mark is a later one, and this aligner has no earlier mark of the sender.
+            StateError: the mark is not the first, and this aligner has no earlier mark of the sender.
         """
         if mark is not None and not first and self.released < 0 and sender not in self.let_in:
             raise StateError(
@@ -78,7 +77,7 @@ class Aligner(Generic[S, T]):
             yield from self._release()
 
     def cuts(self, sender: S, item: T, mark: int | None = None, first: bool = True) -> Iterator[list[T]]:
-        """Take one item in as `push` does and gather; yields the items of each cut, in order.
+        """Take in one item as `push` does, and gather; yields the items of each cut, in order.
 
         Raises:
             StateError: see `push`.
@@ -114,11 +113,11 @@ class Aligner(Generic[S, T]):
                     del self.waiting[waiting]
 
     def snapshot(self) -> tuple[dict[S, int], int]:
-        """Plain state at a cut, without `expected`; items after the cut are read again."""
+        """The state at a cut as plain values, without `expected`; items after the cut are read again."""
         return dict(self.let_in), self.released
 
     def restore(self, state: tuple[dict[S, int], int]) -> None:
-        """Load `snapshot`'s state."""
+        """Load a state of `snapshot`."""
         numbers, self.released = state
         self.let_in = dict(numbers)
         self._await()

@@ -28,14 +28,14 @@ _ADDRESS: Final = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]\s]+):(?P<port>\d{1,
 
 
 def members(member: int, addresses: str, private: bool = False) -> list[str]:
-    """The addresses of a cluster's members. `member` is checked to be able and allowed to listen at its own.
+    """The addresses of a cluster's members. Checks that `member` can and may listen at its address.
 
     Args:
         addresses: `HOST:PORT` of each, separated by semicolons, in the same order for all.
-        private: whether only members reach an address that is not loopback, by the operator's word.
+        private: the operator's statement that only members reach an address that is not loopback.
 
     Raises:
-        SettingsError: one is wrong; the error names it.
+        SettingsError: an address is wrong; the error names it.
     """
     places = [place.strip() for place in addresses.split(";")]
     matched = [_ADDRESS.fullmatch(place) for place in places]
@@ -70,9 +70,9 @@ def members(member: int, addresses: str, private: bool = False) -> list[str]:
 
 
 def end_with_supervisor() -> None:
-    """End this member at once when its supervisor is gone and the pipe to it has closed, even by SIGKILL.
+    """End this member at once when the pipe to its supervisor closes, even after SIGKILL of the supervisor.
 
-    A member that was left alone would hold the recovery store, and the next supervisor's members could never
+    Otherwise the member would hold the recovery store, and the members of the next supervisor could never
     start.
     """
 
@@ -84,14 +84,15 @@ def end_with_supervisor() -> None:
 
 
 def start_member(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a supervised `audiopixel run` in a session of its own; its standard input closes with us."""
+    """Start a supervised `audiopixel run` in a session of its own; its standard input closes when this
+    process ends.
+    """
     command = [sys.executable, "-m", "flows.cli", "run", "--supervised", *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 class Cluster:
-    """Child processes of one flow. If one dies, the engine cannot use the others, so all are ended and
-    started again.
+    """Child processes of one flow. If one dies, the engine cannot use the others, so all are restarted.
 
     Args:
         processes: their number.
@@ -111,8 +112,8 @@ class Cluster:
         """Supervise until a signal or a clean end.
 
         Raises:
-            AudiopixelError: the flow failed more often than it may, or twice in a row so that it would again;
-                then with the exit code of its process.
+            AudiopixelError: the flow failed too often, or twice in a row for a permanent reason; then with
+                the exit code of its process.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop())
@@ -120,7 +121,7 @@ class Cluster:
         while True:
             started_s = time.monotonic()
             self._start()
-            if self._stopping:  # asked while they were being started
+            if self._stopping:  # the stop was requested while they were being started
                 self._stop()
             code = self._wait()
             if self._stopping or code == 0:
@@ -128,7 +129,7 @@ class Cluster:
                     raise AudiopixelError(f"a process of the flow ended with code {code} while stopping")
                 return
             failed += 1
-            # if it was only once, a port may have been taken meanwhile
+            # after one failure only: a port may have been taken meanwhile
             futile = code in CANNOT_BEGIN and code == before
             before = code
             if futile or (self._restarts is not None and failed > self._restarts):
@@ -172,7 +173,7 @@ class Cluster:
 
     def _unbegun(self) -> bool:
         """True if SIGTERM itself ended a child, before the child handled it. Then no child has begun, since
-        each waits for all, and there is nothing to drain.
+        each waits for all, and no work is to be drained.
         """
         return any(child.poll() == -signal.SIGTERM for child in self._children)
 

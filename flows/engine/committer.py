@@ -30,7 +30,7 @@ class CommitPartition(StatefulSinkPartition[Durable | PartitionStates, None]):
         self._latest: Work | None = None
 
     def write_batch(self, values: list[Durable | PartitionStates]) -> None:
-        """Commit the cuts that are complete; they come in order, since each step's come in order."""
+        """Commit the complete cuts. They complete in order, since the pieces of each step come in order."""
         if not self._saves.wanted:
             return
         for value in values:
@@ -59,8 +59,8 @@ class CommitPartition(StatefulSinkPartition[Durable | PartitionStates, None]):
         """Give Bytewax nothing at the end of its epoch."""
 
     def close(self) -> None:
-        """Wait for the last commit. Its error is left for the flow's end: the engine may be ending by an
-        error already, and a second one would abort it.
+        """Wait for the last commit. Its error is raised at the flow's end: the engine may be ending after an
+        error already, and a second error would abort it.
         """
         try:
             if self._latest is not None:

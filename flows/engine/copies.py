@@ -1,4 +1,4 @@
-"""Copies of steps' states at a cut, which threads put on the disk together."""
+"""Copies of steps' states at a cut, which threads write to disk together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Copy(NamedTuple):
 
 @dataclass
 class Batch:
-    """The copies of a cut that are put on the disk together, by `work`."""
+    """The copies of a cut that `work` writes to disk together."""
 
     copies: list[Copy] = field(default_factory=list)
     work: Work = field(init=False)

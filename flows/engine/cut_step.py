@@ -1,4 +1,4 @@
-"""Steps that work by cuts: a core gets the messages of all its senders between two cuts at once."""
+"""Steps that work by cuts: a core gets all messages of its senders between two cuts at once."""
 
 from __future__ import annotations
 
@@ -45,10 +45,9 @@ class Core(Protocol):
 
 
 class Step(StatefulBatchLogic[T, Message, Any], Generic[T]):
-    """A step that reports when it has come to a cut, at which its state is a function of the cut alone.
+    """A step that reports its cuts, at which its state is a function of the cut alone.
 
-    Attributes:
-        at_cut: called at each cut, before any later item is taken in. It may call `snapshot`.
+    Attributes: at_cut: called at each cut, before any later item is taken in. It may call `snapshot`.
     """
 
     at_cut: Callable[[Cut], None] = staticmethod(lambda _: None)
@@ -60,10 +59,10 @@ class Step(StatefulBatchLogic[T, Message, Any], Generic[T]):
         """Wait until all output is safe; called in another thread."""
 
     def close(self) -> None:
-        """Close what the step has opened; called when nothing more will come."""
+        """Close the step's resources; called after the last message."""
 
     def abandon(self) -> None:
-        """Stop threads of the step; called when the flow has failed."""
+        """Stop the threads of the step; called when the flow has failed."""
 
 
 class CutStep(Step[M], Generic[M]):
@@ -71,7 +70,7 @@ class CutStep(Step[M], Generic[M]):
 
     Args:
         core: the stored part of the step, besides the aligner's state.
-        senders: those that a cut waits for.
+        senders: the senders that a cut waits for.
         state: the step's snapshot; None at its beginning.
 
     Raises:
@@ -87,7 +86,7 @@ class CutStep(Step[M], Generic[M]):
 
     @abstractmethod
     def cut(self, messages: list[M]) -> Iterable[Message]:
-        """The messages that follow from those since the last cut; called once a cut."""
+        """Process the messages since the last cut; returns the messages to send. Called once a cut."""
 
     def let_in(self, message: M) -> Iterator[list[M]]:
         """Pass a message to the aligner; yields the messages of each cut that it completes."""

@@ -1,4 +1,4 @@
-"""Dealing: the shards of a stopped cluster's newest save, distributed for another number of members.
+"""Dealing: distributes the shards of a stopped cluster's newest save for another number of members.
 
 The engine sends a shard to a member by the number of members, so with another number most shards belong on
 another disk. Dealing copies each shard's files to the directory of the member that will have it, and leaves
@@ -54,7 +54,7 @@ def deal(directories: Sequence[Path], members: int, to: Path) -> Dealt:
     with ExitStack() as stack:
         for directory in directories:
             for lock in directory.glob("lock-*"):
-                # else the directory is no member's
+                # otherwise the directory is no member's
                 if (member := lock.name.removeprefix("lock-")).isdecimal():
                     stack.enter_context(recovery_lock(directory, int(member)))
         stores = [SaveStore(directory) for directory in directories]
@@ -71,7 +71,7 @@ def deal(directories: Sequence[Path], members: int, to: Path) -> Dealt:
 
 
 def _newest(stores: Sequence[SaveStore]) -> tuple[int, list[Part]]:
-    """The newest save of which every member's part is there and whole."""
+    """The newest save with a whole part of every member."""
     why = ""
     for cut in sorted({cut for store in stores for cut in store.cuts()}, reverse=True):
         try:

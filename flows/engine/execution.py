@@ -1,5 +1,5 @@
-"""Runs a dataflow in this process: locks its recovery directory, raises its errors as ours, and keeps its
-panics off the terminal.
+"""Runs a dataflow in this process: locks its recovery directory, raises its errors as audiopixel's, and keeps
+its panics off the terminal.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from flows.state.allocator import keep_memory
 from flows.state.durable import private_directory, privately
 
 EPOCH: Final = timedelta(seconds=10)
-"""Bytewax's epoch. Nothing is saved at its end. No source reads on until all of it is processed, so that no
-member of a cluster gets further ahead of another.
+"""Bytewax's epoch. Nothing is saved at its end. Sources read on only after all of it is processed, which
+bounds the lead of one member over another.
 """
 
 
@@ -71,9 +71,9 @@ def execute(
     """Run `flow` to its end, as one process or as one of a cluster.
 
     Args:
-        workers: threads of this process; they share the interpreter, so processes scale and threads do not.
+        workers: threads of this process. They share the interpreter, so only processes scale.
         addresses: `host:port` of every process of the cluster.
-        process: which of them this is.
+        process: the number of this process.
 
     Raises:
         AudiopixelError, ConnectError: a step raised it; the engine's wrapping is removed.

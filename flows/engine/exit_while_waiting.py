@@ -11,8 +11,8 @@ _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class ExitWhileWaiting:
-    """Ends the process at once and with 0 on SIGTERM and SIGINT, until `over` is called: nothing has begun,
-    so there is nothing to drain. Make it in the main thread.
+    """Ends the process at once and with 0 on SIGTERM and SIGINT, until `over` is called: no work has begun,
+    so none is to be drained. Create it in the main thread.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class ExitWhileWaiting:
         threading.Thread(target=self._watch, args=(reading,), name="waiting", daemon=True).start()
 
     def over(self) -> None:
-        """Stop: all members are there, and the flow's own handlers count from now on."""
+        """Stop: all members have met, and from now on the flow's own handlers count."""
         self._over = True
 
     def _watch(self, reading: int) -> None:

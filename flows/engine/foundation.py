@@ -34,8 +34,7 @@ class Foundation(NamedTuple):
 
     Attributes:
         fixed: settings that never change, as text; a fingerprint stands for the listeners' key.
-        longest_ms: how far back each memory goes. It may shrink and never grow: forgotten state does not come
-            back.
+        longest_ms: the length of each memory. It may shrink but never grow: dropped state cannot be restored.
         begun: where each partition was first read.
         reasons: all reasons of invalid traffic that the settings have named so far. State stores their places
             in this list.
@@ -71,9 +70,9 @@ def foundation_of(settings: Settings, secret: bytes) -> Foundation:
 
 
 def settings_of_store(settings: Settings) -> Settings:
-    """The settings as the store in `recovery_dir` has them. The store gives the number of shards, if none is
-    set, and the places of the reasons of invalid traffic. A reason that the settings no longer name keeps its
-    place, and no agent matches it.
+    """The settings, completed by the store in `recovery_dir`: the number of shards, if none is set, and the
+    places of the reasons of invalid traffic. A reason that the settings no longer name keeps its place, and
+    no agent matches it.
 
     Raises:
         StateError: the file cannot be read.
@@ -107,7 +106,7 @@ def lay_foundation(
     durable: the new parts, or all of it at the very first start.
 
     Args:
-        begins: returns where partitions begin that are not among the known ones.
+        begins: returns where the partitions begin that are not among the known ones.
 
     Raises:
         StateError: a setting was changed that the state cannot follow, or the directory cannot be used.

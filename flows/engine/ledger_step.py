@@ -28,12 +28,12 @@ class LedgerLogic(CutStep[Receipt | Settled]):
     """The ledger after an aligner of the source partitions and the placement shards.
 
     The step also supplies the partitions' states to the members' saves: a partition alone cannot tell which
-    of its ticks belongs to a cut. The watch over the feed is here too, since all accepted pixels, and each
-    partition's proof of its end, arrive at this step.
+    of its ticks belongs to a cut. The step also watches the feed, since all accepted pixels, and each
+    partition's proof of its end, arrive at it.
 
     Args:
         members: the number of members with a part of each save.
-        partitions: the states that the execution goes on from.
+        partitions: the states from which the execution continues.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class LedgerLogic(CutStep[Receipt | Settled]):
         )
 
     def _silent_units(self, cut: Cut) -> Sequence[SilentUnit]:
-        """The silent units at a cut. Time counts for them while every partition is read to its end, and no
-        collector holds it.
+        """The silent units at a cut. Time counts for silence while every partition is read to its end, and no
+        collector holds time back.
         """
         if (book := self._plans.changed(awake_ms())) is not None:
             self._watch.follow(book)

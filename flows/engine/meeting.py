@@ -1,12 +1,12 @@
 """The members' meeting at a start.
 
-Each member states which saves its disk has, and all take the greatest common one. Each states what was
-published, and all take the latest.
+Each member states which saves its disk has, and all take the greatest common one. Each states the last
+published cut that it found, and all take the latest.
 
 `agree` is a member's side, a generator. It yields its statement of a round and receives all statements, so
 that all members reach the same result. A single member meets itself. Several meet in Redis, where each adds
 the members that it has read. A round is over when all have read the same members. An entry of an earlier
-start names a member that is gone, and does not count.
+start names a former member, and does not count.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ POLL_S: Final = 0.02
 MEET_WITHIN_S: Final = 600.0
 """The longest wait for the other members' statements, in s: each may have to read all of its disk."""
 REDIS_WITHIN_S: Final = 30.0
-"""The longest time for which Redis may be away meanwhile."""
+"""The longest time for which Redis may fail to answer meanwhile, in s."""
 REPEAT_S: Final = 10.0
 REPEAT_EVERY_S: Final = 0.2
 """The time for which, and the interval at which, a member that has read all statements writes its own again,
@@ -63,8 +63,9 @@ class HeldSave(msgspec.Struct, frozen=True, order=True, array_like=True):
 
 
 BEGINNING: Final = HeldSave(-1, 0, 0, ())
-"""The empty save from which all begin. A member has it from its first start until it knows a save that is
-whole everywhere. Without it a crash between the members' very first manifests would look like a lost disk.
+"""The empty save from which all members begin. A member has it from its first start until it knows a save
+that is whole everywhere. Without this save a crash between the members' very first manifests would look like
+a lost disk.
 """
 
 
@@ -72,9 +73,9 @@ class Statement(msgspec.Struct, frozen=True):
     """A member's first statement.
 
     Attributes:
-        held_saves: the saves on its disk, of which each manifest is whole.
-        damaged: the other ones, with their faults.
-        fence: the fence of the latest execution that its disk has a record of.
+        held_saves: the saves on its disk with whole manifests.
+        damaged: the other saves, with their faults.
+        fence: the fence of the latest execution in the records on its disk.
         start: a number for this start; member 0's is taken.
         published: the last published cut that it found in Redis. Redis may lose it before another member
             reads.
@@ -95,10 +96,10 @@ class Agreed(NamedTuple):
     """The result of a meeting.
 
     Attributes:
-        save: the save that all continue from, or None if all begin empty.
+        save: the save from which all continue; None if all begin empty.
         start: the number of their start.
-        published: what was published before the start.
-        whole: the stored cuts that all have, the newest first.
+        published: the last cut that was published before the start.
+        whole: the stored cuts that all members have, the newest first.
     """
 
     save: Save | None
@@ -114,7 +115,7 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
         published: the last published cut that this member has found.
 
     Raises:
-        StateError: there are saves, but none that all can continue from; the error has the remedy.
+        StateError: there are saves, but none from which all can continue; the error has the remedy.
     """
     own, damaged = _saves_of(store)
     mine = Statement(own, damaged, latest_fence_record(store.root), secrets.randbits(62), published)
@@ -281,7 +282,7 @@ _WORDS: Final = msgspec.json.Decoder(Word)
 
 
 def in_redis(settings: Settings, place: Place, rounds: Rounds[T]) -> T:
-    """Run several members to their end, each in a process that calls this.
+    """Run the rounds of several members; each process calls this.
 
     Raises:
         ConnectError: Redis does not answer in time. AudiopixelError: not all members have written a
@@ -303,10 +304,10 @@ def in_redis(settings: Settings, place: Place, rounds: Rounds[T]) -> T:
 
 
 def patiently(ask: Callable[[], T]) -> T:
-    """The answer of Redis to `ask`; Redis may be away for `REDIS_WITHIN_S`.
+    """The answer of Redis to `ask`; Redis may fail to answer for `REDIS_WITHIN_S`.
 
     Raises:
-        ConnectError: it stays away.
+        ConnectError: Redis does not answer in that time.
     """
     away_s = time.monotonic() + REDIS_WITHIN_S
     while True:

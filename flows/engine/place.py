@@ -43,7 +43,7 @@ def member_of(key: str, members: int) -> int:
 
 
 def place_of(arguments: Sequence[str]) -> Place:
-    """The place that Bytewax's own command is given, by its arguments or its variables.
+    """The place in the arguments or variables of Bytewax's own command.
 
     Raises:
         SettingsError: a member would have several threads, which saves do not support.

@@ -1,4 +1,4 @@
-"""Threads for the slow part of saves, which work while the flow goes on."""
+"""Threads for the slow part of saves, in parallel to the flow."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Work(Protocol):
 
 
 Defer = Callable[[Callable[[], Any]], Work]
-"""Does work in parallel to the flow."""
+"""Runs work in parallel to the flow."""
 _THREADS: Final = ThreadPoolExecutor(4, "saves")
 _STARTER: Final = ThreadPoolExecutor(1, "save")
 _NEW: Final[list[tuple[Future[Any], Callable[[], Any]]]] = []
 _NEW_LOCK: Final = Lock()
 START_S: Final = 0.1
-"""Seconds after which the work of a save begins: each thread that wakes up while steps still copy takes the
+"""Seconds after which the work of a save begins. A thread that runs while steps still copy would take the
 interpreter's lock from them.
 """
 _UNDER_WAY: Final[set[Future[Any]]] = set()
 
 
 def in_threads(work: Callable[[], Any]) -> Work:
-    """Do the work in a thread, `START_S` after the first that waits."""
+    """Run the work in a thread, `START_S` after the first waiting work."""
     future = Future[Any]()
     _UNDER_WAY.add(future)
     future.add_done_callback(_UNDER_WAY.discard)

@@ -1,4 +1,4 @@
-"""A step whose state is saved. At cuts it copies the changes, and it reports what has become durable."""
+"""A step whose state is saved: it copies changes at cuts, and reports durable saves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flows.state import saves as disk
 from flows.state.journal import taking
 
 MOST_UNDER_WAY: Final = 2
-"""The number of saves that a step may have under way; at a further one it waits for the oldest."""
+"""The greatest number of unfinished saves of a step; before a further save it waits for the oldest."""
 LOGGED_FROM_S: Final = 0.1
 """Seconds from which a wait for the disk is logged; a shorter one is only counted."""
 _OPEN: Final[list[Step[Any]]] = []
@@ -41,7 +41,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
 
     Args:
         step: its name in saves.
-        build: makes its logic from its state, or from None at its beginning.
+        build: returns the logic from its state, or from None at its beginning.
     """
 
     def __init__(self, saves: Saves, step: str, build: Callable[[Any], Step[Any]]) -> None:
@@ -51,7 +51,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         self._under_way: deque[Work] = deque()
 
     def on_batch(self, values: list[Any]) -> tuple[Iterable[Message], bool]:
-        """Run the logic; also returns what of its state has become durable."""
+        """Run the logic; also returns the signs of durable saves."""
         if self._logic is None:
             self._key = key_of(values[0])
             self._logic = self._build(self._saves.state(self._step, self._key))
@@ -114,7 +114,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         )
 
     def _durable(self, wait: bool = False) -> list[Durable]:
-        """The signs of what has become durable, in the order of cuts."""
+        """The signs of durable saves, in the order of cuts."""
         signs = []
         while self._under_way and (wait or self._under_way[0].done()):
             signs.append(self._under_way.popleft().result())

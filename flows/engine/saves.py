@@ -47,8 +47,9 @@ def refuse(error: Exception) -> None:
 
 
 def refusal() -> Exception | None:
-    """The error by which this process could not continue from a save, or not end with one, once. The engine
-    loses it if several members refuse at the same moment: each may first see that another one is gone.
+    """The error by which this process could not continue from a save, or could not end with one; returned
+    once. The engine loses it if several members refuse at the same time, since each may first detect the end
+    of another.
     """
     return _REFUSED.pop() if _REFUSED else None
 
@@ -60,10 +61,10 @@ class Saves:
     Args:
         settings: without a `recovery_dir` there are no saves.
         secret: the listeners' key.
-        defer: does the slow part of a save.
-        place: this member's in the cluster.
+        defer: runs the slow part of a save.
+        place: of this member in the cluster.
         ahead_ms: of the tick clock.
-        find_published: finds what was published.
+        find_published: returns the last published cut.
     """
 
     settings: Settings
@@ -113,7 +114,7 @@ class Saves:
         return None if self._agreed is None else self._agreed.save
 
     def rounds(self) -> Rounds[Agreed]:
-        """This member's side of the meeting. A single member need not state what was published.
+        """This member's side of the meeting. A single member need not state the last published cut.
 
         Raises:
             ConnectError: of several members, Redis is away.
@@ -155,7 +156,7 @@ class Saves:
         structlog.get_logger("saves").info("resumed from a save", cut=save.cut)
 
     def _remove_leftovers(self) -> None:
-        """Remove leftovers of dead executions of this member's shards, before any step writes."""
+        """Remove files that dead executions of this member's shards left, before any step writes."""
         if self.store is not None:
             place, shards = self.place, range(self.settings.shards)
             mine = {one for one in shards if member_of(shard_key(one), place.members) == place.member}
@@ -188,12 +189,14 @@ class Saves:
         return None if packed is None else disk.decode(packed)
 
     def committed(self) -> Mapping[str, int]:
-        """The positions of the newest save that this member knows to be whole everywhere, or no positions."""
+        """The positions of the newest save that is whole everywhere, as far as this member knows; else no
+        positions.
+        """
         with self._settling:
             return self._positions[self._whole[0]] if self._whole else {}
 
     def put(self, cut: Cut, copy: Copy) -> Work:
-        """Let a thread write one step's copy to the disk, together with the others of its cut that come
+        """Let a thread write one step's copy to disk, together with the other copies of its cut that come
         before the thread has begun. The work's result is a `Durable`, or a StateError if the disk does not
         take it.
         """
@@ -285,14 +288,14 @@ class Saves:
             self._exchanging = self.defer(lambda: self._exchange_saves(store))
 
     def _settle(self, store: disk.SaveStore, cuts_by_member: Mapping[int, Collection[int]]) -> None:
-        """Find which saves are complete everywhere, and remove those that are older than the kept ones.
+        """Determine which saves are complete everywhere, and remove saves older than the kept ones.
 
         Args:
             cuts_by_member: the cuts that each other member has reported.
 
         A cut is complete when each member's manifest is on this disk or was reported. The newest cut that any
-        member knows to be complete stays on every disk, since each removes only what is older than a cut that
-        all have.
+        member knows to be complete stays on every disk, since each member removes only cuts older than one
+        that all have.
         """
         members = set(range(self.place.members))
         with self._settling:
@@ -316,8 +319,8 @@ class Saves:
         return min(self._whole, default=-1)
 
     def _exchange_saves(self, store: disk.SaveStore) -> None:
-        """Write to Redis which saves this disk has, and read the other members' entries. While Redis is away
-        nothing is removed.
+        """Write to Redis which saves this disk has, and read the other members' entries. While Redis does not
+        answer, no save is removed.
         """
         assert self._agreed is not None
         with self._settling:

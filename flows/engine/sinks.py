@@ -1,7 +1,8 @@
-"""Outputs as steps: each is in one place, so that a flush is written whole and a file's length is known.
+"""Outputs as steps.
 
-The outputs are steps and no sinks of Bytewax: a step can report to the committer that all before a cut is
-safe.
+Each output runs on one worker, so that a flush is written whole, and a file has a known length. They are
+steps instead of Bytewax's sinks, since a step can report to the committer that all output before a cut is
+durable.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class RedisSink:
     """The only writer of the whole flow: a flush is one whole cut.
 
     Attributes:
-        in_line: without a thread of its own.
+        in_line: use no thread.
         pace: the least time between two flushes before the log ends.
-        store_descriptions: stores the descriptions of methodology that collectors' methods make.
+        store_descriptions: stores the descriptions of methodology for collectors' methods.
         listener_key: a fingerprint of the listeners' key.
         switches: lets another flow take over the rows, or this flow those of another.
     """
@@ -86,11 +87,11 @@ class RedisSink:
 
 
 class Described:
-    """The hash of the description of methodology with collectors' methods. A thread stores its text once, and
-    again after a loss of Redis: the store may be away, and no flush waits for it.
+    """The hash of the description of methodology with collectors' methods. A thread stores the text once, and
+    again after a loss of data in Redis, so that no flush waits for it.
 
     Attributes:
-        losses: returns how often Redis has lost its data.
+        losses: returns the number of times that Redis has lost its data.
     """
 
     def __init__(
@@ -117,8 +118,8 @@ class Described:
 class RedisLogic(Step[Flush]):
     """The publisher after an aligner of the row shards, the ledger and the credit book.
 
-    Rows are absolute, and all are published again after a resume. A save therefore has only what Redis may
-    lack and no step publishes again.
+    Rows are absolute, and all are published again after a resume. A save therefore has only the data that
+    Redis may lack and that no step publishes again.
     """
 
     def __init__(self, sink: RedisSink, state: tuple[Any, ...] | None) -> None:
@@ -145,7 +146,7 @@ class RedisLogic(Step[Flush]):
         return self._aligner.snapshot(), self._handover.snapshot()
 
     def settle(self) -> None:
-        """Wait until Redis has the decisions that a save has no room for."""
+        """Wait until Redis has the decisions that exceed a save."""
         self._handover.settle()
 
     def close(self) -> None:
@@ -180,7 +181,8 @@ class LinesLogic(Step[Lines]):
         self, sink: LinesSink, shards: Iterable[int], partitions: bool, state: tuple[Any, ...] | None
     ) -> None:
         self._shards = tuple(shards)
-        # No cut before a tick has come: the shards' messages may arrive earlier than those that they cover.
+        # No cut before a tick has come: messages of shards may arrive before the partitions' messages of the
+        # same cut.
         self._aligner: Aligner[str | int, Lines] = Aligner(frozenset(() if partitions else self._shards))
         position: int | None = None
         if state is not None:
@@ -209,7 +211,7 @@ class LinesLogic(Step[Lines]):
         return self._aligner.push(value.sender, value, None if value.mark is None else value.mark.number)
 
     def settle(self) -> None:
-        """Wait until the output has acknowledged all that was written."""
+        """Wait until the output has acknowledged all written messages."""
         if not self._closed:
             self._writer.flush()
 
@@ -218,7 +220,7 @@ class LinesLogic(Step[Lines]):
         return self._aligner.snapshot(), self._writer.position
 
     def close(self) -> None:
-        """Make all lines safe, and close the output."""
+        """Make all lines durable, and close the output."""
         if not self._closed:
             self._closed = True
             self._writer.close()

@@ -27,7 +27,7 @@ from flows.state.arrays import U64
 from flows.state.saves import encode
 
 REST_S: Final = 0.002
-"""The longest rest at once: messages from other members are passed on in between."""
+"""The longest rest in s: between two rests the engine passes on messages of other members."""
 LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -39,12 +39,12 @@ class StopSignal:
     _tick_number: int | None = None
 
     def on_signals(self) -> None:
-        """Make SIGTERM and SIGINT ask for a stop."""
+        """Make SIGTERM and SIGINT request a stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.set())
 
     def set(self) -> None:
-        """Ask every partition to stop after one more tick, the same for all."""
+        """Make every partition stop after one more tick, the same tick for all."""
         self.requested = True
 
     def tick(self, clock: TickClock) -> int:
@@ -57,8 +57,8 @@ class StopSignal:
 class Rest(threading.local):
     """The rest of a worker's partitions: they wait together, until the first of them is due.
 
-    Bytewax would wait by the wall clock: set back by an hour, it would not look at a quiet partition for an
-    hour.
+    Bytewax would wait by the wall clock: after the clock is set back by an hour, a quiet partition would wait
+    for an hour.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Rest(threading.local):
         return due_ms <= now_ms
 
     def over(self, partition: str) -> None:
-        """Wait for this partition no more."""
+        """Stop waiting for this partition."""
         self._due_ms.pop(partition, None)
 
 
@@ -141,7 +141,7 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         return [(key_of(message), message) for message in messages]
 
     def next_awake(self) -> datetime | None:
-        """The next batch is due at once, by any wall clock: `Rest` does the waiting."""
+        """The next batch is always due at once, since `Rest` does the waiting."""
         return LONG_AGO
 
     def _report(self) -> None:
@@ -167,10 +167,10 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
     """Every partition of an input.
 
     Attributes:
-        denied: the listeners who must be forgotten.
+        denied: the erased listeners.
         ahead: of the intake.
         defer: does the slow part of saves in parallel to the flow.
-        place: the process's in the cluster.
+        place: of the process in the cluster.
     """
 
     input: Input

@@ -91,8 +91,8 @@ class FileOutput:
 
 
 def serve_metrics(settings: Settings, process: int = 0) -> str | None:
-    """Serve this process's /metrics at the port of the settings plus its number. No other port will do, since
-    no scraper would know it. Returns the address, or None for port 0.
+    """Serve this process's /metrics at the port of the settings plus its number. No other port is tried,
+    since no scraper would know it. Returns the address, or None for port 0.
 
     Raises:
         SettingsError: the port is taken, or the host is not this machine's.
@@ -106,10 +106,10 @@ def serve_metrics(settings: Settings, process: int = 0) -> str | None:
 
 def store_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:
     """Put the description of methodology into Redis, by its hash, where readers of the rows find it. If Redis
-    fails at this moment, readers have the rows without the description.
+    fails now, readers have rows without the description.
 
     Args:
-        several: collectors' methods, with each of which there is a description.
+        several: the sets of collectors' methods; each gets a description.
     """
     lines = [methodology(settings, methods).line() for methods in several]
     texts = {
@@ -124,9 +124,8 @@ def store_methodology(settings: Settings, several: Sequence[Methods] = ((),)) ->
 
 
 def publish_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:
-    """Put the description of methodology into its topic and into Redis, by its hash, where a later reader of
-    a final minute finds how it was counted. Without the topic the flow runs, and its log names what is
-    missing.
+    """Write the description of methodology to its topic and to Redis, by its hash, for later readers of final
+    minutes. Without the topic the flow runs, and its log names the missing topic.
 
     Args:
         several: as for `store_methodology`.
@@ -145,11 +144,10 @@ def publish_methodology(settings: Settings, several: Sequence[Methods] = ((),)) 
 
 
 def preflight(settings: Settings, recompute: bool = False) -> None:
-    """Check that Kafka, its topics and Redis are there, so that one line names what is missing before
-    anything starts.
+    """Check Kafka, its topics and Redis before the start; one line names a missing part.
 
     Raises:
-        ConnectError, SettingsError, StateError: what is missing, and what to do.
+        ConnectError, SettingsError, StateError: a part is missing; the error has the remedy.
     """
     secret = settings.secret_listener_key()
     source = kafka_input(settings)
@@ -212,8 +210,8 @@ def _refuse_another_topic(topic: str, settings: Settings) -> NoReturn:
 
 
 def _refuse_to_begin_later(partition: str, begin: int, settings: Settings) -> NoReturn:
-    """Refuse to begin after the log's beginning. Without saved state only the whole log yields what Redis
-    holds: with less of it, counts would fall.
+    """Refuse to begin after the log's beginning. Without saved state, only the whole log yields the numbers
+    in Redis; with a part of it, counts would fall.
     """
     raise StateError(
         f"the recovery directory {settings.recovery_dir} holds nothing, but Redis ({settings.rows_at}) "

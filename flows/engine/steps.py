@@ -1,6 +1,4 @@
-"""The cores as stateful Bytewax steps. A step only passes messages on; the core that it wraps defines what
-they mean.
-"""
+"""The cores as stateful Bytewax steps. A step only passes messages on; its core processes them."""
 
 from __future__ import annotations
 
@@ -100,11 +98,11 @@ class PlaysLogic(Step[Pixels | ShardTick]):
             self._shard.restore(state[0])
             _, aligner, ticks, self._cut, forgotten, since_ms = state
             self._counted_since = CountedSince(since_ms)
-            self._published = self._cut - self._pace  # readers get the first cut of a start
+            self._published = self._cut - self._pace  # the first cut of a start is published
             self._aligner.restore(aligner)
             self._forgotten.update(forgotten[0])
             self._denied = np.frombuffer(forgotten[1], np.uint64)
-            # A partition that was empty then may have had messages since: it holds time until it has ticked.
+            # A partition that was empty then may have got messages since: it holds time until it has ticked.
             self._ticks = {tick[0]: replace(Tick(*tick), holding=True) for tick in ticks}
             clock.raise_to(self._cut + 1)
             clock.note_watermarks(self._shard.watermark_ms)
@@ -141,9 +139,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         return self._aligner.push(tick.sender, tick, tick.number, tick.first)
 
     def _forget(self, listeners: Sequence[int]) -> None:
-        """Forget listeners from now on, whichever partition names them: a new partition need not know of
-        them.
-        """
+        """From now on erase listeners, whichever partition names them: a new partition may lack them."""
         if listeners:
             self._forgotten.update(listeners)
             self._denied = np.union1d(self._denied, np.array(listeners, np.uint64))
@@ -152,7 +148,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         before, self._cut = self._cut, self._cut + 1 if number == ENDED else number
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
         here = self._clock.at_least_published(cut_at(self._ticks, self._cut))
-        # By the numbers and ticks alone, so that all shards decide the same.
+        # By numbers and ticks alone, so that all shards decide alike.
         last = here.ended or any(tick.last for tick in self._ticks.values())
         save = last or self._cut // self._save_every > before // self._save_every
         since = self._cut - 1 if before < 0 else self._published
@@ -231,7 +227,7 @@ class HouseholdsLogic(CutStep[UnjoinedBatch]):
         shard.index = messages[0].to
         self._utm.follow(shard)
         decided = shard.apply(messages[0].cut, messages)
-        metrics, label = instruments(), shard_key(decided.sender)  # numbers above the listener shards'
+        metrics, label = instruments(), shard_key(decided.sender)  # after the listener shards
         metrics.state_home_touches.labels(shard_key(shard.index)).set(len(shard.homes))
         metrics.dropped_touches.labels(label).set(shard.homes.dropped)
         metrics.capped_decisions.labels(label).set(shard.capped)
@@ -292,12 +288,10 @@ def _touch_shard(kind: type[S], settings: Settings) -> S:
 class CreditsLogic(CutStep[Decided | ClientCounts]):
     """The credit book after an aligner of the listener, household and client shards. `secret` is the
     listeners' key.
-
-    `secret` is the listeners' key.
     """
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
-        # A day more: by then every confirmation of a claim is decided, whatever watermark its cut has.
+        # One day more: by then every confirmation of a claim is decided, whatever the watermark of its cut.
         claims_kept = settings.conversion_horizon + settings.allowed_lateness + timedelta(days=1)
         self._book, self._plans = (
             CreditBook(
@@ -306,7 +300,7 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
             PlanFollower(settings),
         )
         self._hashes, shards = Hashes(settings), settings.shards
-        for value in VALUES:  # else the first orders of a process would be no increase
+        for value in VALUES:  # otherwise the first orders of a process would not appear as an increase
             instruments().confirmed.labels(value)
         senders: list[int | str] = [*range(2 * shards), *map(sender_of, range(shards))]
         super().__init__(self._book, senders, state)

@@ -1,9 +1,9 @@
 """The tick clock: one clock for all source partitions of all members, independent of their wall clocks.
 
 Each process takes the number once from one clock for all, Redis's, and counts on from there by elapsed time.
-A higher number raises it: a number that it has saved, or that any sender has sent, is ahead of its own only
-for as long as the message takes (L. Lamport, "Time, Clocks, and the Ordering of Events", 1978). The aligner
-therefore never waits until the numbers of slower senders catch up.
+A higher number from a save or a sender raises it. A sender's number is ahead of the clock's only for as long
+as its message takes (L. Lamport, "Time, Clocks, and the Ordering of Events", 1978). The aligner therefore
+never waits until the numbers of slower senders catch up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flows.settings import Settings
 
 
 class Published(NamedTuple):
-    """The last cut that readers got: its number, or -1 without one, its positions and watermark."""
+    """The last published cut: its number (-1 without one), positions and watermark."""
 
     number: int
     positions: dict[str, int]
@@ -30,11 +30,13 @@ class Published(NamedTuple):
 
 NOTHING: Final = Published(-1, {}, 0)
 LATER: Final = itemgetter(0, 2)
-"""Orders by number, then by watermark: number and positions are read one after another, and may not fit."""
+"""Orders by number, then by watermark. Number and positions are read one after another, and may belong to
+different cuts.
+"""
 
 
 class Anchor(NamedTuple):
-    """The anchor of tick numbers: epoch milliseconds, and what was published."""
+    """The anchor of tick numbers: epoch milliseconds, and the last published cut."""
 
     now_ms: int
     published: Published = NOTHING
@@ -107,7 +109,7 @@ class TickClock:
 
     def tick(self, every: int = 1) -> tuple[int, int]:
         """The number of the due tick among each `every`th, and the time until the next of them, in ms. Both
-        are of one moment, so that a reader that is busy across the next tick does not miss it.
+        are as of one time, so that a reader that is busy across the next tick does not miss it.
         """
         now_ms, step_ms = self._now_ms, every * self.interval_ms
         return now_ms // step_ms * every, step_ms - now_ms % step_ms
@@ -136,8 +138,8 @@ class TickClock:
         """The cut, with the watermark of an earlier execution if the cut has passed all that the execution
         published.
 
-        Minutes may be final by that watermark. The log itself may never reach it: it was read in an order, or
-        found to be empty at a moment, that does not come again.
+        Minutes may be final by that watermark. The log itself may never reach it again, since the watermark
+        depended on the order of reading, or on a time at which the log was empty.
         """
         _, positions, watermark_ms = self.published
         if watermark_ms <= cut.watermark_ms or cut.ended:

@@ -1,4 +1,4 @@
-"""A trace of the flow's calls, in Chrome's trace format: what the flow did in every pause."""
+"""A trace of the flow's calls, in Chrome's trace format, which shows the cause of every pause."""
 
 from __future__ import annotations
 
@@ -54,8 +54,7 @@ class Trace:
         """Time the methods of a part under a name; returns the part.
 
         Args:
-            rests: whether its thread has nothing to do between two calls, so that the time between is
-                no pause.
+            rests: whether its thread is idle between two calls, so that the time between is no pause.
         """
         for method in METHODS:
             timed = getattr(part, method, None)
