@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from connectors.kafka.span import Span
+from connectors.kafka.read_once import Span
 from connectors.redis import Client, read_rows
 from flows.archive import ADDRESS, ArchiveInput, ArchiveReader, store_of
 from flows.errors import UNREADABLE, AudiopixelError, StateError, UsageError

@@ -1,7 +1,7 @@
 """Partitions of topics that one consumer reads by hand: their bounds, their records, their positions.
 
-The readers of this folder build on it. `group`, `table` and `reader` read without end; `sample`, `span` and
-`pick` read once, to an end that is determined at the start.
+The readers of this folder build on it. `group`, `table` and `reader` read without end; `read_once`
+reads to an end that is determined at the start.
 """
 
 from __future__ import annotations

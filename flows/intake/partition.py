@@ -17,12 +17,11 @@ from flows.instruments import instruments
 from flows.intake.dead_letters import letter
 from flows.intake.decoder import Batch, Decoder
 from flows.intake.erasure import NOBODY, conversions_without, take_off
-from flows.intake.first_receipt import first_receipt
 from flows.intake.labels import unknown_labels
 from flows.intake.refused import with_refused
 from flows.intake.senders import Senders
 from flows.intake.split import Splitter
-from flows.intake.watermark import PartitionClock
+from flows.intake.watermark import PartitionClock, first_receipt
 from flows.model.messages import Output, Pixels, Receipt
 from flows.model.pixel import WATERMARK
 from flows.model.plan import PlanBook

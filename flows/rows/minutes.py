@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.rows.cells import CHANGED, DIRTY, FINAL, Cells
-from flows.rows.credit_cells import CreditCells
 from flows.rows.row_columns import RowColumns
+from flows.rows.row_conversions import CreditCells
 from flows.rows.row_index import RowIndex
 from flows.rows.side_cells import SideCells
 from flows.rows.values import Minutes

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from flows.model.conversion_columns import CLASSES, MONEY, OTHER, VALUED
+from flows.model.conversion_columns import CLASSES, COLUMNS, MONEY, OTHER, VALUED, carry
 from flows.model.messages import ConversionAccount, CreditBatch
-from flows.rows.credit_cells import CreditCells
 from flows.rows.ended import RowName
 from flows.rows.row_columns import Frequency, RowColumns
+from flows.rows.sparse_cells import SparseCells
 from flows.state.arrays import I64, U32
 
 NO_ACCOUNT: Final = ConversionAccount(0, 0, 0, 0)
 NO_FREQUENCY: Final[Frequency] = (0,) * len(CLASSES), (0,) * len(CLASSES)
+
+
+class CreditCells(SparseCells):
+    """Credits of one row shard's rows: the columns of `flows.model.conversion_columns.COLUMNS`."""
+
+    def __init__(self) -> None:
+        super().__init__(len(COLUMNS))
+
+    def add(self, rows: U32, minutes: I64, days: I64, flown: Any, columns: I64, amounts: I64) -> None:
+        """See `SparseCells.add`."""
+        super().add(rows, minutes, days, flown, columns, amounts)
+        flights = self.flights(np.unique(rows).astype(np.int64))
+        counts = self.cells.counts[flights]
+        carry(counts)  # otherwise the lower words of 2^31 conversions would overflow
+        self.cells.counts[flights] = counts
 
 
 class RowConversions:

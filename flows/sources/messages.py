@@ -20,7 +20,7 @@ import msgspec
 from connectors.buckets import BucketFiles, in_bucket
 from connectors.files import READ_ERRORS, regular, unpacked
 from connectors.kafka import GroupReader, Place, Record, SharedReader
-from connectors.kafka.sample import sample
+from connectors.kafka.read_once import sample
 from connectors.stream import ConnectError
 from flows.collector.body import Number
 from flows.errors import UNREADABLE, UsageError

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from connectors.kafka import KafkaTrouble, KafkaWriter
-from connectors.kafka.pick import Picker
+from connectors.kafka.read_once import Picker
 from flows.collector.call import Outcome, Understood
 from flows.collector.log import Line, line_of
 from flows.collector.understand import Understanding

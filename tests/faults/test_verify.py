@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from faults_support import World, eventually
 
 from connectors.kafka import KafkaWriter
-from connectors.kafka.span import Span
+from connectors.kafka.read_once import Span
 from connectors.kafka.writer import ensure_topic
 from flows.archive import store_of, write_from_messages
 from flows.settings import Settings, load

@@ -18,7 +18,7 @@ from test_archive_live import audiopixel, numbers  # type: ignore[import-not-fou
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import KafkaInput, KafkaTrouble
-from connectors.kafka.span import Span
+from connectors.kafka.read_once import Span
 from connectors.objects import Directory
 from flows.archive import HistoryInput
 from flows.archive.message_lines import line_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from connectors.kafka.log import Record
-from connectors.kafka.span import Span
+from connectors.kafka.read_once import Span
 from flows.archive import store_of, write_from_messages
 from flows.errors import StateError, UsageError
 from flows.settings import load

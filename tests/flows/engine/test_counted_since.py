@@ -16,9 +16,8 @@ from connectors.redis.client import Client
 from connectors.stream import Messages
 from flows.engine.source import StopSignal
 from flows.intake.decoder import Decoder
-from flows.intake.first_receipt import first_receipt
 from flows.intake.partition import FORMAT, Intake
-from flows.intake.watermark import PartitionClock
+from flows.intake.watermark import PartitionClock, first_receipt
 from flows.model.counted_since import CountedSince
 from flows.model.ticks import MAX_HOLES, Holes, Tick, cut_at, joined
 from flows.replay import replay
