@@ -43,7 +43,9 @@ def _own_handlers() -> Iterator[None]:
 
 
 def group_of(nodeid: str) -> str:
-    """What one worker runs one after the other: a file, or a test of its own, or all that share a JVM."""
+    """The group of tests that one worker runs in sequence: a file, a single test, or all tests that share a
+    JVM.
+    """
     path = nodeid.partition("::")[0]
     if "test_faults_kafka" in path or "apache" in nodeid.partition("[")[2]:
         return f"Apache Kafka in {Path(path).parent}"
@@ -70,7 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile the kernels once, beside the first tests, where each worker would compile them for itself."""
+    """Compile the kernels once, in parallel to the first tests; otherwise each worker would compile them
+    itself.
+    """
     config = session.config
     if config.getoption("numprocesses", None) and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         command = [sys.executable, str(TESTS / "support" / "warm_kernels.py")]

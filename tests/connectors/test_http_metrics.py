@@ -1,4 +1,4 @@
-"""The server of /metrics: metrics, texts beside them, silent connections, and its end."""
+"""The server of /metrics: metrics, further texts, silent connections, and its end."""
 
 from __future__ import annotations
 

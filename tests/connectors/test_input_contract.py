@@ -1,4 +1,4 @@
-"""What connectors.stream promises of every input, held against files and both brokers."""
+"""The contract of connectors.stream for every input, tested with files and both brokers."""
 
 from __future__ import annotations
 

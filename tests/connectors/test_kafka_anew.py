@@ -27,7 +27,7 @@ NONE: Final = "A" * 22
 
 @pytest.fixture
 def topic(apache: ApacheKafka, monkeypatch: pytest.MonkeyPatch) -> str:
-    """One with five messages, of whose id a reader asks all the time."""
+    """A topic with five messages, whose reader asks for the id all the time."""
     monkeypatch.setattr(topic_id, "ASK_EVERY_S", 0.0)
     name = f"anew-{uuid.uuid4().hex[:8]}"
     ensure_topic(apache.brokers, name, 1)
@@ -126,7 +126,7 @@ def test_a_table_of_a_topic_made_anew_is_an_error_so_that_it_is_read_anew(
         table.read(WAIT)
     made_anew(apache, topic, 5)
 
-    # Its id has changed, or its place in the new log is gone: it is read anew for either.
+    # Its id has changed, or its place is not in the new log: either error makes the caller read it again.
     until_it_raises(lambda: table.read(WAIT), "created again")
     table.close()
 

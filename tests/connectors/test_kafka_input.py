@@ -501,7 +501,7 @@ def test_a_timestamp_that_nobody_can_mean_is_absent_to_every_reader() -> None:
 
 
 def _all(reader: GroupReader) -> list[bytes]:
-    """What a group reads up to the present end."""
+    """The messages that a group reads up to the present end."""
     found, ends, deadline = list[bytes](), reader.ends(), time.monotonic() + 30
     while not reader.passed(ends):
         assert time.monotonic() < deadline

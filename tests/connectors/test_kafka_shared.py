@@ -1,4 +1,4 @@
-"""Processes that share a topic's partitions: these move without a message that nobody reads."""
+"""Processes that share a topic's partitions: partitions move, and every message is read."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A log that lost its end may be as long again as it was: whoever read what is gone is told, or goes on where
-what is left ends.
+"""A log that lost its end may reach its former length again. A reader of lost messages fails, or continues
+where the former log ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.apache
 
 @pytest.fixture
 def broker(apache: ApacheKafka) -> Iterator[ApacheKafka]:
-    """One that a test may stop: it runs again afterwards."""
+    """A broker that a test may stop: it runs again afterwards."""
     yield apache
     if apache.process is None:
         apache.start()
@@ -36,7 +36,7 @@ def broker(apache: ApacheKafka) -> Iterator[ApacheKafka]:
 
 @pytest.fixture
 def topic(broker: ApacheKafka) -> str:
-    """One with sixty messages, in six batches."""
+    """A topic with sixty messages, in six batches."""
     name = f"truncated-{uuid.uuid4().hex[:8]}"
     ensure_topic(broker.brokers, name, 1)
     for _ in range(6):
@@ -141,7 +141,7 @@ def test_a_position_of_a_log_that_was_lost_is_none_of_one_that_is_there(
 def test_a_reader_whose_log_loses_its_end_goes_on_behind_what_is_left_and_says_so(
     broker: ApacheKafka, topic: str
 ) -> None:
-    """It read what is left: nothing comes twice."""
+    """The reader has read the remaining messages: none comes twice."""
     reader = opened(broker, topic, None, on_lost="earliest")
     assert drained(reader) == list(range(60))
     end = cut_off(broker, topic)

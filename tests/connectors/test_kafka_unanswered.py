@@ -43,7 +43,7 @@ def between(brokers: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
 
 @pytest.fixture
 def topic(brokers: str) -> str:
-    """One with three messages."""
+    """A topic with three messages."""
     name = f"unanswered-{uuid.uuid4().hex[:8]}"
     ensure_topic(brokers, name, 1)
     send(brokers, name, 3)

@@ -76,7 +76,7 @@ def test_families_that_come_in_parts_have_one_head_and_stay_together() -> None:
 
 
 def served(accept: str) -> tuple[httpx.Headers, bytes]:
-    """What goes over the wire, still compressed."""
+    """The response, still compressed."""
     body = family_text(
         PLAYS, [label_string({"placement": f"pl-{n}"}) for n in range(100)], range(100)
     ).encode()

@@ -1,4 +1,4 @@
-"""Redis on bad days: killed, hung, full, read-only, resharded, locked; and connecting to it in vain."""
+"""Faults of Redis: killed, hung, full, read-only, resharded, locked; and failing connections."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None
             assert [r["5m.impressions"] for r in read_rows(client, [r.key for r in rows])] == [
                 str(i) for i in range(600)
             ]
-            # An empty slot changes hands behind the clients' backs.
+            # An empty slot moves without the clients' knowledge.
             reader = connect(one.url, timeout=TIMEOUT)
             slot = client.keyslot("{foo}")
             owner, other = (first, second) if slot < 8_192 else (second, first)
@@ -208,7 +208,7 @@ def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None
 
 @pytest.mark.parametrize("slots_of_the_second", [1, 100])
 def test_a_node_is_marked_however_few_slots_it_has(slots_of_the_second: int) -> None:
-    """Of 32 primaries with even slots, 8 had none of 64 marks that were spread by chance."""
+    """With 64 marks at random slots, 8 of 32 primaries with even slots had none."""
     with EmbeddedValkey({"cluster-enabled": "yes"}) as one, EmbeddedValkey({"cluster-enabled": "yes"}) as two:
         form_cluster(one, two, ends=[16_384 - slots_of_the_second, 16_384])
         store = RowStore(connect(one.url, timeout=TIMEOUT), LAYOUTS)

@@ -553,7 +553,7 @@ def test_a_writer_is_told_by_its_next_write_that_the_store_was_emptied_or_marked
     for rev in (1, 2):
         assert store.write([row(key, (1, 7, rev))]) == [WriteOutcome.LANDED]
     client.flushall()
-    for rev in (3, 4):  # until it watches anew
+    for rev in (3, 4):  # until it watches again
         with pytest.raises(Emptied):
             store.write([row(key, (1, 7, rev))])
     store.watch(f"mark:{key}", 7)
@@ -762,7 +762,9 @@ def test_fields_of_many_hashes_are_all_there_with_their_time_to_live_whatever_sl
 def test_a_round_trip_is_of_bounded_size_however_much_there_is_to_write(
     client: Client, store: RowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A timeout is of a round trip: one that grew with what waits behind an outage would never end well."""
+    """A timeout is for a round trip: a round trip that grew with the backlog of an outage would always time
+    out.
+    """
     trips, told = list[int](), replies
 
     def counted(client: Client, commands: Sequence[Command], **more: Any) -> list[Any]:
@@ -781,7 +783,7 @@ def test_a_round_trip_is_of_bounded_size_however_much_there_is_to_write(
 
 
 def test_a_thousand_hashes_cost_few_commands() -> None:
-    """Of one server: each command a client packs costs it three times as much as the server."""
+    """On one server: each command costs the client three times as much as the server."""
     with EmbeddedValkey() as valkey:
         one = connect(valkey.url, timeout=TIMEOUT)
         put_fields(one, {f"h{n}": {"a": "1"} for n in range(1000)}, timedelta(seconds=9))

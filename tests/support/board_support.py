@@ -1,4 +1,4 @@
-"""What the tests of Redis's readers share: rows that the flow itself wrote, and viewers as processes."""
+"""Helpers for tests of Redis's readers: rows that the flow itself wrote, and viewers as processes."""
 
 from __future__ import annotations
 

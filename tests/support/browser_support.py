@@ -43,7 +43,7 @@ class Left(AssertionError):
 
 
 class Browser:
-    """One tab."""
+    """A tab."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers

@@ -56,7 +56,7 @@ class Flow:
         return self.log.read_text(errors="replace")
 
     def last(self) -> str:
-        """The one line that a person is told in the end."""
+        """The single line that the user gets in the end."""
         lines = errors_in(self.said())
         assert len(lines) == 1, self.said()
         assert "Traceback" not in self.said()
@@ -136,7 +136,9 @@ class World:
         }
 
     def start(self, *arguments: str, ready: bool = True, **settings: str) -> Flow:
-        """Start a flow, `settings` before the world's; waits until it has published unless told not to."""
+        """Start a flow, `settings` before the world's; waits until it has published unless `ready` is
+        False.
+        """
         port = free_run(4)  # of further processes, too
         known = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
         told = {**self.settings, "METRICS_PORT": str(port), **settings}

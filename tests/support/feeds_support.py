@@ -84,7 +84,7 @@ class Market:
             self.platforms.append(Platform(f"{kind}-{n}", kind, rate, by))
         steps = self.days * DAY_STEPS
         for platform in self.platforms:
-            # Of some platforms all flights end at once, of others some do.
+            # All flights of some platforms end at once; of others, some do.
             whole = platform.name in WHOLLY_ENDED
             ends = int(rng.integers(9 * DAY_STEPS, steps)) if whole or rng.random() < 0.2 else 2 * steps
             for n in range(3):
@@ -106,7 +106,7 @@ class Market:
                 self.deaths[unit].append((begin, begin + int(rng.integers(HOUR_STEPS // 2, 5 * HOUR_STEPS))))
             platform = self.platforms[int(rng.integers(len(self.platforms)))]
             self.floods.append((day * DAY_STEPS + int(rng.integers(0, DAY_STEPS - 200)), platform.name))
-        for day in range(self.days):  # the collectors, one behind the other, with a bye or without
+        for day in range(self.days):  # the collectors, one after the other, with a bye or without
             at = day * DAY_STEPS + int(rng.integers(0, DAY_STEPS - 3 * HOUR_STEPS))
             for place, name in enumerate(COLLECTORS):
                 begin = at + place * 60
@@ -190,7 +190,7 @@ class Day:
         self.pixels = dict(self._by_unit(market, plays))
 
     def _lose(self, market: Market, plays: npt.NDArray[Any], steps: npt.NDArray[Any]) -> None:
-        """What a dead platform, partition or collector does not send."""
+        """The pixels that a dead platform, partition or collector does not send."""
         for place, placement in enumerate(self.placements):
             plays[place, :, _dead(market, f"platform:{market.of[placement]}", steps)] = 0
         for n, (partition, collector) in enumerate(self.routes):
@@ -198,7 +198,7 @@ class Day:
             plays[:, n, _dead(market, f"sender:{collector}", steps)] = 0
 
     def _restart(self, market: Market, plays: npt.NDArray[Any], steps: npt.NDArray[Any]) -> None:
-        """What a collector that restarts leaves to another."""
+        """The pixels that a restarting collector leaves to another."""
         for n, (partition, collector) in enumerate(self.routes):
             for begin, end, name, _ in market.restarts:
                 if name == collector:
@@ -223,7 +223,7 @@ class Day:
             yield unit, pixels
 
     def impressions(self, minute: int) -> Impressions:
-        """Those of a minute, as a placement shard sends them."""
+        """The counts of a minute, as a placement shard sends them."""
         shown = self.shown[:, :, minute]
         place, route = np.nonzero(shown)
         at = np.stack([place, place, route], axis=1)
@@ -239,7 +239,7 @@ def _dead(market: Market, unit: str, steps: npt.NDArray[Any]) -> Bools:
 
 
 class Played(NamedTuple):
-    """What was named in a market's weeks.
+    """The units that were named in a market's weeks.
 
     Attributes:
         heard: unit to the steps at which it had pixels.
@@ -261,7 +261,7 @@ class Played(NamedTuple):
 
 
 def played(market: Market) -> Played:
-    """Play a market: the watch, and what is named of it; saved and restored once a day."""
+    """Play a market: the watch, and the units that it names; saved and restored once a day."""
     watch, silences = Watch(ZONE), Silences()
     watch.follow(market.plans)
     heard: dict[str, list[Any]] = defaultdict(list)
@@ -337,7 +337,7 @@ def rightly(market: Market, found: Played, unit: str) -> list[Silent]:
     for bye in byes:
         ended[(begins <= bye) & (bye < ends)] = bye
     long = np.flatnonzero(gaps > 60).tolist()
-    gaps[ended < ends] = 0  # of these nobody knows how long they were
+    gaps[ended < ends] = 0  # the length of these is unknown
     silences = []
     for n in long:
         begin, end = int(begins[n]), int(ended[n])

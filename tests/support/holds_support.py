@@ -1,4 +1,4 @@
-"""Logs of several collectors, of whom some lag, stand still or say bye."""
+"""Logs of several collectors; some of these lag, stop, or send a bye."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY = b"0123456789abcdef"
 
 @dataclass(frozen=True)
 class Message:
-    """What stands in a log: a pixel if it has a `ts`, else a mark if it has a collector, else junk.
+    """An entry of a log: a pixel if it has a `ts`, else a mark if it has a collector, else junk.
 
     `now`: the clock of a mark's collector.
     """

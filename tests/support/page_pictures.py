@@ -1,4 +1,4 @@
-"""Takes the documents' pictures of the live page anew: `python tests/support/page_pictures.py PORT TOKEN
+"""Takes the documents' pictures of the live page again: `python tests/support/page_pictures.py PORT TOKEN
 [PLACEMENT]`.
 
 PORT is of an exporter, best of a demo that has run for some minutes; TOKEN is a reader's, as its link has it.

@@ -1,4 +1,6 @@
-"""What becomes of pixels, by specification 1.3, 1.4, 2.2 and 2.3, in plain Python, counted anew each time."""
+"""The outcomes of pixels by specification 1.3, 1.4, 2.2 and 2.3, in plain Python, computed from the beginning
+each time.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,7 @@ class Life:
 
 
 class Model:
-    """What each pixel becomes, and all counts computed anew from the accepted ones."""
+    """The outcome of each pixel, and all counts, computed again from the accepted pixels."""
 
     def __init__(self, lateness_ms: int) -> None:
         self.lateness_ms, self.flow_ms = lateness_ms, 0
@@ -189,7 +191,7 @@ class Model:
             life.confirmed |= not self.final(life.called[1], watermark_ms)
 
     def sides(self) -> Counter[tuple[Dimensions, int, str]]:
-        """What few pixels have; impressions of the usual basis are not told."""
+        """The rare counts, without impressions of the usual basis."""
         counted = Counter(self.deliveries)
         for life in self.all:
             if life.impressed is not None and life.basis != "vast_impression":

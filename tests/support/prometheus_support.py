@@ -1,4 +1,4 @@
-"""What the tests of rules and dashboards share: Prometheus's programs and a web site, on loopback."""
+"""Helpers for tests of rules and dashboards: Prometheus's programs and a web site, on loopback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of Redis share: layouts, rows, and servers brought up."""
+"""Helpers for tests of Redis: layouts, rows, and running servers."""
 
 from __future__ import annotations
 

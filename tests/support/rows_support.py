@@ -1,4 +1,4 @@
-"""What a placement shard sends to a shard of rows, for tests."""
+"""Messages of a placement shard to a row shard, for tests."""
 
 from __future__ import annotations
 

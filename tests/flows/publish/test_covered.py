@@ -1,4 +1,4 @@
-"""Minutes obey what rows obey: what was told is never taken back, whatever died and wherever it goes on."""
+"""Minutes obey the rules of rows: a published value is never taken back, after any death and any restart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Told = tuple[str, str, int]
 
 
 def store(client: Client, settings: Settings, **positions: int) -> None:
-    """What a flush stores."""
+    """The data that a flush stores."""
     client.hset(positions_key(settings.namespace), "positions", json.dumps(positions))
 
 
@@ -183,7 +183,7 @@ def test_what_a_topic_was_told_of_a_minute_is_never_taken_back_by_a_flow_that_re
         mine = [(name == "final", count) for of, name, count in told if of == key]
         finals = [final for final, _ in mine]
         assert finals == sorted(finals), f"{key}: {mine}"
-        if away is None:  # else what was told of an open minute may have been told by nobody but the topic
+        if away is None:  # otherwise the value of an open minute may be in the topic alone
             assert mine == sorted(mine), f"{key}: {mine}"
         whole = log.count(int(key.partition("|")[2]) // MINUTE)
         assert {count for final, count in mine if final} <= {whole}

@@ -52,7 +52,7 @@ def execution(url: str, directory: Path | None, resumed: bool = False, **more: A
 
 
 def flush(publisher: Publisher, number: int, position: int) -> None:
-    """One row that says how far the log was read."""
+    """A row that states how far the log was read."""
     values = empty(NOW)
     values[FIELDS.index("flight.impressions")] = position
     cut = Cut(number, NOW + number, False, (("log", position),))

@@ -71,7 +71,7 @@ def orders(client: Client, flow: Flow) -> set[str]:
 
 
 def held_up(client: Client, seconds: float = PAUSE_S) -> None:
-    """Let Redis answer nobody for so long."""
+    """Let Redis answer no client for so long."""
     client.execute_command("CLIENT", "PAUSE", int(1000 * seconds), "ALL")
 
 

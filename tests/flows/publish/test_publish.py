@@ -84,7 +84,7 @@ class Desk:
         self.publisher.flush(cut, [Flush(0, cut), Flush(CREDITS_SHARD, cut, erased=found)])
 
     def passes(self, seconds: float) -> None:
-        """So much time, by either clock."""
+        """Time passes, by both clocks."""
         self.now_s += seconds
         self.elapsed_s += seconds
 
@@ -94,14 +94,14 @@ class Desk:
         return {str(name) for name in self.client.zrange(key, 0, -1)}
 
     def row(self, scope: str, name: str) -> dict[str, str]:
-        """What a reader sees of a row that must not expire."""
+        """The fields of a row that must not expire, as a reader gets them."""
         key = f"{self.settings.namespace}:{scope}:{{{name}}}"
         assert self.client.pttl(key) == -1
         found: dict[str, str] = self.client.hgetall(key)
         return found
 
     def expire(self, name: str) -> None:
-        """What its TTL would do to a row, by now."""
+        """Expire a row as its TTL would by now."""
         key = f"{self.settings.namespace}:placement:{{{name}}}"
         assert 0 < self.client.pttl(key) <= ms(self.settings.row_ttl)
         self.client.delete(key)
@@ -158,7 +158,7 @@ def test_a_campaign_that_changes_by_a_placement_without_a_plan_stays_paced(desk:
 
 def test_a_sketch_lives_as_long_as_its_row_whatever_becomes_of_the_plan(desk: Desk, tmp_path: Path) -> None:
     def lives() -> dict[str, bool]:
-        """Of each placement, whether its row and its sketch have no time to live."""
+        """For each placement, whether its row and its sketch have no time to live."""
         found = {}
         for name in ("quiet", "loose"):
             keys = [f"{desk.settings.namespace}:{kind}:{{{name}}}" for kind in ("placement", "sketch")]

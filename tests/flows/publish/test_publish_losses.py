@@ -101,8 +101,8 @@ def shown(redis: Redis) -> dict[str, Any]:
 
 
 class Undisturbed:
-    """What the same flushes leave when nothing happens: what is shown after each, and how many commands each
-    takes.
+    """The result of the same flushes without faults: the rows after each flush, and the number of its
+    commands.
     """
 
     def __init__(self, server: EmbeddedValkey, redis: Redis) -> None:
@@ -164,7 +164,7 @@ def test_a_store_that_is_emptied_behind_any_command_of_a_flush_has_all_back_with
             return restarted and number == moment
 
         after = list(disturbed(server, redis, happens))
-        taken = 3 if restarted else 2  # a flush that is told of the restart by an error tries again
+        taken = 3 if restarted else 2  # a flush that gets an error because of the restart tries again
         assert after[taken:] == truth.after[taken:], (
             f"emptied behind command {moment - first} of {second - first}"
         )

@@ -67,7 +67,7 @@ class Execution:
         flushed: bool = True,
         publish: bool = True,
     ) -> None:
-        """One cut."""
+        """A cut."""
         at = tuple(zip("ab", positions, strict=True))
         cut = Cut(number, minute * 60_000, False, at, self._first, publish=publish)
         self._first = False

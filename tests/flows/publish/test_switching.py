@@ -54,7 +54,7 @@ class Flow:
         self.start(False)
 
     def start(self, resumed: bool = True) -> None:
-        """Begin again, as a process behind a kill."""
+        """Begin again, as a process after a kill."""
         settings = seated(self._settings)
         clock: Callable[[], float] = lambda: self.now_ms / 1000  # noqa: E731
         self.publisher = Publisher(settings, ["log"], resumed, switches=True, clock_s=clock)
@@ -84,7 +84,7 @@ class Reader:
         self._redis = redis
 
     def used(self) -> dict[int, set[str]]:
-        """Of the flow that wrote it, by number, the names of the rows that are used."""
+        """The names of the used rows, by the number of the flow that wrote them."""
         generation = self._redis.hget(f"{NAMESPACE}:meta", "generation")
         found: dict[int, set[str]] = {}
         for name in self._redis.zrange(f"{NAMESPACE}:index:placement", 0, -1):

@@ -30,7 +30,7 @@ VERSION = ("generation", "fence", "rev", "updated_ms", *TIMES)
 
 @dataclass
 class Desk:
-    """A publisher for whom each look at the clock is a second later: it has time for one part a flush."""
+    """A publisher whose clock advances by a second at each look: it has time for one part a flush."""
 
     settings: Settings
     client: Client

@@ -188,7 +188,7 @@ class Follower:
 
     @property
     def there(self) -> dict[str, tuple[int, ...]]:
-        """Those in Redis."""
+        """The rows in Redis."""
         client, prefix = self._desk.client, f"{self._desk.settings.namespace}:placement:"
         found = {}
         for key in client.scan_iter(f"{prefix}*"):
@@ -201,8 +201,8 @@ class Follower:
 def test_who_follows_the_messages_has_what_redis_has(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Rows come in parts behind a flush, and end; writes and publications fail, with an effect or without;
-    data is lost; other executions begin.
+    """Rows are written in parts after a flush, and end. Writes and publications fail, with an effect or
+    without. Data is lost, and other executions begin.
     """
     draw, follower, whole = random.Random(seed), Follower(desk), RowStore.write
     monkeypatch.setattr(backlog, "TURNED_A_FLUSH", draw.choice((1, 4)))

@@ -1,5 +1,5 @@
-"""What a shard gave out last of each row is what it would give out now, whatever changes with time alone, and
-what it would give out had it never been restarted.
+"""The last published values of each row are those that the shard would publish now, after any change by time
+alone, and those that it would publish without a restart.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def test_nothing_that_changes_with_time_alone_is_kept_back(
 
 
 def test_a_delivery_ahead_of_time_is_in_the_day_that_begins() -> None:
-    """It has no cell of its own, and its client may have counted elsewhere."""
+    """The delivery has no cell of its own, and its client may have counted elsewhere."""
     shard, given = RowShard(0, 1, 10 * MINUTE, 90_000, lambda one: one // DAY), list[object]()
     for number, minute in enumerate(range(MIDNIGHT - 2, MIDNIGHT + 3)):
         here = Cut(number, minute * MINUTE, False, ())

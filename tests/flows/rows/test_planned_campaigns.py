@@ -28,7 +28,7 @@ CAMPAIGN, OTHER = ("campaign", "c"), ("placement", "a")
 
 
 class Line:
-    """The only row shard, which is told of repeated pixels."""
+    """The only row shard, which also gets the times of repeated pixels."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._numbers = settings, count(1)

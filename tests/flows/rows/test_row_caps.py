@@ -1,4 +1,4 @@
-"""Names beyond a scope's cap count together; a flood of new rows delays nobody's, and loses none."""
+"""Names beyond a scope's cap count together. A flood of new rows delays no other row, and loses none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row ends when nothing was heard of it for long, comes back whole, and is forgotten in the end."""
+"""A row ends after a long time without pixels, comes back whole, and is dropped in the end."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.rows.ended.MERGE_AT", 3)
 
 
-# What is kept of ended rows
+# The stored values of ended rows
 
 DOINGS = st.lists(st.tuples(st.sampled_from(("end", "back", "later", "restart")), st.integers(0, 5)))
 
@@ -148,7 +148,7 @@ def test_an_ended_row_takes_sixteen_bytes_of_memory_and_what_it_says_at_most_a_k
 
 @dataclass
 class Line:
-    """A row shard that is told of impressions, by placement and listener."""
+    """A row shard that gets impressions, by placement and listener."""
 
     recovery: Path | None = None
     limits: Limits = field(default_factory=Limits)
@@ -388,7 +388,7 @@ def test_an_ended_row_leaves_redis_its_index_and_its_sketch_and_comes_back_whole
 def test_a_pixel_that_is_kept_out_keeps_a_row_however_the_log_is_cut(
     cut_ms: int, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
-    """One cut may hold days of a sparse log."""
+    """A single cut may hold days of a sparse log."""
     first = {"event": "impression", "placement_id": "a", "play_id": "p", "campaign_id": "c"}
     steady = [{"event": "impression", "placement_id": "a", "ts": T0 + day * DAY} for day in range(1, 6)]
     kept_out = [
@@ -457,7 +457,7 @@ def test_a_second_restart_has_the_days_that_the_first_brought_back(
     counted(counts, rows)
     counts.due(index, 5, 0, everything=True)
     counts = days_again(counts, files)
-    for _ in range(3):  # outdated rows, so that what stayed is appended anew
+    for _ in range(3):  # outdated rows, so that the rows that stayed are appended again
         counted(counts, rows[:6])
         counts.cells.snapshot(files)
     assert (len(counts.cells), counts.cells.counts.sum()) == (8, 26)

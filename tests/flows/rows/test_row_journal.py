@@ -40,7 +40,7 @@ class Line:
         self.recovery, self.number = recovery, 0
 
     def cut(self, names: Iterable[str], minute: int = BEGIN, by: int = 1, publish: bool = True) -> None:
-        """So many impressions of each placement."""
+        """A number of impressions of each placement."""
         rows = [("placement", name) for name in names]
         self.number += 1
         here = Cut(self.number, minute * MINUTE, False, (), publish=publish)
@@ -51,13 +51,13 @@ class Line:
         return len(encode(self.shard.snapshot()))
 
     def again(self) -> RowShard:
-        """The shard behind a restart."""
+        """The shard after a restart."""
         again = Line(self.recovery).shard
         again.restore(decode(encode(self.shard.snapshot())))
         return again
 
     def restored(self) -> dict[RowName, int]:
-        """The impressions of all rows behind a restart."""
+        """The impressions of all rows after a restart."""
         again = self.again()
         return {row: int(again.columns.flight[at, 0]) for row, at in again.row_index.numbers.items()}
 
@@ -164,7 +164,7 @@ def test_a_journal_of_rows_that_change_at_every_cut_stays_bounded(
             line.shard.gather()
         else:
             line.save()
-        # Rows that are right are written anew four times as fast as others become outdated.
+        # Current rows are written again four times as fast as others become outdated.
         assert len(line.shard.records.journal) <= 2 * quiet + quiet // 4 + line.shard.records.journal.slack
     assert line.restored() == {
         ("placement", name): 1 + (name < "p00002") * (cut + 1) for name in names(quiet)

@@ -26,7 +26,7 @@ T0 = 1_790_000_000_000 // 86_400_000 * 1440
 
 
 class Flow:
-    """One shard of plays and one of rows, with a cut behind each pixel."""
+    """A shard of plays and a shard of rows, with a cut after each pixel."""
 
     def __init__(self, limits: Limits) -> None:
         self.decoder, self.splitter = Decoder(KEY), Splitter("log", 1, KEY)

@@ -1,4 +1,6 @@
-"""Minutes and windows: a shard of rows against sums made anew from the same increments, at every cut."""
+"""Minutes and windows: compares a shard of rows with sums that are computed again from the same increments at
+every cut.
+"""
 
 from __future__ import annotations
 
@@ -280,7 +282,7 @@ def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
 
 
 class World:
-    """A shard, what its readers have, and the brute sums beside it."""
+    """A shard, the rows of its readers, and brute-force sums of the same increments."""
 
     LIMITS = Limits(stays=180)
 
@@ -309,7 +311,7 @@ class World:
             if step.before == "restart":
                 self.shard = self.new_shard()
                 self.shard.restore(state)
-                self.readers.clear()  # what they have is not known: all is to be given out anew
+                self.readers.clear()  # what readers have is unknown: all rows must be published again
             self.tick += step.ticks
             begun_ms = self.brute.watermark_ms or self.begin_ms
             self.cut(Cut(self.tick, begun_ms + step.jump_ms, False, ()), step.entries)
@@ -414,7 +416,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def impressions(cut: Cut, minutes: range, who: U64 = NOBODY, homes: U64 = NOBODY) -> RowBatch:
-    """One of each minute, in one row; those of the first minutes have a listener and a household each."""
+    """An increment in each minute, in one row; those of the first minutes have a listener and a household
+    each.
+    """
     n = len(minutes)
     counts = np.zeros((n, MINUTE_COUNTS), np.int64)
     counts[:, IMPRESSION] = 1
