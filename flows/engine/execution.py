@@ -18,6 +18,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.testing import cluster_main, run_main
 
 from connectors.stream import ConnectError
+from flows.engine.pickled import pickle_once
 from flows.engine.saved_step import drain
 from flows.engine.saves import refusal
 from flows.errors import AudiopixelError, StateError
@@ -87,6 +88,7 @@ def execute(
             if workers == 1 and not addresses:
                 run_main(flow, epoch_interval=EPOCH)
             else:
+                pickle_once()
                 cluster_main(
                     flow,
                     addresses or [],
