@@ -388,14 +388,5 @@ class Tally(msgspec.Struct):
                 self.beside_of(scope, name).add(tally)
 
     def to_json(self) -> bytes:
-        """The whole ledger as one JSON object, which `from_json` reads."""
+        """The whole ledger as one JSON object, which msgspec decodes as a `Tally`."""
         return msgspec.json.encode(self)
-
-    @classmethod
-    def from_json(cls, text: bytes | str) -> Tally:
-        """Read the ledger that `to_json` wrote.
-
-        Raises:
-            msgspec.ValidationError: it is no ledger.
-        """
-        return msgspec.json.decode(text, type=cls)

@@ -8,7 +8,6 @@ import json
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 from registry_support import AD_EVENT, MAPPING, SmallRegistry, avro, event, framed
-from sources_support import T0_MS, Reader
+from sources_support import T0_MS, Reader, seconds
 
 from connectors.kafka import Record
 from connectors.stream import ConnectError
@@ -215,16 +214,6 @@ def test_a_schema_by_which_no_byte_makes_many_values_is_refused() -> None:
         layers = {"type": "record", "name": f"L{number}", "fields": fields}
     with pytest.raises(UnusableError, match=r"over 10,000 values"):
         AvroSchema(Text("AVRO", json.dumps(layers), {}))
-
-
-def seconds(run: Callable[[], object], times: int = 20) -> float:
-    """The least processor time of a call, in s."""
-    found = []
-    for _ in range(times):
-        began = time.process_time()
-        run()
-        found.append(time.process_time() - began)
-    return min(found)
 
 
 def test_bad_messages_cost_at_most_five_times_a_good_one(reader: AvroReader) -> None:

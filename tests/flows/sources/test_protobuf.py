@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from google.protobuf.json_format import ParseDict
 from registry_support import NAMES, SmallRegistry, framed
-from sources_support import T0_MS, Reader
+from sources_support import T0_MS, Reader, seconds
 
 from connectors.kafka import Record
 from flows.sources import protobuf
@@ -232,15 +231,6 @@ def test_a_machine_that_is_too_busy_to_compile_makes_no_dead_letter(
         decoder.message(record)
     monkeypatch.undo()
     assert decoder.message(record, patient=True).schema == "org.example.player.AdEvent"
-
-
-def seconds(run: Callable[[], object], times: int = 20) -> float:
-    found = []
-    for _ in range(times):
-        began = time.process_time()
-        run()
-        found.append(time.process_time() - began)
-    return min(found)
 
 
 def test_bad_messages_cost_at_most_five_times_a_good_one(reader: OfProtobuf, schema_id: int) -> None:
