@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,7 +33,7 @@ from flows.state.saves import Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker
 from simulation.credits import Attribution
 from simulation.delivery import always_listed, always_planned
-from simulation.disk import Directories, Disk, tear
+from simulation.disk import Directories, Disk, remove, tear
 from simulation.ending import ending
 from simulation.engine import Deferred, Engine, at_random
 from simulation.history import BOUND_MS, LATENESS_MS, QUIET_MS, History
@@ -277,7 +276,7 @@ class Player:
         self._working = self.world.random.choice((0.02, 0.1, 0.5))
 
     def close(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        remove(str(self.directory))
         self.plans.unlink(missing_ok=True)
 
     def play(self) -> Result:
@@ -420,7 +419,7 @@ class Player:
 
     def _grown(self, engine: Engine) -> bool:
         """A partition was added; whoever looks after the flow starts it again."""
-        return len(engine.partitions) < len(self.log.partitions())
+        return self.history.added is not None and len(engine.partitions) < len(self.log.partitions())
 
     def committed(self) -> None:
         """A save has become whole."""

@@ -77,6 +77,8 @@ class World:
     def moment(self, what: str) -> list[Fault]:
         """Another moment of a kind; returns what goes wrong at it."""
         self.moments[what] += 1
+        if not self._due:
+            return []
         found = self._due.pop((what, self.moments[what]), ())
         if self.calm or not found:
             return []
