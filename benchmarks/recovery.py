@@ -37,6 +37,7 @@ from flows.metrics import STATE_PLAYS, STATE_TOUCHES
 from flows.model.ticks import Cut
 from flows.replay import replay
 from flows.settings.loading import load
+from flows.state.allocator import share_one_arena
 
 KEY: Final = b"sixteen secret b"
 PLACEMENTS: Final = 1000
@@ -142,6 +143,7 @@ def live(log: str, plays: int, directory: str, redis_url: str, rate: int) -> Lif
     """Run the flow over the log until `STOP_AT` of it has been read, in a process of its own; at a rate, or 0
     for as fast as it can.
     """
+    share_one_arena()  # as `audiopixel run` and `audiopixel replay` do
     if rate:
         paced(rate)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))

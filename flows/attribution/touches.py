@@ -18,7 +18,7 @@ from flows.model.messages import IMPRESSION_TOUCH, KIND, KIND_BITS, REACH_ONLY
 from flows.model.ticks import DAY_MS
 from flows.state.arrays import I64, U8, U32, U64
 from flows.state.journal import Files
-from flows.state.runs import Columns, Runs, appended, columns_at
+from flows.state.runs import Columns, Runs, appended, columns_at, rows_of_both
 
 
 class Caps(NamedTuple):
@@ -165,7 +165,8 @@ class TouchStore:
     def _merged(self, older: Touches, newer: Touches, oldest_ms: int = 0) -> Touches:
         order = np.empty(len(older) + len(newer), np.int64)
         n = merge(older.owners, older.ts, newer.owners, newer.ts, oldest_ms << KIND_BITS, order)
-        return self._without_spare_starts(joined(older, newer).select(order[:n]))
+        both = rows_of_both(older.columns, newer.columns, order[:n])
+        return self._without_spare_starts(Touches(*both))
 
     def _without_spare_starts(self, touches: Touches) -> Touches:
         dropped = np.zeros(len(touches), np.uint8)

@@ -2,8 +2,8 @@
 `rolling_reach` count exactly by them, while a row has few listeners.
 
 They are bare arrays, and no `HashTable`: no slot has a mark, since the listeners that a save adds are logged
-in the order in which they come, and loops empty slots and fill them again. They double, and are half full on
-the average: most of the listeners that are looked up are new.
+in the order in which they come, and loops empty slots and fill them again. They are less full than those,
+since most of the listeners that are looked up are new.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from flows.state.arrays import U64, Int, mapped_zeros
-from flows.state.hash_table import LOW, refill
+from flows.state.hash_table import GROWTH, LOW, move
 from flows.state.kernel import kernel, lean
 
 WHO, ROW, BITS = range(3)
@@ -21,6 +21,7 @@ WHO, ROW, BITS = range(3)
 NUMBER: Final = LOW
 """The bits of that word that are the row's number; `rolling` has a minute above it (`minute_of`)."""
 MAX_LOAD: Final = 0.7
+MIN_SLOTS: Final = 256
 CHUNK: Final = 1 << 16
 """The number of pairs that are added at once: the table must have room for them all."""
 Pairs = tuple[U64, U64]
@@ -29,9 +30,7 @@ Pairs = tuple[U64, U64]
 
 def new_pairs(entries: int, words: int) -> U64:
     """An empty table with room for `entries`, of slots of `words` words."""
-    capacity = 256
-    while capacity * MAX_LOAD < entries:
-        capacity *= 2
+    capacity = max(MIN_SLOTS, int(entries / MAX_LOAD * GROWTH) + 1)
     table: U64 = mapped_zeros((capacity, words), np.uint64)
     return table
 
@@ -39,7 +38,7 @@ def new_pairs(entries: int, words: int) -> U64:
 def refilled(old: U64, entries: int) -> U64:
     """A table of all pairs of `old`, with room for `entries`."""
     table = new_pairs(entries, old.shape[1])
-    refill(old, table, True)
+    move(old, table, True)
     return table
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from flows.rows.pairs import CHUNK, MAX_LOAD, ROW, WHO, new_pairs
 from flows.state import journal
-from flows.state.arrays import I64, U8, U32, U64, Int, longer
+from flows.state.arrays import I64, U8, U32, U64, Int, consumed, longer
 from flows.state.hash_table import find_pair
 from flows.state.hyperloglog import RANKS, REGISTERS, compressed, decompressed, estimate, rank
 from flows.state.journal import Files, Journal
@@ -228,7 +228,8 @@ class Distinct:
     def _rebuild(self, spare: int) -> None:
         self.used = int(self.count[self.dense_of < 0].sum())
         old, self.table, self._spent = self.table, new_pairs(self.used + spare, 2), False
-        _refill(old, self.dense_of, self.table)
+        for part in consumed(old):
+            _refill(part, self.dense_of, self.table)
 
     def _drop_spent(self) -> None:
         """Remove the listeners that are in registers from the table, where they stay until it is rebuilt."""
@@ -247,7 +248,7 @@ class Distinct:
         return out
 
     def memory_of(self, rows: I64) -> int:
-        """The bytes that the listeners of `rows` take, about: slots are half full."""
+        """The bytes that the listeners of `rows` take, at most: a table is over half full."""
         rows = rows[rows < len(self.count)]
         dense = self.dense_of[rows] >= 0
         exact = int(self.count[rows[~dense]].sum())

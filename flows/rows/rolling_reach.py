@@ -197,7 +197,7 @@ class Rolling:
         for start in range(0, len(rows), CHUNK):
             end = min(start + CHUNK, len(rows))
             if self.used + end - start > len(self.table) * MAX_LOAD:
-                self._rebuild(CHUNK)
+                self._rebuild(end - start)
             used, more = _roll(
                 rows[start:end],
                 minutes[start:end],
@@ -280,7 +280,7 @@ class Rolling:
         return out[0], out[1]
 
     def memory_of(self, rows: I64) -> int:
-        """The bytes that the listeners of `rows` take, about: slots are half full."""
+        """The bytes that the listeners of `rows` take, at most: a table is over half full."""
         known_rows = rows[rows < self.counts.shape[1]]
         return 2 * 24 * int(self.counts[-1, known_rows].sum()) + self.crowds.memory_of(rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -19,8 +20,10 @@ U16 = npt.NDArray[np.uint16]
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 
-_MAPPED_BYTES: Final = 4 << 20
+_MAPPED_BYTES: Final = 1 << 20
 """The least size of an array that has pages of its own."""
+_CONSUMED_BYTES: Final = 4 << 20
+"""The size of a part of `consumed`."""
 
 
 def mapped_zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
@@ -37,6 +40,39 @@ def mapped_zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
     if (huge := getattr(mmap, "MADV_HUGEPAGE", None)) is not None:  # as numpy advises; Linux has it
         pages.madvise(huge)
     return np.frombuffer(pages, dtype).reshape(shape)
+
+
+def mapped_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array that stays for long: one that is large is copied into pages of its own (`mapped_zeros`)."""
+    if array.nbytes < _MAPPED_BYTES or _pages_of(array) is not None:
+        return array
+    copy: npt.NDArray[Any] = mapped_zeros(array.shape, array.dtype.type)
+    copy[:] = array
+    return copy
+
+
+def consumed(rows: Any) -> Iterator[Any]:
+    """The rows of a table that is no longer needed, part by part. The pages of a part go back to the system
+    after it, so that a table and its successor of the same order are never in memory as a whole together.
+    """
+    pages, row_bytes = _pages_of(rows), rows.nbytes // max(1, len(rows))
+    if pages is None:
+        yield rows
+        return
+    for begin in range(0, len(rows), step := _CONSUMED_BYTES // row_bytes):
+        yield rows[begin : begin + step]
+        end_byte = (begin + step) * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+        begin_byte = begin * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+        if end_byte <= len(pages):
+            pages.madvise(mmap.MADV_DONTNEED, begin_byte, end_byte - begin_byte)
+
+
+def _pages_of(array: Any) -> mmap.mmap | None:
+    """The pages of `mapped_zeros` that an array is the whole of."""
+    base = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return base if isinstance(base, mmap.mmap) and len(base) == array.nbytes else None
 
 
 def doubled(array: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.state.arrays import I64, U32, U64, Int, mapped_zeros
+from flows.state.arrays import I64, U32, U64, Int, consumed, mapped_zeros
 from flows.state.changes import marked, note_change
 from flows.state.journal import Body, Files, Journal
 from flows.state.kernel import brief, inlined, kernel, lean, mixed
@@ -133,6 +133,12 @@ def refill(rows: U64, table: U64, paired: Int) -> None:
             _copy(rows, i, table, slot)
 
 
+def move(rows: U64, table: U64, paired: bool) -> None:
+    """Put every row of a table that is no longer needed in a new one; its pages are freed on the way."""
+    for part in consumed(rows):
+        refill(part, table, paired)
+
+
 @lean
 def put(rows: U64, table: U64, paired: Int) -> Int:
     """Put every row of `rows` into `table`, replacing the one with its key; returns the number of new ones.
@@ -223,7 +229,7 @@ class HashTable:
     def _resize(self, rows: U64, used: int, spare: int) -> None:
         capacity = max(MIN_SLOTS, int((used + spare) / MAX_LOAD * GROWTH) + 1)
         self.slots: U64 = mapped_zeros((capacity, self.words), np.uint64)
-        refill(rows, self.slots, self._paired)
+        move(rows, self.slots, self._paired)
         self.count[0] = used
         self._list_changes()
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from flows.state.arrays import I64, U64, Int
+from flows.state.arrays import I64, U64, Int, mapped_copy, mapped_zeros
 from flows.state.journal import Body, Files, body_of
 from flows.state.kernel import lean
 
@@ -44,10 +44,24 @@ def appended(parts: Iterable[Columns]) -> Columns:
     return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
+def rows_of_both(older: Columns, newer: Columns, rows: I64) -> Columns:
+    """The columns at some places of two runs, the older run's places first.
+
+    A long column gets pages of its own: two runs in one run would not fit the holes that they leave. Columns
+    follow one another, so that one of them is in memory twice and not all.
+    """
+    return tuple(_taken(np.concatenate(pair), rows) for pair in zip(older, newer, strict=True))
+
+
+def _taken(column: npt.NDArray[Any], rows: I64) -> npt.NDArray[Any]:
+    out: npt.NDArray[Any] = mapped_zeros((len(rows),), column.dtype.type)
+    return column.take(rows, out=out, mode="clip")  # with "raise" numpy takes into a copy first
+
+
 def all_rows(older: Columns, newer: Columns) -> Columns:
     """Merge two runs and keep all rows, of equal keys the older run's first."""
-    columns = appended([older, newer])
-    return columns_at(columns, np.argsort(columns[0], kind="stable"))  # a merge, since both are sorted
+    order = np.argsort(np.concatenate([older[0], newer[0]]), kind="stable")  # a merge: both are sorted
+    return rows_of_both(older, newer, order)
 
 
 def latest_rows(older: Columns, newer: Columns) -> Columns:
@@ -219,7 +233,7 @@ class Runs:
 
     def _append(self, rows: Columns, name: str = "") -> None:
         if len(rows[0]):
-            self._runs.append(Run(rows, name, self._mark(rows)))
+            self._runs.append(Run(tuple(map(mapped_copy, rows)), name, self._mark(rows)))
 
     def rows(self, lows: U64, highs: U64) -> Columns:
         """The rows of all runs whose keys are in one of some sorted ranges, both ends included."""

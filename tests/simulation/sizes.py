@@ -20,6 +20,7 @@ SMALL: Final = {
     "flows.rows.row_columns": {"ROOM": 2},
     "flows.rows.row_index": {"TURNED_A_SECOND": 1},
     "flows.rows.cells": {"MIN_SLOTS": 4},
+    "flows.rows.pairs": {"MIN_SLOTS": 4},
     "flows.intake.fingerprints": {"_SMALLEST": 8},
     "flows.intake.agents": {"_MAX_REASONS": 3},
     "flows.intake.dimension_numbers": {"MAX_COMBOS": 40},
