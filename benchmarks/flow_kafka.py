@@ -26,7 +26,7 @@ from flows.settings.fields import PREFIX
 from flows.settings.loading import load
 
 _POLL_S = 0.02
-_PATIENCE_S = 300.0
+_PATIENCE_S = 600.0
 
 
 def run(job: Job) -> Result:
