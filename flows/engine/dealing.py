@@ -21,7 +21,7 @@ from flows.engine.execution import recovery_lock
 from flows.engine.place import member_of
 from flows.errors import StateError
 from flows.model.messages import shard_key
-from flows.publish import final_before, keep_final, latest_fence_record, write_fence_record
+from flows.publish import final_before, latest_fence_record, store_final, write_fence_record
 from flows.state.durable import private_directory
 from flows.state.saves import PARTITIONS, Manifest, Piece, SaveStore, Unwritten, encode
 from flows.state.sealed import Damaged, put_sealed
@@ -122,7 +122,7 @@ def _deal(cut: int, parts: Sequence[Part], owners: Sequence[Path], directories: 
             write_fence_record(
                 owner, member, max(latest_fence_record(directory) for directory in directories)
             )
-            keep_final(owner, max(final_before(directory) for directory in directories))
+            store_final(owner, max(final_before(directory) for directory in directories))
             store = SaveStore(owner)
             pieces = [_copied(cut, *piece_at[where], store) for where in homes[member]]
             pieces.append(Unwritten(PARTITIONS, shard_key(member), encode(states), []))

@@ -384,7 +384,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             shard.row_index.expect(())
             self._shown_rows = None
         if covered is not None and any(some.final for some in due):
-            covered.tell_final(shard.first_open)
+            covered.record_final(shard.first_open)
         instruments().state_rows.labels(shard_key(shard.index)).set(len(shard.row_index))
         flush = Flush(
             shard.index,

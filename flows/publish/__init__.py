@@ -10,11 +10,11 @@ from __future__ import annotations
 from flows.publish.covered import (
     Covered,
     final_before,
-    keep_final,
     number_of,
     positions_key,
     positions_of,
     refuse_foreign,
+    store_final,
 )
 from flows.publish.fence import FenceRecord, latest_fence_record, write_fence_record
 from flows.publish.handover import Handover
@@ -39,7 +39,6 @@ __all__ = [
     "TopicLines",
     "ask",
     "final_before",
-    "keep_final",
     "latest_fence_record",
     "number_of",
     "positions_key",
@@ -47,5 +46,6 @@ __all__ = [
     "refuse_foreign",
     "seated",
     "standing",
+    "store_final",
     "write_fence_record",
 ]

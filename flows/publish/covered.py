@@ -141,7 +141,7 @@ class Covered:
             self._begin()
         return NEVER if self._behind(cut) or cut.in_history else self._final_minute
 
-    def tell_final(self, before: int) -> None:
+    def record_final(self, before: int) -> None:
         """Store that minutes before `before` may be final; returns once it is durable, before any of them is
         published.
 
@@ -151,7 +151,7 @@ class Covered:
         directory = self.settings.recovery_dir
         with self._lock:
             if directory is not None and before > self._durable_minute:
-                self._durable_minute = keep_final(directory, before)
+                self._durable_minute = store_final(directory, before)
 
     def _behind(self, cut: Cut) -> bool:
         if self._positions is None:
@@ -173,7 +173,7 @@ class Covered:
         self._positions = positions_of(fields)
 
 
-def keep_final(directory: Path, before: int) -> int:
+def store_final(directory: Path, before: int) -> int:
     """Store in a recovery directory that minutes before `before` may have been published as final. Returns
     the greatest such minute of all members.
 

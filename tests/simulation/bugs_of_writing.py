@@ -175,7 +175,7 @@ def d5_minutes_are_told_while_the_replay_is_behind(_: Any) -> Any:
     return lambda self, cut: 0
 
 
-@mutation(Covered, "tell_final")
+@mutation(Covered, "record_final")
 def which_minutes_were_told_is_not_kept_on_the_disk(_: Any) -> Any:
     return lambda self, before: None
 

@@ -197,13 +197,13 @@ def test_what_is_final_is_on_the_disk_before_it_is_told_and_once_for_all_members
     settings = settings_of(recovery_dir=tmp_path / "store")
     one, other = Covered(settings), Covered(settings)
     assert one.provisional_from(at(a=1)) == 0
-    one.tell_final(BEGIN + 2)
-    other.tell_final(BEGIN + 1)
+    one.record_final(BEGIN + 2)
+    other.record_final(BEGIN + 1)
     assert one.provisional_from(at(a=1)) == 0, "it knows itself what it has told"
     again = Covered(settings)
     assert again.provisional_from(at(a=1)) == BEGIN + 2
     written = (tmp_path / "store" / "final").stat().st_mtime_ns
-    again.tell_final(BEGIN + 2)
+    again.record_final(BEGIN + 2)
     assert (tmp_path / "store" / "final").stat().st_mtime_ns == written, "once a minute, not once a cut"
     line, below = (tmp_path / "store" / "final").read_bytes().split(b"\n")
     for damaged in (b"", line[:-2], line[:-2] + b"]\n" + below, line.replace(b"2", b"0") + b"\n" + below):
