@@ -90,3 +90,11 @@ def test_a_message_that_is_sent_again_is_packed_again() -> None:
     message = Lines([(b"a", b"b")], 1)
     for _ in range(3):
         assert sent([message]) == [message]
+
+
+def test_an_engine_that_pickles_once_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickled, "MAX_PACKED", 4)
+    messages = [Lines([(b"a", b"b")], number) for number in range(9)]
+    assert [pickle.loads(pickle.dumps(message)) for message in messages] == messages
+    assert len(pickled._PACKED) == 1
+    pickled._PACKED.clear()
