@@ -151,13 +151,14 @@ LINES: Final = {
     ),
     5: Line(
         "State that is large",
-        "With 9 M plays read, a process of 1,646 MiB had 512 in tables of plays and frequency, 352 in "
-        "rolling reach (212 of it pairs), 205 in touches, 177 in other arrays and a save's copies, 107 "
-        "free in the heap, and 293 in libraries, kernels and objects. Tables grow by a quarter and free "
-        "the old one's pages on the way, and threads share one arena: a peak of 1,580 to 1,590 where it "
-        "was 1,763 to 1,786, both beside other work. Tried: returning freed memory every two seconds, "
-        "without gain; a lower bound for the C library's own pages, which took a sixth more processor "
-        "time.",
+        "With 9 M plays read slowly, beside other work, a process of 1,646 MiB had 512 in tables of "
+        "plays and frequency, 352 in rolling reach (212 of it pairs), 205 in touches, 177 in other "
+        "arrays and a save's copies, 107 free in the heap, and 293 in libraries, kernels and objects. "
+        "Tables grow by a quarter and free the old one's pages on the way, and threads share one arena: "
+        "by turns 1,704 and 1,754 where it was 1,970. A faster run has more pixels in a cut, whose "
+        "copies stay free in the heap: slow runs had 1,580 to 1,590 where it was 1,763 to 1,786. Tried: "
+        "returning freed memory every two seconds, without gain; a lower bound for the C library's own "
+        "pages, which took a sixth more processor time.",
     ),
     6: Line(
         "Many rows",
