@@ -78,7 +78,9 @@ class Rest(threading.local):
 
 
 class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
-    """A source partition, which sends each `every`th tick of the clock."""
+    """A source partition, which sends each `every`th tick of the clock, and each `every_behind`th one while
+    the partition is behind.
+    """
 
     def __init__(
         self,
@@ -91,9 +93,10 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         plans: PlanFollower,
         saves: Saves,
         every: int = 1,
+        every_behind: int = 1,
     ) -> None:
         self._intake, self._stop, self._linger_ms, self._clock = intake, stop, ms(linger), clock
-        self._every = every
+        self._every, self._every_behind = every, every_behind
         self._rest, self._denied, self._plans, self._saves = rest, denied, plans, saves
         self._due_ms = 0
         self._ended = False
@@ -117,8 +120,10 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
             self._due_ms = moment_ms + self._linger_ms + 1
             return []
         clock = self._clock
-        number, left_ms = clock.tick(self._every)
-        output = self._intake.step(number, clock.anchored_ms, clock.watermark_ms, clock.head_ms)
+        now_ms = clock.anchored_ms
+        every = self._every_behind if self._intake.is_behind(now_ms, clock.head_ms) else self._every
+        number, left_ms = clock.tick(every)
+        output = self._intake.step(number, now_ms, clock.watermark_ms, clock.head_ms, every)
         self._ended = self._intake.ended
         # At once while there is much to read; else after a short gathering, which the next tick ends.
         wait_ms = 0 if self._intake.full else max(1, min(self._linger_ms, left_ms))
@@ -244,6 +249,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
             intake.restore(state)
             self.denied(intake.denied)
             self.clock.raise_to(intake.last_tick + 1)
+        seldom = min(UNWATCHED, settings.flushes_a_save)
         return PixelPartition(
             intake,
             self.stop,
@@ -253,5 +259,6 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
             self.denied,
             PlanFollower(settings),
             self.saves,
-            every=1 if live else min(UNWATCHED, settings.flushes_a_save),
+            every=1 if live else seldom,
+            every_behind=seldom,
         )

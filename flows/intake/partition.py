@@ -30,7 +30,9 @@ from flows.state.arrays import U64
 
 FORMAT: Final = 10
 MAX_SKIPPED: Final = 3
-"""The greatest number of consecutive ticks that a partition may skip."""
+"""The greatest number of consecutive due ticks that a partition may skip."""
+BEHIND_MS: Final = 60_000
+"""The age from which the newest message shows that a partition is behind."""
 BEFORE_A_TICK: Final = 4
 """The number of batches read before a tick: messages that arrived in a pause are published with this tick,
 instead of a second later.
@@ -85,7 +87,15 @@ class Intake:
         self._thread = ThreadPoolExecutor(1, f"read {self.partition}") if self.ahead else None
         self._ahead: Future[tuple[Messages, Batch] | None] | None = None
 
-    def step(self, number: int, now_ms: int, flow_ms: int = 0, head_ms: int = 0) -> Output:
+    def is_behind(self, now_ms: int, head_ms: int) -> bool:
+        """True while there are messages to read, and this partition's newest one and `head_ms` are old.
+
+        Nobody waits for the numbers of each tick then, and a cut costs as much as many messages.
+        """
+        newest_ms = self.clock.greatest_ms
+        return not self._empty and newest_ms > 0 and max(newest_ms, head_ms) < now_ms - BEHIND_MS
+
+    def step(self, number: int, now_ms: int, flow_ms: int = 0, head_ms: int = 0, every: int = 1) -> Output:
         """Read once, and tick if `number` has changed.
 
         After the end of a finite partition, `ended` and the tick's `ended` are set; do not call `step` again.
@@ -95,16 +105,17 @@ class Intake:
             now_ms: by a clock that goes on through restarts, and never back while the process lives.
             flow_ms, head_ms: the least and the greatest watermark of all partitions, as far as this process
                 knows them.
+            every: the difference between the numbers of two due ticks.
         """
         pixels: list[Pixels] = []
         letters: list[tuple[bytes, bytes]] = []
         self._now_ms, self._proven = now_ms, False
-        if self.live and self.last_tick and number > self.last_tick + MAX_SKIPPED:
+        if self.live and self.last_tick and number > self.last_tick + MAX_SKIPPED * every:
             return self._tick_for_sleep(number - 1)
         due = number > self.last_tick
         read: list[tuple[Messages, Batch]] = []
         try:
-            read = list(self._next(due))
+            read = list(self._next(due and not self.is_behind(now_ms, head_ms)))
         except EndOfInput:
             self.ended = True
         message_count = sum(len(messages.values) for messages, _ in read)
@@ -140,7 +151,7 @@ class Intake:
         return Output([], [], self._tick(number))
 
     def _next(self, due: bool) -> Iterator[tuple[Messages, Batch]]:
-        """The batch that was read ahead, else one of the present messages. Before a tick both, and as many as
+        """The batch that was read ahead, else one of the present messages. With `due` both, and as many as
         `BEFORE_A_TICK` batches of present messages.
         """
         ahead, self._ahead = self._ahead, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from flows.engine.meeting import Agreed
 from flows.engine.tick_clock import NOTHING, Anchor, Published, TickClock, redis_anchor
 from flows.model.messages import Output
 from flows.model.ticks import ENDED, Cut
-from flows.settings.fields import Settings
+from flows.settings.fields import UNWATCHED, Settings
 
 INTERVAL_MS, LOOP_MS = 1_000, 100
 NOW_MS = 1_790_000_000_000
@@ -141,14 +141,49 @@ def test_a_partition_that_was_busy_as_a_tick_came_due_sends_it_at_once(
 
     monkeypatch.setattr(source, "awake_ms", lambda: now_ms[0])
     monkeypatch.setattr(source, "time", SimpleNamespace(sleep=sleep))
-    intake: Any = SimpleNamespace(partition="a", full=False, ended=False, step=step, deny=lambda _: None)
-    plans: Any = SimpleNamespace(changed=lambda _: None, awaited=False)
-    no: Any = None
-    stop, linger, rest = source.StopSignal(), timedelta(milliseconds=LOOP_MS), source.Rest()
-    partition = source.PixelPartition(intake, stop, linger, clock, rest, lambda: no, plans, no)
+    partition = partition_of(clock, step, behind=lambda *_: False)
     while len(steps) < 3:
         partition.next_batch()
     assert steps == [(INTERVAL_MS - 1, 0), (INTERVAL_MS + 2, 1), (INTERVAL_MS + 2 + LOOP_MS, 1)]
+
+
+def partition_of(
+    clock: TickClock, step: Callable[..., Output], behind: Callable[[int, int], bool]
+) -> source.PixelPartition:
+    """A partition that sends each fourth tick while it is behind."""
+    intake: Any = SimpleNamespace(
+        partition="a", full=False, ended=False, step=step, deny=lambda _: None, is_behind=behind
+    )
+    plans: Any = SimpleNamespace(changed=lambda _: None, awaited=False)
+    no: Any = None
+    stop, linger, rest = source.StopSignal(), timedelta(milliseconds=LOOP_MS), source.Rest()
+    return source.PixelPartition(
+        intake, stop, linger, clock, rest, lambda: no, plans, no, every_behind=UNWATCHED
+    )
+
+
+def test_while_the_flow_is_behind_each_fourth_tick_is_due_and_then_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ms, steps = [NOW_MS - NOW_MS % (UNWATCHED * INTERVAL_MS)], list[tuple[int, int]]()
+    clock = TickClock(INTERVAL_MS, lambda: now_ms[0])
+    clock.begin(lambda: Anchor(now_ms[0]))
+    begin = clock.number
+
+    def step(number: int, now: int, flow: int, head: int, every: int) -> Output:
+        steps.append((number - begin, every))
+        now_ms[0] += INTERVAL_MS
+        return Output([], [], None)
+
+    monkeypatch.setattr(source, "awake_ms", lambda: now_ms[0])
+    monkeypatch.setattr(source, "time", SimpleNamespace(sleep=lambda _: None))
+    partition = partition_of(clock, step, behind=lambda now, head: now < NOW_MS + 9 * INTERVAL_MS)
+    while len(steps) < 13:
+        partition.next_batch()
+    behind = sum(every == UNWATCHED for _, every in steps)
+    assert [number for number, _ in steps[:behind]] == [n - n % UNWATCHED for n in range(behind)]
+    assert [number for number, _ in steps[behind:]] == [*range(behind, 13)]
+    assert 2 * UNWATCHED <= behind < 13
 
 
 @pytest.mark.parametrize(("before_ms", "after_ms"), [(500, 1000), (500, 60_000), (1000, 500), (1000, 1000)])

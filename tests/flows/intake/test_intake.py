@@ -12,9 +12,10 @@ import pytest
 from connectors.files import FileInput, FileReader
 from connectors.stream import EndOfInput, Messages
 from flows.intake.decoder import Decoder
-from flows.intake.partition import MAX_SKIPPED, Intake, position_of
+from flows.intake.partition import BEFORE_A_TICK, BEHIND_MS, MAX_SKIPPED, Intake, position_of
 from flows.intake.watermark import PartitionClock
 from flows.model.pixel import LISTENER
+from flows.settings.fields import UNWATCHED
 from flows.state.people import People
 
 
@@ -137,6 +138,28 @@ def test_a_partition_that_slept_says_so_before_it_reads_on(tmp_path: Path) -> No
     again = intake.step(number, 9000).receipt
     assert again is not None
     assert again.tick.number == number
+
+
+def test_a_partition_is_behind_while_it_and_the_flow_have_only_old_messages(tmp_path: Path) -> None:
+    log, now_ms = tmp_path / "log.ndjson", 1_800_000_000_000
+    line = {"event_id": "e", "event": "impression", "ts": now_ms, "placement_id": "p", "received_at": now_ms}
+    log.write_text("".join(json.dumps(line | {"event_id": f"e{n}"}) + "\n" for n in range(100)))
+    reader = FileInput([str(log)]).open(str(log), None)
+    intake = Intake("log", ("log",), reader, Decoder(b"key"), PartitionClock(0, 0), 1, 10, True, ahead=False)
+    old_ms = now_ms + BEHIND_MS + 1
+    assert not intake.is_behind(old_ms, 0), "it has no message yet"
+    assert len(intake.step(5, old_ms).pixels[0].pixels) == BEFORE_A_TICK * 10
+    assert intake.is_behind(old_ms, 0)
+    assert not intake.is_behind(old_ms, now_ms + 2), "another partition has new messages"
+    assert not intake.is_behind(now_ms + BEHIND_MS, 0)
+    assert len(intake.step(6, old_ms).pixels[0].pixels) == 10, "no batch is read twice as long for its tick"
+    for number in (10, 14, 17):
+        receipt = intake.step(number, old_ms, every=UNWATCHED).receipt
+        assert receipt is not None
+        assert (receipt.tick.number, receipt.received) == (number, 10)
+    intake.reader.caught_up = True
+    intake.step(18, old_ms)
+    assert not intake.is_behind(old_ms, 0), "all is read"
 
 
 def test_a_collector_that_has_promised_nothing_yet_holds_the_flow(tmp_path: Path) -> None:
