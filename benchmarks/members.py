@@ -35,7 +35,7 @@ from flows.settings.loading import load
 from flows.simulate.plain_log import write_log
 
 PROCESSES: Final = (1, 2, 4)
-EVENTS: Final = (300_000, 1_000_000)
+EVENTS: Final = (1_000_000, 3_000_000)
 SMOKE: Final = (20_000, 40_000)
 TURNS: Final = 4
 _PATIENCE_S: Final = 300.0
