@@ -79,7 +79,9 @@ _OF_SCOPES: Final = {
     "`audiopixel:v1:<scope>:": f"{{<id>}}`, `<scope>` one of `{' '.join(SCOPE_NAMES[:-1])}`, and with",
     f"| `{_FIRST} ": f"{' '.join(_REST[:-1])}`, with `AUDIOPIXEL_APP_ROWS` `{_REST[-1]}` "
     "| of a placement: the value with the latest event time |",
-    "**Our fields** are those of [pixels](pixels.md): ": f"`event event_id play_id ts {_CALLERS}`,",
+    "**The fields of a mapping** are those of [pixels](pixels.md): ": (
+        f"`event event_id play_id ts {_CALLERS}`,"
+    ),
     f'  "{_FIRST}", ': f"{_QUOTED},",
     f'        *("{_FIRST}", ': f"{_QUOTED}),",
 }

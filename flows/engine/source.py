@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
@@ -77,10 +77,15 @@ class Rest(threading.local):
         self._due_ms.pop(partition, None)
 
 
+class Every(NamedTuple):
+    """The differences between the numbers of two ticks: the usual one, and that of a flow that is behind."""
+
+    usual: int = 1
+    behind: int = 1
+
+
 class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
-    """A source partition, which sends each `every`th tick of the clock, and each `every_behind`th one while
-    the partition is behind.
-    """
+    """A source partition, which sends each `every`th tick of the clock."""
 
     def __init__(
         self,
@@ -92,11 +97,10 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         denied: Callable[[], U64],
         plans: PlanFollower,
         saves: Saves,
-        every: int = 1,
-        every_behind: int = 1,
+        every: Every = Every(),  # noqa: B008  # it cannot be changed
     ) -> None:
         self._intake, self._stop, self._linger_ms, self._clock = intake, stop, ms(linger), clock
-        self._every, self._every_behind = every, every_behind
+        self._every = every
         self._rest, self._denied, self._plans, self._saves = rest, denied, plans, saves
         self._due_ms = 0
         self._ended = False
@@ -121,7 +125,8 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
             return []
         clock = self._clock
         now_ms = clock.anchored_ms
-        every = self._every_behind if self._intake.is_behind(now_ms, clock.head_ms) else self._every
+        behind = self._intake.is_behind(now_ms, clock.head_ms)
+        every = self._every.behind if behind else self._every.usual
         number, left_ms = clock.tick(every)
         output = self._intake.step(number, now_ms, clock.watermark_ms, clock.head_ms, every)
         self._ended = self._intake.ended
@@ -259,6 +264,5 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
             self.denied,
             PlanFollower(settings),
             self.saves,
-            every=1 if live else seldom,
-            every_behind=seldom,
+            every=Every(1 if live else seldom, seldom),
         )

@@ -157,9 +157,8 @@ def partition_of(
     plans: Any = SimpleNamespace(changed=lambda _: None, awaited=False)
     no: Any = None
     stop, linger, rest = source.StopSignal(), timedelta(milliseconds=LOOP_MS), source.Rest()
-    return source.PixelPartition(
-        intake, stop, linger, clock, rest, lambda: no, plans, no, every_behind=UNWATCHED
-    )
+    every = source.Every(behind=UNWATCHED)
+    return source.PixelPartition(intake, stop, linger, clock, rest, lambda: no, plans, no, every)
 
 
 def test_while_the_flow_is_behind_each_fourth_tick_is_due_and_then_each(
