@@ -12,6 +12,8 @@ from simulation.world import World, Wrong
 STEP_MS: Final = 300
 LAG_MS: Final = 8_000
 """So much later than partitions are quiet the flow's time may go on."""
+SLEPT_MS: Final = 2_000
+"""A process that was not awake for so long has no proof of that time, and may leave it out."""
 
 
 class Quiet:
@@ -21,7 +23,7 @@ class Quiet:
         self._world, self._since_ms = world, history.quiet_from_ms
         self._slowest_ms = min(_heads(history, model), default=0) - BOUND_MS
         self._looked = set[tuple[str, str]]()
-        self._execution, self._begun_ms, self._shown_ms = 0, 0.0, 0
+        self._execution, self._begun_ms, self._shown_ms, self._passed_ms = 0, 0.0, 0, 0.0
 
     @property
     def now(self) -> bool:
@@ -50,9 +52,10 @@ class Quiet:
         """
         self._world.elapsed_ms += STEP_MS
         now_ms = self._world.elapsed_ms - self._since_ms
-        if self._execution != execution or watermark_ms < self._shown_ms:
+        slept = now_ms - self._passed_ms > SLEPT_MS
+        if self._execution != execution or watermark_ms < self._shown_ms or slept:
             self._execution, self._begun_ms = execution, now_ms
-        self._shown_ms = watermark_ms
+        self._shown_ms, self._passed_ms = watermark_ms, now_ms
         due_ms = now_ms - self._begun_ms - QUIET_MS - LAG_MS
         if due_ms > 0 and watermark_ms < self._slowest_ms + due_ms:
             raise Wrong("time stands still while nothing but junk comes")
