@@ -118,7 +118,9 @@ def test_a_position_of_a_log_that_was_lost_is_none_of_one_that_is_there(
     send(broker, topic, count)
 
     stopped = opened(broker, topic, 60, read.log_id)
-    with pytest.raises(KafkaTrouble, match=f"has 0 to {count} .from 0 on .*: was the topic made") as told:
+    with pytest.raises(
+        KafkaTrouble, match=f"has 0 to {count} .from 0 on .*: was the topic created again"
+    ) as told:
         drained(stopped)
     assert told.value.kind == "lost"
     stopped.close()

@@ -241,7 +241,9 @@ def test_without_its_recovery_store_a_flow_refuses_a_topic_that_was_made_anew(
     for _ in range(2):
         flow = world.start(ready=False)
         assert flow.ended(60) == 3
-        assert f"numbers of the topic {world.topic} as it was before it was deleted and made" in flow.last()
+        assert (
+            f"numbers of the topic {world.topic} as it was before it was deleted and created" in flow.last()
+        )
         assert world.row()["flight.impressions"] == "200"
 
     anew = world.start("--recompute")
