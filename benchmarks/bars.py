@@ -135,14 +135,15 @@ LINES: Final = {
     ),
     3: Line(
         "From Kafka",
-        "Kafka's client takes 0.5 µs of processor a message, its own threads and the copy included, and the "
-        "broker shares both cores. A cut costs 0.15 s, and each half second of a clock had one: with ten "
-        "million messages 2.9 µs a message. Tried: the client's C interface without an object a message; "
-        "reading ahead on a thread of its own; every fourth cut while the flow is behind, and no reading on "
-        "the flow's own thread then: 2.1 µs. Members: one arena for all threads takes a tenth less with two "
-        "processes; messages packed once for the engine's two pickles take 24 µs in place of 46. Topics of "
-        "0.3 and 1 million messages were too short: four processes had a slope of 0.6 µs. The engine's loop "
-        "takes a whole core from the end of each ten seconds until the slowest member has processed them.",
+        "Kafka's client takes 0.5 µs of processor a message, with its own threads and the copy. The broker "
+        "shares both cores. A cut costs 0.15 s, and each half second had one: 2.9 µs a message of ten "
+        "million. Tried: the client's C interface without an object a message. Tried: reading ahead on a "
+        "thread of its own. Tried: every fourth cut while the flow is behind, and all reading on the "
+        "reading threads then, 2.1 µs. Members, tried: one arena for all threads, a tenth less with two "
+        "processes. Tried: messages that are packed once for the engine's two pickles, 24 µs in place of 46. "
+        "Topics of 0.3 and 1 million messages were too short: their slope with four processes was 0.6 µs. "
+        "The engine's loop takes a whole core from the end of each ten seconds until the slowest member has "
+        "processed them.",
     ),
     4: Line(
         "Freshness",
@@ -151,14 +152,13 @@ LINES: Final = {
     ),
     5: Line(
         "State that is large",
-        "With 9 M plays read slowly, beside other work, a process of 1,646 MiB had 512 in tables of "
-        "plays and frequency, 352 in rolling reach (212 of it pairs), 205 in touches, 177 in other "
-        "arrays and a save's copies, 107 free in the heap, and 293 in libraries, kernels and objects. "
-        "Tables grow by a quarter and free the old one's pages on the way, and threads share one arena: "
-        "by turns 1,704 and 1,754 where it was 1,970. A faster run has more pixels in a cut, whose "
-        "copies stay free in the heap: slow runs had 1,580 to 1,590 where it was 1,763 to 1,786. Tried: "
-        "returning freed memory every two seconds, without gain; a lower bound for the C library's own "
-        "pages, which took a sixth more processor time.",
+        "A process of 1,646 MiB with 9 M plays, read slowly beside other work, had: 512 MiB in tables of "
+        "plays and frequency; 352 in rolling reach, 212 of it pairs; 205 in touches; 177 in other arrays and "
+        "a save's copies; 107 free in the heap; 293 in libraries, kernels and objects. Tried: tables that "
+        "grow by a quarter and free the old one's pages on the way, and one arena for all threads, 1,970 to "
+        "1,704 and 1,754 by turns. A faster run has more pixels in a cut, whose copies stay free in the "
+        "heap. Tried: returning freed memory every two seconds, without gain. Tried: a lower bound for the "
+        "C library's own pages, a sixth more processor time.",
     ),
     6: Line(
         "Many rows",

@@ -272,9 +272,7 @@ def decisions(brokers: str, topic: str) -> dict[bytes, bool]:
 
 
 def reached(settings: Settings) -> dict[tuple[str, str], bytes | frozenset[int]]:
-    """The listeners whom each row's flight has reached, from a stopped flow's recovery store: registers, or
-    hashes.
-    """
+    """The listeners of each row's flight, from the recovery store of a stopped flow: registers, or hashes."""
     assert settings.recovery_dir is not None
     store = SaveStore(settings.recovery_dir)
     newest = store.save(store.cuts()[0])

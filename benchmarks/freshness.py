@@ -263,7 +263,7 @@ def prepare(
     """Write the traffic."""
     log, files = directory / "log.ndjson", [directory / f"partition-{p}" for p in range(PARTITIONS)]
     seconds = SWELL_S + measured
-    # Its clocks lag behind the wall clock by the duration of this, which does not matter here.
+    # While the log is written the wall clock runs on: the log is that much older, without effect.
     start_ms = now_ms() // 60_000 * 60_000 - 1000 * (SWELL_S + MINUTE_ENDS_S)
     events = rate * seconds
     write_log(log, events, 1, placements, rate, start_ms=start_ms, skew=skew, ad_ms=AD_MS)

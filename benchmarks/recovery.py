@@ -68,10 +68,12 @@ HEADS: Final = (
 
 
 class Life(NamedTuple):
-    """A run of the flow: seconds to its first pixel, pixels read and how fast, the longest time without
-    one, plays and touches at the end, most memory; saves, the longest time for which steps copied at one cut,
-    whether it was a save or between two, the most processor time that the flow's thread took for it, and the
-    longest from the begin of one save to that of the next.
+    """A run of the flow.
+
+    First come seconds to the first pixel, pixels read, their rate, the longest time without a pixel, plays
+    and touches at the end, and peak memory. Then come the number of saves, the longest time for which steps
+    copied at a cut, and whether that cut was a save. The last two are the most processor time of the flow's
+    thread for such copies, and the longest time between the begins of two saves.
     """
 
     first_s: float

@@ -268,7 +268,8 @@ def _begins(parts: Sequence[bytes]) -> I64:
 @lru_cache(maxsize=256)
 def _stamp(version: Version, below: Base, now_ms: int) -> tuple[int, bytes]:
     """The version fields (such as `rev`) that differ from the version below: the number of names and values,
-    and the packed names and values. These fields come first, since the server searches a hash from the front.
+    and the packed names and values. The version fields come first, since the server searches a hash from the
+    front.
     """
     if version == below:
         return 0, b""

@@ -20,10 +20,12 @@ from flows.model.messages import Message
 
 _PACKED: Final[dict[int, tuple[Message, bytes]]] = {}
 """By a message's `id`, the message and its bytes, between its two pickles. The message is stored so that no
-other one has its `id` meanwhile. A member has one worker, so one thread alone uses this.
+other one has its `id` meanwhile.
 """
-MAX_PACKED: Final = 1 << 16
-"""The greatest number of messages between their pickles, lest an engine that pickles once fill the memory."""
+MAX_PACKED: Final = 1 << 12
+"""The greatest number of messages between their pickles. An engine that pickles once would fill the memory
+without it.
+"""
 _PLAIN: Final = "biuf"
 """Kinds of NumPy's types whose character defines them."""
 
@@ -49,7 +51,7 @@ def array_of(data: bytearray, kind: str, shape: tuple[int, ...]) -> npt.NDArray[
 def _reduced(message: Message) -> tuple[Callable[[bytes], Message], tuple[bytes]]:
     _, packed = _PACKED.pop(id(message), (None, None))
     if packed is None:
-        if len(_PACKED) == MAX_PACKED:
+        if len(_PACKED) >= MAX_PACKED:
             _PACKED.clear()
         packed = _packed(message)
         _PACKED[id(message)] = message, packed

@@ -164,22 +164,30 @@ def test_a_backlog_that_new_events_join_all_the_time_ends_and_stays_in_order(
     run(tmp_path, test, producer=brokers, answer=PATIENT)
 
 
+async def first_and_second(world: World) -> tuple[Any, list[Any]]:
+    """The queue of an event that the disk has not taken yet, and two calls after it. The first is a batch
+    that waits, the second is in no batch yet.
+    """
+    queue = world.lane._queue(KEYS[1])
+    world.lane._queued[queue] += 1
+    first = world.keep("first", key=KEYS[1])
+    await asyncio.sleep(0.01)
+    second = world.keep("second", key=KEYS[1])
+    await asyncio.sleep(0)
+    return queue, [first, second]
+
+
 def test_a_batch_that_waits_for_what_rests_is_not_overtaken_by_the_next(
     tmp_path: Path, brokers: Brokers
 ) -> None:
     async def test(world: World) -> None:
         lane = world.lane
-        queue = lane._queue(KEYS[1])
-        lane._queued[queue] += 1  # an event that the disk has not taken yet
-        first = world.keep("first", key=KEYS[1])
-        await asyncio.sleep(0.01)
-        second = world.keep("second", key=KEYS[1])
-        await asyncio.sleep(0)
+        queue, calls = await first_and_second(world)
         assert brokers.ids(1) == []
         lane._queued[queue] -= 1
         lane._note_change()
         world.store._begin()  # before the first batch has resumed
-        assert await asyncio.gather(first, second) == [True, True]
+        assert await asyncio.gather(*calls) == [True, True]
         assert brokers.ids(1) == ["first", "second"]
         await lane.close()
 
@@ -191,16 +199,11 @@ def test_a_batch_that_has_to_rest_after_all_is_not_overtaken_by_the_next(
 ) -> None:
     async def test(world: World) -> None:
         lane = world.lane
-        queue = lane._queue(KEYS[1])
-        lane._queued[queue] += 1
-        first = world.keep("first", key=KEYS[1])
-        await asyncio.sleep(0.01)
-        second = world.keep("second", key=KEYS[1])
-        await asyncio.sleep(0)
+        queue, calls = await first_and_second(world)
         lane._behind.add(queue)  # a drained event has failed
         lane._note_change()
         world.store._begin()
-        assert await asyncio.gather(first, second) == [True, True]
+        assert await asyncio.gather(*calls) == [True, True]
         lane._queued[queue] -= 1
         assert brokers.ids(1) == []
         lane.start()
