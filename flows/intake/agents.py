@@ -33,7 +33,7 @@ class Verdicts:
     """
 
     def __init__(self, own: Mapping[str, re.Pattern[str]]) -> None:
-        self._own = tuple(own.values())
+        self._own = tuple(enumerate(own.values(), len(KNOWN_REASONS) + 1))
         self._names = traffic_reasons(own)
         self._numbers = {name: number for number, name in enumerate(self._names, 1)}
         self._reasons: dict[str, int] = {}
@@ -67,14 +67,7 @@ class Verdicts:
             elif _is_bot(agent) and _PODCAST_APP.search(agent) is None:
                 reason = 1
             else:
-                reason = next(
-                    (
-                        number
-                        for number, own in enumerate(self._own, len(KNOWN_REASONS) + 1)
-                        if own.search(agent)
-                    ),
-                    0,
-                )
+                reason = next((number for number, own in self._own if own.search(agent)), 0)
             self._reasons[agent] = reason
         return reason
 

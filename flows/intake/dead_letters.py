@@ -33,10 +33,7 @@ from flows.model.events import (
 from flows.model.messages import Late
 
 _MAX_DIGITS: Final = 400
-"""The greatest number of digits of an integer: Python refuses more than 4,300, and no field needs a tenth of
-that.
-"""
-
+"""The greatest number of digits of an integer; Python refuses more than 4,300."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -207,7 +204,7 @@ def _is_lost(value: object) -> bool:
 
 
 def _is_scalar(value: object) -> bool:
-    return isinstance(value, (str, int, float)) and value is not None
+    return isinstance(value, (str, int, float))
 
 
 def _short(value: Any) -> Any:
@@ -230,14 +227,6 @@ def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, 
 
 def late_letter(late: Late) -> tuple[bytes, bytes]:
     """The dead letter of a pixel that arrived after its minute was final."""
-    names = zip(NAMES, late.combo, strict=False)
-    fields = {name: value for name, value in names if value is not None}
-    return letter(
-        late.sender,
-        late.position,
-        Rejection(
-            TOO_LATE,
-            None,
-            {"event": {"event": late.event, "ts": late.ts_ms, **fields}, "identity": f"{late.key:016x}"},
-        ),
-    )
+    names = {name: value for name, value in zip(NAMES, late.combo, strict=False) if value is not None}
+    fields = {"event": {"event": late.event, "ts": late.ts_ms, **names}, "identity": f"{late.key:016x}"}
+    return letter(late.sender, late.position, Rejection(TOO_LATE, None, fields))

@@ -32,24 +32,8 @@ from flows.intake.keywords import NAMED
 from flows.intake.labels import Labels
 from flows.intake.layouts import MISSED, Layouts
 from flows.intake.refused import refused
-from flows.intake.scanner import (
-    AGAIN,
-    AGENTS,
-    LEFT,
-    NAMES,
-    REFUSED,
-    Desk,
-    collector_of,
-    scan,
-)
-from flows.intake.schema import (
-    NOTHING,
-    Event,
-    Invalid,
-    decode,
-    mark_of,
-    times,
-)
+from flows.intake.scanner import AGAIN, AGENTS, LEFT, NAMES, REFUSED, Desk, collector_of, scan
+from flows.intake.schema import NOTHING, Event, Invalid, decode, mark_of, times
 from flows.model.basis import BASES
 from flows.model.basis import CODES as BASIS_CODES
 from flows.model.dimensions import WITHOUT_APPS, Dimensions
@@ -398,9 +382,6 @@ class Decoder:
 
     def _client(self, event: Event, code: int, combo: Dimensions) -> int:
         """The hash by which a `delivered` or `download` counts once; 0 without a client."""
-        client = present(event.client_id)
-        return (
-            0
-            if client is None
-            else self._clients.key(client, self._people.listener(client.encode()), code, event, combo)
-        )
+        if (client := present(event.client_id)) is None:
+            return 0
+        return self._clients.key(client, self._people.listener(client.encode()), code, event, combo)

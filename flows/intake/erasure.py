@@ -64,18 +64,13 @@ def conversions_without(conversions: list[ConversionPixel], denied: U64) -> list
     is_denied = _listed(before, denied)
     before[is_denied[:, 0]] = 0
     before[is_denied[:, 1], 1] = 0
-    pairs = before.tolist()
-    return [
-        replace(conversion, before=(pair[0], pair[1]))
-        for conversion, pair in zip(conversions, pairs, strict=True)
-    ]
+    pairs = map(tuple, before.tolist())
+    return [replace(conversion, before=pair) for conversion, pair in zip(conversions, pairs, strict=True)]
 
 
 def _listed(hashes: U64, denied: U64) -> npt.NDArray[np.bool_]:
-    listed: npt.NDArray[np.bool_] = (
-        denied[np.minimum(np.searchsorted(denied, hashes), len(denied) - 1)] == hashes
-    )
-    return listed
+    places = np.minimum(np.searchsorted(denied, hashes), len(denied) - 1)
+    return np.equal(denied[places], hashes)
 
 
 def without(item: Pixels, denied: U64) -> Pixels:
@@ -107,15 +102,11 @@ def deny(settings: Settings, listener_ids: Sequence[str], household_ids: Sequenc
         SettingsError: the listeners' key is not set.
         ConnectError: Redis does not serve.
     """
-    hashed = People(settings.secret_listener_key())
+    people = People(settings.secret_listener_key())
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    hashed_ids = (
-        *((hashed.listener, person_id) for person_id in listener_ids),
-        *((hashed.household, person_id) for person_id in household_ids),
-    )
-    put_on_the_list(
-        client, settings.namespace, [key_of(person_id.encode()) for key_of, person_id in hashed_ids]
-    )
+    keys = [people.listener(person_id.encode()) for person_id in listener_ids]
+    keys += [people.household(person_id.encode()) for person_id in household_ids]
+    put_on_the_list(client, settings.namespace, keys)
     client.close()
 
 
@@ -204,10 +195,7 @@ class DenyList:
             )
         lost = np.setdiff1d(self._keys, present_keys)
         if len(lost):
-            now_ms = str(time.time_ns() // 1_000_000)
-            put_fields(
-                client, {key: dict.fromkeys((f"{key_hash:016x}" for key_hash in lost.tolist()), now_ms)}
-            )
+            put_on_the_list(client, self.settings.namespace, lost.tolist())
             structlog.get_logger("forget").warning(
                 "redis lost denied listeners: put back", listeners=len(lost)
             )

@@ -57,15 +57,15 @@ class CollectorMarks(NamedTuple):
     Attributes:
         collectors: (messages,) keyed hashes of ids; 0 if the message names none.
         lows: (messages,) their low marks, or `BYE`.
-        nows: (messages,) their clocks; 0 without one. Empty if no message has one.
+        nows: (messages,) their clocks; 0 without one.
         logged: (messages,) when they were written to the topic, by their own field, which counts in a log on
-            disk alone; 0 and empty as in `nows`.
+            disk alone; 0 without one.
     """
 
     collectors: U64
     lows: I64
-    nows: I64 = np.zeros(0, np.int64)
-    logged: I64 = np.zeros(0, np.int64)
+    nows: I64
+    logged: I64
 
     @classmethod
     def of(cls, messages: int) -> CollectorMarks:
@@ -204,9 +204,8 @@ def _watermark_after(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: I
 
 @lean
 def _hold(
-    pixels: U64, positions: I64, moments: I64, collectors: U64, lows: I64, nows: I64, ids: U64, table: I64,
-    index: U64, trees: I64, state: I64, natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int,
-    max_state: Int,
+    pixels: U64, positions: I64, moments: I64, marks: CollectorMarks, ids: U64, table: I64, index: U64,
+    trees: I64, state: I64, natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int, max_state: Int,
 ) -> None:  # fmt: skip
     """Set the watermarks of pixels to those that collectors allow, instead of those that pixels alone would
     set.
@@ -214,7 +213,7 @@ def _hold(
     Args:
         pixels: judged by `flows.intake.watermark`; changed in place.
         positions, moments: (messages,) their positions, and when they were written; 0 if unknown.
-        collectors, lows, nows: see `CollectorMarks`.
+        marks: of the messages.
         ids, table, index, trees, state: of `Holds`; changed in place.
         natural_ms: the watermark that pixels alone have set so far.
     """
@@ -228,11 +227,12 @@ def _hold(
             state[NEWEST] = moments[i]
         if state[LOG] >= trees[ENDS, _top(state[USED])]:
             _expire(ids, table, index, trees, state, max_hold_ms)
-        if collectors[i]:
+        if marks.collectors[i]:
             if not state[USED]:  # an earlier message in another batch is not compared
                 state[NEWEST], state[CREDIT], state[WHILE_HELD] = moments[i], 0, 0
-            off_ms = abs(nows[i] - moments[i]) if nows[i] else np.int64(-1)
-            _enter_mark(ids, table, index, trees, state, collectors[i], lows[i], off_ms, max_hold_ms)
+            off_ms = abs(marks.nows[i] - moments[i]) if marks.nows[i] else np.int64(-1)
+            collector, low_ms = marks.collectors[i], marks.lows[i]
+            _enter_mark(ids, table, index, trees, state, collector, low_ms, off_ms, max_hold_ms)
         at_pixel = pixel < len(pixels) and np.int64(pixels[pixel, POSITION]) == positions[i]
         if at_pixel:
             natural_ms = np.int64(pixels[pixel, WATERMARK])
@@ -308,13 +308,10 @@ class Holds:
         return int(self._state[WHILE_HELD])
 
     @property
-    def held_by(self) -> str:
-        """The collector that holds time back by more than `quiet_ms` from the log's, or an empty text."""
-        return self.hold_of[0]
-
-    @property
     def hold_of(self) -> tuple[str, HoldReason | None]:
-        """`held_by` with the reason of its hold, or an empty text and None."""
+        """The collector that holds time back by more than `quiet_ms` from the log's, with the reason; or an
+        empty text and None.
+        """
         least = self.least_ms
         # Proved time is not used: a log whose clock was set back has some for ever.
         if least is None or int(self._state[NEWEST]) + self._quiet_for_ms - least <= self.quiet_ms:
@@ -353,17 +350,15 @@ class Holds:
         pixels: U64,
         positions: I64,
         moments: I64,
-        collector_marks: CollectorMarks,
+        marks: CollectorMarks,
         natural_ms: int,
         before_ms: int,
     ) -> int:
         """Set the watermarks of a batch's pixels, in place; returns the partition's after them."""
         self._state[AT], newest = before_ms, self._state[NEWEST]
-        nows = collector_marks.nows if len(collector_marks.nows) else np.zeros(len(positions), np.int64)
         _hold(
-            pixels, positions, moments, collector_marks.collectors, collector_marks.lows, nows, self._ids,
-            self._table, self._index, self._trees, self._state, natural_ms, self.bound_ms, self.quiet_ms,
-            self.max_hold_ms, self.max_state,
+            pixels, positions, moments, marks, self._ids, self._table, self._index, self._trees, self._state,
+            natural_ms, self.bound_ms, self.quiet_ms, self.max_hold_ms, self.max_state,
         )  # fmt: skip
         if self._state[NEWEST] != newest:
             self._quiet_for_ms = 0

@@ -30,8 +30,7 @@ from flows.state.siphash import load64
 MAX_LAYOUTS: Final = 16
 MAX_PIECES: Final = 64
 MAX_TAG_BYTES: Final = 255
-"""The greatest length of a tag in bytes: eight bits hold it.
-"""
+"""The greatest length of a tag in bytes: eight bits hold it."""
 _MAX_TEXT: Final = 2048
 """The greatest length of all pieces of one layout, in bytes."""
 

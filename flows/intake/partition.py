@@ -81,8 +81,7 @@ class Intake:
         self._received = self._skewed = self._marks = self._errors = self._skipped = 0
         self.position = self.reader.position
         self._start_skips = self.live and self.position > 0
-        self.ended = False
-        self.full = self._empty = self._was_asleep = False
+        self.ended = self.full = self._empty = self._was_asleep = False
         self._listed = NOBODY
         self._thread = ThreadPoolExecutor(1, f"read {self.partition}") if self.ahead else None
         self._ahead: Future[tuple[Messages, Batch] | None] | None = None
@@ -253,24 +252,25 @@ class Intake:
 
     def _tick(self, number: int, last: bool = False) -> Receipt:
         first, self.last_tick = self.last_tick == 0, number
-        held_by, held_why = self.clock.holds.hold_of
+        holds = self.clock.holds
+        held_by, held_why = holds.hold_of
         tick = Tick(
             sender=self.partition,
             senders=self.partitions,
             number=ENDED if self.ended else number,
             watermark_ms=self.clock.watermark_ms,
             # A live collector holds the flow, even if its low mark is too low for a watermark.
-            holding=self.clock.watermark_ms > 0 or not self._empty or self.clock.holds.least_ms is not None,
+            holding=self.clock.watermark_ms > 0 or not self._empty or holds.least_ms is not None,
             ended=self.ended,
             position=self.position,
             greatest_ms=self.clock.greatest_ms,
             forgotten=tuple(self._denied_now),
             candidate_ms=self.clock.candidate_ms,
             first=first,
-            low_mark_ms=self.clock.holds.least_ms or 0,
+            low_mark_ms=holds.least_ms or 0,
             held_by=held_by,
             held_why=held_why,
-            cloned=self.clock.holds.cloned,
+            cloned=holds.cloned,
             methods=self.methods,
             last=last,
             first_ms=self.first_ms,
@@ -294,8 +294,7 @@ class Intake:
         self._rejected, self._arrivals, self._denied_now, self._byes = {}, [], [], []
         metrics, reader = instruments(), self.reader
         metrics.partition_watermark.labels(self.partition).set(self.clock.watermark_ms / 1000)
-        metrics.low_mark.labels(self.partition).set((self.clock.holds.least_ms or 0) / 1000)
-        holds = self.clock.holds
+        metrics.low_mark.labels(self.partition).set((holds.least_ms or 0) / 1000)
         metrics.held_pixels.labels(self.partition).set(holds.while_held)
         metrics.wrong_clocks.labels(self.partition).set(holds.wrong_clocks)
         metrics.holds_evicted.labels(self.partition).inc(holds.evicted - self._evicted)
@@ -316,32 +315,25 @@ class Intake:
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state after a tick as plain values, with the format."""
+        clock = self.clock
         # The watermark is its own floor: with a larger bound it must not go back.
-        clock = (
-            self.clock.greatest_ms,
-            self.clock.candidate_ms,
-            self.clock.natural_ms,
-            self.clock.start_ms,
-            self.clock.watermark_ms,
-            self.clock.ahead_ms,
-            self.clock.missed_ms,
-            self.clock.shown_ms,
-        )
-        denied, holds = self.denied.tobytes(), self.clock.holds.snapshot()
+        times = clock.greatest_ms, clock.candidate_ms, clock.natural_ms, clock.start_ms, clock.watermark_ms
+        state = *times, clock.ahead_ms, clock.missed_ms, clock.shown_ms
+        denied, holds = self.denied.tobytes(), clock.holds.snapshot()
         log_id = self.reader.log_id if self.position else ""
         first = self.first_ms, self._start_skips, self.last_ms, self.holes
-        return FORMAT, self.position, self.last_tick, clock, denied, holds, self.methods, first, log_id
+        return FORMAT, self.position, self.last_tick, state, denied, holds, self.methods, first, log_id
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Load a state of `snapshot`; the reader must be open at its position."""
-        _, _, self.last_tick, clock, denied, holds, self.methods, first, _ = state
+        clock = self.clock
+        _, _, self.last_tick, times, denied, holds, self.methods, first, _ = state
         self.first_ms, self._start_skips, self.last_ms, self.holes = first
         self.position = self.reader.position
-        self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, *more = clock
-        self.clock.start_ms, self.clock.held_ms, *proofs = more
-        self.clock.ahead_ms, self.clock.missed_ms, self.clock.shown_ms = proofs
-        self.clock.holds.restore(holds)
-        self._evicted, self._released = self.clock.holds.evicted, self.clock.holds.released
+        clock.greatest_ms, clock.candidate_ms, clock.floor_ms, clock.start_ms, clock.held_ms, *proofs = times
+        clock.ahead_ms, clock.missed_ms, clock.shown_ms = proofs
+        clock.holds.restore(holds)
+        self._evicted, self._released = clock.holds.evicted, clock.holds.released
         self.denied = np.frombuffer(denied, np.uint64)
         self._denied_sum = sum_of(self.denied.tolist())
         self._wait()

@@ -340,10 +340,7 @@ def scan(
         has_household = may_name_people and field_bits >> words.HOUSEHOLD & 1 and values[words.HOUSEHOLD] > 0
         if has_household and _suspect(block, begins[words.HOUSEHOLD]):
             continue
-
-        has_mark = (
-            field_bits >> words.COLLECTOR & 1 and field_bits >> words.LOW & 1 and values[words.COLLECTOR] > 0
-        )
+        has_mark = field_bits >> words.LOW & field_bits >> words.COLLECTOR & 1 and values[words.COLLECTOR] > 0
         if has_mark and _suspect(block, begins[words.COLLECTOR]):
             continue
 

@@ -20,21 +20,28 @@ WIDTH: Final = 64
 """The number of bytes that must follow a place in the block."""
 
 
+_BYTES: Final = ir.VectorType(ir.IntType(8), WIDTH)
+
+
+def _loaded(context: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
+    """The bytes of an array, which is an argument, from the place in the next argument on."""
+    array = context.make_array(signature.args[number])(context, builder, arguments[number])
+    source = builder.gep(array.data, [arguments[number + 1]])
+    return builder.load(builder.bitcast(source, _BYTES.as_pointer()), align=1)
+
+
+def _everywhere(character: str) -> Any:
+    return ir.Constant(_BYTES, [ord(character)] * WIDTH)
+
+
 def _text_masks(typing_context: Any, block: Any, place: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        vector, bits = ir.VectorType(ir.IntType(8), WIDTH), ir.IntType(WIDTH)
-
-        def everywhere(byte: int) -> Any:
-            return ir.Constant(vector, [byte] * WIDTH)
-
-        source = builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
-        loaded = builder.load(source, align=1)
-        quotes = builder.icmp_signed("==", loaded, everywhere(ord('"')))
+        loaded = _loaded(context, builder, signature, arguments, 0)
+        quotes = builder.icmp_signed("==", loaded, _everywhere('"'))
         # As a signed number, a byte beyond ASCII is negative.
-        control = builder.icmp_signed("<", loaded, everywhere(ord(" ")))
-        odd = builder.or_(control, builder.icmp_signed("==", loaded, everywhere(ord("\\"))))
-        masks = [builder.bitcast(mask, bits) for mask in (quotes, odd)]
+        control = builder.icmp_signed("<", loaded, _everywhere(" "))
+        odd = builder.or_(control, builder.icmp_signed("==", loaded, _everywhere("\\")))
+        masks = [builder.bitcast(mask, ir.IntType(WIDTH)) for mask in (quotes, odd)]
         return context.make_tuple(builder, signature.return_type, masks)
 
     return types.UniTuple(types.uint64, 2)(block, place), generate
@@ -42,50 +49,39 @@ def _text_masks(typing_context: Any, block: Any, place: Any) -> Any:
 
 def _differing(typing_context: Any, block: Any, place: Any, text: Any, begin: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(8), WIDTH)
-
-        def loaded(number: int) -> Any:
-            array = context.make_array(signature.args[number])(context, builder, arguments[number])
-            source = builder.gep(array.data, [arguments[number + 1]])
-            return builder.load(builder.bitcast(source, vector.as_pointer()), align=1)
-
-        return builder.bitcast(builder.icmp_signed("!=", loaded(0), loaded(2)), ir.IntType(WIDTH))
+        left, right = (_loaded(context, builder, signature, arguments, number) for number in (0, 2))
+        return builder.bitcast(builder.icmp_signed("!=", left, right), ir.IntType(WIDTH))
 
     return types.uint64(block, place, text, begin), generate
 
 
 def _line_feeds(typing_context: Any, block: Any, place: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(8), WIDTH)
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        source = builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
-        feeds = ir.Constant(vector, [ord("\n")] * WIDTH)
-        loaded = builder.icmp_signed("==", builder.load(source, align=1), feeds)
-        return builder.bitcast(loaded, ir.IntType(WIDTH))
+        loaded = _loaded(context, builder, signature, arguments, 0)
+        return builder.bitcast(builder.icmp_signed("==", loaded, _everywhere("\n")), ir.IntType(WIDTH))
 
     return types.uint64(block, place), generate
+
+
+def _mask(bits: Any) -> np.uint64:
+    return np.uint64(np.packbits(bits, bitorder="little").view("<u8")[0])
 
 
 def plain_masks(block: U8, place: int) -> tuple[np.uint64, np.uint64]:
     """`text_masks` in plain Python, for uncompiled code."""
     loaded = block[place : place + WIDTH]
     odd = (loaded < ord(" ")) | (loaded >= 128) | (loaded == ord("\\"))
-    quotes, specials = (
-        np.packbits(bits, bitorder="little").view("<u8")[0] for bits in (loaded == ord('"'), odd)
-    )
-    return quotes, specials
+    return _mask(loaded == ord('"')), _mask(odd)
 
 
 def plain_differing(block: U8, place: int, text: U8, begin: int) -> np.uint64:
     """`differing` in plain Python."""
-    bits = block[place : place + WIDTH] != text[begin : begin + WIDTH]
-    return np.uint64(np.packbits(bits, bitorder="little").view("<u8")[0])
+    return _mask(block[place : place + WIDTH] != text[begin : begin + WIDTH])
 
 
 def plain_line_feeds(block: U8, place: int) -> np.uint64:
     """`line_feeds` in plain Python."""
-    bits = block[place : place + WIDTH] == ord("\n")
-    return np.uint64(np.packbits(bits, bitorder="little").view("<u8")[0])
+    return _mask(block[place : place + WIDTH] == ord("\n"))
 
 
 text_masks: Callable[[U8, int], tuple[np.uint64, np.uint64]] = (

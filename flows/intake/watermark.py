@@ -139,28 +139,26 @@ class PartitionClock:
         self.ahead_ms = max(0, ahead_ms - by_ms)
         self.missed_ms = max(0, missed_ms - max(0, by_ms - ahead_ms))
 
-    def follow(self, pixels: U64, messages: Messages, collector_marks: CollectorMarks) -> int:
+    def follow(self, pixels: U64, messages: Messages, marks: CollectorMarks) -> int:
         """`judge` a batch's pixels, and bound the watermarks by the collectors that messages have named so
         far.
 
         `pixels` are those of `messages`, and are changed in place.
         """
-        if not (self.holds.has_collectors or collector_marks.collectors.any()):
+        if not (self.holds.has_collectors or marks.collectors.any()):
             return self._judge_all(pixels, messages)
         if self.watermark_ms == 0:
             self.floor_ms = self.start_ms
         before_ms, natural_ms = self.watermark_ms, self.natural_ms
         ahead_ms, missed_ms = self.ahead_ms, self.missed_ms
         positions = messages.position_array()
-        moments, collector_marks = _stamped(pixels, positions, messages, collector_marks)
+        moments, marks = _stamped(pixels, positions, messages, marks)
         skewed = self._judge_all(pixels, messages)
-        self.held_ms = self.holds.hold(pixels, positions, moments, collector_marks, natural_ms, before_ms)
+        self.held_ms = self.holds.hold(pixels, positions, moments, marks, natural_ms, before_ms)
         self._end_hold()
         for collector in self.holds.unnamed():
-            self.holds.name(
-                collector,
-                collector_in(messages.values[int(np.argmax(collector_marks.collectors == collector))]),
-            )
+            line = int(np.argmax(marks.collectors == collector))
+            self.holds.name(collector, collector_in(messages.values[line]))
         self._moved(self.watermark_ms - before_ms, ahead_ms, missed_ms)
         return skewed
 
@@ -238,26 +236,20 @@ def _places(positions: I64, pixels: U64) -> I64:
 
 
 def _stamped(
-    pixels: U64, positions: I64, messages: Messages, collector_marks: CollectorMarks
+    pixels: U64, positions: I64, messages: Messages, marks: CollectorMarks
 ) -> tuple[I64, CollectorMarks]:
     """The times at which messages were written to the log; and the low marks, bounded by these times, and
     clocks.
     """
     stamps = np.array(messages.timestamps_ms or [], np.int64)
     moments, lows, nows = (np.empty(len(positions), np.int64) for _ in range(3))
-    _stamp(pixels, positions, stamps, collector_marks, moments, lows, nows)
-    return moments, CollectorMarks(collector_marks.collectors, lows, nows)
+    _stamp(pixels, positions, stamps, marks, moments, lows, nows)
+    return moments, CollectorMarks(marks.collectors, lows, nows, marks.logged)
 
 
 @lean
 def _stamp(
-    pixels: U64,
-    positions: I64,
-    stamps: I64,
-    collector_marks: CollectorMarks,
-    moments: I64,
-    lows: I64,
-    nows: I64,
+    pixels: U64, positions: I64, stamps: I64, marks: CollectorMarks, moments: I64, lows: I64, nows: I64
 ) -> None:
     """Fill in `moments`, `lows` and `nows` in one pass.
 
@@ -267,7 +259,7 @@ def _stamp(
     pixel = 0
     for i in range(len(positions)):
         stamp = stamps[i] if len(stamps) else np.int64(0)
-        low, now, logged = collector_marks.lows[i], collector_marks.nows[i], collector_marks.logged[i]
+        low, now, logged = marks.lows[i], marks.nows[i], marks.logged[i]
         moment = stamp
         if stamp <= 0:
             moment = logged if logged > 0 else now if now > 0 else max(low, np.int64(0))
@@ -281,7 +273,7 @@ def _stamp(
         nows[i] = now if stamp > 0 or logged > 0 else np.int64(0)
 
 
-def first_receipt(pixels: U64, messages: Messages, collector_marks: CollectorMarks) -> int:
+def first_receipt(pixels: U64, messages: Messages, marks: CollectorMarks) -> int:
     """The receipt of the first message with a receipt, in epoch ms; 0 if no message has one.
 
     The receipt of a pixel is its collector's, bounded by the broker's timestamp; else that timestamp; else
@@ -292,7 +284,7 @@ def first_receipt(pixels: U64, messages: Messages, collector_marks: CollectorMar
         pixels: of the messages, with unchanged times.
     """
     positions = np.array(messages.positions, np.int64)
-    moments = np.maximum(collector_marks.lows, 0)
+    moments = np.maximum(marks.lows, 0)
     if messages.timestamps_ms is not None:
         stamps = np.array(messages.timestamps_ms, np.int64)
         moments = np.where(stamps > 0, stamps, moments)

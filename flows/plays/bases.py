@@ -96,15 +96,7 @@ def _steps(combo: Int, minute: Int, start_combo: Int, start_minute: Int) -> Int:
 
 @lean
 def impressed(
-    table: U64,
-    changes: U32,
-    used: I64,
-    slot: Int,
-    started: Int,
-    combo: Int,
-    minute: Int,
-    ts: Int,
-    basis: Int,
+    table: U64, changes: U32, used: I64, slot: Int, started: Int, combo: Int, minute: Int, ts: Int, basis: Int
 ) -> None:
     """Store the basis of an accepted impression, and the place where it counts."""
     flags, minutes = table[slot, FLAGS], table[slot, MINUTES]

@@ -14,14 +14,7 @@ from flows.model.day_parts import NO_PARTS, PART_SHIFT, REJECTED, Parts
 from flows.model.decisions import PendingConversion
 from flows.model.dimensions import Dimensions
 from flows.model.home_touches import NO_HOMES, HomeTouches
-from flows.model.messages import (
-    CLICK_TOUCH,
-    IMPRESSION_TOUCH,
-    REACH_ONLY,
-    START_TOUCH,
-    RowBatch,
-    TouchBatch,
-)
+from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, REACH_ONLY, START_TOUCH, RowBatch, TouchBatch
 from flows.model.ticks import Cut
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, NEWEST, PLAY_HALF, Increments

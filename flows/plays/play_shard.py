@@ -21,16 +21,7 @@ from flows.model.decisions import PendingConversion, pending
 from flows.model.dimensions import Dimensions
 from flows.model.events import EVENTS
 from flows.model.messages import Impressions, Late, PixelOutcomes, Pixels, RowBatch, TouchBatch
-from flows.model.pixel import (
-    COMBO,
-    HOUSEHOLD,
-    INFO,
-    KEY,
-    LISTENER,
-    MAX_REASONS,
-    POSITION,
-    TS,
-)
+from flows.model.pixel import COMBO, HOUSEHOLD, INFO, KEY, LISTENER, MAX_REASONS, POSITION, TS
 from flows.model.ticks import ENDED, MINUTE_MS, Cut, open_from, turned_hour
 from flows.plays import cohort, slots
 from flows.plays.conversion_loop import CONFIRMS, convert
@@ -334,14 +325,7 @@ class PlayShard(Shard):
             self.table.changed()
         done, before, table = 0, self.plays, self.table.slots
         while done < len(table):
-            done = sweep(
-                table,
-                self.increments.cells,
-                self.increments.counts,
-                self.used,
-                done,
-                *self._ages(),
-            )
+            done = sweep(table, self.increments.cells, self.increments.counts, self.used, done, *self._ages())
             if done < len(table):
                 self.increments = self.increments.with_cells(self.used)
         if self.plays < before:

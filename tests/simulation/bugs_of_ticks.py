@@ -148,10 +148,8 @@ def a4_a_quiet_partition_jumps_by_all_the_time_that_passed(right: Any) -> Any:
 
 @mutation(Holds, "hold")
 def a_wrong_clock_is_waited_for_as_if_it_were_right(right: Any) -> Any:
-    def hold(self: Any, pixels: Any, positions: Any, moments: Any, collector_marks: Any, *more: Any) -> Any:
-        return right(
-            self, pixels, positions, moments, collector_marks._replace(nows=collector_marks.nows[:0]), *more
-        )
+    def hold(self: Any, pixels: Any, positions: Any, moments: Any, marks: Any, *more: Any) -> Any:
+        return right(self, pixels, positions, moments, marks._replace(nows=0 * marks.nows), *more)
 
     return hold
 

@@ -85,5 +85,5 @@ def test_a_collector_is_named_for_people_however_its_word_is_written(told: bytes
     raws = [LINE, told, LINE]
     batch, clock = Both().decode(raws), PartitionClock(0, 0)
     clock.follow(batch.pixels, Messages(raws, range(3), 3, [1_764_000_100_000] * 3), batch.collector_marks)
-    assert clock.holds.held_by == name
+    assert clock.holds.hold_of[0] == name
     assert len(batch.rejected) == (not name)
