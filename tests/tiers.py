@@ -24,7 +24,7 @@ LONG: Final = {
     "tests/dashboards/test_alert_reaches_trader.py": 40,
     "tests/dashboards/test_alert_rules.py::test_a_fault_put_into_a_rule": 60,
     "tests/dashboards/test_alert_rules.py::test_the_rules_tell_the_stories": 45,
-    "tests/dashboards/test_dashboards_generated.py::test_where_nothing": 5,
+    "tests/dashboards/test_dashboards_generated.py::test_an_unwritable_target": 5,
     "tests/dashboards/test_panels": 20,
     "tests/faults/test_faults_brokers.py": 60,
     "tests/faults/test_faults_collector.py": 60,
@@ -132,7 +132,7 @@ def _seeds(file: str, test: str, count: int) -> tuple[str, ...]:
 SHORT: Final = (
     "tests/clients/test_client_wheel.py::test_it_runs_in_a_bare_python[3.9-",
     "tests/dashboards/test_alert_rules.py::test_the_rules_tell_the_stories[collector",
-    "tests/faults/test_faults_recovery.py::test_after_a_kill_the_log_is_read_again",
+    "tests/faults/test_faults_recovery.py::test_a_killed_flow_reads_the_log_again",
     "tests/faults/test_faults_members.py::test_when_a_member_dies_the_others_end",
     "tests/faults/test_verify.py",
     "tests/flows/engine/test_saves.py::test_from_every_save_a_flow_ends_as_the_undisturbed_one[1]",
@@ -149,7 +149,7 @@ SHORT: Final = (
     "tests/flows/viewers/test_page_desk.py",
     *_cases(
         "dashboards/test_dashboards_generated.py",
-        "test_where_nothing_can_be_written_an_error_is_one_line",
+        "test_an_unwritable_target_is_an_error_of_one_line",
         "a file-",
     ),
     *_seeds(

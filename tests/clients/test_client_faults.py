@@ -306,7 +306,7 @@ def wrong(looks: list[Look], flow: Flow) -> Iterator[str]:
             yield f"usable {look.name} of {look.version}, though {old.versions[look.name]} was long written"
 
 
-def test_nothing_is_seen_that_must_not_be_acted_on(stage: Callable[[int], Stage]) -> None:
+def test_a_client_never_shows_a_row_unfit_for_action(stage: Callable[[int], Stage]) -> None:
     play, rng = stage(1), random.Random(1)
     faults = [*FAULTS, *FAULTS]
     rng.shuffle(faults)

@@ -42,7 +42,7 @@ def test_its_program_decides_by_a_row_of_each_reason(valkey: EmbeddedValkey) -> 
     }
 
 
-def test_the_fields_that_are_texts_are_those_that_the_page_says() -> None:
+def test_the_text_fields_are_those_of_the_page() -> None:
     table = PAGE.split("## Fields of a placement\n")[1].split("\n## ")[0]
     texts, numbers = set[str](), set[str]()
     for names, types in re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", table, re.M):
@@ -55,7 +55,7 @@ def test_the_fields_that_are_texts_are_those_that_the_page_says() -> None:
     assert not numbers & rows.TEXTS
 
 
-def test_the_fields_that_are_texts_are_those_of_the_api() -> None:
+def test_the_text_fields_are_those_of_the_api() -> None:
     assert rows.TEXTS == TEXTS
 
 

@@ -90,7 +90,7 @@ def test_in_asyncio_nothing_blocks(valkey: EmbeddedValkey, namespace: str) -> No
     assert ticks < 1_000
 
 
-def test_a_redis_that_is_not_there_leaves_all_bids_and_says_why(namespace: str) -> None:
+def test_a_missing_redis_leaves_all_bids_with_the_reason(namespace: str) -> None:
     client = Client("redis://127.0.0.1:1/0", namespace=namespace)
     client._thread.start()
     assert not client.wait(0.5)

@@ -48,7 +48,7 @@ def test_an_alert_of_a_rule_fires_in_alertmanager_within_seconds(tmp_path: Path)
 
 @pytest.mark.debian
 @installed
-def test_what_is_silenced_does_not_fire(tmp_path: Path) -> None:
+def test_a_silenced_alert_does_not_fire(tmp_path: Path) -> None:
     (tmp_path / "alertmanager.yml").write_text(QUIET)
     with Alertmanager(tmp_path / "alertmanager.yml") as alertmanager:
 
@@ -74,7 +74,7 @@ def test_what_is_silenced_does_not_fire(tmp_path: Path) -> None:
             time.sleep(0.1)
 
 
-def test_a_configuration_that_is_refused_is_told(tmp_path: Path) -> None:
+def test_a_refused_configuration_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "alertmanager.yml").write_text("receivers: []\n")
     with (
         pytest.raises(ConnectError, match=r"did not start|not installed"),
@@ -83,7 +83,7 @@ def test_a_configuration_that_is_refused_is_told(tmp_path: Path) -> None:
         pass
 
 
-def test_what_is_not_installed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert program("prometheus") is None
     with pytest.raises(ConnectError, match="prometheus is not installed"), Prometheus(tmp_path):

@@ -89,9 +89,7 @@ def test_it_starts_again_on_its_port_after_a_kill(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_port_that_another_took_first_is_not_mistaken_for_ours(
-    kind: Kind, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_port_taken_by_another_process_is_not_ours(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     with kind() as other:
         free = embedded._free_port()
         ports = iter([other.port, free])
@@ -101,9 +99,7 @@ def test_a_port_that_another_took_first_is_not_mistaken_for_ours(
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None])
-def test_it_ends_with_the_process_that_started_it_however_that_ends(
-    sent: signal.Signals | None, scratch: Path
-) -> None:
+def test_a_server_ends_with_its_parent_process(sent: signal.Signals | None, scratch: Path) -> None:
     program = (
         "import sys, threading\n"
         "from connectors.embedded import EmbeddedBroker, EmbeddedValkey\n"

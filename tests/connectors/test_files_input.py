@@ -106,7 +106,7 @@ def test_a_damaged_compressed_file_is_an_error_and_no_data(tmp_path: Path, suffi
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_what_its_suffix_says_is_an_error(tmp_path: Path) -> None:
+def test_a_file_with_the_wrong_suffix_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "log.ndjson.gz"
     path.write_bytes(b'{"n":1}\n')
     with pytest.raises(ConnectError, match="cannot be read after line 0"):
@@ -115,9 +115,7 @@ def test_a_file_that_is_not_what_its_suffix_says_is_an_error(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 @pytest.mark.parametrize("content", [b"", b"{}\n", os.urandom(1 << 20)])
-def test_a_compressed_file_whose_name_does_not_say_so_is_refused(
-    tmp_path: Path, suffix: str, content: bytes
-) -> None:
+def test_a_compressed_file_without_its_suffix_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
     packed = Path(_write(tmp_path, content, suffix))
     path = packed.rename(tmp_path / "log")
     with pytest.raises(ConnectError, match=rf"log: its content is compressed: .* end in \{suffix}"):
@@ -127,9 +125,7 @@ def test_a_compressed_file_whose_name_does_not_say_so_is_refused(
 @pytest.mark.parametrize(
     "beginning", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"BZh9", b"\x1f\x8b\x08" + bytes(99)]
 )
-def test_a_log_that_begins_like_a_compressed_file_is_read_as_the_lines_that_it_has(
-    tmp_path: Path, beginning: bytes
-) -> None:
+def test_a_log_beginning_like_a_compressed_file_is_read_as_lines(tmp_path: Path, beginning: bytes) -> None:
     assert _read(_write(tmp_path, beginning + b"\n{}\n"))[0] == [beginning, b"{}"]
 
 
@@ -170,7 +166,7 @@ def test_a_file_shorter_than_the_saved_position_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("left", [0, 30, 4_000])
-def test_a_file_that_is_cut_while_it_is_read_does_not_end_there(tmp_path: Path, left: int) -> None:
+def test_a_file_cut_while_being_read_does_not_end_at_the_cut(tmp_path: Path, left: int) -> None:
     path = _write(tmp_path, b'{"n":1}\n' * 1_000)
     reader = FileInput([path], block_bytes=1 << 10).open(path, None)
     reader.read(10)
@@ -181,7 +177,7 @@ def test_a_file_that_is_cut_while_it_is_read_does_not_end_there(tmp_path: Path, 
     reader.close()
 
 
-def test_a_file_that_grows_while_it_is_read_is_read_to_its_new_end(tmp_path: Path) -> None:
+def test_a_growing_file_is_read_to_its_new_end(tmp_path: Path) -> None:
     path = _write(tmp_path, b"a\nb\n")
     reader = FileInput([path]).open(path, None)
     found = [bytes(one) for one in reader.read(10).values]
@@ -195,9 +191,7 @@ def test_a_file_that_grows_while_it_is_read_is_read_to_its_new_end(tmp_path: Pat
 
 
 @pytest.mark.parametrize("position", [1, 2])
-def test_a_file_that_was_replaced_by_another_log_is_refused_and_one_that_has_grown_is_not(
-    tmp_path: Path, position: int
-) -> None:
+def test_a_replaced_file_is_refused_but_a_grown_one_is_read(tmp_path: Path, position: int) -> None:
     path = _write(tmp_path, b"a\nb\n")
     reader = FileInput([path]).open(path, position)
     reader.close()

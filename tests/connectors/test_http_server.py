@@ -91,14 +91,14 @@ HALF = b"GET /p HTTP/1.1\r\nHost: x\r\nX-Half: "
 
 
 @pytest.mark.parametrize("sent", [b"", HALF], ids=["nothing", "half a header"])
-def test_who_sends_no_whole_header_is_let_go_at_the_deadline(served: Served, sent: bytes) -> None:
+def test_an_incomplete_header_closes_the_connection_at_the_deadline(served: Served, sent: bytes) -> None:
     one, began_s = served.open(sent), time.monotonic()
     rest_of(one)
     assert time.monotonic() - began_s < DEADLINE_S + 2
     assert served.requests == []
 
 
-def test_who_dribbles_a_header_is_let_go_at_the_same_deadline(served: Served) -> None:
+def test_a_dribbled_header_closes_the_connection_at_the_same_deadline(served: Served) -> None:
     one, began_s = served.open(HALF), time.monotonic()
     while time.monotonic() - began_s < 8:
         try:
@@ -109,7 +109,7 @@ def test_who_dribbles_a_header_is_let_go_at_the_same_deadline(served: Served) ->
     assert time.monotonic() - began_s < DEADLINE_S + 2
 
 
-def test_who_keeps_a_connection_and_says_nothing_is_let_go(served: Served) -> None:
+def test_a_silent_kept_connection_is_closed(served: Served) -> None:
     one = served.open(b"GET /p HTTP/1.1\r\nHost: x\r\n\r\n")
     assert b"200" in one.recv(1_000)
     began_s = time.monotonic()
@@ -137,7 +137,7 @@ def test_headers_beyond_bounds_are_refused_and_never_reach_the_doors(served: Ser
     assert served.get() == 200
 
 
-def test_a_header_that_cannot_be_read_is_there(served: Served) -> None:
+def test_an_unreadable_header_counts_as_present(served: Served) -> None:
     told = "User-Agent: \u0420\u0430\u0434\u0438\u043e/1.2\r\nX-A: 1\r\nX-A: 2\r\n".encode()
     one = served.open(b"GET /p HTTP/1.1\r\nHost: x\r\n" + told + b"X-Forwarded-For: \xe9, 8.8.8.8\r\n\r\n")
     assert b"200" in one.recv(1_000)
@@ -171,7 +171,7 @@ def test_bodies_beyond_bounds_are_not_read_on(served: Served, sent: bytes, statu
     assert served.get() == 200
 
 
-def test_two_thousand_idle_connections_stop_nobody(served: Served) -> None:
+def test_two_thousand_idle_connections_block_no_request(served: Served) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 4_256:  # the server has raised it as far as it may
         pytest.skip("too few descriptors for both ends")
     idle = [served.open(HALF) for _ in range(2_000)]
@@ -182,7 +182,7 @@ def test_two_thousand_idle_connections_stop_nobody(served: Served) -> None:
         one.close()
 
 
-def test_who_sends_requests_and_reads_no_answer_is_not_served_on(served: Served) -> None:
+def test_a_client_that_reads_no_answers_is_not_served_further(served: Served) -> None:
     one = served.open(b"")
     one.setblocking(False)
     request = b"GET /p?60000 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -210,7 +210,7 @@ def test_pipelined_requests_are_answered_in_their_order(served: Served) -> None:
     assert lengths == [b"content-length: %d" % n for n in (1, 2, 3)]
 
 
-def test_a_header_that_comes_in_parts_is_one_list(served: Served) -> None:
+def test_a_repeated_header_is_one_list(served: Served) -> None:
     one = served.open(
         b"GET /p HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1\r\nX-FORWARDED-FOR: 2.2.2.2\r\n\r\n"
     )
@@ -228,7 +228,7 @@ def test_letters_beyond_ascii_anywhere_are_answered(served: Served) -> None:
     "path",
     ["/p/cm360;pl=R%26B%2Bsoul;cm=50%25;pc=Der%20H%C3%BCgel;u=https:/%3Fa=1%26b=2%23c", "/p/triton"],
 )
-def test_what_is_encoded_in_a_path_stays_encoded(served: Served, path: str) -> None:
+def test_an_encoded_path_stays_encoded(served: Served, path: str) -> None:
     one = served.open(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert one.recv(1_000)[9:12] == b"200"
     assert served.requests[0].path == as_served(path) == path

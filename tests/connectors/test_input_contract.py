@@ -98,9 +98,7 @@ def test_partitions_keep_their_names(make_input: MakeInput) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 7, 1_000])
-def test_a_reader_opened_at_a_saved_position_goes_on_there_and_not_before(
-    make_input: MakeInput, limit: int
-) -> None:
+def test_a_reader_resumes_at_its_saved_position(make_input: MakeInput, limit: int) -> None:
     source = make_input(VALUES)
     [partition] = source.partitions()
     first = source.open(partition, None)

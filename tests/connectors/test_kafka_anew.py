@@ -73,7 +73,7 @@ class Broker:
 @pytest.mark.parametrize(
     ("first", "then", "anew"), [("a", "a", False), ("a", "b", True), (NONE, "b", False), ("a", NONE, False)]
 )
-def test_a_broker_that_gives_no_id_says_nothing_of_the_topic(
+def test_a_missing_topic_id_proves_nothing_about_the_topic(
     first: str, then: str, anew: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As some of a cluster do that is upgraded broker by broker."""
@@ -82,9 +82,7 @@ def test_a_broker_that_gives_no_id_says_nothing_of_the_topic(
     assert (asked.changed(), asked.seen_to_change()) == (anew, anew)
 
 
-def test_a_position_of_the_topic_before_is_none_of_one_with_more_messages(
-    apache: ApacheKafka, topic: str
-) -> None:
+def test_an_old_topics_position_is_lost_in_a_longer_new_topic(apache: ApacheKafka, topic: str) -> None:
     reader = KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", 5)
     reader.close()
     made_anew(apache, topic, 9)
@@ -100,7 +98,7 @@ def test_a_position_of_the_topic_before_is_none_of_one_with_more_messages(
         found.close()
 
 
-def test_a_position_of_the_same_topic_or_of_an_unknown_one_stays(apache: ApacheKafka, topic: str) -> None:
+def test_a_position_of_the_same_or_an_unknown_topic_stays(apache: ApacheKafka, topic: str) -> None:
     log_id = ""
     for position in (1, 4):
         reader = KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", position, log_id)
@@ -118,9 +116,7 @@ def test_a_reader_goes_on_in_no_topic_but_its_own(apache: ApacheKafka, topic: st
     reader.close()
 
 
-def test_a_table_of_a_topic_made_anew_is_an_error_so_that_it_is_read_anew(
-    apache: ApacheKafka, topic: str
-) -> None:
+def test_a_table_of_a_recreated_topic_raises(apache: ApacheKafka, topic: str) -> None:
     table = KafkaTable(apache.brokers, topic)
     while not table.caught_up:
         table.read(WAIT)

@@ -71,7 +71,7 @@ def until_it_raises(at: int, read: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("on_lost", ["stop", "earliest"])
-def test_a_reader_gives_out_what_comes_before_and_then_says_so(
+def test_a_reader_yields_messages_before_the_damage_and_then_raises(
     apache: ApacheKafka, damaged: Damaged, on_lost: str
 ) -> None:
     reader = KafkaInput(apache.brokers, [damaged.topic], on_lost=on_lost).open(f"{damaged.topic}/0", None)  # type: ignore[arg-type]

@@ -96,7 +96,7 @@ def test_a_missing_topic_is_named(brokers: str) -> None:
 
 
 @pytest.mark.apache
-def test_a_writer_makes_no_topic_even_where_the_brokers_would(tmp_path: Path) -> None:
+def test_a_writer_creates_no_topic_even_if_the_brokers_would(tmp_path: Path) -> None:
     try:
         server = ApacheKafka(tmp_path, auto_create=True)
     except KafkaUnavailable as error:
@@ -119,7 +119,7 @@ def test_an_absent_broker_is_named_within_seconds() -> None:
     assert time.monotonic() - began < 8
 
 
-def test_a_broker_that_ends_connections_is_not_said_to_be_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_ends_connections_is_not_reported_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one does that asks for SASL where a client sends plain text."""
     monkeypatch.setattr(client, "TIMEOUT_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -157,7 +157,7 @@ def test_an_unknown_option_is_named() -> None:
         {"transactional.id": "one"},
     ],
 )
-def test_an_option_that_no_client_takes_is_the_users(options: dict[str, str]) -> None:
+def test_an_unknown_client_option_is_the_users_error(options: dict[str, str]) -> None:
     with pytest.raises(KafkaTrouble, match="options: ") as refused:
         KafkaWriter("127.0.0.1:9", "topic", options)
     assert refused.value.kind == "options"
@@ -216,7 +216,7 @@ def _proven(reader: KafkaReader, seconds: float = 20) -> bool:
     return found
 
 
-def test_the_end_is_proved_anew_by_each_question_and_not_while_messages_wait(brokers: str) -> None:
+def test_each_request_proves_the_end_unless_messages_wait(brokers: str) -> None:
     topic = _topic(brokers)
     drained = Drained(KafkaInput(brokers, [topic]).open(f"{topic}/0", None))
     drained.to_the_end()
@@ -258,7 +258,7 @@ def test_a_start_is_the_oldest_the_newest_or_a_time(apache: ApacheKafka) -> None
         reader.close()
 
 
-def test_what_is_held_in_front_of_a_reader_is_bounded(brokers: str) -> None:
+def test_the_prefetch_queue_of_a_reader_is_bounded(brokers: str) -> None:
     topic = _topic(brokers)
     _send(brokers, topic, _big(1_000))
     held: list[int] = []
@@ -284,7 +284,7 @@ def test_what_is_held_in_front_of_a_reader_is_bounded(brokers: str) -> None:
 
 @pytest.mark.apache
 @pytest.mark.parametrize(("on_lost", "resumed"), [("earliest", 60), ("latest", 100)])
-def test_deleted_messages_are_skipped_only_as_told_and_counted(
+def test_deleted_messages_are_skipped_only_by_setting_and_counted(
     apache: ApacheKafka, on_lost: str, resumed: int
 ) -> None:
     topic = _topic(apache.brokers)
@@ -363,7 +363,7 @@ def test_a_deleted_topic_stops_its_reader(apache: ApacheKafka) -> None:
 
 
 @pytest.mark.apache
-def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_reader_and_writer(
+def test_a_killed_broker_loses_and_doubles_nothing(
     running: ApacheKafka,
 ) -> None:
     topic = _topic(running.brokers)
@@ -390,7 +390,7 @@ def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_reader_and_w
 
 
 @pytest.mark.apache
-def test_a_reader_is_not_caught_up_during_an_outage_and_is_again_after_it(running: ApacheKafka) -> None:
+def test_a_reader_is_not_caught_up_during_an_outage(running: ApacheKafka) -> None:
     topic = _topic(running.brokers)
     _send(running.brokers, topic, [b"a"])
     drained = Drained(KafkaInput(running.brokers, [topic]).open(f"{topic}/0", None))
@@ -413,7 +413,7 @@ def test_a_reader_is_not_caught_up_during_an_outage_and_is_again_after_it(runnin
 
 
 @pytest.mark.apache
-def test_librdkafkas_options_reach_a_broker_that_wants_a_password(apache: ApacheKafka) -> None:
+def test_client_options_authenticate_at_a_broker_with_a_password(apache: ApacheKafka) -> None:
     topic = _topic(apache.brokers)
     options = {**SASL, "sasl.password": PASSWORD}
     ensure_topic(apache.sasl_brokers, topic, 1, options=options)
@@ -427,7 +427,7 @@ def test_librdkafkas_options_reach_a_broker_that_wants_a_password(apache: Apache
 
 
 @pytest.mark.apache
-def test_a_wrong_password_is_told_and_not_shown(
+def test_a_wrong_password_is_an_error_without_the_password(
     apache: ApacheKafka, capfd: pytest.CaptureFixture[str]
 ) -> None:
     options = {**SASL, "sasl.password": "wrong-horse"}
@@ -477,7 +477,7 @@ def test_a_flush_ends_however_much_another_thread_queues(brokers: str) -> None:
     writer.close()
 
 
-def test_a_timestamp_that_nobody_can_mean_is_absent_to_every_reader() -> None:
+def test_an_implausible_timestamp_is_absent_to_every_reader() -> None:
     told = [LATEST_MS, 2**53, 2**63 - 1, 1]
     with EmbeddedBroker() as broker:  # another may refuse such messages
         broker.create_topic("t", 1)
@@ -510,7 +510,7 @@ def _all(reader: GroupReader) -> list[bytes]:
 
 
 @pytest.mark.apache
-def test_a_group_that_is_never_at_the_end_takes_up_a_partition_that_was_added(
+def test_a_group_always_behind_the_end_reads_an_added_partition(
     apache: ApacheKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("connectors.kafka.group.LOOK_S", 0.0)
@@ -532,7 +532,7 @@ def test_a_group_that_is_never_at_the_end_takes_up_a_partition_that_was_added(
 
 
 @pytest.mark.apache
-def test_a_group_reads_a_partition_that_was_added_before_it_is_at_the_end(apache: ApacheKafka) -> None:
+def test_a_group_reads_an_added_partition_before_it_reaches_the_end(apache: ApacheKafka) -> None:
     topic, admin = _topic(apache.brokers), AdminClient({"bootstrap.servers": apache.brokers})
     reader = GroupReader(apache.brokers, [topic], group=topic, start="latest")
     _send(apache.brokers, topic, [b"before"])
@@ -569,7 +569,7 @@ def test_a_message_that_is_too_large_is_an_error(brokers: str) -> None:
         writer.write([(b"key", b"x" * 2_000_000)])
 
 
-def test_a_writer_whose_broker_died_raises() -> None:
+def test_a_dead_broker_makes_its_writer_raise() -> None:
     with EmbeddedBroker() as broker:
         topic = _topic(broker.bootstrap)
         impatient = KafkaWriter(broker.bootstrap, topic)

@@ -43,7 +43,7 @@ def producing(
     producer.close()
 
 
-def test_a_message_goes_into_the_partition_that_it_is_meant_for(tansu: EmbeddedBroker, topic: str) -> None:
+def test_a_message_goes_into_its_partition(tansu: EmbeddedBroker, topic: str) -> None:
     with producing(tansu.bootstrap, topic) as (producer, told, wait):
         meant = [n % 3 for n in range(60)]
         sent = [((n, one), Produced(b"{}", None, one)) for n, one in enumerate(meant)]
@@ -73,7 +73,7 @@ def test_partitions_of_a_slow_broker_do_not_wait_for_each_other() -> None:
 
 
 @pytest.mark.parametrize("partition", [None, 1])
-def test_what_finds_no_room_is_told_at_once_and_the_rest_later_each_once(partition: int | None) -> None:
+def test_a_full_queue_refuses_at_once_and_reports_each_message_once(partition: int | None) -> None:
     with producing("127.0.0.1:1", "away", queue_buffering_max_messages="3") as (producer, told, wait):
         left = producer.produce([(n, Produced(b"{}", None, partition)) for n in range(10)])
         assert left == list(range(3, 10))
@@ -82,14 +82,14 @@ def test_what_finds_no_room_is_told_at_once_and_the_rest_later_each_once(partiti
     assert all(report.error for report in told)
 
 
-def test_what_is_too_large_for_any_broker_is_told_at_once(tansu: EmbeddedBroker, topic: str) -> None:
+def test_a_message_too_large_for_any_broker_is_reported_at_once(tansu: EmbeddedBroker, topic: str) -> None:
     with producing(tansu.bootstrap, topic, message_max_bytes="2000") as (producer, told, wait):
         assert producer.produce([(0, Produced(b"x" * 3_000)), (1, Produced(b"{}"))]) == [0]
         wait(1)
     assert [(report.token, report.error) for report in told] == [(1, "")]
 
 
-def test_a_broker_that_hung_longer_than_a_message_waits_takes_messages_again(topic: str) -> None:
+def test_a_hung_broker_takes_messages_after_its_recovery(topic: str) -> None:
     with EmbeddedBroker() as broker:
         broker.create_topic(topic, 3)
         with producing(broker.bootstrap, topic, socket_timeout_ms="1000") as (producer, told, wait):
@@ -110,9 +110,7 @@ def test_a_broker_that_hung_longer_than_a_message_waits_takes_messages_again(top
     assert told[-1].token == 2
 
 
-def test_a_producer_makes_no_topic_that_is_missing_and_finds_one_that_is_made(
-    tansu: EmbeddedBroker, topic: str
-) -> None:
+def test_a_producer_creates_no_topic_but_finds_a_created_one(tansu: EmbeddedBroker, topic: str) -> None:
     missing = f"{topic}-missing"
     with producing(tansu.bootstrap, missing) as (producer, told, wait):
         producer.produce([(0, Produced(b"{}", b"a"))])
@@ -128,9 +126,7 @@ def test_a_producer_makes_no_topic_that_is_missing_and_finds_one_that_is_made(
 
 @pytest.mark.apache
 @pytest.mark.parametrize("kind", ["LogAppendTime", "CreateTime"])
-def test_a_report_has_the_brokers_time_where_the_topic_keeps_that_and_no_other(
-    apache: ApacheKafka, kind: str
-) -> None:
+def test_a_report_has_broker_time_only_for_broker_stamped_topics(apache: ApacheKafka, kind: str) -> None:
     topic = f"t{uuid.uuid4().hex[:8]}"
     made = NewTopic(topic, 1, 1, config={"message.timestamp.type": kind})
     admin = AdminClient({"bootstrap.servers": apache.brokers})

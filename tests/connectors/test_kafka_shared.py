@@ -68,7 +68,7 @@ def test_partitions_move_with_their_places(apache: ApacheKafka) -> None:
     )
 
 
-def test_a_commit_of_partitions_that_have_moved_is_passed_over(apache: ApacheKafka) -> None:
+def test_a_commit_skips_reassigned_partitions(apache: ApacheKafka) -> None:
     topic = f"shared-{uuid.uuid4().hex[:8]}"
     ensure_topic(apache.brokers, topic, PARTITIONS)
     first = SharedReader(apache.brokers, topic, group=topic)

@@ -70,7 +70,7 @@ def test_all_partitions_are_read_to_their_end_and_then_followed(brokers: str) ->
         assert until(table, lambda: table.caught_up) == []
 
 
-def test_a_tombstone_an_empty_value_and_an_absent_key_are_three_things(brokers: str) -> None:
+def test_a_tombstone_an_empty_value_and_a_missing_key_differ(brokers: str) -> None:
     topic = topic_on(brokers)
     put(brokers, topic, (0, "a", None), (0, "a", ""), (0, None, "x"))
     with reading(brokers, topic) as table:
@@ -100,7 +100,7 @@ def test_a_missing_topic_or_broker_is_named(brokers: str) -> None:
 
 
 @pytest.mark.apache
-def test_what_compaction_has_left_is_read(apache: ApacheKafka) -> None:
+def test_a_table_reads_the_compacted_log(apache: ApacheKafka) -> None:
     topic = topic_on(
         apache.brokers,
         **{
@@ -119,7 +119,7 @@ def test_what_compaction_has_left_is_read(apache: ApacheKafka) -> None:
 
 
 @pytest.mark.apache
-def test_an_outage_ends_where_the_end_is_seen_again_and_nothing_is_missed(apache: ApacheKafka) -> None:
+def test_an_outage_ends_at_the_proved_end_without_a_missed_message(apache: ApacheKafka) -> None:
     topic = topic_on(apache.brokers, **COMPACTED)
     put(apache.brokers, topic, (0, "a", "1"))
     with reading(apache.brokers, topic) as table:
@@ -135,7 +135,7 @@ def test_an_outage_ends_where_the_end_is_seen_again_and_nothing_is_missed(apache
 
 
 @pytest.mark.apache
-def test_a_topic_that_is_deleted_is_an_error(apache: ApacheKafka) -> None:
+def test_a_deleted_topic_is_an_error(apache: ApacheKafka) -> None:
     topic = topic_on(apache.brokers)
     put(apache.brokers, topic, (0, "a", "1"))
     impatient = {"topic.metadata.refresh.interval.ms": "500", "topic.metadata.propagation.max.ms": "2000"}
@@ -147,7 +147,7 @@ def test_a_topic_that_is_deleted_is_an_error(apache: ApacheKafka) -> None:
             until(table, lambda: False, 40)
 
 
-def test_a_table_that_begins_at_a_time_leaves_out_what_is_older(brokers: str) -> None:
+def test_a_table_with_a_start_time_skips_older_messages(brokers: str) -> None:
     topic = topic_on(brokers, 2)
     put(brokers, topic, (0, "a", "old"), (0, "b", "old"))
     time.sleep(0.01)  # brokers count in milliseconds

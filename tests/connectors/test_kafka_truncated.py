@@ -101,7 +101,7 @@ def cut_off(broker: ApacheKafka, topic: str) -> int:
     return reader.position
 
 
-def test_a_mark_comes_back_from_the_id_of_a_log_and_one_without_is_of_a_topic_alone() -> None:
+def test_a_log_id_contains_the_topic_id_and_an_optional_mark() -> None:
     assert marked(Mark(3, 60).log_id("A-b_c")) == ("A-b_c", Mark(3, 60))
     assert marked(Mark(3, 60).log_id("")) == ("", Mark(3, 60))
     assert marked("A-b_c") == ("A-b_c", None)
@@ -109,7 +109,7 @@ def test_a_mark_comes_back_from_the_id_of_a_log_and_one_without_is_of_a_topic_al
 
 
 @pytest.mark.parametrize("count", [80, 20])
-def test_a_position_of_a_log_that_was_lost_is_none_of_one_that_is_there(
+def test_a_position_of_a_lost_log_is_refused_by_its_successor(
     broker: ApacheKafka, topic: str, count: int
 ) -> None:
     """Whether it is longer or shorter; the topic's id is the same."""
@@ -140,9 +140,7 @@ def test_a_position_of_a_log_that_was_lost_is_none_of_one_that_is_there(
     latest.close()
 
 
-def test_a_reader_whose_log_loses_its_end_goes_on_behind_what_is_left_and_says_so(
-    broker: ApacheKafka, topic: str
-) -> None:
+def test_a_truncated_log_moves_its_reader_to_the_end_with_a_report(broker: ApacheKafka, topic: str) -> None:
     """The reader has read the remaining messages: none comes twice."""
     reader = opened(broker, topic, None, on_lost="earliest")
     assert drained(reader) == list(range(60))
@@ -156,9 +154,7 @@ def test_a_reader_whose_log_loses_its_end_goes_on_behind_what_is_left_and_says_s
     reader.close()
 
 
-def test_a_reader_whose_log_loses_its_end_stops_where_it_is_not_told_to_go_on(
-    broker: ApacheKafka, topic: str
-) -> None:
+def test_a_reader_of_a_truncated_log_stops_by_default(broker: ApacheKafka, topic: str) -> None:
     """Also where the log is longer again before it looks."""
     reader = opened(broker, topic)
     drained(reader)
@@ -191,7 +187,7 @@ def test_a_broker_that_starts_again_loses_nothing(broker: ApacheKafka, topic: st
     assert again.log_id != read.log_id
 
 
-def test_nothing_is_lost_where_the_end_of_a_transaction_is_deleted(broker: ApacheKafka, topic: str) -> None:
+def test_a_deleted_transaction_marker_counts_as_no_lost_message(broker: ApacheKafka, topic: str) -> None:
     producer = Producer({"bootstrap.servers": broker.brokers, "transactional.id": topic})
     producer.init_transactions()
     producer.begin_transaction()

@@ -84,9 +84,7 @@ def test_an_answer_without_an_offset_is_none(offset: int) -> None:
         offset_of(asked)
 
 
-def test_an_end_that_the_leader_does_not_tell_is_not_proved(
-    brokers: str, between: Between, topic: str
-) -> None:
+def test_an_end_without_the_leaders_answer_is_not_proved(brokers: str, between: Between, topic: str) -> None:
     reading = KafkaInput(between.bootstrap, [topic], options=BRIEF).open(f"{topic}/0", None)
     assert proven(reading, 20)
     between.deaf = {FETCH, LIST_OFFSETS}
@@ -101,7 +99,7 @@ def test_an_end_that_the_leader_does_not_tell_is_not_proved(
     reading.close()
 
 
-def test_a_group_that_is_not_told_where_a_log_ends_has_not_passed_its_end(
+def test_a_group_without_an_answer_about_the_end_has_not_passed_it(
     brokers: str, between: Between, topic: str
 ) -> None:
     reading = GroupReader(between.bootstrap, [topic], BRIEF, group=topic)
@@ -118,7 +116,7 @@ def test_a_group_that_is_not_told_where_a_log_ends_has_not_passed_its_end(
     reading.close()
 
 
-def test_a_request_that_has_no_result_in_time_is_of_a_broker_that_is_away() -> None:
+def test_a_request_without_a_timely_result_reports_the_broker_away() -> None:
     cluster = Cluster("127.0.0.1:9", {})
     with pytest.raises(KafkaTrouble, match="t: no answer") as told:
         cluster.call(cluster.client(AdminClient, {}, {}), "t", partial(Future[int]().result, 0))
@@ -126,9 +124,7 @@ def test_a_request_that_has_no_result_in_time_is_of_a_broker_that_is_away() -> N
 
 
 @pytest.mark.parametrize("question", ["id", "ends", "durability"])
-def test_a_question_that_nobody_answers_has_the_reason_of_the_client(
-    between: Between, topic: str, question: str
-) -> None:
+def test_an_unanswered_request_has_the_clients_reason(between: Between, topic: str, question: str) -> None:
     producer = ReportingProducer(between.bootstrap, topic, BRIEF, lambda _: None)
     reading = GroupReader(between.bootstrap, [topic], BRIEF, group=topic)
     pixels = KafkaInput(between.bootstrap, [topic], options=BRIEF)

@@ -32,7 +32,7 @@ def test_a_block_is_split_behind_each_line_feed(values: list[bytes], rest: bytes
     assert list(Lines.split(block)) == block.split(b"\n")[:-1]
 
 
-def test_there_is_nothing_behind_the_end_and_no_slice_with_gaps() -> None:
+def test_an_index_past_the_end_and_a_slice_with_gaps_raise() -> None:
     lines = Lines.join([b"a", b"b"])
     with pytest.raises(IndexError):
         lines[2]

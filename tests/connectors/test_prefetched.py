@@ -72,7 +72,7 @@ def test_payloads_are_a_block_of_lines(brokers: str) -> None:
     reader.close()
 
 
-def test_who_reads_no_partition_loads_no_compiler() -> None:
+def test_a_process_that_reads_no_partition_loads_no_compiler() -> None:
     code = "import sys, connectors.kafka; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
@@ -88,7 +88,7 @@ def test_another_library_than_the_packages_is_not_called(monkeypatch: pytest.Mon
     ]
 
 
-def test_a_handle_elsewhere_in_the_object_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_client_handle_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     prefetched._library.cache_clear()
     monkeypatch.setattr(prefetched, "_handle_of", lambda consumer: 0)
     assert prefetched._library() is None

@@ -38,7 +38,7 @@ def test_any_label_survives_quotes_newlines_and_backslashes_included(value: str,
     assert samples(text) == [("plays_total", {"placement": value, "station": '"\n\\'}, number)]
 
 
-def test_a_null_leaves_its_sample_out_and_keeps_the_others_at_their_labels() -> None:
+def test_a_null_omits_its_sample_alone() -> None:
     labels = [label_string({"placement": name}) for name in "abc"]
     assert samples(family_text(SPEED, labels, ["0.25", None, 0])) == [
         ("speed_ratio", {"placement": "a"}, 0.25),
@@ -46,7 +46,7 @@ def test_a_null_leaves_its_sample_out_and_keeps_the_others_at_their_labels() -> 
     ]
 
 
-def test_an_empty_label_is_left_out_and_without_any_there_are_no_braces() -> None:
+def test_empty_labels_and_empty_braces_are_omitted() -> None:
     assert label_string({"placement": "a", "station": ""}) == '{placement="a"}'
     assert family_text(SPEED, [label_string({})], [1]).splitlines()[-1] == "speed_ratio 1"
 
@@ -61,7 +61,7 @@ def test_kind_and_help_are_read_back() -> None:
     assert (family.type, family.documentation) == ("counter", PLAYS.help)
 
 
-def test_families_that_come_in_parts_have_one_head_and_stay_together() -> None:
+def test_parts_of_a_family_are_joined_under_one_head() -> None:
     exposition = Exposition()
     for place in ("a", "b"):
         exposition.add(PLAYS, [label_string({"placement": place})], [1])
@@ -92,14 +92,14 @@ def served(accept: str) -> tuple[httpx.Headers, bytes]:
     return asyncio.run(get())
 
 
-def test_plain_text_goes_to_a_client_that_takes_no_gzip() -> None:
+def test_a_client_without_gzip_gets_plain_text() -> None:
     headers, body = served("identity")
     assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "content-encoding" not in headers
     assert len(samples(body.decode())) == 100
 
 
-def test_gzip_at_its_fastest_goes_to_a_client_that_takes_it() -> None:
+def test_a_client_with_gzip_gets_its_fastest_level() -> None:
     headers, body = served("gzip")
     assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert headers["content-encoding"] == "gzip"

@@ -53,7 +53,7 @@ def test_a_killed_server_is_unavailable_and_after_its_restart_all_works(server: 
     assert store.write([row("k", (1, 1, 3))]) == [WriteOutcome.LANDED]
 
 
-def test_a_hung_server_times_out_once_and_what_it_applies_late_overwrites_nothing(
+def test_a_late_command_of_a_hung_server_overwrites_nothing(
     server: EmbeddedValkey,
 ) -> None:
     patient = connect(server.url, timeout=TIMEOUT)
@@ -71,7 +71,7 @@ def test_a_hung_server_times_out_once_and_what_it_applies_late_overwrites_nothin
     assert held(patient, "taken")["5m.impressions"] == "2"
 
 
-def test_answers_that_come_too_late_are_not_taken_for_those_of_the_next_question(
+def test_a_late_answer_is_not_taken_for_the_next_one(
     server: EmbeddedValkey,
 ) -> None:
     client = connect(server.url, timeout=timedelta(seconds=1))
@@ -102,7 +102,7 @@ def test_answers_that_come_too_late_are_not_taken_for_those_of_the_next_question
         b"*1\r\n" * 1_000 + b":1\r\n",
     ],
 )
-def test_an_answer_of_somebody_else_on_the_way_is_unavailable_and_spoils_no_later_one(
+def test_a_foreign_answer_is_unavailable_and_spoils_no_later_one(
     server: EmbeddedValkey, answer: bytes
 ) -> None:
     with Between(server) as between:
@@ -123,7 +123,7 @@ def test_an_answer_of_somebody_else_on_the_way_is_unavailable_and_spoils_no_late
         assert (held(client, "k")["5m.impressions"], held(client, "l")["5m.impressions"]) == ("7", "8")
 
 
-def test_a_value_that_is_no_text_does_not_spoil_the_next_reading(server: EmbeddedValkey) -> None:
+def test_a_non_text_value_does_not_spoil_the_next_read(server: EmbeddedValkey) -> None:
     client = connect(server.url, timeout=TIMEOUT)
     RowStore(client, LAYOUTS).write([row(key, (1, 1, 1), n) for n, key in enumerate("abc")])
     client.hset("b", "station", b"\xff")
@@ -148,7 +148,7 @@ def test_a_primary_turned_replica_is_left_for_a_new_connection(server: EmbeddedV
     assert store.write([row("k", (1, 1, 2))]) == [WriteOutcome.LANDED]
 
 
-def test_a_full_server_is_unavailable_and_keeps_the_row_as_it_was(server: EmbeddedValkey) -> None:
+def test_a_full_server_is_unavailable_and_keeps_its_row(server: EmbeddedValkey) -> None:
     client = connect(server.url, timeout=TIMEOUT)
     store = RowStore(client, LAYOUTS)
     store.write([row("k", (1, 1, 1), 1)])
@@ -161,7 +161,7 @@ def test_a_full_server_is_unavailable_and_keeps_the_row_as_it_was(server: Embedd
     assert store.write([RowVersion("k", "wide", WIDE.pack([2] * 100), 1, 1, 2)]) == [WriteOutcome.LANDED]
 
 
-def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None:
+def test_a_cluster_node_that_lost_its_rows_is_noticed() -> None:
     with EmbeddedValkey({"cluster-enabled": "yes"}) as one, EmbeddedValkey({"cluster-enabled": "yes"}) as two:
         form_cluster(one, two)
         client: Any = connect(one.url, timeout=TIMEOUT)
@@ -223,7 +223,7 @@ def test_a_node_is_marked_however_few_slots_it_has(slots_of_the_second: int) -> 
             store.watch("mark", 1)
 
 
-def test_slots_that_change_hands_are_a_reason_to_write_all_again_once_and_not_for_ever() -> None:
+def test_moved_slots_cause_one_full_rewrite() -> None:
     with EmbeddedValkey({"cluster-enabled": "yes"}) as one, EmbeddedValkey({"cluster-enabled": "yes"}) as two:
         form_cluster(one, two, ends=[16_383, 16_384])
         client: Any = connect(one.url, timeout=TIMEOUT)
@@ -285,7 +285,7 @@ def test_a_failed_connection_says_why_in_one_line_without_the_password(template:
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_server_that_never_answers_is_named_within_the_timeout() -> None:
+def test_an_unresponsive_server_is_named_within_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         began = time.monotonic()

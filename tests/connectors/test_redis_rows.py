@@ -98,7 +98,7 @@ def test_a_row_is_all_its_fields_and_its_version(client: Client, store: RowStore
         ((4, 99, 99), "superseded"),
     ],
 )
-def test_generation_then_fence_then_rev_decide_and_a_stale_one_writes_nothing(
+def test_versions_compare_by_generation_then_fence_then_rev(
     client: Client, store: RowStore, key: str, version: tuple[int, int, int], outcome: str
 ) -> None:
     store.write([row(key, (5, 5, 9), 1)])
@@ -121,7 +121,7 @@ def test_in_whatever_order_versions_arrive_the_newest_stays(
     assert [held(client, key)[name] for name in ("generation", "fence", "rev")] == ["2", "2", "11"]
 
 
-def test_a_retry_is_the_same_and_completes_what_the_first_attempt_left_out(
+def test_a_retry_completes_the_index_and_reports_the_same_row(
     client: Client, store: RowStore, key: str
 ) -> None:
     index = f"{key}:index"
@@ -252,9 +252,7 @@ def indexed(key: str, names: range, score: int, **more: Any) -> list[RowVersion]
     ]
 
 
-def test_the_index_loses_what_has_expired_and_is_old_and_nothing_else(
-    client: Client, store: RowStore, key: str
-) -> None:
+def test_the_index_loses_only_old_expired_entries(client: Client, store: RowStore, key: str) -> None:
     expired, lasting = indexed(key, range(1_300), 99, ttl_ms=1), indexed(key, range(1_300, 2_400), 98)
     young, planned = indexed(key, range(2_400, 2_402), 100, ttl_ms=1), indexed(key, range(2_402, 2_403), 0)
     store.write([*expired, *lasting, *young, *planned])
@@ -277,7 +275,7 @@ def test_the_index_loses_what_has_expired_and_is_old_and_nothing_else(
         *(((2, 5, 10), True), ((2, 6, 0), True), ((3, 1, 0), True)),
     ],
 )
-def test_a_deletion_spares_a_row_that_has_come_back_and_its_entry(
+def test_a_deletion_spares_a_returned_row_and_its_entry(
     client: Client, store: RowStore, key: str, held: tuple[int, int, int], stays: bool
 ) -> None:
     (back,), (ended,) = indexed(key, range(1), 7), indexed(key, range(1), 7)
@@ -289,7 +287,7 @@ def test_a_deletion_spares_a_row_that_has_come_back_and_its_entry(
 
 
 @pytest.mark.parametrize("score", [7, 8])
-def test_an_entry_stays_where_its_deletion_is_delivered_when_the_row_is_back(
+def test_a_late_index_deletion_keeps_the_entry_of_a_returned_row(
     client: Client, store: RowStore, key: str, monkeypatch: pytest.MonkeyPatch, score: int
 ) -> None:
     """A connection that has timed out may still deliver its last command (seed 146195)."""
@@ -313,7 +311,7 @@ def test_an_entry_stays_where_its_deletion_is_delivered_when_the_row_is_back(
     assert scan_index(client, f"{key}:index") == ([] if apart else ["0"])
 
 
-def test_a_row_that_comes_back_while_the_index_is_trimmed_keeps_its_entry(
+def test_a_row_returned_during_a_trim_keeps_its_entry(
     client: Client, store: RowStore, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = indexed(key, range(2), 7)
@@ -343,15 +341,13 @@ def test_an_owner_that_was_superseded_writes_no_row(client: Client, store: RowSt
     assert read_rows(client, [other, f"{key}:meta"]) == [{}, {}]
 
 
-def test_a_slower_worker_of_the_same_execution_may_write_behind_a_faster_one(
-    store: RowStore, key: str
-) -> None:
+def test_a_slower_worker_may_write_after_a_faster_one(store: RowStore, key: str) -> None:
     positions = f"{key}:positions"
     store.write([], first=row(positions, (1, 2, 8)))
     assert store.write([row(key, (1, 2, 7))], first=row(positions, (1, 2, 7))) == [WriteOutcome.LANDED]
 
 
-def test_a_claim_returns_what_older_ones_wrote_and_shuts_them_out(
+def test_a_claim_returns_older_rows_and_fences_older_writers(
     client: Client, store: RowStore, key: str
 ) -> None:
     store.write([], first=row(key, (1, 1, 500), 77))
@@ -399,7 +395,7 @@ HAPPENS = st.sampled_from(["nothing", "gone", "older", "another writer"])
 
 @given(steps=st.lists(st.tuples(HAPPENS, st.lists(VALUES, min_size=3, max_size=3)), max_size=6))
 @profile(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_happens_to_rows_between_two_writes_the_next_leaves_them_whole(
+def test_a_write_leaves_rows_whole_after_any_change_between(
     client: Client, steps: list[tuple[str, list[list[int | str | None]]]]
 ) -> None:
     """Written by what has changed, as copies, or whole: a reader cannot tell which."""
@@ -443,9 +439,7 @@ VALUE = st.one_of(
 
 @pytest.mark.parametrize("layout", [FEW, LONG], ids=["few", "long"])
 @given(data=st.data())
-def test_a_version_travels_as_what_it_differs_in_from_the_one_that_it_builds_on(
-    layout: FencedHash, data: st.DataObject
-) -> None:
+def test_a_version_is_sent_as_the_difference_to_its_base(layout: FencedHash, data: st.DataObject) -> None:
     size = len(layout.fields)
     some = st.lists(VALUE, min_size=size, max_size=size)
     pool: list[list[Any]] = data.draw(st.lists(some, min_size=1, max_size=3))
@@ -496,7 +490,7 @@ def test_a_version_travels_as_what_it_differs_in_from_the_one_that_it_builds_on(
         assert list(named)[: len(stamped)] == stamped, "the server finds the version first"
 
 
-def test_new_rows_that_are_alike_have_each_its_own_version_and_time_to_live(client: Client) -> None:
+def test_equal_new_rows_have_their_own_versions_and_times_to_live(client: Client) -> None:
     keys = [f"few:{uuid.uuid4().hex}" for _ in range(4)]
     store = RowStore(client, {"few": FEW})
     rows = [
@@ -516,7 +510,7 @@ def test_new_rows_that_are_alike_have_each_its_own_version_and_time_to_live(clie
     assert lives[3] == -1
 
 
-def test_of_a_row_that_is_known_only_what_has_changed_travels_and_many_rows_share_a_command() -> None:
+def test_known_rows_send_only_changes_and_share_commands() -> None:
     with EmbeddedValkey() as valkey:
         one = connect(valkey.url, timeout=TIMEOUT)
         store = RowStore(one, LAYOUTS)
@@ -545,9 +539,7 @@ def test_a_key_of_another_type_among_many_leaves_no_row_half_written(client: Cli
         assert "rev" in held(client, key) or not held(client, key)
 
 
-def test_a_writer_is_told_by_its_next_write_that_the_store_was_emptied_or_marked_by_another(
-    client: Client, key: str
-) -> None:
+def test_the_next_write_reports_an_emptied_or_re_marked_store(client: Client, key: str) -> None:
     store, other = RowStore(client, LAYOUTS), RowStore(client, LAYOUTS)
     store.watch(f"mark:{key}", 7)
     for rev in (1, 2):
@@ -565,7 +557,7 @@ def test_a_writer_is_told_by_its_next_write_that_the_store_was_emptied_or_marked
     assert other.write([row(key, (1, 8, 1))]) == [WriteOutcome.LANDED], "and the other's mark stays"
 
 
-def test_no_row_is_written_whole_behind_a_loss_before_its_positions_are(
+def test_after_a_loss_positions_are_written_before_whole_rows(
     client: Client, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, positions = RowStore(client, LAYOUTS), f"{key}:positions"
@@ -581,7 +573,7 @@ def test_no_row_is_written_whole_behind_a_loss_before_its_positions_are(
 
 
 @pytest.mark.parametrize("client", SINGLE, indirect=True)
-def test_no_new_row_lands_in_a_store_that_was_emptied_in_the_midst_of_them(
+def test_no_new_row_lands_in_a_store_emptied_during_the_write(
     client: Client, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, positions = RowStore(client, LAYOUTS), f"{key}:positions"
@@ -607,7 +599,7 @@ def test_no_new_row_lands_in_a_store_that_was_emptied_in_the_midst_of_them(
 
 @pytest.mark.parametrize("client", SINGLE, indirect=True)
 @pytest.mark.parametrize("claimed", [False, True])
-def test_rows_of_a_writer_that_died_do_not_land_late(
+def test_a_dead_writers_rows_do_not_land_late(
     client: Client, store: RowStore, key: str, monkeypatch: pytest.MonkeyPatch, claimed: bool
 ) -> None:
     positions, late = f"{key}:positions", list[Any]()
@@ -632,7 +624,7 @@ def test_rows_of_a_writer_that_died_do_not_land_late(
     assert not client.exists(key)
 
 
-def test_a_writer_that_was_superseded_is_told_so_and_not_that_the_store_was_emptied(
+def test_a_superseded_writer_does_not_report_an_emptied_store(
     client: Client, store: RowStore, key: str
 ) -> None:
     positions = f"{key}:positions"
@@ -646,7 +638,7 @@ def test_a_writer_that_was_superseded_is_told_so_and_not_that_the_store_was_empt
     assert newer.write([row(key, (1, 2, 1))], first=row(positions, (1, 2, 1))) == [WriteOutcome.LANDED]
 
 
-def test_a_pipeline_of_which_nobody_knows_whether_it_was_made_is_no_loss(
+def test_an_unanswered_pipeline_is_not_a_loss(
     client: Client, store: RowStore, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.watch(f"mark:{key}", 1)
@@ -695,7 +687,7 @@ def test_a_mark_of_another_program_is_of_no_run(client: Client, store: RowStore,
     assert store.newest_run(key) == 7
 
 
-def test_among_many_alike_one_that_is_refused_is_an_error_in_its_place(
+def test_one_refused_command_among_many_is_an_error_in_its_place(
     client: Client, store: RowStore, key: str
 ) -> None:
     keys = [f"{key}:\u00e9{n}" for n in range(3)]
@@ -715,7 +707,7 @@ def test_among_many_alike_one_that_is_refused_is_an_error_in_its_place(
     "reason",
     sorted(REASONS - {"connection", "timeout", "auth", "moving"}),
 )
-def test_what_passes_is_unavailable_by_the_servers_own_code(client: Client, key: str, reason: str) -> None:
+def test_a_temporary_error_has_the_servers_own_code(client: Client, key: str, reason: str) -> None:
     with pytest.raises(RedisUnavailable) as caught, failures(client):
         client.eval(f"return redis.error_reply('{reason.upper()} not now')", 1, key)
     assert caught.value.reason == reason
@@ -736,7 +728,7 @@ def test_a_layout_that_could_not_be_written_is_refused(fields: list[str]) -> Non
         FencedHash(fields)
 
 
-def test_fields_of_many_hashes_are_all_there_with_their_time_to_live_whatever_slots_they_have(
+def test_hash_fields_and_their_times_to_live_are_read_across_slots(
     client: Client,
 ) -> None:
     """More than one chunk of them, several fields a hash, and other fields left alone."""
@@ -759,7 +751,7 @@ def test_fields_of_many_hashes_are_all_there_with_their_time_to_live_whatever_sl
     assert client.ttl("forever") == -1
 
 
-def test_a_round_trip_is_of_bounded_size_however_much_there_is_to_write(
+def test_a_round_trip_has_a_bounded_size(
     client: Client, store: RowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A timeout is for a round trip: a round trip that grew with the backlog of an outage would always time

@@ -42,7 +42,7 @@ def segments(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.ndjson"))
 
 
-def test_what_rests_is_given_out_in_order_and_again_by_the_next_start(tmp_path: Path) -> None:
+def test_waiting_records_come_in_order_also_after_a_restart(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "s", MIB)
     spool.append([body(1), body(2)])
     spool.append([body(3)])
@@ -55,7 +55,7 @@ def test_what_rests_is_given_out_in_order_and_again_by_the_next_start(tmp_path: 
     assert bodies(again) == [1, 2, 3]
 
 
-def test_what_is_acknowledged_is_gone_and_its_segments_too(tmp_path: Path) -> None:
+def test_acknowledged_records_and_their_segments_are_deleted(tmp_path: Path) -> None:
     spool = Spool(tmp_path, MIB, segment_bytes=100)
     for n in range(10):
         spool.append([body(n, 50)])
@@ -69,7 +69,7 @@ def test_what_is_acknowledged_is_gone_and_its_segments_too(tmp_path: Path) -> No
     assert bodies(spool) == [10]
 
 
-def test_a_start_gives_out_only_what_lies_behind_the_cursor(tmp_path: Path) -> None:
+def test_a_start_yields_only_records_after_the_cursor(tmp_path: Path) -> None:
     spool = Spool(tmp_path, MIB)
     spool.append([body(n) for n in range(10)])
     spool.acknowledge([record.number for record in spool.take(4)])
@@ -77,7 +77,7 @@ def test_a_start_gives_out_only_what_lies_behind_the_cursor(tmp_path: Path) -> N
     assert bodies(Spool(tmp_path, MIB)) == list(range(4, 10))
 
 
-def test_what_is_given_back_comes_again_before_all_others(tmp_path: Path) -> None:
+def test_a_returned_record_comes_before_all_others(tmp_path: Path) -> None:
     spool = Spool(tmp_path, MIB)
     spool.append([body(n) for n in range(5)])
     spool.give_back(spool.take(3))
@@ -114,7 +114,7 @@ def test_a_damaged_record_is_passed_over_and_the_others_are_not(tmp_path: Path) 
     assert (damaged.resting, segments(tmp_path)) == (0, [])
 
 
-def test_a_tail_cut_off_a_segment_that_has_others_behind_it_stops_nothing(tmp_path: Path) -> None:
+def test_a_truncated_older_segment_stops_nothing(tmp_path: Path) -> None:
     spool = Spool(tmp_path, MIB, segment_bytes=60)
     for n in range(9):
         spool.append([body(n, 30)])
@@ -129,7 +129,7 @@ def test_a_tail_cut_off_a_segment_that_has_others_behind_it_stops_nothing(tmp_pa
     assert (cut.resting, segments(tmp_path)) == (0, [])
 
 
-def test_a_full_spool_takes_nothing_and_keeps_what_it_has(tmp_path: Path) -> None:
+def test_a_full_spool_refuses_new_records_and_keeps_the_old(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 500)
     spool.append([body(1, 100), body(2, 100)])
     with pytest.raises(SpoolFullError):
@@ -137,7 +137,7 @@ def test_a_full_spool_takes_nothing_and_keeps_what_it_has(tmp_path: Path) -> Non
     assert bodies(spool) == [1, 2]
 
 
-def test_a_disk_that_fails_in_the_midst_of_a_record_leaves_no_half(
+def test_a_disk_failure_within_a_record_leaves_no_half_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path, MIB)
@@ -157,9 +157,7 @@ def test_a_disk_that_fails_in_the_midst_of_a_record_leaves_no_half(
     assert bodies(Spool(tmp_path, MIB)) == [1, 3]
 
 
-def test_a_first_write_that_fails_does_not_take_the_next_one_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_first_write_does_not_fail_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path, MIB)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", failing)
@@ -174,7 +172,7 @@ def test_a_first_write_that_fails_does_not_take_the_next_one_with_it(
     assert 3 in bodies(Spool(tmp_path, MIB))
 
 
-def test_a_file_that_a_kill_left_empty_does_not_take_the_next_one_with_it(tmp_path: Path) -> None:
+def test_a_file_left_empty_by_a_kill_does_not_lose_the_next(tmp_path: Path) -> None:
     spool = Spool(tmp_path, MIB)
     spool.append([body(1), body(2)])
     killed(spool)
@@ -187,7 +185,7 @@ def test_a_file_that_a_kill_left_empty_does_not_take_the_next_one_with_it(tmp_pa
     assert bodies(Spool(tmp_path, MIB))[-1] == 3
 
 
-def test_a_write_that_failed_and_could_not_be_cut_off_hides_nothing_behind_it(
+def test_a_failed_write_left_on_disk_hides_no_later_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path, MIB)
@@ -205,7 +203,7 @@ def test_a_write_that_failed_and_could_not_be_cut_off_hides_nothing_behind_it(
     assert again.resting == 2
 
 
-def test_a_file_that_cannot_be_begun_is_begun_by_the_next_write(
+def test_the_next_write_creates_a_file_that_failed_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path, MIB)
@@ -217,9 +215,7 @@ def test_a_file_that_cannot_be_begun_is_begun_by_the_next_write(
     assert bodies(spool) == [2]
 
 
-def test_a_disk_that_has_no_room_left_still_takes_the_cursor_so_that_room_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_still_takes_the_cursor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path, MIB, segment_bytes=100)
     for n in range(9):
         spool.append([body(n, 60)])
@@ -230,7 +226,7 @@ def test_a_disk_that_has_no_room_left_still_takes_the_cursor_so_that_room_comes(
     assert bodies(Spool(tmp_path, MIB))[-3:] == [6, 7, 8]
 
 
-def test_a_record_that_the_disk_damages_later_is_passed_over_and_counted(tmp_path: Path) -> None:
+def test_a_record_damaged_on_disk_is_skipped_and_counted(tmp_path: Path) -> None:
     spool = Spool(tmp_path, MIB)
     spool.append([body(n) for n in range(5)])
     (path,) = segments(tmp_path)
@@ -242,7 +238,7 @@ def test_a_record_that_the_disk_damages_later_is_passed_over_and_counted(tmp_pat
 
 
 @given(st.randoms(use_true_random=False))
-def test_kills_with_torn_ends_between_any_calls_lose_what_was_torn_alone(
+def test_kills_with_torn_ends_lose_only_the_torn_records(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random
 ) -> None:
     directory = tmp_path_factory.mktemp("spool")
@@ -283,7 +279,7 @@ def test_one_process_owns_a_directory(tmp_path: Path) -> None:
     Spool(tmp_path, MIB).close()
 
 
-def test_a_segment_is_a_log_that_any_reader_of_lines_reads(tmp_path: Path) -> None:
+def test_any_line_reader_reads_a_segment(tmp_path: Path) -> None:
     spool = Spool(tmp_path, MIB)
     spool.append([body(1), b'{"_crc":"mine","n":2}'])
     lines = segments(tmp_path)[0].read_text().splitlines()
@@ -301,7 +297,7 @@ def test_files_are_their_owners_alone(tmp_path: Path) -> None:
 
 
 @given(st.randoms(use_true_random=False))
-def test_any_order_of_calls_and_starts_gives_out_each_record_until_it_is_acknowledged(
+def test_each_record_is_yielded_until_it_is_acknowledged(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random
 ) -> None:
     directory = tmp_path_factory.mktemp("spool")
@@ -335,7 +331,7 @@ def test_any_order_of_calls_and_starts_gives_out_each_record_until_it_is_acknowl
     spool.close()
 
 
-def test_the_least_stamp_of_what_rests_is_told_also_by_the_next_start(tmp_path: Path) -> None:
+def test_the_next_start_restores_the_least_waiting_stamp(tmp_path: Path) -> None:
     def stamp(body: bytes) -> int:
         return int(json.loads(body)["n"])
 
@@ -358,7 +354,7 @@ def test_the_least_stamp_of_what_rests_is_told_also_by_the_next_start(tmp_path: 
 
 
 @pytest.mark.parametrize(("per_ms", "jitter_ms"), [(0.05, 0), (0.9, 0), (2, 0), (5, 0), (5, 3), (20, 3)])
-def test_the_least_stamp_follows_what_rests_while_it_is_filled_and_drained_at_once(
+def test_the_least_stamp_follows_waiting_records_under_concurrent_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_ms: float, jitter_ms: int
 ) -> None:
     monkeypatch.setattr(os, "fdatasync", lambda _: None)
@@ -378,7 +374,7 @@ def test_the_least_stamp_follows_what_rests_while_it_is_filled_and_drained_at_on
 
 
 @given(st.randoms(use_true_random=False))
-def test_each_queue_is_given_out_in_order_whatever_becomes_of_the_others(
+def test_each_queue_keeps_its_order_independent_of_the_others(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random
 ) -> None:
     def queue_of(body: bytes) -> int:
@@ -435,7 +431,7 @@ def bodies_of(spool: Spool, queue: int) -> list[int]:
     return [json.loads(record.body)["n"] for record in spool.take(1_000, queue)]
 
 
-def test_files_whose_records_are_all_acknowledged_go_also_where_an_older_one_rests(tmp_path: Path) -> None:
+def test_acknowledged_files_are_deleted_although_an_older_record_waits(tmp_path: Path) -> None:
     spool = Spool(tmp_path, MIB, segment_bytes=100)
     for n in range(40):
         spool.append([body(n, 30)], [int(n > 0)])
@@ -463,7 +459,7 @@ while True:
 """
 
 
-def test_a_kill_at_any_moment_loses_nothing_that_was_taken(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_loses_no_accepted_record(tmp_path: Path) -> None:
     rng, said = random.Random(5), 0
     for _ in range(5):
         child = subprocess.Popen(
@@ -485,7 +481,7 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_taken(tmp_path: Path) -> No
         spool.close()
 
 
-def test_memory_does_not_grow_with_what_rests(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_waiting_records(tmp_path: Path) -> None:
     import tracemalloc
 
     spool = Spool(tmp_path, 64 * MIB)

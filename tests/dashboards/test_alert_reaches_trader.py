@@ -138,7 +138,7 @@ def told(name: str, area: str, **labels: str) -> dict[str, Any]:
     ("blinding", "area"),
     [("AudiopixelPipelineStalled", "pipeline"), ("AudiopixelDeliveryNotJudged", "delivery")],
 )
-def test_delivery_that_is_not_judged_is_silenced_and_brand_safety_never(
+def test_unjudged_delivery_is_silenced_and_brand_safety_never(
     tmp_path: Path, blinding: str, area: str
 ) -> None:
     with alertmanager(tmp_path, routing()) as manager:

@@ -47,7 +47,7 @@ def test_an_alert_has_a_runbook_entry_of_its_name(name: str) -> None:
     assert headings.count(anchor) == 1
 
 
-def test_the_runbook_has_no_entry_of_an_alert_that_is_gone() -> None:
+def test_the_runbook_has_no_entry_of_a_removed_alert() -> None:
     runbook = (HERE.parents[1] / "docs" / "runbook.md").read_text()
     beside = (HERE.parents[1] / "deploy/kubernetes/monitors.yaml").read_text()
     there = set(ALERTS) | set(re.findall(r"- alert: (\w+)$", beside, re.MULTILINE))
@@ -74,7 +74,7 @@ def test_every_metric_in_a_rule_is_defined_or_recorded() -> None:
                 assert name in NAMES | set(RECORDS), (rule.name, name)
 
 
-def test_delivery_that_is_not_judged_is_an_alert_for_traders_that_none_holds_back() -> None:
+def test_unjudged_delivery_alerts_traders_without_inhibition() -> None:
     assert ALERTS[NOT_JUDGED].area == "delivery"
     assert NOT_JUDGED not in BLINDING
     (rule, _) = read_yaml(alertmanager())["inhibit_rules"]
@@ -97,19 +97,19 @@ def test_links_and_thresholds_are_an_installations_own() -> None:
     assert (USUAL.under, USUAL.over) == (Settings().under, Settings().over)
 
 
-def test_without_an_address_of_the_documents_no_alert_and_no_panel_links_to_any() -> None:
+def test_no_alert_and_no_panel_links_to_documents_without_an_address() -> None:
     for path in GENERATED.iterdir():
         text = path.read_text()
         assert "http" not in text, path.name
         assert "runbook_url" not in text, path.name
 
 
-def test_what_blinds_are_alerts_of_the_pipeline() -> None:
+def test_blinding_alerts_belong_to_the_pipeline() -> None:
     assert {ALERTS[name].area for name in BLINDING} == {"pipeline"}
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_is_told_of_in_a_story_with_its_words(name: str) -> None:
+def test_each_alert_fires_in_a_story_with_its_severity(name: str) -> None:
     told = [
         expected
         for story in STORIES

@@ -69,11 +69,11 @@ def test_settings_of_ones_own_come_as_they_are() -> None:
         assert {one: told[one] for one in open_ones} == {one: mine[one] for one in open_ones}
 
 
-def test_no_default_has_a_brace_at_which_compose_1_would_end_it() -> None:
+def test_no_default_contains_a_brace() -> None:
     assert re.findall(r"\$\{[^}]*\{.*", (ROOT / "docker-compose.yml").read_text()) == []
 
 
-def test_who_signs_and_who_reads_has_the_trials_keys_unless_others_are_set(
+def test_collector_and_exporter_have_trial_keys_unless_others_are_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir = re.findall(r"^WORKDIR (\S+)$", DOCKERFILE, re.MULTILINE)[-1]
@@ -106,7 +106,7 @@ def test_a_service_says_whether_it_is_healthy_and_comes_back(name: str) -> None:
     assert SERVICES[name]["restart"] == "unless-stopped"
 
 
-def test_services_wait_for_what_they_need_until_it_is_healthy() -> None:
+def test_services_wait_until_their_dependencies_are_healthy() -> None:
     needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
     for service in needs.values():
         for name, need in service.items():
@@ -118,7 +118,7 @@ def test_services_wait_for_what_they_need_until_it_is_healthy() -> None:
     assert optional == {"load": ["load"], "archive": ["archive"]}
 
 
-def test_the_flow_can_begin_in_the_archive_that_is_written_here() -> None:
+def test_the_flow_can_begin_in_the_composed_archive() -> None:
     to = SERVICES["archive"]["command"][-1].removeprefix("${ARCHIVE_TO:-").removesuffix("}")
     assert f"archive:{to}" in SERVICES["archive"]["volumes"]
     assert f"archive:{to}:ro" in SERVICES["flow"]["volumes"]
@@ -128,7 +128,7 @@ def test_the_flow_can_begin_in_the_archive_that_is_written_here() -> None:
     )
 
 
-def test_who_tells_that_the_flow_is_down_does_not_wait_for_it() -> None:
+def test_services_that_report_a_down_flow_do_not_wait_for_it() -> None:
     waited_for, waits = {"prometheus", "alertmanager"}, {"prometheus", "alertmanager"}
     while waited_for:
         waited_for = {name for one in waited_for for name in SERVICES[one].get("depends_on", {})}
@@ -137,7 +137,7 @@ def test_who_tells_that_the_flow_is_down_does_not_wait_for_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["prometheus", "alertmanager"])
-def test_links_in_alerts_lead_where_it_is_seen(name: str) -> None:
+def test_each_alert_link_has_the_published_port(name: str) -> None:
     (url,) = (flag for flag in SERVICES[name]["command"] if flag.startswith("--web.external-url="))
     (port,) = SERVICES[name]["ports"]
     assert url.endswith("=http://" + port.rpartition(":")[0])
@@ -157,7 +157,7 @@ def test_valkey_is_healthy_only_when_it_says_pong() -> None:
     assert "-e" in SERVICES["valkey"]["healthcheck"]["test"], "else an error is as good an answer"
 
 
-def test_alertmanager_and_prometheus_read_what_is_generated() -> None:
+def test_alertmanager_and_prometheus_read_the_generated_files() -> None:
     mounts = dict(volume.split(":")[:2] for volume in SERVICES["alertmanager"]["volumes"])
     assert (
         f"--config.file={mounts['./dashboards/generated/alertmanager.yml']}"
@@ -170,7 +170,7 @@ def test_alertmanager_and_prometheus_read_what_is_generated() -> None:
     assert os.path.normpath(config.parent / rules) == f"{mounts['./dashboards/generated']}/rules.yml"
 
 
-def test_what_is_mounted_is_there() -> None:
+def test_every_mounted_file_exists() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
             source, *_ = volume.split(":")
@@ -226,7 +226,7 @@ def test_prometheus_takes_its_configuration_and_scrapes_the_jobs_of_the_rules() 
         assert any(mapped.endswith(f":{port}") for mapped in SERVICES[service]["ports"])
 
 
-def test_a_job_that_stands_in_comments_can_be_taken_in() -> None:
+def test_a_job_in_comments_can_be_enabled() -> None:
     text = (ROOT / "dashboards" / "provisioning" / "prometheus.yml").read_text()
     taken_in = re.sub(r"^  # ( *(?:- )?\w+: )", r"  \1", text, flags=re.MULTILINE)
     jobs = [job["job_name"] for job in yaml.safe_load(taken_in)["scrape_configs"]]
@@ -245,7 +245,7 @@ def test_grafana_is_given_the_data_source_and_the_generated_dashboards() -> None
     assert (ROOT / "dashboards" / "generated" / Path(home).name).exists()
 
 
-def test_the_collector_alone_has_the_keys_that_sign_and_the_exporter_a_token_that_may_tag() -> None:
+def test_only_the_collector_has_the_signing_keys() -> None:
     assert [name for name, one in SERVICES.items() if "SIGNING_KEYS" in str(one.get("environment"))] == [
         "collector"
     ]
@@ -259,7 +259,7 @@ def test_the_collector_alone_has_the_keys_that_sign_and_the_exporter_a_token_tha
     assert known == {"sha256": sha256(secret.encode()).hexdigest(), "rights": ["tag"]}
 
 
-def test_prometheus_shows_the_exporter_a_token_that_scrapes_and_does_nothing_else() -> None:
+def test_prometheus_has_a_token_for_scrapes_alone() -> None:
     tokens = TRIAL["read_tokens"]
     jobs = yaml.safe_load((ROOT / "dashboards" / "provisioning" / "prometheus.yml").read_text())[
         "scrape_configs"

@@ -30,7 +30,7 @@ PANELS = [
 ]
 
 
-def test_what_is_committed_is_current() -> None:
+def test_the_committed_files_are_current() -> None:
     assert stale() == []
     assert {path.name for path in GENERATED.iterdir()} == set(generated())
 
@@ -47,9 +47,7 @@ def test_check_fails_on_a_file_that_is_not_current_and_build_mends_it(tmp_path: 
 
 @pytest.mark.parametrize("words", [["build", "--to"], ["local"]], ids=lambda words: words[0])
 @pytest.mark.parametrize("taken", ["a file", "a file above", "a directory in a file's place"])
-def test_where_nothing_can_be_written_an_error_is_one_line(
-    words: list[str], taken: str, tmp_path: Path
-) -> None:
+def test_an_unwritable_target_is_an_error_of_one_line(words: list[str], taken: str, tmp_path: Path) -> None:
     directory = tmp_path / "out"
     if taken == "a directory in a file's place":
         (directory / "rules.yml").mkdir(parents=True)
@@ -63,12 +61,12 @@ def test_where_nothing_can_be_written_an_error_is_one_line(
     assert done.stderr.startswith(f"dashboards: {tmp_path}")
 
 
-def test_check_exits_with_0_here() -> None:
+def test_check_exits_with_0_on_the_committed_files() -> None:
     done = subprocess.run([sys.executable, "-m", "dashboards", "check"], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_there_are_four_dashboards_of_which_each_leads_to_the_others() -> None:
+def test_each_of_four_dashboards_links_to_the_others() -> None:
     assert {board["title"] for board in BOARDS.values()} == {
         *("Trading desk", "Placement", "Pipeline", "Collector")
     }
@@ -131,13 +129,13 @@ def test_a_row_of_the_trading_desk_leads_into_its_placement() -> None:
     assert url.startswith(f"/d/{BOARDS['placement']['uid']}?var-placement={placement}&")
 
 
-def test_what_is_most_short_comes_first_because_grafana_puts_cells_without_a_value_there_too() -> None:
+def test_the_greatest_shortfall_comes_first() -> None:
     for panel in BOARDS["trading-desk"]["panels"]:
         if "most short first" in panel["title"]:
             assert panel["options"]["sortBy"] == [{"displayName": "Short by", "desc": True}]
 
 
-def test_the_thresholds_are_those_of_the_flows_file_of_settings_unless_they_are_given(tmp_path: Path) -> None:
+def test_the_thresholds_come_from_the_flows_settings_unless_given(tmp_path: Path) -> None:
     (tmp_path / "audiopixel.toml").write_text("under = 0.7\nover = 1.3\n")
     command = [sys.executable, "-m", "dashboards", "build", "--to", "out"]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -146,7 +144,7 @@ def test_the_thresholds_are_those_of_the_flows_file_of_settings_unless_they_are_
         assert f"indicator:max > {over})" in (tmp_path / "out" / "rules.yml").read_text()
 
 
-def test_the_documents_are_those_of_the_exporter_that_the_settings_name(tmp_path: Path) -> None:
+def test_links_to_documents_use_the_configured_exporter(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dashboards", "build", "--to", "out"]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "AUDIOPIXEL_DOCS_URL": f"{DOCS}/"}
     subprocess.run(command, check=True, timeout=60, cwd=tmp_path, env=env)

@@ -57,7 +57,7 @@ def test_all_dashboards_that_are_made_are_sent() -> None:
     assert [f"{name}.json" for name in BOARDS] == [name for name in generated() if name.endswith(".json")]
 
 
-def test_a_refusal_says_what_grafana_said() -> None:
+def test_a_refusal_quotes_grafanas_answer() -> None:
     with (
         Site(lambda *_: (403, json.dumps({"message": "Access denied"}).encode())) as site,
         pytest.raises(PushError, match=r"answered 403: .*Access denied"),
@@ -65,7 +65,7 @@ def test_a_refusal_says_what_grafana_said() -> None:
         push(site.url, "token")
 
 
-def test_a_grafana_that_is_not_there_is_one_line() -> None:
+def test_a_missing_grafana_is_an_error_of_one_line() -> None:
     (port,) = free_ports(1)
     done = command("push", "--url", f"http://{HOST}:{port}", "--token", "t")
     assert done.returncode == 1
@@ -81,7 +81,7 @@ def test_without_a_token_nothing_is_sent() -> None:
     assert site.heads == []
 
 
-def test_where_a_dashboard_is_not_there_or_cannot_be_read_nothing_is_sent(tmp_path: Path) -> None:
+def test_a_missing_or_unreadable_dashboard_stops_the_push(tmp_path: Path) -> None:
     with Site(grafana(folder=True)) as site:
         with pytest.raises(PushError, match=r"trading-desk\.json is no dashboard"):
             push(site.url, "token", tmp_path)
@@ -92,7 +92,7 @@ def test_where_a_dashboard_is_not_there_or_cannot_be_read_nothing_is_sent(tmp_pa
     assert site.heads == []
 
 
-def test_what_build_has_written_with_links_of_ones_own_is_sent(tmp_path: Path) -> None:
+def test_built_dashboards_with_custom_links_are_sent(tmp_path: Path) -> None:
     mine = "https://mine.example/docs"
     assert command("build", "--to", str(tmp_path), "--docs-url", mine).returncode == 0
     with Site(grafana(folder=True)) as site:

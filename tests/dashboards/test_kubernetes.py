@@ -68,21 +68,21 @@ def test_its_schema_takes_it(one: dict[str, Any], version: str) -> None:
     kubernetes_validate.validate(one, version, strict=True)
 
 
-def test_a_word_that_there_is_not_is_found() -> None:
+def test_the_validation_finds_an_unknown_field() -> None:
     flow = copy.deepcopy(next(one for one in OBJECTS if one["kind"] == "StatefulSet"))
     flow["spec"]["template"]["spec"]["containers"][0]["readOnlyRootFileSystem"] = True
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(flow, VERSIONS[-1], strict=True)
 
 
-def test_all_files_are_applied_but_what_is_for_later() -> None:
+def test_every_file_is_applied_except_optional_ones() -> None:
     files = {path.name for path in FOLDER.iterdir()}
     assert files - set(BESIDE) - set(OPTIONS) == set(KUSTOMIZATION["resources"])
     assert set(PODS) == {"flow", "collector", "exporter", *(name.removesuffix(".yaml") for name in OPTIONS)}
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_pod_runs_as_nobody_on_a_root_that_it_cannot_write(name: str) -> None:
+def test_a_pod_runs_unprivileged_on_a_read_only_root(name: str) -> None:
     pod, container = PODS[name]["spec"], CONTAINERS[name]
     user = re.search(r"--uid (\d+)", (ROOT / "Dockerfile").read_text())
     assert user is not None
@@ -138,7 +138,7 @@ def test_settings_are_known_and_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "AUDIOPIXEL_METRICS_HOST=0.0.0.0" in (ROOT / "Dockerfile").read_text()
 
 
-def test_secrets_are_named_in_the_document_and_nowhere_given() -> None:
+def test_secrets_are_named_in_the_document_without_values() -> None:
     sources = [one for container in CONTAINERS.values() for one in container["envFrom"]]
     named = {one["secretRef"]["name"] for one in sources if "secretRef" in one}
     assert named == {"audiopixel", "audiopixel-tags", "audiopixel-readers"}
@@ -212,7 +212,7 @@ def test_ports_that_are_named_are_those_of_the_pod() -> None:
         assert scraped <= set(ports(component(one["spec"]["selector"]["matchLabels"])))
 
 
-def test_what_comes_in_is_from_somebody_to_ports_that_there_are() -> None:
+def test_network_policies_allow_named_sources_to_existing_ports() -> None:
     policies = of_kind("NetworkPolicy")
     rest = policies.pop("stores")
     assert rest["podSelector"] == {}, "of all pods"
@@ -228,7 +228,7 @@ def test_what_comes_in_is_from_somebody_to_ports_that_there_are() -> None:
         assert let == set(mine)
 
 
-def test_the_job_deals_by_a_command_that_there_is_to_the_flows_claims() -> None:
+def test_the_dealing_job_runs_an_existing_command_on_flow_claims() -> None:
     *claims, job = DEAL
     pod = job["spec"]["template"]["spec"]
     asked = sorted(
@@ -282,7 +282,7 @@ def test_monitors_name_the_jobs_of_the_rules() -> None:
     )
 
 
-def test_a_collector_that_is_nowhere_is_told_by_an_alert_with_an_entry_in_the_runbook() -> None:
+def test_a_missing_collector_raises_an_alert_of_the_runbook() -> None:
     (rule,) = (one for one in objects("monitors.yaml") if one["kind"] == "PrometheusRule")
     (alert,) = rule["spec"]["groups"][0]["rules"]
     assert alert["expr"] == f'absent(up{{job="{COLLECTOR_JOB}"}})'

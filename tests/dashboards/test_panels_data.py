@@ -194,7 +194,7 @@ def test_a_panel_has_data(
 
 
 @pytest.mark.parametrize(("panel", "target"), TARGETS)
-def test_a_panel_shows_nothing_where_nothing_is_scraped_and_no_zero(
+def test_a_panel_without_scrapes_is_empty_instead_of_zero(
     panel: dict[str, Any], target: dict[str, Any], asked: tuple[httpx.Client, str]
 ) -> None:
     client, placement = asked
@@ -202,7 +202,7 @@ def test_a_panel_shows_nothing_where_nothing_is_scraped_and_no_zero(
         assert values(client, chosen(target["expr"].replace("$instance", "nowhere"), placement)) == []
 
 
-def test_a_share_of_what_has_not_begun_is_0(asked: tuple[httpx.Client, str]) -> None:
+def test_a_share_of_an_absent_counter_is_0(asked: tuple[httpx.Client, str]) -> None:
     client, placement = asked
     never = Definition("audiopixel_never_total", "counter", "Nothing.")
     for part, found in ((never, ["0"]), (RECEIVED, ["1"])):

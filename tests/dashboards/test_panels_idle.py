@@ -55,7 +55,7 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize(("panel", "target"), TARGETS)
-def test_a_panel_of_a_stack_that_stands_still_shows_a_number_or_nothing(
+def test_a_panel_of_an_idle_stack_shows_a_number_or_nothing(
     panel: dict[str, Any], target: dict[str, Any], idle: httpx.Client
 ) -> None:
     asked = {"query": chosen(target["expr"], "p"), "time": time.time()}

@@ -62,7 +62,7 @@ def rendered(text: str, *alerts: dict[str, Any], directory: Path) -> str:
 
 
 @pytest.mark.debian
-def test_a_group_of_several_alerts_has_a_headline_and_says_which_are_over(tmp_path: Path) -> None:
+def test_a_group_of_alerts_has_a_headline_and_names_resolved_ones(tmp_path: Path) -> None:
     """PagerDuty refuses an event without one, and nobody is called."""
     operators, traders = shown()["receivers"]
     flow, exporter = told("flow", "firing"), told("exporter", "resolved")

@@ -48,7 +48,7 @@ def test_rules_for_one_machine_are_written(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"prometheus.yml", "rules.yml", "alertmanager.yml"}
 
 
-def test_the_extra_has_both_packages_and_who_develops_gets_it() -> None:
+def test_the_development_extra_contains_both_grafana_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     assert {one.partition(">=")[0] for one in extras["dashboards"]} == {

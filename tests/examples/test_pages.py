@@ -20,7 +20,7 @@ from connectors.embedded import EmbeddedValkey
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_first_pixels_tag_is_the_one_that_the_page_shows() -> None:
+def test_the_page_shows_the_first_pixels_tag() -> None:
     page = (DOCS / "first-pixel.md").read_text()
     exports = [shlex.split(line)[1:] for line in page.splitlines() if line.startswith("export ")]
     settings = dict(one.split("=", 1) for line in exports for one in line)

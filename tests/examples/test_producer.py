@@ -61,7 +61,7 @@ def produce(broker: EmbeddedBroker, lines: bytes) -> subprocess.CompletedProcess
     return subprocess.run(command, input=lines, capture_output=True, timeout=60)
 
 
-def test_each_pixel_has_the_key_and_the_partition_that_the_collector_chooses(broker: EmbeddedBroker) -> None:
+def test_each_pixel_has_the_collectors_key_and_partition(broker: EmbeddedBroker) -> None:
     values = [json.dumps(pixel | {"event_id": f"event-{n}"}).encode() for n, (_, pixel) in enumerate(PIXELS)]
     done = produce(broker, b"\n".join([*values, b""]))
     assert done.returncode == 0, done.stderr
@@ -71,7 +71,7 @@ def test_each_pixel_has_the_key_and_the_partition_that_the_collector_chooses(bro
     assert len({partition for _, partition in wanted.values()}) > 1
 
 
-def test_a_line_that_is_no_json_ends_it_with_an_error(broker: EmbeddedBroker) -> None:
+def test_a_line_without_json_ends_the_producer_with_an_error(broker: EmbeddedBroker) -> None:
     done = produce(broker, b"{\n")
     assert done.returncode == 1
     assert b"JSONDecodeError" in done.stderr

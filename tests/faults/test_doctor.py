@@ -52,7 +52,7 @@ def test_each_primary_of_a_cluster_is_examined() -> None:
             assert words.endswith("by 2 primaries; maxmemory-policy is allkeys-lru")
 
 
-def test_what_cannot_be_read_in_redis_is_a_finding() -> None:
+def test_an_unreadable_value_in_redis_is_a_finding() -> None:
     now_ms = str(int(time.time() * 1000))
     with EmbeddedValkey() as server, Redis.from_url(server.url) as client:
         client.hset("d:v1:meta", mapping={"flushed_ms": now_ms, "allowed_lateness_ms": "x", "silent": "{"})
@@ -72,9 +72,7 @@ def test_what_cannot_be_read_in_redis_is_a_finding() -> None:
 
 
 @pytest.mark.apache
-def test_an_installation_that_is_well_and_what_is_wrong_with_others(
-    kafka_world: World, tmp_path: Path
-) -> None:
+def test_doctor_passes_a_sound_installation_and_names_each_fault(kafka_world: World, tmp_path: Path) -> None:
     world = kafka_world
     methodology = f"{world.topic}-methodology"
     ensure_topic(world.brokers, methodology, 1)

@@ -102,7 +102,7 @@ def resting(collector: Collector) -> float:
     return float(line.split()[1])
 
 
-def test_one_broker_of_three_is_down_and_nothing_is_lost_or_waits_for_it(tmp_path: Path) -> None:
+def test_one_broker_down_of_three_loses_and_delays_nothing(tmp_path: Path) -> None:
     with (
         MockKafka(BROKERS, px=PARTITIONS, rejected=1, methodology=1) as kafka,
         Collector(tmp_path / "spool", kafka.bootstrap, "px") as collector,
@@ -141,7 +141,7 @@ def test_one_broker_of_three_is_down_and_nothing_is_lost_or_waits_for_it(tmp_pat
     assert ledger["stored"] == ledger["acknowledged"] == len(answered)
 
 
-def test_a_quiet_collector_that_starts_again_and_a_new_one_are_ready_beside_a_partition_without_a_leader(
+def test_collectors_become_ready_despite_a_leaderless_partition(
     tmp_path: Path,
 ) -> None:
     leaders = {partition: 1 + partition % 3 for partition in range(PARTITIONS)} | {0: 4, 1: 1}

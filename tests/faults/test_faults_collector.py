@@ -16,9 +16,7 @@ from faults_support import ROOT, World, eventually
 from kafka_server import ApacheKafka
 
 
-def test_what_the_door_has_stored_is_what_redis_counts_and_its_marks_are_no_pixels(
-    world: World, tmp_path: Path
-) -> None:
+def test_redis_counts_the_stored_pixels_without_marks(world: World, tmp_path: Path) -> None:
     flow = world.start()
     with Collector(tmp_path / "spool", world.brokers, world.topic) as collector:
         collector.start()
@@ -44,7 +42,7 @@ def test_what_the_door_has_stored_is_what_redis_counts_and_its_marks_are_no_pixe
     assert [row[f"flight.{name}"] for name in ("impressions", "starts", "completes")] == ["40", "40", "40"]
 
 
-def test_what_a_collector_spooled_for_an_hour_counts_behind_fresh_pixels_of_another_and_across_a_kill(
+def test_an_hour_of_spooled_pixels_counts_after_fresh_ones_and_a_kill(
     world: World,
 ) -> None:
     now_ms, hour_ms = int(time.time() * 1000), 3_600_000
@@ -102,7 +100,7 @@ def off(world: World, directory: Path, name: str, behind_ms: int = 0) -> Collect
 
 
 @pytest.mark.apache
-def test_three_collectors_and_kills_of_everything_count_what_was_answered_once_and_a_replay_says_the_same(
+def test_kills_of_three_collectors_and_flows_count_each_pixel_once(
     kafka: ApacheKafka, kafka_world: World, tmp_path: Path
 ) -> None:
     world, began_ms = kafka_world, int(time.time() * 1000)

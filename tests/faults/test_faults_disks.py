@@ -205,7 +205,7 @@ def test_a_member_without_its_disk_is_refused_with_what_to_do(had: World, copies
     assert "--recompute" in told
 
 
-def test_shards_that_are_missing_and_doubled_are_refused(had: World, copies: list[Path]) -> None:
+def test_missing_and_doubled_shards_are_refused(had: World, copies: list[Path]) -> None:
     shutil.rmtree(copies[1])
     shutil.copytree(copies[0], copies[1])
     told = refused(had, copies)

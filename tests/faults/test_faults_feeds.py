@@ -122,7 +122,7 @@ def states(market: Market) -> list[str]:
     return [one["to"] for one in market.alerts() if one.get("placement") == "pl-a"]
 
 
-def test_a_producer_that_stops_is_named_its_row_waits_and_its_return_ends_it(market: Market) -> None:
+def test_a_stopped_producer_is_named_until_it_returns(market: Market) -> None:
     world = market.world
     units = {f"partition:{world.topic}/0", "platform:a"}
     market.becomes(lambda: world.row("pl-a").get("delivery.state") == "over", "delivering")
@@ -170,7 +170,7 @@ def test_a_producer_that_stops_is_named_its_row_waits_and_its_return_ends_it(mar
 
 
 @pytest.mark.parametrize("which", ["the broker", "the flow"])
-def test_what_stands_still_for_a_while_names_nobody(
+def test_a_paused_flow_or_broker_names_no_silent_feed(
     market: Market, broker: EmbeddedBroker, which: str
 ) -> None:
     world = market.world

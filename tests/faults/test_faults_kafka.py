@@ -60,9 +60,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing(kafka_world: World
     assert flow.stop() < 10
 
 
-def test_outputs_that_are_first_needed_while_the_brokers_are_away_wait_for_them(
-    kafka_world: World, kafka: ApacheKafka
-) -> None:
+def test_first_outputs_wait_for_absent_brokers(kafka_world: World, kafka: ApacheKafka) -> None:
     world = kafka_world
     flow = world.start(MINUTES_INTERVAL="PT3S")
     world.send(500)
@@ -78,7 +76,7 @@ def test_outputs_that_are_first_needed_while_the_brokers_are_away_wait_for_them(
     assert flow.stop() < 10
 
 
-def test_sigterm_while_the_brokers_are_away_ends_with_0_and_loses_nothing(
+def test_sigterm_without_brokers_ends_with_0_and_loses_nothing(
     kafka_world: World, kafka: ApacheKafka
 ) -> None:
     world = kafka_world
@@ -98,9 +96,7 @@ def test_sigterm_while_the_brokers_are_away_ends_with_0_and_loses_nothing(
     again.stop()
 
 
-def test_outputs_that_the_brokers_do_not_take_for_long_are_waited_for(
-    kafka_world: World, kafka: ApacheKafka
-) -> None:
+def test_the_flow_waits_for_outputs_during_a_long_outage(kafka_world: World, kafka: ApacheKafka) -> None:
     world = kafka_world
     flow = world.start(MINUTES_INTERVAL="PT1S")
     world.send(500)
@@ -119,7 +115,7 @@ def test_outputs_that_the_brokers_do_not_take_for_long_are_waited_for(
     assert flow.stop() < 10
 
 
-def test_a_stop_while_an_output_waits_ends_in_time_with_one_line_and_loses_nothing(
+def test_a_stop_with_a_waiting_output_ends_in_time_without_loss(
     kafka_world: World, kafka: ApacheKafka
 ) -> None:
     world = kafka_world
@@ -174,7 +170,7 @@ def test_a_saved_position_that_was_deleted_stops_the_flow(kafka_world: World, ad
 
 
 @pytest.mark.parametrize(("told", "skipped", "shown"), [("earliest", 300, 300), ("latest", 400, 200)])
-def test_told_to_skip_it_goes_on_and_counts_the_gap(
+def test_a_flow_set_to_skip_goes_on_and_counts_the_gap(
     kafka_world: World, admin: AdminClient, told: str, skipped: int, shown: int
 ) -> None:
     trimmed(admin, kafka_world)
@@ -188,7 +184,7 @@ def test_told_to_skip_it_goes_on_and_counts_the_gap(
     flow.stop()
 
 
-def test_a_log_that_was_lost_stops_the_flow_at_each_start_however_long_it_is_again(
+def test_a_lost_log_of_any_length_stops_the_flow_at_each_start(
     kafka_world: World, kafka: ApacheKafka
 ) -> None:
     """A broker has lost a disk: the topic has its id still."""
@@ -231,9 +227,7 @@ def made_anew(world: World, admin: AdminClient) -> None:
     world.send(300)
 
 
-def test_without_its_recovery_store_a_flow_refuses_a_topic_that_was_made_anew(
-    kafka_world: World, admin: AdminClient
-) -> None:
+def test_a_flow_without_its_store_refuses_a_recreated_topic(kafka_world: World, admin: AdminClient) -> None:
     world = kafka_world
     made_anew(world, admin)
     shutil.rmtree(world.directory / "recovery")
@@ -252,7 +246,7 @@ def test_without_its_recovery_store_a_flow_refuses_a_topic_that_was_made_anew(
     anew.stop()
 
 
-def test_a_topic_that_was_made_anew_stops_the_flow_or_is_read_from_its_beginning(
+def test_a_recreated_topic_stops_the_flow_or_is_read_from_its_beginning(
     kafka_world: World, admin: AdminClient
 ) -> None:
     world = kafka_world
@@ -273,9 +267,7 @@ def test_a_topic_that_was_made_anew_stops_the_flow_or_is_read_from_its_beginning
 
 
 @pytest.mark.parametrize("start", ["latest", "earliest"])
-def test_what_a_flow_began_with_is_read_again_when_it_dies_before_its_first_snapshot(
-    kafka_world: World, start: str
-) -> None:
+def test_a_flow_dead_before_its_first_snapshot_reads_everything_again(kafka_world: World, start: str) -> None:
     kafka_world.send(30)
     flow = kafka_world.start(KAFKA_START=start, SAVE_INTERVAL="PT10M")
     kafka_world.send(100)
@@ -293,7 +285,7 @@ def test_what_a_flow_began_with_is_read_again_when_it_dies_before_its_first_snap
     again.stop()
 
 
-def test_a_flow_that_died_before_its_first_snapshot_refuses_a_log_whose_beginning_is_gone(
+def test_a_flow_without_a_snapshot_refuses_a_log_with_a_deleted_start(
     kafka_world: World, admin: AdminClient
 ) -> None:
     flow = kafka_world.start(SAVE_INTERVAL="PT10M")
@@ -311,9 +303,7 @@ def test_a_flow_that_died_before_its_first_snapshot_refuses_a_log_whose_beginnin
     assert kafka_world.row()["flight.impressions"] == "200"
 
 
-def test_a_partition_that_turns_up_later_begins_at_its_beginning_wherever_the_flow_began(
-    kafka_world: World, admin: AdminClient
-) -> None:
+def test_a_later_partition_is_read_from_its_beginning(kafka_world: World, admin: AdminClient) -> None:
     kafka_world.send(20)
     flow = kafka_world.start(KAFKA_START="latest")
     kafka_world.send(100)
@@ -369,7 +359,7 @@ def test_partitions_that_were_added_are_read_after_a_restart(kafka_world: World,
     again.stop()
 
 
-def test_without_its_recovery_store_a_flow_refuses_a_log_whose_beginning_is_gone(
+def test_a_flow_without_its_store_refuses_a_log_with_a_deleted_start(
     kafka_world: World, admin: AdminClient
 ) -> None:
     trimmed(admin, kafka_world)

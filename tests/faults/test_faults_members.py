@@ -78,7 +78,7 @@ def test_the_recipe_for_several_machines_runs_as_it_is_written(world: World, rec
     assert world.row()["flight.impressions"] == "300"
 
 
-def test_a_missing_key_is_one_line_by_the_command_of_bytewax_too(world: World) -> None:
+def test_a_missing_key_is_one_line_also_under_bytewaxs_command(world: World) -> None:
     del world.settings["LISTENER_KEY"]
     with machines(world, RECIPES[1]) as flows:
         for flow in flows:
@@ -129,7 +129,7 @@ def test_a_wrong_place_in_a_cluster_is_one_line(world: World, arguments: list[st
     assert said in flow.last()
 
 
-def test_a_member_does_not_end_with_its_standard_input_and_a_supervised_one_does(world: World) -> None:
+def test_only_a_supervised_member_ends_with_its_standard_input(world: World) -> None:
     (port,) = free_ports(1)
     flow = world.start("--member", "0", "--addresses", f"127.0.0.1:{port}")  # its input is empty
     world.send(10)
@@ -152,7 +152,7 @@ def test_a_taken_metrics_port_is_one_line_and_no_other_port(world: World) -> Non
     first.stop()
 
 
-def test_the_first_line_says_where_the_metrics_are_and_what_is_read_and_kept(world: World) -> None:
+def test_the_first_line_names_metrics_inputs_and_the_store(world: World) -> None:
     flow = world.start()
     starting = next(line for line in flow.said().splitlines() if "event=starting" in line)
     assert f"metrics=http://127.0.0.1:{flow.port}/metrics" in starting
@@ -162,7 +162,7 @@ def test_the_first_line_says_where_the_metrics_are_and_what_is_read_and_kept(wor
     flow.stop()
 
 
-def test_what_is_still_behind_redis_is_told_readably(world: World) -> None:
+def test_a_lag_behind_redis_is_reported_readably(world: World) -> None:
     flow = world.start()
     world.send(20)
     world.shown(flow)
@@ -175,7 +175,7 @@ def test_what_is_still_behind_redis_is_told_readably(world: World) -> None:
 @pytest.mark.parametrize(
     "damage", [b"", b"no manifest at all" * 300, None], ids=["emptied", "garbage", "cut"]
 )
-def test_a_damaged_save_is_told_and_the_one_before_is_taken(world: World, damage: bytes | None) -> None:
+def test_a_damaged_save_is_reported_and_the_previous_one_used(world: World, damage: bytes | None) -> None:
     flow = world.start()
     world.send(50)
     world.shown(flow)
@@ -206,22 +206,20 @@ def test_without_a_whole_save_a_start_is_refused_in_one_line(stopped: World, sto
 
 
 @pytest.mark.parametrize("name", ["KAFKA_TOPIC", "KAFKA_REJECTED_TOPIC", "KAFKA_MINUTES_TOPIC", "PLANS"])
-def test_a_topic_that_is_missing_is_told_with_its_setting_before_anything_starts(
-    world: World, name: str
-) -> None:
+def test_a_missing_topic_is_reported_with_its_setting_before_the_start(world: World, name: str) -> None:
     flow = world.start(ready=False, **{name: "kafka:nosuch" if name == "PLANS" else "nosuch"})
     assert flow.ended() == 1
     assert flow.last().endswith(f"create the topic nosuch, or set AUDIOPIXEL_{name} to another")
     assert "event=starting" not in flow.said()
 
 
-def test_kafka_that_is_not_there_is_told_with_the_setting(world: World) -> None:
+def test_a_missing_kafka_is_reported_with_its_setting_by_members(world: World) -> None:
     flow = world.start(ready=False, KAFKA_BROKERS="127.0.0.1:1")
     assert flow.ended() == 1
     assert "set AUDIOPIXEL_KAFKA_BROKERS to its host:port" in flow.last()
 
 
-def test_who_is_overtaken_says_so_and_not_that_redis_lost_data(world: World) -> None:
+def test_an_overtaken_member_does_not_report_lost_data(world: World) -> None:
     first = world.start()
     second = world.start(RECOVERY_DIR=str(world.directory / "other"))
     world.send(20)

@@ -54,9 +54,7 @@ def planned(world: World) -> Planned:
 
 
 @pytest.mark.parametrize("arguments", [(), ("--processes", "2")])
-def test_plans_of_a_topic_pace_what_is_published_as_they_come_change_and_go(
-    planned: Planned, arguments: tuple[str, ...]
-) -> None:
+def test_published_pacing_follows_the_topic_of_plans(planned: Planned, arguments: tuple[str, ...]) -> None:
     world = planned.world
     planned.put("p", plan("p", campaign_id="c"))
     flow = world.start(*arguments)
@@ -86,7 +84,7 @@ def test_plans_of_a_topic_pace_what_is_published_as_they_come_change_and_go(
     assert flow.stop() < 10
 
 
-def test_a_state_that_was_told_is_not_told_again_after_a_restart(planned: Planned) -> None:
+def test_a_restart_does_not_repeat_an_alert(planned: Planned) -> None:
     world = planned.world
     planned.put("p", plan("p"))
     flow = world.start()
@@ -102,7 +100,7 @@ def test_a_state_that_was_told_is_not_told_again_after_a_restart(planned: Planne
     again.stop()
 
 
-def test_a_topic_of_plans_that_does_not_exist_is_told_in_one_line_at_the_start(planned: Planned) -> None:
+def test_a_missing_topic_of_plans_is_one_line_at_the_start(planned: Planned) -> None:
     flow = planned.world.start(ready=False, PLANS="kafka:no-such-plans")
 
     assert flow.ended() == 1

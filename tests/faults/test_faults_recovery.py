@@ -38,7 +38,7 @@ def test_sigterm_drains_and_ends_with_0_and_nothing_is_read_again(world: World) 
     assert world.row()["flight.impressions"] == "1010"
 
 
-def test_a_trace_tells_what_a_flow_did_and_for_how_long(world: World) -> None:
+def test_a_trace_shows_a_flows_calls_and_durations(world: World) -> None:
     path = world.directory / "trace.json"
     flow = world.start("--trace", str(path))
     world.send(60_000)
@@ -69,7 +69,7 @@ def test_sigterm_in_the_midst_of_much_loses_nothing(world: World) -> None:
     assert again.metric("received_total") < 100_000, "the log was read from its beginning"
 
 
-def test_after_a_kill_the_log_is_read_again_from_the_last_snapshot_and_no_further_back(world: World) -> None:
+def test_a_killed_flow_reads_the_log_again_from_the_last_snapshot(world: World) -> None:
     flow = world.start()
     world.send(700)
     world.shown(flow)
@@ -160,7 +160,7 @@ def test_a_lost_recovery_store_never_makes_counts_fall(world: World) -> None:
     assert world.row()["flight.impressions"] == "55"
 
 
-def test_the_numbers_are_the_same_on_one_two_and_four_processes_of_one_store(world: World) -> None:
+def test_one_two_and_four_processes_produce_equal_numbers(world: World) -> None:
     flow = world.start()
     for processes in ("2", "4", "1"):
         world.send(200)
@@ -200,7 +200,7 @@ def test_when_a_member_dies_all_start_again(world: World) -> None:
     flow.stop()
 
 
-def test_a_recomputation_that_crashes_goes_on_with_its_generation_and_readers_see_nothing(
+def test_a_crashed_recomputation_resumes_unseen_by_readers(
     world: World,
 ) -> None:
     before = world.start()

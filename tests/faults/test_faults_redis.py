@@ -65,7 +65,7 @@ def flight(row: dict[str, str]) -> dict[str, str]:
         (emptied, "connection"),
     ],
 )
-def test_a_flow_goes_on_without_redis_says_so_and_shows_everything_after(
+def test_a_flow_survives_a_redis_outage_and_publishes_all_afterwards(
     world: World, fault: Fault, reason: str
 ) -> None:
     flow = world.start()
@@ -91,7 +91,7 @@ def test_a_flow_goes_on_without_redis_says_so_and_shows_everything_after(
     assert "redis takes rows again" in flow.said()
 
 
-def test_a_redis_that_is_emptied_gets_every_row_and_a_later_flow_is_still_newer(world: World) -> None:
+def test_an_emptied_redis_gets_every_row_and_later_flows_are_newer(world: World) -> None:
     flow = world.start()
     world.send(50, placement_id="quiet")
     world.shown(flow)
@@ -112,7 +112,7 @@ def test_a_redis_that_is_emptied_gets_every_row_and_a_later_flow_is_still_newer(
     third.stop()
 
 
-def test_a_redis_that_came_back_older_is_found_out_and_written_again(world: World) -> None:
+def test_a_redis_restored_from_an_older_copy_is_rewritten(world: World) -> None:
     flow = world.start()
     world.send(30)
     world.shown(flow)
@@ -140,7 +140,7 @@ def test_without_redis_at_the_start_one_line_says_so(world: World) -> None:
     assert f"Redis at {world.redis.url} cannot be reached" in flow.last()
 
 
-def test_a_flow_that_was_stopped_without_redis_shows_all_when_both_are_back(world: World) -> None:
+def test_a_flow_stopped_without_redis_publishes_all_after_both_return(world: World) -> None:
     flow = world.start()
     world.send(20)
     world.shown(flow)
@@ -157,7 +157,7 @@ def test_a_flow_that_was_stopped_without_redis_shows_all_when_both_are_back(worl
     assert again.metric("received_total") == 0, "what was read before the stop was read again"
 
 
-def test_a_woken_execution_that_was_replaced_writes_nothing_and_stops(world: World) -> None:
+def test_a_replaced_execution_writes_nothing_after_waking(world: World) -> None:
     stale = world.start()
     world.send(30)
     world.shown(stale)

@@ -56,7 +56,7 @@ SAFE = [
 """One after the other on one store, each at its first start with a pixel behind all that is final."""
 
 
-def test_settings_that_are_safe_are_changed_at_restarts_and_nothing_is_lost(world: World) -> None:
+def test_safe_settings_change_at_restarts_without_loss(world: World) -> None:
     flow = world.start()
     counted = late = 0
     for change in SAFE:
@@ -79,7 +79,7 @@ def test_settings_that_are_safe_are_changed_at_restarts_and_nothing_is_lost(worl
     flow.stop()
 
 
-def test_a_minute_that_is_final_stays_so_when_the_allowed_lateness_is_made_longer(world: World) -> None:
+def test_a_final_minute_stays_final_under_a_longer_lateness(world: World) -> None:
     flow = world.start(ALLOWED_LATENESS="PT10S", HORIZON="PT5M", REJECT_SHARE="1")
     now_ms = int(time.time() * 1000)
     world.send(50, ts_ms=now_ms)

@@ -43,7 +43,7 @@ def final(world: World) -> list[dict[str, object]]:
 
 
 @pytest.mark.apache
-def test_what_a_live_flow_has_published_is_what_its_topic_says(kafka_world: World, tmp_path: Path) -> None:
+def test_a_live_flow_publishes_the_counts_of_its_topic(kafka_world: World, tmp_path: Path) -> None:
     world = kafka_world
     world.settings |= {
         "HORIZON": "PT2M",
@@ -112,7 +112,7 @@ def test_what_a_live_flow_has_published_is_what_its_topic_says(kafka_world: Worl
 
 
 @pytest.mark.parametrize("minutes", [2, 10, 12, 13, 60])
-def test_the_minutes_of_a_span_are_those_that_became_final_in_it(minutes: int) -> None:
+def test_a_span_contains_the_minutes_that_became_final_in_it(minutes: int) -> None:
     lateness_ms = Settings.model_fields["allowed_lateness"].default // timedelta(milliseconds=1)
     now_ms = 30_000_000 * MINUTE_MS + 30_000
     begin, end = final_before(now_ms - minutes * MINUTE_MS, lateness_ms), final_before(now_ms, lateness_ms)
@@ -136,7 +136,7 @@ def test_a_message_is_a_line_with_its_receipt(value: bytes, line: bytes) -> None
 
 
 @pytest.mark.apache
-def test_what_kafka_has_deleted_is_read_in_the_archive_in_which_the_flow_began(
+def test_messages_deleted_from_kafka_are_read_in_the_flows_archive(
     kafka_world: World, tmp_path: Path
 ) -> None:
     world, now_ms = kafka_world, int(time.time() * 1000)
