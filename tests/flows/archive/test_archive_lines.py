@@ -47,7 +47,7 @@ def test_malformed_is_so_of_whatever_comes(raw: bytes) -> None:
     assert is_malformed(raw) == ([why.reason for _, why in batch.rejected] == [MALFORMED])
 
 
-def test_a_message_of_several_lines_is_one_that_says_the_same() -> None:
+def test_a_message_of_several_lines_becomes_an_equal_line() -> None:
     raw = json.dumps({"event": "start", "listener_id": "a\nb"}, indent=2).encode()
     assert b"\n" not in line_of(raw)
     assert json.loads(line_of(raw)) == json.loads(raw)
@@ -74,7 +74,7 @@ def forgetting(*listeners: str, homes: tuple[str, ...] = ()) -> Forgetting:
         {"previous": CANARY},
     ],
 )
-def test_a_person_who_is_forgotten_leaves_the_line_and_the_line_stays(named: dict[str, Any]) -> None:
+def test_a_forgotten_person_leaves_a_line_that_stays(named: dict[str, Any]) -> None:
     event = {
         "event": "start",
         "ip": "10.0.0.7",

@@ -85,7 +85,7 @@ def test_check_holds_the_archive_against_the_ledger_of_the_flow(world: World) ->
     assert "and the ledger has" in done.stdout
 
 
-def test_a_writer_that_is_killed_again_and_again_leaves_no_gap_and_no_repeat(world: World) -> None:
+def test_a_repeatedly_killed_writer_leaves_no_gap_and_no_repeat(world: World) -> None:
     to, rng, over = world.directory / "archive", random.Random(KILLS), threading.Event()
 
     def produce() -> None:
@@ -122,7 +122,7 @@ def test_a_writer_that_is_killed_again_and_again_leaves_no_gap_and_no_repeat(wor
     assert done.returncode == 0, done.stdout
 
 
-def test_sigterm_writes_what_was_read_and_ends_in_order(world: World) -> None:
+def test_sigterm_writes_the_read_messages_and_ends_with_0(world: World) -> None:
     to = world.directory / "archive"
     writer = Command(
         *("archive", "--to", str(to)),
@@ -146,7 +146,7 @@ def numbers(rows: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
     return [{name: of for name, of in row.items() if name not in ("rev", "updated_ms")} for row in rows]
 
 
-def test_a_replay_of_an_archive_gives_the_rows_of_a_replay_of_the_log(
+def test_replays_of_archive_and_log_produce_equal_rows(
     broker: EmbeddedBroker,
     settings_of: Make,
     rows_of: Callable[..., dict[str, dict[str, str]]],

@@ -43,7 +43,7 @@ def filled(broker: EmbeddedBroker, make: Make) -> Settings:
 
 
 @pytest.mark.parametrize("behind", [False, True])
-def test_a_kill_in_the_midst_leaves_no_half_file_and_no_canary_after_the_next_run(
+def test_a_kill_leaves_no_half_file_and_the_next_run_no_canary(
     broker: EmbeddedBroker, settings_of: Make, tmp_path: Path, behind: bool
 ) -> None:
     settings, killed = filled(broker, settings_of), 0
@@ -64,7 +64,7 @@ def test_a_kill_in_the_midst_leaves_no_half_file_and_no_canary_after_the_next_ru
     assert killed >= 10
 
 
-def test_whoever_is_on_the_list_stays_out_though_redis_forgets_the_list(
+def test_a_listed_person_stays_out_after_redis_loses_the_list(
     broker: EmbeddedBroker, settings_of: Make, tmp_path: Path
 ) -> None:
     settings = filled(broker, settings_of)

@@ -83,7 +83,7 @@ def ended(world: World, count: int) -> bool:
     return before == fields_of(world)
 
 
-def test_an_archive_of_26_days_and_a_topic_of_two_give_the_rows_of_a_flow_that_read_all_28(
+def test_an_archive_and_a_topic_produce_the_rows_of_a_whole_log(
     worlds: tuple[World, World], broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     along, late = worlds

@@ -91,7 +91,7 @@ def cut_off(settings: Settings, before: int) -> None:
 
 
 @pytest.mark.apache
-def test_a_gap_at_the_seam_stops_the_flow_or_is_counted_as_skipped(
+def test_a_gap_between_archive_and_topic_stops_the_flow_or_is_skipped(
     apache: ApacheKafka, settings_of: Make, tmp_path: Path
 ) -> None:
     settings = topic_settings(apache, settings_of, partitions=1)
@@ -174,9 +174,7 @@ def meta_of(world: World, namespace: str) -> dict[str, str]:
         return client.hgetall(f"{namespace}:meta")
 
 
-def test_a_flow_that_begins_in_an_archive_has_the_rows_of_one_that_ran_all_along(
-    world: World, broker: EmbeddedBroker
-) -> None:
+def test_a_flow_begun_in_an_archive_has_a_continuous_flows_rows(world: World, broker: EmbeddedBroker) -> None:
     began_ms = (NOW_MS // MINUTE_MS - 60) * MINUTE_MS
     to = str(world.directory / "archive")
 

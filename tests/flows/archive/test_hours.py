@@ -75,7 +75,7 @@ def test_a_bucket_has_the_same_hours(
         assert there.get(name)[0][:4] == here.get(name)[0][:4]
 
 
-def test_an_hour_is_made_again_without_who_is_forgotten(
+def test_an_hour_is_rewritten_without_forgotten_people(
     broker: EmbeddedBroker, settings_of: Make, tmp_path: Path
 ) -> None:
     settings = filled(broker, settings_of, tmp_path / "archive")

@@ -22,7 +22,7 @@ def made(lines: list[bytes] | None = None) -> tuple[bytes, Segment]:
     return builder.close(10 + 2 * len(told), "segments/00000/a.ndjson.zst")
 
 
-def test_messages_come_out_as_they_went_in_with_offsets_and_timestamps_beside() -> None:
+def test_segments_return_messages_with_offsets_and_timestamps() -> None:
     content: Content = opened(*made())
     assert list(content.lines) == LINES
     assert content.offsets.tolist() == [10 + 2 * n for n in range(1_000)]

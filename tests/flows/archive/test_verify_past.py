@@ -54,7 +54,7 @@ def lines(span: Topic, archive: Past, directory: Path) -> list[bytes]:
     return found
 
 
-def test_messages_that_kafka_has_deleted_are_read_in_the_archive(tmp_path: Path) -> None:
+def test_messages_deleted_from_kafka_are_read_from_the_archive(tmp_path: Path) -> None:
     archive = past(tmp_path, (9, 8, 2, 1, 0))
     span = Topic({4: b'{"n":"topic","received_at":1}', 5: message(5)}, 6, cut=True)
     found = lines(span, archive, tmp_path)
@@ -64,18 +64,18 @@ def test_messages_that_kafka_has_deleted_are_read_in_the_archive(tmp_path: Path)
     assert archive.messages == 2
 
 
-def test_the_empty_messages_that_fill_a_new_topic_are_read_in_the_archive(tmp_path: Path) -> None:
+def test_filler_messages_of_a_new_topic_are_read_from_the_archive(tmp_path: Path) -> None:
     archive = past(tmp_path, (9, 2, 1))
     span = Topic({0: b"", 1: b"", 2: b"", 3: message(3), 4: b"", 5: message(5)}, 6, cut=False)
     assert lines(span, archive, tmp_path) == [message(1), message(2), message(3), b"", message(5)]
 
 
-def test_a_partition_without_a_message_in_kafka_is_read_in_the_archive(tmp_path: Path) -> None:
+def test_a_partition_empty_in_kafka_is_read_from_the_archive(tmp_path: Path) -> None:
     archive = past(tmp_path, (2, 1))
     assert lines(Topic({}, 2, cut=True), archive, tmp_path) == [message(0), message(1)]
 
 
-def test_a_topic_that_has_the_whole_span_is_read_alone(tmp_path: Path) -> None:
+def test_a_topic_with_the_whole_span_is_read_alone(tmp_path: Path) -> None:
     archive = past(tmp_path, (2, 1, 0))
     assert lines(Topic({1: message(1), 2: message(2)}, 3, cut=False), archive, tmp_path) == [
         message(1),

@@ -26,7 +26,7 @@ Make = Callable[..., Settings]
 NOW_MS = int(time.time() * 1000)
 
 
-def test_each_message_is_there_once_at_its_offset_with_its_timestamp(
+def test_each_message_is_stored_once_with_its_offset_and_timestamp(
     broker: EmbeddedBroker, settings_of: Make, tmp_path: Path
 ) -> None:
     settings = topic_settings(broker, settings_of, archive_bytes=1 << 16)
@@ -147,7 +147,7 @@ def test_a_bucket_has_the_same_and_finds_a_second_writer(
         archived(settings, Meddled(store, 10**9, False))
 
 
-def test_a_store_that_takes_nothing_for_a_while_loses_nothing(
+def test_a_temporarily_refusing_store_loses_nothing(
     broker: EmbeddedBroker, settings_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.archive.writer.AGAIN_S", 0.01)
@@ -176,7 +176,7 @@ def test_an_archive_of_another_topic_is_refused(
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "gone", "gap", "more"])
-def test_check_finds_what_is_wrong(
+def test_check_finds_each_fault(
     broker: EmbeddedBroker, settings_of: Make, tmp_path: Path, change: str
 ) -> None:
     from flows.archive import check
@@ -232,7 +232,7 @@ def test_an_archive_is_read_at_any_offset(
         source.open(name, 2_501)
 
 
-def test_a_log_of_an_archive_is_that_of_a_file(
+def test_a_log_from_an_archive_equals_that_of_a_file(
     broker: EmbeddedBroker, settings_of: Make, tmp_path: Path
 ) -> None:
     settings = topic_settings(broker, settings_of, partitions=1)

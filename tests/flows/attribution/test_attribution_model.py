@@ -206,9 +206,7 @@ CAPS = (
 @pytest.mark.parametrize("model", ["last_touch", "first_touch", "linear", "time_decay"])
 @pytest.mark.parametrize("caps", CAPS)
 @pytest.mark.parametrize("seed", range(2))
-def test_every_conversion_is_credited_as_the_specification_says_however_the_log_was_cut(
-    seed: int, caps: Caps, model: Model
-) -> None:
+def test_credits_equal_the_specification_for_any_cuts(seed: int, caps: Caps, model: Model) -> None:
     rng = random.Random(seed)
     of = story(rng, plays=400, buyers=40, days=rng.choice([0.2, 4]), kept=caps.listens >= 64)
     rules = Rules(model, CLICK_MS, LISTEN_MS)
@@ -250,9 +248,7 @@ def test_every_conversion_is_credited_as_the_specification_says_however_the_log_
 
 @pytest.mark.parametrize("cuts", [1, 5, 300])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_class_of_a_conversion_is_of_what_was_heard_by_its_moment_however_much_was_read_by_then(
-    seed: int, cuts: int
-) -> None:
+def test_a_conversions_class_counts_only_listens_before_it(seed: int, cuts: int) -> None:
     """Also of more than a counter holds, most of it behind the conversion."""
     rng = random.Random(seed)
     of = story(rng, plays=900, buyers=40, days=rng.choice([0.2, 2]))

@@ -75,7 +75,7 @@ def one_claim(rng: random.Random, number: int) -> Claim:
 
 
 @pytest.mark.parametrize("files", [True, False])
-def test_claims_are_restored_from_what_every_save_adds_without_those_that_are_too_old(
+def test_saves_restore_claims_without_outdated_ones(
     files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 512)
@@ -188,9 +188,7 @@ CLAIMED = decision(0, [("a", 600_000), ("b", 400_000)], 50, POUNDS, claimed=True
 
 
 @pytest.mark.parametrize("together", [True, False, "restart"])
-def test_a_confirmation_moves_the_value_in_its_own_minute_to_the_rows_of_the_claim(
-    together: bool | str, tmp_path: Path
-) -> None:
+def test_a_confirmation_moves_value_in_its_own_minute(together: bool | str, tmp_path: Path) -> None:
     book = Book(directory=tmp_path)
     late = decision(3 * DAY, [("z", WHOLE)], 70, POUNDS, behind=0)
     if together is True:
@@ -220,7 +218,7 @@ def test_a_confirmation_moves_the_value_in_its_own_minute_to_the_rows_of_the_cla
     assert book.account == (1, 1, 0, 0, 0)
 
 
-def test_a_confirmation_of_an_order_that_nobody_was_credited_for_counts_as_new() -> None:
+def test_a_confirmation_of_an_uncredited_claim_counts_as_new() -> None:
     book = Book()
     book.cut(decision(0, [], 50, POUNDS, claimed=True))
     classes = (("red", 2, 0, WHOLE),)
@@ -230,7 +228,7 @@ def test_a_confirmation_of_an_order_that_nobody_was_credited_for_counts_as_new()
     assert [one.rule for one in book.told] == ["none", "last_touch"]
 
 
-def test_frequency_gains_by_it_only_where_it_counts_as_new() -> None:
+def test_a_confirmation_adds_to_frequency_only_if_it_counts_as_new() -> None:
     classes = (("red", 2, 0, WHOLE),)
     gained = []
     for credits in ([("a", WHOLE)], []):
@@ -246,7 +244,7 @@ def test_frequency_gains_by_it_only_where_it_counts_as_new() -> None:
     assert gained == [[], [(("campaign", "red"), 2, 0, WHOLE)]]
 
 
-def test_a_claim_of_sixty_days_before_is_not_the_one_that_is_confirmed() -> None:
+def test_a_claim_sixty_days_old_is_not_confirmed() -> None:
     book = Book()
     book.cut(CLAIMED)
     book.cut(decision(61 * DAY, [], 50, POUNDS, claimed=True))
@@ -274,7 +272,7 @@ def test_a_claim_of_sixty_days_before_is_not_the_one_that_is_confirmed() -> None
     ],
 )
 @pytest.mark.parametrize("together", [True, False])
-def test_a_value_is_taken_back_where_it_was_and_no_conversion_is_of_another_currency_twice(
+def test_a_confirmation_replaces_the_claimed_value_and_currency_count_once(
     claimed: tuple[Any, Any], confirming: tuple[Any, Any], then: dict[str, int], together: bool
 ) -> None:
     book = Book(Plan("a", 1, T0, T0 + DAY, campaign_id="red", currency=POUNDS))
@@ -302,7 +300,7 @@ def test_a_value_is_taken_back_where_it_was_and_no_conversion_is_of_another_curr
         assert whole.get("conversion_value_other_count", 0) <= 1
 
 
-def test_a_value_is_taken_back_from_the_rows_that_had_it_whatever_currency_plans_name_since() -> None:
+def test_a_claimed_value_is_taken_back_after_a_plan_changed_currency() -> None:
     plan = Plan("a", 1, T0, T0 + DAY, campaign_id="red", currency=EUROS)
     book = Book(plan)
     book.cut(decision(0, [("a", WHOLE)], 50, POUNDS, claimed=True))
@@ -316,7 +314,7 @@ def test_a_value_is_taken_back_from_the_rows_that_had_it_whatever_currency_plans
     assert book.of("placement", "a", 1) == {"conversions_confirmed": 1, "conversion_value": 50}
 
 
-def test_a_claim_apart_counts_as_claimed_and_as_nothing_else_and_is_told_to_nobody() -> None:
+def test_a_separate_claim_counts_as_claimed_alone_without_a_decision() -> None:
     book = Book()
     book.cut(decision(0, [("a", WHOLE)], 50, POUNDS, claimed=True, apart=True, key=2))
     assert book.of("placement", "a") == {"conversions_claimed": 1}
@@ -329,7 +327,7 @@ def test_a_claim_apart_counts_as_claimed_and_as_nothing_else_and_is_told_to_nobo
     }, "its currency is no row's"
 
 
-def test_the_record_of_a_confirmation_is_beside_that_of_the_claim_and_says_both_values() -> None:
+def test_a_confirmation_has_its_own_record_with_both_values() -> None:
     book = Book()
     book.cut(CLAIMED)
     book.cut(decision(MINUTE, [], 70, POUNDS, behind=0))

@@ -118,7 +118,7 @@ def decisions(directory: Path) -> list[Line]:
     [(1, 1, 10_000, "linear"), (3, 2, 17, "last_touch"), (4, 4, 60, "linear")],
 )
 @pytest.mark.parametrize("said", ["browser", "server", "plans"])
-def test_orders_of_tags_and_servers_are_the_oracles_on_any_number_of_partitions_and_workers(
+def test_orders_match_the_oracle_on_any_partitions_and_workers(
     said: str,
     parts: int,
     workers: int,
@@ -233,7 +233,7 @@ def test_with_server_the_example_has_the_servers_order_alone(
 
 @pytest.mark.parametrize("said", ["browser", "server"])
 @pytest.mark.parametrize("value", ["0.01", None])
-def test_order_numbers_that_a_stranger_claims_take_nothing_from_the_shop(
+def test_order_numbers_claimed_by_a_stranger_take_no_credit(
     said: str, value: str | None, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of(conversions_from=said)

@@ -151,7 +151,7 @@ UTM = {"spring sale": "a", "é": "é", "a": "z"}
 
 @pytest.mark.parametrize("model", get_args(Model))
 @pytest.mark.parametrize(("order", "parts", "workers"), [(0, 1, 1), (1, 1, 2), (2, 3, 2), (3, 4, 4)])
-def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_of_workers(
+def test_conversions_of_sixty_days_match_the_oracle_in_any_order(
     model: Model,
     order: int,
     parts: int,
@@ -192,7 +192,7 @@ def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_
 
 @pytest.mark.parametrize("model", ["last_touch", "linear", "off"])
 @pytest.mark.parametrize(("order", "parts", "workers"), [(0, 1, 1), (1, 3, 2), (2, 4, 4)])
-def test_households_are_the_oracles_in_any_order_on_any_number_of_workers(
+def test_households_match_the_oracle_in_any_order_on_any_workers(
     model: Model,
     order: int,
     parts: int,
@@ -234,7 +234,7 @@ def test_households_are_the_oracles_in_any_order_on_any_number_of_workers(
     assert {one["joined_by"] for one in decided} >= ({None} if model == "off" else {"listener", "household"})
 
 
-def test_a_conversion_is_asked_about_by_the_edges_key_of_before_where_the_new_one_finds_nothing(
+def test_a_conversion_falls_back_to_the_edges_previous_key(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     """On Monday everybody listens, on Tuesday the edge has a new key, on Wednesday they buy."""
@@ -290,7 +290,7 @@ def test_a_conversion_is_asked_about_by_the_edges_key_of_before_where_the_new_on
     )
 
 
-def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
+def test_every_decision_is_written_once_with_credits_of_a_million_or_zero(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of(attribution="linear", utm_placements=UTM, row_ttl=timedelta(days=62))
@@ -308,7 +308,7 @@ def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
 
 
 @pytest.mark.parametrize("steps", [1, 50])
-def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_however_the_log_is_cut(
+def test_capped_touches_get_equal_credits_for_any_cuts(
     steps: int, tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     # Of a pixel that comes twice with two times, the order says which one counts: each comes once here.
@@ -334,7 +334,7 @@ def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_howeve
     assert sum(one["capped"] for one in decided) > 20
 
 
-def test_a_touch_within_its_window_is_not_lost_for_being_one_of_many_of_other_campaigns(
+def test_other_campaigns_touches_do_not_displace_a_touch(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     """Five days of a commuter's radio, and clicks in a flood, with the caps that are usual."""
@@ -362,7 +362,7 @@ def test_a_touch_within_its_window_is_not_lost_for_being_one_of_many_of_other_ca
     assert [one["capped"] for one in decided] == [False, False]
 
 
-def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
+def test_a_stopped_flow_resumes_with_the_touches_in_its_files(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.state.runs.SPILL_ROWS", 20)
@@ -407,7 +407,7 @@ def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
     assert differences(truth, client, settings.namespace) == []
 
 
-def test_money_is_exact_in_redis_and_in_the_minutes_however_much_it_is(
+def test_any_amount_of_money_is_exact_in_redis_and_minutes(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     sold = {
@@ -434,7 +434,7 @@ def test_money_is_exact_in_redis_and_in_the_minutes_however_much_it_is(
     assert differences(truth, client, settings.namespace) == []
 
 
-def test_values_that_public_tags_have_told_are_apart_in_rows_minutes_and_decisions(
+def test_values_of_public_tags_are_separate_in_rows_minutes_and_decisions(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     sold: list[dict[str, Any]] = [
@@ -477,7 +477,7 @@ def test_values_that_public_tags_have_told_are_apart_in_rows_minutes_and_decisio
     assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
 
 
-def test_explain_tells_the_touches_the_rule_and_the_credit_and_no_listener(
+def test_explain_shows_touches_rule_and_credit_without_a_listener(
     tmp_path: Path, settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(attribution="linear")

@@ -186,7 +186,7 @@ def test_a_value_of_either_sign_is_divided_without_a_rest(
     [(["a", "b"], "b"), (["z", "é"], "é"), (["\uffff", "\U00010000"], "\U00010000"), (["pl", "pl2"], "pl2")],
 )
 @pytest.mark.parametrize("model", ["last_touch", "first_touch"])
-def test_of_touches_at_one_moment_the_greater_placement_in_utf8_has_it(
+def test_the_greatest_placement_in_utf8_wins_among_simultaneous_touches(
     placements: list[str], first: str, model: Model
 ) -> None:
     for some in (placements, placements[::-1]):
@@ -194,7 +194,7 @@ def test_of_touches_at_one_moment_the_greater_placement_in_utf8_has_it(
         assert shares(decided(touches, conversion(T0 + 5), model=model)) == {first: WHOLE}
 
 
-def test_the_rest_of_a_million_goes_to_the_later_touch_then_to_the_greater_placement() -> None:
+def test_the_remainder_of_a_million_goes_to_the_latest_greatest_touch() -> None:
     at_once = [(T0, IMPRESSION_TOUCH, name, None) for name in ("b", "c", "a")]
     assert shares(decided(at_once, conversion(T0), model="linear")) == {
         "a": 333_333,
@@ -209,16 +209,14 @@ def test_the_rest_of_a_million_goes_to_the_later_touch_then_to_the_greater_place
     st.lists(st.integers(0, 60 * DAY), min_size=1, max_size=80),
     st.integers(1000, 60 * DAY),
 )
-def test_a_touch_of_any_age_has_a_share_that_sums_to_a_million_under_any_half_life(
-    ages: list[int], half_life_ms: int
-) -> None:
+def test_shares_sum_to_a_million_under_any_half_life(ages: list[int], half_life_ms: int) -> None:
     rules = Rules("time_decay", half_life_ms=half_life_ms)
     parts = millionths_of(rules, [(T0 - age, True, "a") for age in sorted(ages, reverse=True)])
     assert sum(parts) == WHOLE
     assert parts == sorted(parts), "an older touch never has more"
 
 
-def test_a_click_of_a_month_ago_has_the_whole_under_a_half_life_of_a_second() -> None:
+def test_shares_of_old_clicks_follow_a_half_life_of_a_second() -> None:
     touches = [(T0 - 30 * DAY, CLICK_TOUCH, "a", None), (T0 - 30 * DAY - 1000, CLICK_TOUCH, "b", None)]
     found = shares(decided(touches, conversion(T0), model="time_decay", half_life_ms=1000, click_ms=60 * DAY))
     assert found == {"a": 666_667, "b": 333_333}
@@ -229,7 +227,7 @@ def test_half_a_life_halves_the_weight() -> None:
     assert shares(decided(touches, conversion(T0), model="time_decay")) == {"old": 333_333, "new": 666_667}
 
 
-def test_of_equal_remainders_under_a_half_life_the_later_touch_has_more() -> None:
+def test_the_later_touch_gets_the_larger_share_of_equal_remainders() -> None:
     """By doubles the newest, whose share has the fewest digits behind the point, had 666,666."""
     rules = Rules("time_decay")
     touches = [(T0 - 14 * DAY, False, "a"), (T0 - 14 * DAY, False, "b"), (T0, False, "c")]
@@ -304,7 +302,7 @@ def test_utm_content_counts_when_nothing_was_touched(content: str, credited: dic
     ("named", "planned_in", "credited"),
     [(None, "red", "red"), ("red", "red", "red"), ("blue", "red", "nobody"), ("blue", None, "blue")],
 )
-def test_utm_content_credits_the_campaign_of_the_placements_plan_and_none_of_another(
+def test_utm_content_credits_only_the_planned_campaign(
     named: str | None, planned_in: str | None, credited: str
 ) -> None:
     campaigns = {"pl": planned_in} if planned_in else {}
@@ -315,21 +313,19 @@ def test_utm_content_credits_the_campaign_of_the_placements_plan_and_none_of_ano
 
 
 @pytest.mark.parametrize(("named", "credited"), [(None, "red"), ("blue", "blue")])
-def test_a_declared_placement_is_of_its_plans_campaign_where_the_conversion_names_none(
-    named: str | None, credited: str
-) -> None:
+def test_a_declared_placement_has_its_plans_campaign_by_default(named: str | None, credited: str) -> None:
     decision = decided([], conversion(T0, placement="pl", campaign=named), campaigns={"pl": "red"})
     assert [one.combo[:2] for one in decision.credits] == [("pl", credited)]
 
 
-def test_a_conversion_of_nobody_known_has_no_touch() -> None:
+def test_a_conversion_of_an_unknown_listener_has_no_touch() -> None:
     cut = moment(T0, ended=True)
     nobody = conversion(T0, listener=0)
     found = shard_of_listeners().apply(cut, [batch(cut, [(T0, CLICK_TOUCH, "a", None)], [nobody])])
     assert [decision.credits for decision in found.decisions] == [[]]
 
 
-def test_a_play_is_one_listen_at_its_impression_even_if_its_start_came_first() -> None:
+def test_a_play_is_one_listen_at_its_impression_in_any_order() -> None:
     shard = shard_of_listeners(model="linear")
     early, late = moment(T0), moment(T0 + 2 * MINUTE, number=1)
     shard.apply(
@@ -348,7 +344,7 @@ def test_a_play_is_one_listen_at_its_impression_even_if_its_start_came_first() -
 @pytest.mark.parametrize(
     ("impression_after_ms", "credited"), [(-1, True), (0, True), (59_999, True), (MINUTE, False)]
 )
-def test_a_start_stands_for_its_play_until_the_minute_of_its_impression_in_whatever_order_they_come(
+def test_a_start_is_the_touch_until_its_impressions_minute(
     impression_after_ms: int, credited: bool, start_first: bool
 ) -> None:
     """`credited`: the conversion, made in the first minute, is the impression's, if it is not before it."""
@@ -372,7 +368,7 @@ def test_a_start_stands_for_its_play_until_the_minute_of_its_impression_in_whate
         assert [one.age_ms for one in decision.all_credits] == [bought_at - T0]
 
 
-def test_a_start_stays_hidden_for_as_long_as_a_conversion_could_take_it() -> None:
+def test_a_start_stays_hidden_while_a_conversion_could_use_it() -> None:
     """Its impression, which is further back than the window, is there until the start is, too."""
     shard = shard_of_listeners(click_ms=DAY, listen_ms=DAY)
     bought_at = T0 + DAY + 60 * MINUTE
@@ -434,7 +430,7 @@ def test_a_conversion_is_decided_once_when_its_minute_is_final() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 7, 10**19, -(10**19), -(2**63), -(2**63) - 1])
-def test_what_waits_is_taken_up_again_with_its_touches(value: int | None) -> None:
+def test_a_pending_conversion_is_restored_with_its_touches(value: int | None) -> None:
     shard = shard_of_listeners()
     cut = moment(T0 + MINUTE)
     touches = [(T0, CLICK_TOUCH, "a", "red"), (T0 + 1, IMPRESSION_TOUCH, "b", "red")]
@@ -449,7 +445,7 @@ def test_what_waits_is_taken_up_again_with_its_touches(value: int | None) -> Non
     assert [shares(decision) for decision in left.decisions] == [{"a": WHOLE}]
 
 
-def test_a_conversion_that_waits_by_the_edges_key_of_before_is_taken_up_again_and_is_no_other_one() -> None:
+def test_a_second_look_by_the_previous_key_survives_a_restart() -> None:
     shard, now = shard_of_listeners(), moment(T0 + MINUTE)
     waits = conversion(T0, before=(SOMEBODY, 0), listener=7)
     asked = replace(waits, listener=SOMEBODY, again=True)
@@ -466,7 +462,7 @@ def test_a_conversion_that_waits_by_the_edges_key_of_before_is_taken_up_again_an
     ]
 
 
-def test_who_is_forgotten_while_a_conversion_waits_is_in_no_state_by_either_key() -> None:
+def test_a_listener_forgotten_during_a_wait_leaves_every_state() -> None:
     shard, now, old = shard_of_listeners(), moment(T0 + MINUTE), 0xB0B
     pixel = conversion(T0, before=(old, 0)).pixel
     waits = pending(pixel, T0, SOMEBODY, 5, 0)
@@ -482,7 +478,7 @@ def test_who_is_forgotten_while_a_conversion_waits_is_in_no_state_by_either_key(
     assert [one.twice for one in declared] == [False]
 
 
-def test_a_leap_of_the_watermark_expires_no_touch_that_a_waiting_conversion_may_still_use() -> None:
+def test_a_watermark_jump_keeps_touches_of_pending_conversions() -> None:
     shard = shard_of_listeners()
     first = moment(T0 + MINUTE)
     shard.apply(first, [batch(first, [(T0, IMPRESSION_TOUCH, "a", None)], [conversion(T0 + 13 * DAY)])])
@@ -493,7 +489,7 @@ def test_a_leap_of_the_watermark_expires_no_touch_that_a_waiting_conversion_may_
 
 
 @pytest.mark.parametrize("step", [MINUTE, 7 * MINUTE, 1000 * MINUTE])
-def test_of_more_touches_than_are_kept_the_newest_up_to_the_conversion_count_whenever_the_rest_was_dropped(
+def test_the_newest_kept_touches_before_a_conversion_count(
     step: int,
 ) -> None:
     shard = shard_of_listeners(model="linear", listens=10, clicks=3)
@@ -518,7 +514,7 @@ def test_of_more_touches_than_are_kept_the_newest_up_to_the_conversion_count_whe
         assert shard.store.dropped > 80
 
 
-def test_names_that_no_touch_refers_to_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_without_a_touch_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.state.interner.DROP_AT", 100)
     shard = shard_of_listeners()
     for number in range(300):
@@ -541,7 +537,7 @@ def test_names_of_a_flood_are_forgotten_once_their_touches_are_over() -> None:
     assert len(shard.names) == 1
 
 
-def test_a_forgotten_listener_has_no_touch_and_no_counter_and_what_waits_is_nobodys() -> None:
+def test_a_forgotten_listener_leaves_touches_counters_and_pending_conversions() -> None:
     shard = shard_of_listeners()
     cut = moment(T0 + MINUTE)
     shard.apply(cut, [batch(cut, [(T0, CLICK_TOUCH, "a", "red")], [conversion(T0 + 1)])])
@@ -626,7 +622,7 @@ def test_values_are_of_the_campaigns_first_currency_and_others_are_counted() -> 
     assert sums(again, pounds)["placement", "a"]["conversion_value_other_count"] == 1
 
 
-def test_a_value_that_a_public_tag_has_told_adds_to_its_own_column_alone() -> None:
+def test_a_public_tags_value_adds_to_its_own_column_alone() -> None:
     book, parts = CreditBook(4), [("a", 600_000), ("b", 400_000)]
     claimed = decision_of(T0, "purchase", parts, value_micros=2**40 + 5, currency="GBP", claimed=True)
     other = decision_of(T0 + 1, "purchase", parts, value_micros=10, currency="GBP")
@@ -648,7 +644,7 @@ def test_a_value_that_a_public_tag_has_told_adds_to_its_own_column_alone() -> No
     assert [decision_record(one).body.count(b'"claimed":true') for one in (claimed, other)] == [1, 0]
 
 
-def test_a_row_that_gets_a_value_is_told_its_currency_each_time_since_it_may_have_been_forgotten() -> None:
+def test_each_value_carries_its_currency_to_the_row() -> None:
     book = CreditBook(2)
     for at in (T0, T0 + DAY):
         one = decision_of(at, "purchase", [("a", WHOLE)], value_micros=7, currency="EUR")
@@ -666,7 +662,7 @@ def test_every_accepted_conversion_is_attributed_unattributed_or_pending() -> No
         sums(book, accepted=1, pending=4)
 
 
-def test_a_campaign_has_an_account_of_the_conversions_that_name_it() -> None:
+def test_a_campaign_counts_the_conversions_that_name_it() -> None:
     book = CreditBook(2)
     red = decision_of(T0, "purchase", [("a", WHOLE)], campaign="red")
     blue = decision_of(T0, "purchase", [], campaign="blue")
@@ -682,7 +678,7 @@ def test_a_campaign_has_an_account_of_the_conversions_that_name_it() -> None:
     assert total == (8, 2, 1, 5, 0)
 
 
-def test_a_book_and_its_cuts_do_not_grow_with_the_campaigns_that_ever_converted() -> None:
+def test_past_campaigns_do_not_grow_a_book_and_its_cuts() -> None:
     book = CreditBook(2)
     names = [f"made-up-{number}" for number in range(3_000)]
     sent = Decided(0, moment(T0), [], dict.fromkeys(names, 1), len(names), [])
@@ -695,7 +691,7 @@ def test_a_book_and_its_cuts_do_not_grow_with_the_campaigns_that_ever_converted(
     assert total.accepted == len(names) + 1
 
 
-def test_a_value_that_does_not_count_is_counted_as_such_and_gives_a_row_no_currency() -> None:
+def test_an_uncounted_value_is_reported_and_sets_no_currency() -> None:
     book = CreditBook(2)
     parts = [("a", WHOLE // 2), ("b", WHOLE // 2)]
     other = decision_of(T0, "purchase", parts, value_micros=None, currency="USD", other_value=True)
@@ -708,7 +704,7 @@ def test_a_value_that_does_not_count_is_counted_as_such_and_gives_a_row_no_curre
     assert not book.currencies
 
 
-def test_whoever_fills_the_book_of_currencies_takes_no_later_rows_value_and_mixes_none(
+def test_a_full_book_of_currencies_loses_and_mixes_no_value(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(credit_book, "MAX_CURRENCIES", 10)
@@ -735,7 +731,7 @@ def test_whoever_fills_the_book_of_currencies_takes_no_later_rows_value_and_mixe
         assert shown[scope, f"{of}a"] == (5 + 8, 2, "GBP")
 
 
-def test_conversions_in_another_currency_than_the_rows_that_the_book_forgot_are_counted_each_once(
+def test_conversions_in_another_currency_of_forgotten_rows_count_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(credit_book, "MAX_CURRENCIES", 10)
@@ -847,13 +843,13 @@ def test_money_of_two_currencies_is_never_added_up() -> None:
     assert found["campaign/red"] == found["station/s"] == (10, 1, "GBP")
 
 
-def test_a_station_of_two_campaigns_has_the_currency_that_came_first() -> None:
+def test_a_station_of_two_campaigns_has_the_first_currency() -> None:
     found = money(bought("a", "red", 10, "GBP", T0 + 1), bought("b", "blue", 7, "EUR"))
     assert found["station/s"] == (7, 1, "EUR")
     assert found["campaign/red"] == (10, 0, "GBP")
 
 
-def test_the_currency_on_which_a_campaigns_plans_agree_goes_before_the_first_credited() -> None:
+def test_a_campaigns_agreed_currency_precedes_the_first_credited_one() -> None:
     found = money(
         bought("c", "red", 10, "GBP"),
         bought("c", "red", 7, "EUR", T0 + 1),
@@ -871,13 +867,13 @@ class Counted(PlanBook):
         return super().values()
 
 
-def test_campaigns_that_no_plan_names_cost_no_look_at_each_plan() -> None:
+def test_unplanned_campaigns_cost_no_scan_of_the_plans() -> None:
     book = CreditBook(3, Counted([planned("a", "red", "EUR")]))
     sums(book, *(bought("b", f"new-{number}", 10, "GBP", T0 + number) for number in range(50)))
     assert Counted.looks == 0
 
 
-def test_a_plan_that_names_no_currency_is_of_its_campaigns() -> None:
+def test_a_plan_without_a_currency_uses_its_campaigns_currency() -> None:
     found = money(
         bought("b", "red", 10, "EUR"),
         bought("b", "red", 7, "GBP", T0 + 1),
@@ -887,7 +883,7 @@ def test_a_plan_that_names_no_currency_is_of_its_campaigns() -> None:
     assert found["station/s"] == (10, 1, "EUR")
 
 
-def test_a_currency_that_no_value_was_in_is_asked_for_again_when_plans_change() -> None:
+def test_a_currency_without_a_value_follows_changed_plans() -> None:
     wrong, right = (PlanBook([planned("a", "red", of), planned("b", "red", None)]) for of in ("EUR", "GBP"))
     book, rows = CreditBook(1), RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440)
     shown: dict[tuple[str, str], tuple[int, int, str | None]] = {}
@@ -913,7 +909,7 @@ def test_a_currency_that_no_value_was_in_is_asked_for_again_when_plans_change() 
     assert shown["campaign", "red"] == (33, 4, "GBP")
 
 
-def test_plans_that_are_read_again_as_they_were_leave_a_rows_currency() -> None:
+def test_unchanged_plans_leave_a_rows_currency() -> None:
     plans = [planned("b", "red", "EUR"), planned("c", "blue", None)]
     book = CreditBook(1, PlanBook())
     for number, campaign in enumerate(("red", "blue")):
@@ -924,7 +920,7 @@ def test_plans_that_are_read_again_as_they_were_leave_a_rows_currency() -> None:
     assert book.currencies["placement", "c"] == "EUR"
 
 
-def test_a_conversion_in_another_currency_is_counted_once_a_row_in_however_many_parts_it_came() -> None:
+def test_a_conversion_in_another_currency_counts_once_per_row() -> None:
     parts = [Credit((name, "red", None, "s", None, None, None), share, "listen", 5) for name, share in
              (("a", 300_000), ("a", 300_000), ("b", 400_000))]  # fmt: skip
     euros = Decision(conversion(T0 + 1, value_micros=9, currency="EUR"), "linear", parts)
@@ -936,7 +932,7 @@ def test_a_conversion_in_another_currency_is_counted_once_a_row_in_however_many_
 # What is told
 
 
-def test_conversions_of_one_order_number_are_told_apart_and_found_by_order_and_event() -> None:
+def test_conversions_of_one_order_number_are_found_by_order_and_event() -> None:
     made = [
         decision_record(decision_of(T0, kind, [], order_id="o1", event_id=event, campaign=campaign))
         for kind, event, campaign in (
@@ -952,9 +948,7 @@ def test_conversions_of_one_order_number_are_told_apart_and_found_by_order_and_e
 
 
 @given(st.lists(st.text("ax", max_size=2), min_size=1, max_size=3), st.sampled_from(["|", '","', "\\"]))
-def test_two_conversions_have_one_key_only_if_the_specification_takes_them_for_one(
-    ids: list[str], separator: str
-) -> None:
+def test_equal_conversion_keys_mean_equal_conversions(ids: list[str], separator: str) -> None:
     """Conversions whose ids are made of one text, cut at every place."""
     parts = [*(part for one in ids for part in (one, "purchase")), "z"]
     keys: dict[str, tuple[str, ...]] = {}
@@ -969,7 +963,7 @@ def test_two_conversions_have_one_key_only_if_the_specification_takes_them_for_o
             assert keys.setdefault(decision_record(Decision(one, "none", [])).key, identity) == identity
 
 
-def test_a_decision_tells_its_model_and_the_touches_that_were_not_chosen() -> None:
+def test_a_decision_contains_its_model_and_the_touches_not_chosen() -> None:
     touches = [
         (T0, CLICK_TOUCH, "a", None),
         (T0 + 1, IMPRESSION_TOUCH, "b", None),
@@ -997,7 +991,7 @@ def test_quantiles_of_the_time_to_convert_are_upper_bounds(share: float, seconds
 # Frequency
 
 
-def test_the_frequency_at_a_conversion_is_that_of_its_moment_whenever_it_is_decided() -> None:
+def test_a_conversions_frequency_is_that_of_its_own_moment() -> None:
     for together in (True, False):
         shard = shard_of_listeners()
         heard = [(T0 + second * 1000, IMPRESSION_TOUCH, "a", "red") for second in range(8)]

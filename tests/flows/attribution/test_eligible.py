@@ -103,7 +103,7 @@ caps_of = st.builds(Caps, few, few, st.integers(1, 9), st.integers(1, 9))
 
 
 @given(stories, buyers, st.tuples(spans, spans), caps_of)
-def test_what_is_found_and_which_caps_are_met_is_what_the_specification_says(
+def test_eligible_touches_and_met_caps_match_the_specification(
     touches: list[Touch], bought: list[Bought], windows_ms: tuple[int, int], caps: Caps
 ) -> None:
     """Also of starts that count until the minute of their impression, which may be another campaign's."""
@@ -214,7 +214,7 @@ def cost(story: Callable[[int], tuple[list[Touch], list[Bought]]], n: int) -> in
 
 
 @pytest.mark.parametrize("story", HOSTILE)
-def test_twice_as_many_touches_and_conversions_of_one_listener_cost_hardly_more_than_twice(
+def test_the_cost_grows_linearly_with_touches_and_conversions(
     story: Callable[[int], tuple[list[Touch], list[Bought]]],
 ) -> None:
     some, twice = cost(story, 150), cost(story, 300)
@@ -224,7 +224,7 @@ def test_twice_as_many_touches_and_conversions_of_one_listener_cost_hardly_more_
 
 
 @pytest.mark.parametrize("story", HOSTILE)
-def test_chosen_touches_and_conversions_find_what_the_specification_says(
+def test_chosen_touches_match_the_specification(
     story: Callable[[int], tuple[list[Touch], list[Bought]]],
 ) -> None:
     touches, bought = story(60)

@@ -47,7 +47,7 @@ def up_to(
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_was_had_by_a_moment_is_the_same_however_much_is_counted_by_then(seed: int) -> None:
+def test_the_frequency_by_a_moment_ignores_later_listens(seed: int) -> None:
     """Impressions of a year, with a pause of more than 60 days, counted up to a day and not beyond it."""
     rng = random.Random(seed)
     days = sorted(TODAY + rng.randrange(365) for _ in range(rng.choice((3, 30, 400))))
@@ -75,7 +75,7 @@ def test_what_was_had_by_a_moment_is_the_same_however_much_is_counted_by_then(se
 
 @pytest.mark.parametrize("in_files", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
+def test_frequency_equals_the_counted_listens_after_any_restart(
     seed: int, in_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 200)
@@ -124,7 +124,7 @@ def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
     assert CLASS_OF[255] == len(CLASSES) - 1
 
 
-def test_campaigns_without_a_counter_are_dropped_also_on_days_on_which_counters_are() -> None:
+def test_campaigns_without_a_counter_are_dropped_on_any_day() -> None:
     """Anyone may invent names: each day some counters end, so the days without any never come."""
     frequency = Frequency()
     for today in range(TODAY, TODAY + 4 * REMEMBERED_DAYS):

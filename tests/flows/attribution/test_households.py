@@ -313,7 +313,7 @@ def heard(who: int, home: int, at: int, combo: Dimensions) -> Touch:
     return Touch(who, home, at, IMPRESSION_TOUCH, combo, at % 1_000_003)
 
 
-def test_a_household_that_is_credited_behind_a_cap_of_the_listener_is_said_to_be_so() -> None:
+def test_a_household_credited_after_a_listener_cap_is_marked_capped() -> None:
     flow, who, home = Flow(Caps(100, 100, 3, 3)), spread(7), spread(1)
     touches = [heard(who, 0, T0, named("own")), heard(spread(8), home, T0, named("at-home"))]
     touches += [heard(who, 0, T0 + n * MINUTE, named("other", "blue")) for n in range(1, 5)]
@@ -322,7 +322,7 @@ def test_a_household_that_is_credited_behind_a_cap_of_the_listener_is_said_to_be
     assert (one.joined_by, one.capped) == ("household", True)
 
 
-def test_nothing_is_left_of_a_household_that_is_forgotten_not_even_that_it_was_noisy() -> None:
+def test_a_forgotten_household_leaves_nothing_not_even_its_noise_flag() -> None:
     flow, home = Flow(Caps(1, 1, 1, 1)), spread(1)
     at = [T0 + (n // 9) * 2 * 60 * MINUTE + n for n in range(40)]
     touches = [heard(spread(10 + n % 9), home, when, named("a")) for n, when in enumerate(at)]
@@ -336,7 +336,7 @@ def test_nothing_is_left_of_a_household_that_is_forgotten_not_even_that_it_was_n
     assert [(one.rule, one.noisy) for one in flow.decisions] == [("none", False)]
 
 
-def test_what_the_flow_held_of_who_is_forgotten_is_counted_as_it_is_dropped() -> None:
+def test_dropped_data_of_a_forgotten_person_is_counted() -> None:
     """A listener with touches at two households, and a household with another listener's."""
     flow, who, other = Flow(MANY), spread(7), spread(8)
     homes = [spread(1), spread(2)]
@@ -358,7 +358,7 @@ def test_what_the_flow_held_of_who_is_forgotten_is_counted_as_it_is_dropped() ->
     assert flow.erased[spread(9)] == nothing, "who is unknown has an account, too"
 
 
-def test_a_conversion_that_waits_when_its_listener_is_forgotten_is_no_households() -> None:
+def test_a_pending_conversion_of_a_forgotten_listener_has_no_household() -> None:
     flow, who, home, other = Flow(MANY), spread(7), spread(1), spread(8)
     touches = [heard(one, home, T0, named("a")) for one in (who, other)]
     bought_by = [bought(n, T0 + MINUTE, one, home, "red") for n, one in enumerate((who, other, 0))]
@@ -369,7 +369,7 @@ def test_a_conversion_that_waits_when_its_listener_is_forgotten_is_no_households
     assert found == {"v0": None, "v1": "listener", "v2": "household"}
 
 
-def test_of_names_that_have_no_number_left_touches_are_dropped_and_none_is_taken_for_another() -> None:
+def test_touches_of_names_beyond_the_limit_are_dropped() -> None:
     shard = HouseholdShard(0, 1, LATENESS, RULES, None, MANY, PLAY_MS)
     shard.names.numbers([named(f"p{n}") for n in range(MAX_NAMES)])
     home, new = spread(1), named("new")
@@ -410,7 +410,7 @@ def test_many_conversions_of_a_crowd_read_its_touches_once() -> None:
     assert tags.reads == n
 
 
-def test_what_caps_drop_of_households_is_counted_beside_what_they_drop_of_listeners() -> None:
+def test_touches_dropped_by_household_caps_are_counted_separately() -> None:
     settings = Settings(recovery_dir=None, touch_listens_in_all=1, shards=1, attribution="linear")
     logic, home = HouseholdsLogic(settings, None), spread(1)
     touches = [heard(0, home, T0 + n * 60 * MINUTE, named("a")) for n in range(5)]
@@ -430,7 +430,7 @@ def test_what_caps_drop_of_households_is_counted_beside_what_they_drop_of_listen
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**47), st.integers(0, 4_102_444_800_000)), min_size=1, max_size=30))
-def test_a_packed_touch_comes_back_and_a_run_has_the_time_of_its_latest(some: list[tuple[int, int]]) -> None:
+def test_a_packed_touch_is_restored_and_a_run_has_its_latest_time(some: list[tuple[int, int]]) -> None:
     who, ts = (np.array(column) for column in zip(*some, strict=True))
     nothing = np.zeros(len(some), np.uint32), np.zeros(len(some), np.uint64)
     touches = Touches(who.astype(np.uint64), ts.astype(np.int64) << KIND_BITS, *nothing).sorted()

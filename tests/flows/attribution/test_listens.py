@@ -104,7 +104,7 @@ def log(by: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("by", ["listener", "household"])
 @pytest.mark.parametrize("batch", [1, 1000])
-def test_a_play_is_one_listen_as_long_as_it_is_one_play(
+def test_a_play_is_one_listen_within_the_play_horizon(
     batch: int, by: str, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     path = tmp_path / "log.ndjson"
@@ -156,7 +156,7 @@ def some_log(seed: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_listens_are_the_oracles_where_plays_come_again(
+def test_listens_match_the_oracle_for_repeated_plays(
     seed: int, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     path = tmp_path / "log.ndjson"

@@ -91,7 +91,7 @@ def some_rows(rng: random.Random, count: int, now: int, listeners: int = 40) -> 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("spill", [1 << 16, 100])
-def test_the_store_holds_what_a_list_would(
+def test_the_store_equals_a_plain_list(
     seed: int, spill: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "SPILL_ROWS", spill)
@@ -132,7 +132,7 @@ def test_the_store_holds_what_a_list_would(
     )
 
 
-def test_only_what_no_conversion_can_take_any_more_is_dropped_and_it_is_counted() -> None:
+def test_only_unusable_touches_are_dropped_and_they_are_counted() -> None:
     store = TouchStore(Caps(listens=5, clicks=2), play_ms=10_000)
     for second in range(400):
         rows: list[Row] = [
@@ -151,7 +151,7 @@ def test_only_what_no_conversion_can_take_any_more_is_dropped_and_it_is_counted(
     assert store.dropped > 100
 
 
-def test_a_listener_of_very_many_plays_costs_what_as_many_listeners_do() -> None:
+def test_one_listener_with_many_plays_costs_as_much_as_many_listeners() -> None:
     """In compared touches, the work would be by the square: an all-zero device id is one listener."""
     looked_at = []
     for listeners in (1, 20_000):
@@ -254,7 +254,7 @@ def test_a_forgotten_listener_is_in_no_file_two_snapshots_later(
     assert of(store, 1235) != []
 
 
-def test_files_of_an_execution_that_died_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_dead_execution_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, state = filled(files := Files(tmp_path), monkeypatch)
     add(store, [(who, 2 * 10**12, IMPRESSION_TOUCH, 0, who) for who in range(1, 3000)])
     store.compact(0, 0, OF_CAMPAIGN)

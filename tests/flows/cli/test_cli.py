@@ -128,7 +128,7 @@ def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
         (["overlap", "a", "a"], 2, "'a' is named twice: name two placements"),
     ],
 )
-def test_what_a_person_can_mend_is_one_line(
+def test_a_users_error_is_one_line(
     run: Run, log: Path, tmp_path: Path, arguments: list[str], code: int, said: str
 ) -> None:
     (tmp_path / "words").write_text("no JSON\n")
@@ -159,11 +159,11 @@ def test_an_option_out_of_its_range_is_refused(run: Run, arguments: list[str]) -
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_of_settings_that_is_not_there_is_one_line(run: Run) -> None:
+def test_a_missing_settings_file_is_an_error_of_one_line(run: Run) -> None:
     assert "AUDIOPIXEL_CONFIG" in one_line(run("config", CONFIG="nofile.toml"), 2)
 
 
-def test_a_topic_that_is_missing_is_told_and_not_made(run: Run, broker: EmbeddedBroker) -> None:
+def test_a_missing_topic_is_an_error_and_not_created(run: Run, broker: EmbeddedBroker) -> None:
     example = str(ROOT / "docs/plans.example.csv")
     for _ in range(2):
         done = run("plans", example, "--to", "nosuch", KAFKA_BROKERS=broker.bootstrap)
@@ -174,14 +174,14 @@ def test_a_topic_that_is_missing_is_told_and_not_made(run: Run, broker: Embedded
     )
 
 
-def test_kafka_that_is_not_there_is_told_with_its_setting(run: Run) -> None:
+def test_a_missing_kafka_is_reported_with_its_setting(run: Run) -> None:
     done = run("simulate", "kafka", "--seconds", "1", KAFKA_BROKERS="127.0.0.1:1")
     assert "set AUDIOPIXEL_KAFKA_BROKERS to its host:port" in one_line(done, 1)
 
 
 @pytest.mark.parametrize("option", ["no.such", "transactional.id"])
 @pytest.mark.parametrize("command", [["run"], ["simulate", "kafka", "--seconds", "1"]])
-def test_an_option_that_kafkas_client_refuses_is_a_setting_that_is_wrong(
+def test_an_option_refused_by_kafkas_client_is_a_wrong_setting(
     run: Run, command: list[str], option: str
 ) -> None:
     done = run(*command, KAFKA_BROKERS="127.0.0.1:1", KAFKA_OPTIONS=f'{{"{option}": "1"}}')
@@ -195,7 +195,7 @@ def test_an_option_that_kafkas_client_refuses_is_a_setting_that_is_wrong(
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_a_compressed_log_that_was_cut_short_is_an_error_to_the_oracle(
+def test_a_truncated_compressed_log_is_an_error_of_the_oracle(
     run: Run, log: Path, tmp_path: Path, suffix: str
 ) -> None:
     pack = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
@@ -205,7 +205,7 @@ def test_a_compressed_log_that_was_cut_short_is_an_error_to_the_oracle(
 
 
 @pytest.mark.parametrize("cut", [1, 5, 100, 1000])
-def test_frame_after_frame_is_read_and_a_cut_in_the_last_is_noticed(tmp_path: Path, cut: int) -> None:
+def test_all_frames_are_read_and_a_truncated_last_one_fails(tmp_path: Path, cut: int) -> None:
     lines = [b'{"n":%d}\n' % n for n in range(3000)]
     frames = [zstandard.compress(b"".join(lines[at : at + 1000])) for at in range(0, 3000, 1000)]
     path = tmp_path / "log.zst"
@@ -277,7 +277,7 @@ def in_a_terminal(*arguments: str, cwd: Path, typed: bytes = b"", **settings: st
     return process.wait(10), shown.decode()
 
 
-def test_on_a_terminal_log_lines_are_lines_of_their_own_above_the_progress(
+def test_on_a_terminal_log_lines_stand_above_the_progress(
     valkey: EmbeddedValkey, log: Path, tmp_path: Path
 ) -> None:
     code, shown = in_a_terminal(
@@ -428,7 +428,7 @@ def test_ctrl_c_while_the_oracle_computes_ends_with_130(
 # The rest
 
 
-def test_the_version_is_told(run: Run) -> None:
+def test_version_is_printed(run: Run) -> None:
     assert re.fullmatch(r"audiopixel \d+\.\d+\.\d+\n", run("--version").stdout)
 
 
@@ -441,13 +441,13 @@ def test_the_version_is_told(run: Run) -> None:
         ("config", ["PT10M", "JSON", "AUDIOPIXEL_CONFIG"]),
     ],
 )
-def test_help_says_what_there_is(run: Run, command: str, words: list[str]) -> None:
+def test_help_contains_the_expected_words(run: Run, command: str, words: list[str]) -> None:
     shown = " ".join(re.sub(r"[│\s]+", " ", run(command, "--help", NO_COLOR="1").stdout).split())
     for word in words:
         assert word in shown
 
 
-def test_every_command_has_its_place_in_the_help_and_examples_that_it_takes() -> None:
+def test_every_command_has_help_and_valid_examples() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # of a group
     assert commands.keys() == GUIDE.keys()
     for name, (_, examples) in GUIDE.items():
@@ -481,7 +481,7 @@ def test_make_help_lists_every_target() -> None:
         assert re.search(rf"^{target} +\S", done.stdout, re.M), done.stdout
 
 
-def test_dashboards_for_one_machine_go_into_a_directory_that_is_made(tmp_path: Path) -> None:
+def test_dashboards_create_their_target_directory(tmp_path: Path) -> None:
     new = tmp_path / "new" / "er"
     command = [sys.executable, "-m", "dashboards", "local", str(new)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -516,7 +516,7 @@ def test_letters_of_a_replay_are_letters_to_the_oracle(tmp_path: Path) -> None:
         b'{"reason":"too_late","partition":"a","offset":1,"event":{"event":"start","ts":9999999999999999999}}',
     ],
 )
-def test_a_line_that_no_replay_has_written_is_named_by_the_oracle(tmp_path: Path, line: bytes) -> None:
+def test_the_oracle_names_a_line_of_no_replay(tmp_path: Path, line: bytes) -> None:
     from flows.reconcile.replay_files import late_letters
 
     (tmp_path / "rejected.ndjson").write_bytes(line + b"\n")

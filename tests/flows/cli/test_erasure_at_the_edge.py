@@ -60,9 +60,7 @@ def test_an_address_is_forgotten_by_all_keys_and_explain_says_so(settings: Setti
 
 
 @pytest.mark.parametrize("known", ["81.2.69.142", "81.2.69.142:ab12", "0", "00-0"])
-def test_an_id_that_looks_like_an_address_or_like_none_is_forgotten_as_the_door_took_it(
-    settings: Settings, client: Client, known: str
-) -> None:
+def test_forget_reads_ids_like_the_door(settings: Settings, client: Client, known: str) -> None:
     pixel = understanding(placements="any", pseudonyms=Pseudonyms(EDGE.encode())).pixel(call(usual(l=known)))
     made = pixel.event["listener_id"]
     assert f"listener_id {made} not forgotten" in run("explain", "--listener", known).stdout
@@ -72,7 +70,7 @@ def test_an_id_that_looks_like_an_address_or_like_none_is_forgotten_as_the_door_
     assert f"listener_id {made} forgotten" in run("explain", "--listener", known).stdout
 
 
-def test_an_id_that_begins_like_an_address_forgets_nobody_elses_household(settings: Settings) -> None:
+def test_an_id_beginning_like_an_address_forgets_no_household(settings: Settings) -> None:
     assert run("forget", "81.2.69.142:ab12").exit_code == 0
     home = [
         line for line in run("explain", "--listener", "81.2.69.142").stdout.splitlines() if "house" in line
@@ -103,7 +101,7 @@ def test_without_the_edges_key_an_address_is_refused_and_an_id_is_forgotten_in_p
         assert (asked.exit_code, "AUDIOPIXEL_COLLECT_KEY is not set" in asked.stderr) == (2, True)
 
 
-def test_what_the_door_takes_for_no_id_has_no_pseudonym_and_explain_says_so(settings: Settings) -> None:
+def test_explain_reports_values_refused_as_ids_by_the_door(settings: Settings) -> None:
     asked = run("explain", "--listener", "00000000-0000-0000-0000-000000000000")
     assert asked.exit_code == 1
     assert "the collector accepts no such id" in asked.stderr

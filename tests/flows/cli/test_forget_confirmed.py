@@ -54,7 +54,7 @@ def key_of(listener: str) -> str:
     return f"{People(SECRET.encode()).listener(listener.encode()):016x}"
 
 
-def test_a_key_that_is_not_the_flows_is_refused_and_nobody_is_told_to_make_one(
+def test_a_foreign_key_is_refused_without_advice_to_create_one(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It said "1 listeners will be forgotten within a minute", exit code 0, by any key of 16 bytes."""
@@ -76,14 +76,14 @@ def test_a_key_that_is_not_the_flows_is_refused_and_nobody_is_told_to_make_one(
     assert "token_hex" not in why
 
 
-def test_where_no_flow_has_written_nobody_is_forgotten(settings: Settings, client: Client) -> None:
+def test_forget_refuses_an_installation_without_a_flow(settings: Settings, client: Client) -> None:
     said, why = run("somebody-7", code=1)
     assert said == ["refused: 1 listener not forgotten"]
     assert "does not name the key with which its flow hashes listeners" in why
     assert listed(client, settings) == set()
 
 
-def test_while_no_flow_is_alive_it_is_pending_and_done_once_one_has_confirmed_it(
+def test_an_erasure_is_pending_until_a_flow_confirms_it(
     settings: Settings, client: Client, tmp_path: Path
 ) -> None:
     write_meta(client, settings, SECRET, age_s=ALIVE_MS / 1000 + 15)
@@ -105,16 +105,14 @@ def test_while_no_flow_is_alive_it_is_pending_and_done_once_one_has_confirmed_it
     assert json.loads(receipt.read_text())["state"] == "done"
 
 
-def test_a_flow_that_does_not_confirm_in_time_is_waited_for_no_longer(
-    settings: Settings, client: Client
-) -> None:
+def test_forget_stops_waiting_for_a_flow_at_the_deadline(settings: Settings, client: Client) -> None:
     write_meta(client, settings, SECRET, forgotten_sum="0" * 16)
     said, why = run("somebody-7", "--wait", "0.5", code=1)
     assert said == ["pending: 1 listener not forgotten everywhere"]
     assert "the flow has not confirmed it within 0.5 s: ask again with --status" in why
 
 
-def test_an_erasure_without_a_key_that_collectors_have_is_not_complete(
+def test_an_erasure_without_a_collectors_key_is_incomplete(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, now_ms = collector_keys_key(settings.namespace), int(time.time() * 1000)
@@ -133,7 +131,7 @@ def test_an_erasure_without_a_key_that_collectors_have_is_not_complete(
         assert run("somebody-7", code=0)[0][0].startswith("done: 1 listener forgotten; ")
 
 
-def test_a_receipt_says_what_was_found_where_and_what_is_not_reached_and_names_nobody(
+def test_a_receipt_lists_findings_and_limits_without_a_name(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AUDIOPIXEL_COLLECT_KEY", EDGE)
@@ -192,7 +190,7 @@ def test_a_receipt_asks_for_the_state_without_any_key(
         assert str(path) in run("--status", str(path), code=1)[1]
 
 
-def test_what_redis_lost_of_the_accounts_is_done_by_the_sum_of_the_list(
+def test_the_lists_checksum_replaces_lost_erasure_accounts(
     settings: Settings, client: Client, tmp_path: Path
 ) -> None:
     with confirming(settings, SECRET, accounts=False):
@@ -204,7 +202,7 @@ def test_what_redis_lost_of_the_accounts_is_done_by_the_sum_of_the_list(
     assert run("--status", "somebody-7", code=1)[0][0].startswith("pending: "), "the sums differ"
 
 
-def test_who_was_never_asked_for_is_not_done(settings: Settings, client: Client) -> None:
+def test_the_status_of_an_unrequested_erasure_is_refused(settings: Settings, client: Client) -> None:
     with confirming(settings, SECRET):
         said, why = run("--status", "somebody-7", code=1)
     assert said == ["refused: 1 listener not forgotten"]
@@ -212,9 +210,7 @@ def test_who_was_never_asked_for_is_not_done(settings: Settings, client: Client)
     assert listed(client, settings) == set()
 
 
-def test_a_person_who_is_forgotten_again_stays_with_the_first_time(
-    settings: Settings, client: Client
-) -> None:
+def test_a_repeated_erasure_keeps_its_first_time(settings: Settings, client: Client) -> None:
     client.hset(deny_key(settings.namespace), key_of("somebody-7"), "17")
     with confirming(settings, SECRET):
         run("somebody-7", code=0)

@@ -130,7 +130,7 @@ def test_the_balances_go_into_a_topic(run: Run, redis: Redis, monkeypatch: pytes
     }
 
 
-def test_a_moment_that_does_not_work_is_refused_with_the_nearest(
+def test_an_invalid_moment_is_refused_with_the_nearest_valid_one(
     run: Run, redis: Redis, tmp_path: Path
 ) -> None:
     """The watermark is on 4 November, 12:00: midnight of that day works, and 11:01 to 12:00."""
@@ -142,7 +142,7 @@ def test_a_moment_that_does_not_work_is_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize(("reason", "code"), [(None, 0), ("gap", 0), ("until", 1)])
-def test_a_moment_that_worked_once_goes_on_to_work(
+def test_a_moment_once_accepted_stays_valid(
     run: Run, redis: Redis, tmp_path: Path, reason: str | None, code: int
 ) -> None:
     until_ms = SINCE_MS + 4 * 3_600_000
@@ -157,7 +157,7 @@ def test_a_moment_that_worked_once_goes_on_to_work(
     assert ("delivered_before_until" in done.stdout) == bool(code)
 
 
-def test_where_redis_has_nothing_the_moments_are_not_checked(
+def test_moments_are_not_checked_without_redis_data(
     run: Run, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis.delete(META)
@@ -179,7 +179,7 @@ def test_where_redis_has_nothing_the_moments_are_not_checked(
         (["plans.csv", "--delivered", "plans.csv", "--until", "2026-11-03T09:30Z"], "no such column: booked"),
     ],
 )
-def test_what_makes_no_balance_is_refused(
+def test_an_invalid_balance_is_refused(
     run: Run, redis: Redis, tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     done = CliRunner().invoke(app, ["plans", *arguments])
@@ -189,6 +189,6 @@ def test_what_makes_no_balance_is_refused(
     assert (tmp_path / "theirs.csv").read_text() == THEIRS
 
 
-def test_a_source_that_is_too_long_is_refused_with_its_line(run: Run, redis: Redis) -> None:
+def test_an_overlong_source_is_refused_with_its_line(run: Run, redis: Redis) -> None:
     done = run(*MAKE, "--source", "x" * 129, code=1)
     assert "plans.csv:2: delivered_before_source: takes a text of up to 128" in done.stdout

@@ -75,7 +75,7 @@ def test_no_line_of_an_earlier_replay_is_left(
     assert json.loads(texts(out)[METHODOLOGY])["hash"] == methodology(settings).hash
 
 
-def test_what_a_clean_replay_leaves_is_taken_by_reconcile(
+def test_reconcile_accepts_the_outputs_of_a_clean_replay(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     settings, out = settings_of(), tmp_path / "out"
@@ -90,7 +90,7 @@ def test_what_a_clean_replay_leaves_is_taken_by_reconcile(
     assert (done.exit_code, done.output.startswith("0 differences")) == (0, True), done.output
 
 
-def test_a_replay_that_is_refused_leaves_the_files_as_they_are(
+def test_a_refused_replay_leaves_its_files_unchanged(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     settings, out = settings_of(reject_share=1.0), tmp_path / "out"
@@ -105,7 +105,7 @@ def test_a_replay_that_is_refused_leaves_the_files_as_they_are(
     assert texts(out) == before
 
 
-def test_an_interrupted_replay_goes_on_with_its_files_and_with_no_other_ones(
+def test_an_interrupted_replay_resumes_only_with_its_own_files(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     """Stopped amid the log, and gone on with in a directory where somebody else's files are."""

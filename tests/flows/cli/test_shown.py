@@ -170,7 +170,7 @@ def bought_after(run_of: dict[str, str], *placements: str) -> str:
     return "two"
 
 
-def test_into_a_pipe_explain_has_a_line_a_touch_with_whole_ids(
+def test_explain_in_a_pipe_has_one_line_per_touch_with_whole_ids(
     run: Callable[..., Result], settings: dict[str, str]
 ) -> None:
     told = run("explain", bought_after(settings, *BREAKFAST), COLUMNS="80").output.splitlines()
@@ -191,7 +191,7 @@ def test_forty_columns_cut_no_number_and_no_id_of_a_touch(settings: dict[str, st
     assert max(map(cell_len, said.splitlines())) <= 40
 
 
-def test_into_a_pipe_overlap_has_a_line_a_number_with_whole_ids(run: Callable[..., Result]) -> None:
+def test_overlap_in_a_pipe_has_one_line_per_number_with_whole_ids(run: Callable[..., Result]) -> None:
     long = IDS["astral"]
     told = run("overlap", IDS["braces"], long, COLUMNS="80").output.splitlines()
     assert [line.split("  ")[0] for line in told[1:6]] == [
@@ -249,7 +249,7 @@ def test_any_text_is_one_line_of_letters_within_its_bound(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_an_id_in_redis_that_should_not_be_there_is_shown_by_reconcile(
+def test_reconcile_shows_an_unexpected_id_in_redis(
     run: Callable[..., Result], valkey: EmbeddedValkey, log: Path, name: str
 ) -> None:
     with connect(valkey.url) as client:
@@ -275,7 +275,7 @@ def test_an_id_in_redis_that_should_not_be_there_is_shown_by_reconcile(
         ("deep", '{"x":' + "[" * 100_000),
     ],
 )
-def test_what_is_no_decision_is_told_in_one_line(
+def test_an_invalid_decision_is_an_error_of_one_line(
     run: Callable[..., Result], settings: dict[str, str], conversion: str, held: str
 ) -> None:
     body = {
@@ -303,7 +303,7 @@ def test_what_is_no_decision_is_told_in_one_line(
     assert len(told.splitlines()) == 1
 
 
-def test_a_decision_that_is_no_text_is_told_in_one_line(
+def test_a_non_text_decision_is_an_error_of_one_line(
     run: Callable[..., Result], settings: dict[str, str]
 ) -> None:
     with Redis.from_url(settings["AUDIOPIXEL_REDIS_URL"]) as client:
@@ -314,7 +314,7 @@ def test_a_decision_that_is_no_text_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("held", ["", "%", "AAAA", b64encode(compressed(np.full(REGISTERS, 200, np.uint8)))])
-def test_what_is_no_sketch_is_told_in_one_line(
+def test_an_invalid_sketch_is_an_error_of_one_line(
     run: Callable[..., Result], settings: dict[str, str], held: str
 ) -> None:
     with Redis.from_url(settings["AUDIOPIXEL_REDIS_URL"]) as client:

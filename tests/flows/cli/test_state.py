@@ -43,7 +43,7 @@ def state(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["state", *map(str, arguments)])
 
 
-def test_it_tells_what_each_save_holds_by_step(store: SaveStore) -> None:
+def test_state_lists_each_saves_content_by_step(store: SaveStore) -> None:
     told = state(store.root)
     assert told.exit_code == 0, told.output
     lines = told.stdout.splitlines()
@@ -90,7 +90,7 @@ def test_a_damaged_save_is_said_and_the_exit_code_is_1(
 
 
 @pytest.mark.parametrize("watermark_ms", [-(1 << 62), 1 << 62, -62_135_596_800_001])
-def test_a_watermark_of_no_year_is_told_as_it_is(store: SaveStore, watermark_ms: int) -> None:
+def test_a_watermark_beyond_all_years_is_shown_in_milliseconds(store: SaveStore, watermark_ms: int) -> None:
     store.commit(replace(store.manifest(9, 1), watermark_ms=watermark_ms))
     told = state(store.root)
     assert told.exit_code == 0, told.output
@@ -113,7 +113,7 @@ def test_names_out_of_a_directory_reach_the_terminal_as_letters(store: SaveStore
     assert not {"\x1b", "\u202e"} & {*told.output}
 
 
-def test_a_segment_that_is_damaged_is_of_both_saves(store: SaveStore) -> None:
+def test_a_damaged_segment_is_reported_for_both_saves(store: SaveStore) -> None:
     (segment,) = (store.root / "plays" / "0000").iterdir()
     flip(segment)
     told = state(store.root, "--json")
@@ -121,7 +121,7 @@ def test_a_segment_that_is_damaged_is_of_both_saves(store: SaveStore) -> None:
     assert all(segment.name in json.loads(line)["damage"] for line in told.stdout.splitlines())
 
 
-def test_without_saves_there_is_one_line(tmp_path: Path) -> None:
+def test_a_store_without_saves_is_one_line(tmp_path: Path) -> None:
     for where, said in (
         (tmp_path, "there is no save in"),
         (tmp_path / "no", "there is no recovery directory"),

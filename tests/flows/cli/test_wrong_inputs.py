@@ -127,7 +127,7 @@ def run(valkey: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 
 @pytest.mark.parametrize(("arguments", "settings", "code", "said"), CASES, ids=lambda one: str(one)[:60])
-def test_a_wrong_input_is_one_line_that_says_what_to_write_instead(
+def test_a_wrong_input_is_one_line_with_the_right_one(
     run: Run,
     arguments: list[str],
     settings: dict[str, str],
@@ -140,7 +140,7 @@ def test_a_wrong_input_is_one_line_that_says_what_to_write_instead(
     assert (ended, len(line) < 500, "Traceback" in err, "╭" in err) == (code, True, False, False)
 
 
-def test_a_file_of_another_shape_and_an_event_in_capitals_are_named_as_such(
+def test_a_wrong_file_shape_and_a_capitalised_event_are_named(
     run: Run,
 ) -> None:
     code, out, err = run(["check", "foreign.ndjson"], {})
@@ -189,7 +189,7 @@ def test_a_wrong_line_of_the_file_is_named_by_its_number_in_its_own_spelling(
     assert "AUDIOPIXEL_" not in line
 
 
-def test_what_ends_a_service_is_a_line_of_its_log_and_plain_on_a_terminal(
+def test_a_fatal_error_is_a_log_line_or_plain_terminal_text(
     run: Run,
 ) -> None:
     for service in ("run", "collect", "exporter"):

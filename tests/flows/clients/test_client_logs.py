@@ -108,7 +108,7 @@ def troubled(seed: int, calls: int, directory: Path) -> tuple[list[Path], Traffi
 
 
 @pytest.mark.parametrize(("seed", "workers"), [(1, 1), (2, 3)])
-def test_an_adversarial_log_gives_the_truth_of_the_simulator_and_of_the_oracle(
+def test_an_adversarial_log_matches_simulator_and_oracle(
     seed: int,
     workers: int,
     tmp_path: Path,
@@ -133,7 +133,7 @@ def test_an_adversarial_log_gives_the_truth_of_the_simulator_and_of_the_oracle(
     assert len({sums[f"downloads_{window}"] for window in WANTED}) == 3, "the windows differ in it"
 
 
-def test_a_flow_that_was_stopped_goes_on_with_its_clients(
+def test_a_stopped_flow_resumes_with_its_clients(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.state.runs.SPILL_ROWS", 4)
@@ -161,7 +161,7 @@ def test_a_flow_that_was_stopped_goes_on_with_its_clients(
     assert differences(truth, client, settings.namespace) == []
 
 
-def test_a_client_that_was_forgotten_and_one_without_consent_have_no_key(
+def test_forgotten_and_unconsented_clients_have_no_key(
     tmp_path: Path, settings_of: Callable[..., Settings], rows_of: Rows, client: Client
 ) -> None:
     settings = settings_of(listener_key=KEY.decode())
@@ -187,7 +187,7 @@ def test_a_client_that_was_forgotten_and_one_without_consent_have_no_key(
 
 
 @pytest.mark.parametrize("key", [KEY, b"another key of sixteen bytes"])
-def test_which_event_of_one_moment_counts_goes_by_a_hash_that_no_sender_knows(
+def test_a_secret_hash_chooses_among_simultaneous_events(
     key: bytes, tmp_path: Path, settings_of: Callable[..., Settings], rows_of: Rows, client: Client
 ) -> None:
     """A sender that could order them would take each download from the placement that it is against."""

@@ -167,7 +167,7 @@ def test_a_calendar_day_of_25_hours_is_one_day() -> None:
     assert (found["downloads_calendar"], found["downloads_last_touch"]) == (2, 2)
 
 
-def test_an_estimate_stands_until_what_is_final_takes_its_place() -> None:
+def test_an_estimate_counts_until_the_final_count_replaces_it() -> None:
     line = Line(lateness_ms=10 * MINUTE)
     line.cut(MONDAY, [(7, MONDAY + HOUR, 0, 1, 0)])
     line.cut(MONDAY + HOUR + MINUTE, [])
@@ -196,7 +196,7 @@ histories = st.lists(
 
 
 @given(histories, st.data())
-def test_any_arrival_and_any_restart_give_what_the_words_say(history: list[Event], data: Any) -> None:
+def test_any_arrival_and_restart_match_the_specification(history: list[Event], data: Any) -> None:
     begun = int(datetime(2026, 10, 23, tzinfo=LONDON).timestamp() * 1000)
     # A key is of one kind.
     events = [(key * 2 + kind, begun + ts, tie, kind, place) for key, ts, tie, kind, place in history]

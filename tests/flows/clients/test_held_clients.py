@@ -66,7 +66,7 @@ NONE = downloads([], [])
 
 
 @pytest.mark.parametrize("minutes", [30, 240])
-def test_a_hold_that_ends_minute_by_minute_decides_each_event_twice(
+def test_a_gradually_ending_hold_decides_each_event_twice(
     minutes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As an estimate, and for good; of each minute that turns a few more come."""
@@ -106,7 +106,7 @@ def copied_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return copies
 
 
-def test_a_cut_in_a_hold_copies_what_came_and_no_event_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_in_a_hold_copies_each_event_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     line, cuts, each = Line(), 1_000, 20
     rng = np.random.default_rng(0)
     line.cut(NOW_MS, NONE)
@@ -116,7 +116,7 @@ def test_a_cut_in_a_hold_copies_what_came_and_no_event_often(monkeypatch: pytest
     assert cuts < sum(copies) <= cuts * each * (log2(cuts) + 2)
 
 
-def test_minutes_that_turn_copy_no_event_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turning_minutes_copy_each_event_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """An hour that waits, and drains while as much comes: runs are merged when of like size alone."""
     line, minutes = Line(), 60
     rng = np.random.default_rng(0)
@@ -179,7 +179,7 @@ steps = st.lists(
 
 
 @given(steps, st.booleans())
-def test_each_cut_tells_what_deciding_all_events_anew_would(
+def test_each_cut_equals_a_full_recomputation(
     history: list[tuple[list[Event], int, bool]], ends: bool
 ) -> None:
     line, now_ms, final_ms = Line(), NOW_MS, NOW_MS - LATENESS_MS

@@ -107,7 +107,7 @@ def test_the_ping_of_a_link_counts_by_its_query(shop: tuple[Browser, Served]) ->
     assert received(served) == [EVENT]
 
 
-def test_a_script_elsewhere_reads_no_answer_to_a_token_with_the_browsers_credentials(
+def test_a_foreign_script_cannot_read_an_answer_with_credentials(
     shop: tuple[Browser, Served],
 ) -> None:
     browser, _ = shop

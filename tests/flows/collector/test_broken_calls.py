@@ -97,7 +97,7 @@ def all_of(jobs: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", BODIES)
-def test_a_body_that_is_cut_at_any_byte_is_malformed_and_stores_nothing(
+def test_a_truncated_body_is_malformed_and_stores_nothing(
     served: Served, name: str, form: Form, end: End
 ) -> None:
     path, body = BODIES[name]
@@ -115,7 +115,7 @@ def test_a_body_that_is_cut_at_any_byte_is_malformed_and_stores_nothing(
 @pytest.mark.parametrize("end", ["close", "half close"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", BODIES)
-def test_a_whole_body_counts_though_its_sender_is_gone_at_once(
+def test_a_whole_body_counts_after_its_sender_disconnects(
     served: Served, name: str, form: Form, end: End
 ) -> None:
     path, body = BODIES[name]
@@ -140,7 +140,7 @@ def test_no_bytes_in_no_chunks_count_before_their_last_chunk(
     assert served.outcomes(host, 1) == {"malformed": 1}
 
 
-def test_a_body_that_ends_in_trailers_is_not_known_to_be_whole(served: Served) -> None:
+def test_a_body_with_trailers_is_not_taken_as_whole(served: Served) -> None:
     before = head(host := served.new_book(), "/p", CHUNKED)
     wire = chunks([SALE])[:-2] + b"X-Sum: 1\r\n\r\n"
     (answer,) = all_of([sent(served.port, before + wire, "half close")])

@@ -74,7 +74,7 @@ UA = {"x_device_user_agent": PLAYER}
         (STRANGER, bearer("usual"), {"ip": HOME}),
     ],
 )
-def test_a_device_is_found_where_its_caller_has_it(
+def test_a_device_is_read_from_its_callers_header(
     peer: str, headers: dict[str, str], parameters: dict[str, str]
 ) -> None:
     assert household(peer, headers, **parameters) == OURS
@@ -103,7 +103,7 @@ def test_a_device_is_found_where_its_caller_has_it(
         (PROXY, {"x-forwarded-for": STRANGER, "x-device-ip": HOME}, {}),
     ],
 )
-def test_a_stranger_who_speaks_for_a_device_is_counted_and_nobody(
+def test_a_strangers_device_claim_is_counted_and_ignored(
     peer: str, headers: dict[str, str], parameters: dict[str, str]
 ) -> None:
     told: list[tuple[str, str, str]] = []
@@ -128,13 +128,13 @@ def test_a_stranger_who_speaks_for_a_device_is_counted_and_nobody(
         (PLAYER, {"ip": HOME, "ss": "0"}),
     ],
 )
-def test_a_player_that_tells_its_own_user_agent_is_a_device(agent: str, parameters: dict[str, str]) -> None:
+def test_a_player_with_its_own_user_agent_is_a_device(agent: str, parameters: dict[str, str]) -> None:
     event = door().pixel(call(usual(**parameters), headers={"user-agent": agent})).event
     assert event["device_basis"] == "transport"
     assert set(event) >= FIELDS
 
 
-def test_a_server_that_tells_of_an_agent_alone_is_judged_by_its_own_and_no_listener() -> None:
+def test_a_server_with_only_an_agent_is_judged_by_its_own() -> None:
     for agent, reason in (("Go-http-client/1.1", "crawler_list"), ("AcmeInserter/2", "unverified_server")):
         made = call(usual(ua=OVERCAST), headers={"user-agent": agent}, peer=STRANGER)
         event = door().pixel(made).event
@@ -146,7 +146,7 @@ def test_a_server_that_tells_of_an_agent_alone_is_judged_by_its_own_and_no_liste
 
 
 @pytest.mark.parametrize(("peer", "told"), [(HOME, "2a02:c7c::1"), ("2a02:c7c::1", HOME)])
-def test_a_device_that_has_both_versions_of_ip_is_no_server_and_no_listener(peer: str, told: str) -> None:
+def test_a_device_with_both_ip_versions_is_only_claimed(peer: str, told: str) -> None:
     for more, reason in (
         ({}, None),
         ({"ss": "1"}, "unverified_server"),
@@ -167,7 +167,7 @@ def test_a_device_that_has_both_versions_of_ip_is_no_server_and_no_listener(peer
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_who_speaks_for_two_devices_is_neither(first: str, second: str, method: str) -> None:
+def test_a_device_is_only_claimed_by_a_call_for_two(first: str, second: str, method: str) -> None:
     for said in (f"{first}&{second}", f"{second}&{first}"):
         query = f"e=start&pl=a&{said}"
         made = call(query) if method == "GET" else call(method="POST", body=query.encode())
@@ -180,7 +180,7 @@ def test_who_speaks_for_two_devices_is_neither(first: str, second: str, method: 
 @pytest.mark.parametrize(
     "forwarded", ["", HOME, "unknown", "10.1.1.1", f"{ELSE}, {HOME}", ",".join([HOME] * 99)]
 )
-def test_a_call_of_a_dialect_of_servers_is_one_through_a_proxy_whatever_it_forwards(forwarded: str) -> None:
+def test_every_call_in_a_server_dialect_counts_as_proxied(forwarded: str) -> None:
     written = f"{forwarded}, {HOME}" if forwarded else HOME
     event = door().pixel(call(usual(), "/p/prx", {"x-forwarded-for": written}, PROXY)).event
     assert (event["device_basis"], event["invalid_traffic"]) == ("claimed", "unverified_server")
@@ -209,12 +209,12 @@ def test_a_call_of_a_dialect_of_servers_is_one_through_a_proxy_whatever_it_forwa
         ("", {}),
     ],
 )
-def test_a_server_that_tells_of_no_device_is_nobodys_household(peer: str, headers: dict[str, str]) -> None:
+def test_a_server_without_a_device_has_no_household(peer: str, headers: dict[str, str]) -> None:
     assert household(peer, headers) is None
 
 
 @pytest.mark.parametrize("headers", [bearer("first"), bearer("last"), {}])
-def test_a_server_behind_a_proxy_that_tells_of_no_device_has_no_user_agent_of_one(
+def test_a_proxied_server_without_a_device_has_no_user_agent(
     headers: dict[str, str],
 ) -> None:
     asked = headers | {"x-forwarded-for": STRANGER if headers else SERVER, "user-agent": "Go-http-client/1.1"}
@@ -224,7 +224,7 @@ def test_a_server_behind_a_proxy_that_tells_of_no_device_has_no_user_agent_of_on
 
 
 @pytest.mark.parametrize("forwarded", [STRANGER, f"{STRANGER}, 10.9.9.9", f"{HOME}, {STRANGER}"])
-def test_a_stranger_behind_a_proxy_in_a_dialect_of_servers_is_nobodys_device(forwarded: str) -> None:
+def test_a_proxied_stranger_in_a_server_dialect_has_no_device(forwarded: str) -> None:
     asked = call(usual(), path="/p/prx", headers={"x-forwarded-for": forwarded}, peer=PROXY)
     event = door().pixel(asked).event
     assert event["device_basis"] == "claimed"
@@ -249,7 +249,7 @@ def test_a_token_writes_for_its_campaigns_alone() -> None:
 
 
 @pytest.mark.parametrize("parameters", [{}, {"ua": "\u0420\u0430\u0434\u0438\u043e/1.2"}])
-def test_a_user_agent_that_cannot_be_read_is_there_and_a_listeners_like_any_other(
+def test_an_unreadable_user_agent_counts_as_a_listeners(
     parameters: dict[str, str],
 ) -> None:
     told: list[tuple[str, str, str]] = []
@@ -260,7 +260,7 @@ def test_a_user_agent_that_cannot_be_read_is_there_and_a_listeners_like_any_othe
     assert ("native", "user_agent", "unreadable") in told
 
 
-def test_a_token_that_cannot_be_read_is_none_that_is_known() -> None:
+def test_an_unreadable_token_is_unknown() -> None:
     told: list[tuple[str, str, str]] = []
     asked = call(usual(consent="1", gdpr_consent=""), headers={"authorization": NOT_ASCII}, peer=SERVER)
     event = door(on_cleaning=lambda *what: told.append(what)).pixel(asked).event
@@ -276,7 +276,7 @@ def test_a_token_that_cannot_be_read_is_none_that_is_known() -> None:
         *(("fe80::1%eth0", False), ("::1", False), ("2001:db8::1", False), ("0.0.0.0", False)),
     ],
 )
-def test_an_address_that_no_listener_can_have_is_none(text: str, public: bool) -> None:
+def test_an_impossible_listener_address_is_absent(text: str, public: bool) -> None:
     address = parsed(text)
     assert address is not None
     assert is_public(address) is public
@@ -297,6 +297,6 @@ def test_a_port_is_digits_alone() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "here", "1.2.3", "1.2.3.4.5", "::g", "[::1", "x" * 5_000, "\udcff"])
-def test_what_is_no_address_is_none_and_raises_nothing(text: str) -> None:
+def test_an_invalid_address_is_absent_and_raises_nothing(text: str) -> None:
     parsed(text)
     assert household(PROXY, {"x-forwarded-for": text}) is None

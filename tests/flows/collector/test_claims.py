@@ -23,11 +23,11 @@ def checker() -> Iterator[Checker]:
 
 @given(rng=st.randoms(use_true_random=False))
 @settings(max_examples=300)
-def test_a_claim_gives_nothing_and_changes_nothing_that_was_said(checker: Checker, rng: Random) -> None:
+def test_a_claim_grants_and_changes_nothing(checker: Checker, rng: Random) -> None:
     checker.check(make(rng))
 
 
-def test_the_cases_reach_all_that_a_claim_can_do(checker: Checker) -> None:
+def test_the_cases_reach_every_outcome_of_a_claim(checker: Checker) -> None:
     rng = Random(7)
     found = {checker.check(make(rng)) for _ in range(500)}
     assert found == {"no pixel", "rejected", "suspected", "as it was"}

@@ -49,7 +49,7 @@ def received_ms(found: list[list[dict[str, Any]]]) -> dict[str, int]:
     return {one["event_id"]: one["received_at"] for part in found for one in part if "event_id" in one}
 
 
-def test_a_clock_that_was_slow_steps_forward_when_the_wall_clock_is_set(
+def test_a_slow_clock_steps_forward_when_the_wall_clock_is_set(
     broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     with Off(tmp_path, broker, -HOUR_S // 4) as collector:
@@ -66,9 +66,7 @@ def test_a_clock_that_was_slow_steps_forward_when_the_wall_clock_is_set(
     assert received["right"] > began_ms - 10_000
 
 
-def test_a_clock_that_is_hours_ahead_ends_its_lane_and_another_begins_by_the_right_clock(
-    broker: EmbeddedBroker, tmp_path: Path
-) -> None:
+def test_a_clock_hours_ahead_ends_its_lane_and_begins_another(broker: EmbeddedBroker, tmp_path: Path) -> None:
     with Off(tmp_path, broker, 2 * HOUR_S) as collector:
         collector.start()
         first = collector.id()
@@ -94,9 +92,7 @@ def test_a_clock_that_is_hours_ahead_ends_its_lane_and_another_begins_by_the_rig
             assert lows == sorted(lows)
 
 
-def test_a_clock_that_was_ahead_at_one_boot_is_right_at_the_next_also_behind_a_kill(
-    broker: EmbeddedBroker, tmp_path: Path
-) -> None:
+def test_a_clock_ahead_is_right_at_the_next_boot_after_a_kill(broker: EmbeddedBroker, tmp_path: Path) -> None:
     with Off(tmp_path, broker, 2 * HOUR_S) as collector:
         collector.start()
         first = collector.id()
@@ -110,7 +106,7 @@ def test_a_clock_that_was_ahead_at_one_boot_is_right_at_the_next_also_behind_a_k
     assert byes(messages(broker.bootstrap, collector.topic), first) == 2
 
 
-def test_while_kafka_is_away_a_collector_that_is_ahead_stores_on_and_changes_its_lane_behind_it(
+def test_a_collector_ahead_stores_on_without_kafka_and_changes_lanes_later(
     broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     with Off(tmp_path, broker, 2 * HOUR_S) as collector:

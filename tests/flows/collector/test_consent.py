@@ -57,7 +57,7 @@ def test_interest_is_no_basis_where_the_vendor_has_not_registered_it() -> None:
     assert Policy(10, (1, 7, 9)).of_tc_string(INTEREST) == "purpose"
 
 
-def test_a_vendor_that_was_not_disclosed_is_refused_where_the_operator_asks_for_that() -> None:
+def test_an_undisclosed_vendor_is_refused_under_the_operators_setting() -> None:
     assert Policy(5, (1, 7, 9), needs_disclosure=True).of_tc_string(NOT_DISCLOSED) == "not_disclosed"
     assert Policy(5, (1, 7, 9), needs_disclosure=True).of_tc_string(FIELD) == "given"
 
@@ -137,7 +137,7 @@ def test_the_first_no_decides(signals: Signals, reason: Reason) -> None:
     assert consent.is_given == (reason == "given")
 
 
-def test_where_no_consent_is_needed_silence_is_enough_and_a_no_is_still_one() -> None:
+def test_without_required_consent_only_a_refusal_counts() -> None:
     assert answer(Signals(country="US"), free=frozenset({"US"})) == "given"
     assert answer(Signals(country="GB"), free=frozenset({"US"})) == "no_string"
     assert answer(Signals(), required=False) == "given"
@@ -145,7 +145,7 @@ def test_where_no_consent_is_needed_silence_is_enough_and_a_no_is_still_one() ->
     assert answer(Signals(gdpr=True, gpp=NOTHING, gpp_sid=(2,)), required=False) == "purpose"
 
 
-def test_a_section_that_applies_and_has_no_answer_is_a_no_and_is_told() -> None:
+def test_an_applicable_section_without_an_answer_is_a_reported_refusal() -> None:
     for policy in (Policy(5), Policy(5, required=False)):
         consent = policy.decide(Signals(gpp=CALIFORNIA, gpp_sid=(9, 10), own_consent=True))
         assert consent == (False, "no_string", (10,))
@@ -171,7 +171,7 @@ def header(*ids: int) -> str:
     return packed(bits)
 
 
-def test_what_the_iabs_encoder_writes_is_read_as_its_decoder_reads_it() -> None:
+def test_our_decoder_agrees_with_the_iabs_on_encoded_strings() -> None:
     """Strings by @iabgpp/cmpapi 3.2.0 (`consent_strings.mjs`): 600, of all sections of the United States."""
     lines = gzip.decompress((DATA / "gpp.ndjson.gz").read_bytes()).splitlines()
     outs: Counter[tuple[int, bool | None]] = Counter()
@@ -220,7 +220,7 @@ def test_an_opt_out_of_a_state_is_overruled_by_nothing(section: int, named: bool
 
 
 @pytest.mark.parametrize("section", STATES)
-def test_a_version_that_nobody_knows_is_unreadable(section: int) -> None:
+def test_an_unknown_version_is_unreadable(section: int) -> None:
     for version in (0, 1, 2, 3, 63):
         consent = Policy(5, required=False).decide(
             Signals(gpp=f"{header(section)}~{state(section, version=version)}", own_consent=True)
@@ -228,7 +228,7 @@ def test_a_version_that_nobody_knows_is_unreadable(section: int) -> None:
         assert consent.is_given == (version == 1 or (section, version) == (7, 2))
 
 
-def test_a_section_that_nobody_names_and_that_says_not_applicable_is_no_yes() -> None:
+def test_a_not_applicable_section_without_a_signal_is_no_consent() -> None:
     nothing = packed(f"{1:06b}" + "00" * 24)
     for section in STATES:
         text = f"{header(section)}~{nothing}"
@@ -246,7 +246,7 @@ def test_a_damaged_string_is_never_read_past_its_end(place: int, middle: str, cu
 
 
 @given(st.integers(1, len(FIELD.split(".")[0]) - 1))
-def test_a_core_that_was_cut_is_unreadable(length: int) -> None:
+def test_a_truncated_core_is_unreadable(length: int) -> None:
     core = FIELD.split(".")[0]
     try:
         tcf.decode(core[:length])
@@ -279,7 +279,7 @@ CORE = f"{2:06b}{0:0126b}{4:06b}1{0:013b}{0:048b}0{0:012b}{0:017b}{0:017b}"
     ],
     ids=["an id of zeros", "sub-sections", "restrictions", "ranges", "segments"],
 )
-def test_a_string_as_long_as_a_call_may_be_holds_nobody_up(signals: Signals) -> None:
+def test_the_longest_string_is_decoded_fast(signals: Signals) -> None:
     taken_s = []
     for _ in range(5):
         began_s = process_time()
@@ -327,7 +327,7 @@ def test_every_reason_has_its_words() -> None:
     assert set(WORDS) == set(REASONS)
 
 
-def test_strings_that_never_repeat_do_not_fill_the_memory() -> None:
+def test_unique_strings_do_not_fill_the_memory() -> None:
     policy = Policy(5)
     for n in range(20_000):
         policy.of_tc_string(f"{FIELD}.{n}")

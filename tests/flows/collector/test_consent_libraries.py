@@ -81,7 +81,7 @@ def expected(read: dict[str, Any]) -> dict[str, Any]:
 EMPTY = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
 
 
-def test_our_decoders_read_what_the_iabs_own_read(strings: list[dict[str, Any]]) -> None:
+def test_our_decoders_agree_with_the_iabs_libraries(strings: list[dict[str, Any]]) -> None:
     differences, seen = [], {"tcf": 0, "section": 0, "out": 0}
     for one in strings:
         if one["kind"] == "tcf":

@@ -50,12 +50,12 @@ def of_percents(name: str, length: int, kind: str = "%25") -> str:
 
 
 @pytest.mark.parametrize("body", ["e=start&pl=" + "%25" * 349_000, '{"e":"start","pl":"' + "x" * 70_000])
-def test_a_pixels_body_that_no_beacon_sends_is_not_decoded(body: str, letters: list[int]) -> None:
+def test_a_body_without_a_beacon_is_not_decoded(body: str, letters: list[int]) -> None:
     assert posted(body) == (413, [Outcome.REJECTED])
     assert letters == []
 
 
-def test_parameters_that_nobody_reads_are_not_decoded(letters: list[int]) -> None:
+def test_unused_parameters_are_not_decoded(letters: list[int]) -> None:
     many = "&".join(of_percents(f"unknown{n}", 450) for n in range(MAX_PARAMETERS - 2))
     assert posted(f"e=start&pl=a&{many}") == (200, [Outcome.STORED])
     assert sum(letters) < 100
@@ -88,7 +88,7 @@ def test_a_url_in_a_form_keeps_what_is_encoded_in_its_own_query(target: str, tim
     assert query.form_value(encoded) == target
 
 
-def test_what_a_form_says_is_read_whole() -> None:
+def test_every_form_field_is_read() -> None:
     words = {"e": "conversion", "ct": "purchase", "o": "a b+c%", "cat": "1,2", "pc": "50%25 off", "id": "i"}
     long = "L" * 9_000
     made = Call("POST", "/p", "", {}, (urlencode(words) + f"&u={quote(long)}").encode(), "8.8.8.8", 1)

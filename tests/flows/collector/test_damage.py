@@ -39,11 +39,11 @@ CLAIMED = {"claimed": True}
 
 @given(st.integers(0, 2**64 - 1))
 @settings(max_examples=1_500)
-def test_a_byte_that_cannot_be_makes_no_other_event(seed: int) -> None:
+def test_an_impossible_byte_makes_no_other_event(seed: int) -> None:
     asyncio.run(judge(case_of(seed)))
 
 
-def test_the_cases_reach_all_that_damage_can_do() -> None:
+def test_the_cases_reach_every_outcome_of_damage() -> None:
     async def found() -> set[str]:
         return {await judge(case_of(seed)) for seed in range(800)}
 
@@ -97,9 +97,7 @@ def stored(query: str, **values: object) -> Understood | None:
 
 @pytest.mark.parametrize("labels", [{}, {"platform": "web-1", "station": "one"}])
 @pytest.mark.parametrize("signed_first", [True, False])
-def test_a_signed_tag_that_is_cut_anywhere_is_itself_or_nothing(
-    labels: dict[str, str], signed_first: bool
-) -> None:
+def test_a_truncated_signed_tag_is_itself_or_refused(labels: dict[str, str], signed_first: bool) -> None:
     ids = {"pl": "breakfast-uk", "cm": "spring", "pf": labels.get("platform"), "st": labels.get("station")}
     named = "&".join(f"{name}={value}" for name, value in ids.items() if value)
     signature = f"k={SIGNING.of_tag('breakfast-uk', 'spring', labels)}"
@@ -129,7 +127,7 @@ def test_a_signed_tag_that_is_cut_anywhere_is_itself_or_nothing(
 )
 @pytest.mark.parametrize("placements", ["signed", "planned", "any"])
 @pytest.mark.parametrize("headers", [{}, BEARER], ids=["a stranger", "a writer"])
-def test_a_signed_field_that_was_changed_is_unsigned_whoever_calls(
+def test_a_changed_signed_field_is_unsigned_for_any_caller(
     headers: dict[str, str], placements: str, query: str
 ) -> None:
     door = understanding(placements=placements, signatures=SIGNING, planned=lambda *_: True)
@@ -137,7 +135,7 @@ def test_a_signed_field_that_was_changed_is_unsigned_whoever_calls(
     assert (found.outcome, found.reason) == (Outcome.REJECTED, "unsigned")
 
 
-def test_a_tag_whose_key_is_no_longer_in_force_counts_where_its_signature_is_not_asked_for() -> None:
+def test_a_tag_with_a_retired_key_counts_without_required_signatures() -> None:
     found = understanding(placements="any", signatures=SIGNING).pixel(call(TAG.replace("k=a1", "k=a0")))
     assert found.outcome is Outcome.STORED
 
@@ -150,7 +148,7 @@ NO_UTF_8 = ("%FF", "%FE", "%C3", "%E2%82", "%EF%BF%BD", "a%FFb", "%ED%A0%80")
     ("parameter", "field"),
     [("p", "play_id"), ("l", "listener_id"), ("ifa", "listener_id"), ("o", "order_id"), ("pf", "platform")],
 )
-def test_an_id_of_bytes_that_are_no_utf_8_is_absent(parameter: str, field: str, bytes_: str) -> None:
+def test_an_id_outside_utf_8_is_absent(parameter: str, field: str, bytes_: str) -> None:
     asked = {"e": "conversion", "ct": "purchase", "cm": "c", "pl": "a", "gdpr_consent": CONSENT}
     query = "&".join(f"{name}={value}" for name, value in asked.items()) + f"&{parameter}={bytes_}"
     for one in (call(query), call(method="POST", body=query.encode())):
@@ -160,7 +158,7 @@ def test_an_id_of_bytes_that_are_no_utf_8_is_absent(parameter: str, field: str, 
 
 
 @pytest.mark.parametrize("bytes_", NO_UTF_8)
-def test_a_placement_or_campaign_of_bytes_that_are_no_utf_8_is_rejected(bytes_: str) -> None:
+def test_a_placement_or_campaign_outside_utf_8_is_rejected(bytes_: str) -> None:
     for parameter, field in (("pl", "placement_id"), ("cm", "campaign_id")):
         query = f"e=start&pl=a&cm=c&id=1&{parameter}={bytes_}".replace(f"{parameter}=a&", "").replace(
             f"{parameter}=c&", ""
@@ -171,7 +169,7 @@ def test_a_placement_or_campaign_of_bytes_that_are_no_utf_8_is_rejected(bytes_: 
 
 
 @pytest.mark.parametrize("said", ["\ufffd", "a\ufffdb", "\x00", "a\x01b", "a\x7f", " a", "a\n", "\u0085a"])
-def test_an_id_of_no_letters_is_absent_in_json_too_and_such_a_placement_is_rejected(said: str) -> None:
+def test_an_empty_json_id_is_absent_and_an_empty_placement_rejected(said: str) -> None:
     event = {"event": "start", "placement_id": "a", "play_id": said, "listener_id": said, "consent": True}
     for path in ("/p", "/v1/events"):
         for word, outcome in (("play_id", "stored"), ("placement_id", "rejected")):
@@ -188,7 +186,7 @@ def test_an_id_of_no_letters_is_absent_in_json_too_and_such_a_placement_is_rejec
 @pytest.mark.parametrize(
     "body", [b'{"e":"start","pl":"a\xff"}', b"e=start&pl=a\xff", b'{"e":"start","pl":"\xed\xa0\x80"}']
 )
-def test_a_body_of_bytes_that_are_no_utf_8_is_malformed(body: bytes) -> None:
+def test_a_body_outside_utf_8_is_malformed(body: bytes) -> None:
     found = understanding().pixel(call(method="POST", body=body))
     assert (found.outcome, found.reason) == (Outcome.REJECTED, "malformed")
 
@@ -206,7 +204,7 @@ def test_a_value_is_a_number_as_it_came(value: str) -> None:
         *("inf", "%31%32", "\u0661", "9" * 70, "12&4.50", "12=4.50", "12#4"),
     ],
 )
-def test_what_is_no_number_is_no_value_and_the_conversion_counts(value: str) -> None:
+def test_a_conversion_counts_without_its_unreadable_value(value: str) -> None:
     query = f"e=conversion&ct=purchase&cm=c&o=1&v={quote(value, safe='%+&=,#')}&cur=GBP"
     heard: list[tuple[str, str]] = []
     door = understanding(on_cleaning=lambda _, word, how: heard.append((word, how)))
@@ -217,7 +215,7 @@ def test_what_is_no_number_is_no_value_and_the_conversion_counts(value: str) -> 
 
 
 @pytest.mark.parametrize("currency", ["G%42P", "G?P", "%BP", "$BP", "GB", "G&P", "GBP+"])
-def test_a_value_whose_currency_cannot_be_read_is_none(currency: str) -> None:
+def test_a_value_with_an_unreadable_currency_is_absent(currency: str) -> None:
     found = understanding().pixel(call(f"e=conversion&ct=purchase&cm=c&v=1000&cur={currency}&o=1"))
     assert found.event["conversion"] == {"type": "purchase", "order_id": "1"} | CLAIMED
 
@@ -249,7 +247,7 @@ def test_a_value_whose_currency_cannot_be_read_is_none(currency: str) -> None:
         "gpp=DBABTA~1YNN&gpp_sid=6+",
     ],
 )
-def test_a_refusal_that_was_damaged_gives_no_consent(damaged: str) -> None:
+def test_a_damaged_refusal_is_no_consent(damaged: str) -> None:
     door = understanding(policy=Policy(required=False))
     assert door.pixel(call("e=start&pl=a&cb=1")).event["consent"] is True
     found = door.pixel(call(f"e=start&pl=a&cb=1&{damaged}&cr=x"))
@@ -259,7 +257,7 @@ def test_a_refusal_that_was_damaged_gives_no_consent(damaged: str) -> None:
 @pytest.mark.parametrize(
     "damaged", ["ss=%01", "ss=%", "s%=1", "ss?1", "ip=9.9.%39.9", "ip=nowhere", "i[=9.9.9.9", "ua=x%00"]
 )
-def test_a_claim_that_was_damaged_makes_nobody_the_device(damaged: str) -> None:
+def test_a_damaged_claim_names_no_device(damaged: str) -> None:
     asked = f"e=start&pl=a&cb=1&gdpr_consent={CONSENT}&gdpr=1&"
     itself = understanding().pixel(call(asked + "cr=x")).event
     assert {"client_id", "household_id"} <= itself.keys()
@@ -268,7 +266,7 @@ def test_a_claim_that_was_damaged_makes_nobody_the_device(damaged: str) -> None:
     assert not {"client_id", "household_id", "invalid_traffic"} & found.event.keys()
 
 
-def test_a_listener_that_cannot_be_read_is_no_other_one() -> None:
+def test_an_unreadable_listener_becomes_no_other() -> None:
     asked = usual(ifa="3C7D6A5E-1111")
     whole = understanding().pixel(call(asked)).event["listener_id"]
     del asked["l"]
@@ -290,12 +288,12 @@ def test_a_listener_that_cannot_be_read_is_no_other_one() -> None:
         "/b/adform/ct=sign_up&v=1",
     ],
 )
-def test_a_dialect_that_was_damaged_is_not_read_as_our_own(path: str) -> None:
+def test_a_damaged_dialect_is_not_read_as_our_own(path: str) -> None:
     found = understanding().pixel(call(usual(), path))
     assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "dialect")
 
 
-def test_a_slash_that_became_a_question_mark_is_no_call_of_our_own_names() -> None:
+def test_a_slash_damaged_into_a_question_mark_rejects_the_dialect() -> None:
     found = understanding().pixel(
         replace(call({}, "/p"), query="spotify?cur=GBP&v=7&e=conversion&ct=sign_up&pl=a")
     )
@@ -305,7 +303,7 @@ def test_a_slash_that_became_a_question_mark_is_no_call_of_our_own_names() -> No
 @pytest.mark.parametrize(
     "path", ["/p", "/p/", "/p/nobody", "/p/triton/", "/p/triton/pixel.gif", "/p/our-own_2.1"]
 )
-def test_a_dialect_that_may_be_another_collectors_is_read_as_our_own(path: str) -> None:
+def test_another_collectors_dialect_is_read_as_our_own(path: str) -> None:
     assert understanding().pixel(call(usual(), path)).outcome is Outcome.STORED
 
 
@@ -319,7 +317,7 @@ def test_a_dialect_that_may_be_another_collectors_is_read_as_our_own(path: str) 
         "e=start&pl=a&p=1&cb=12|34",
     ],
 )
-def test_a_sloppy_call_loses_nothing_that_its_sloppiness_does_not_touch(query: str) -> None:
+def test_a_sloppy_call_loses_only_its_sloppy_parts(query: str) -> None:
     found = understanding().pixel(call(query))
     assert found.outcome is Outcome.STORED
     assert (found.event["placement_id"], found.event["play_id"]) == ("a", "1")
@@ -357,7 +355,7 @@ def answered(port: int, case: Case, wire: bytes, host: str) -> bytes:
             return b""
 
 
-def test_over_a_real_socket_a_damaged_call_becomes_what_it_is_held_to(served: Served) -> None:
+def test_a_damaged_call_over_a_socket_has_its_expected_outcome(served: Served) -> None:
     rng, outcomes = Random(7), Counter[str]()
     while outcomes.total() < 400:
         case = case_of(rng.getrandbits(64))
@@ -382,13 +380,13 @@ def test_parameters_of_a_path_begin_at_the_slash_before_them() -> None:
         assert (found.event["campaign_id"], found.event["placement_id"]) == ("spring", "a")
 
 
-def test_a_campaign_within_another_value_of_a_path_is_none_of_its_own() -> None:
+def test_a_campaign_inside_another_path_value_is_not_a_field() -> None:
     path = "/b/claritas/st=talk%26cm=spring;g=lead;pl=a;ord=7"
     found = understanding().pixel(call({}, path))
     assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "campaign_id")
 
 
-def test_a_percent_sign_in_a_forms_name_takes_two_letters_and_no_refusal() -> None:
+def test_a_stray_percent_sign_in_a_form_loses_no_refusal() -> None:
     form = b"e=start&pl=a&tag_for_child_di%ected_treatment=true"
     door = understanding(policy=Policy(required=False))
     found = door.pixel(replace(call({}, "/p/ttd"), method="POST", body=form))

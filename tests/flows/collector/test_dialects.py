@@ -103,7 +103,7 @@ def test_a_vendors_tag_is_read_when_its_macros_are_replaced(name: str) -> None:
     assert ("listener_id" in event) is (event["consent"] and bool({"listener_id", "ifa"} & set(macros)))
 
 
-def test_what_each_vendor_can_tell_is_what_its_row_says() -> None:
+def test_each_vendors_row_lists_its_reported_fields() -> None:
     def having(*words: str) -> set[str]:
         return {name for name in TAGS if set(words) & set(DIALECTS[name].macros)}
 
@@ -115,7 +115,7 @@ def test_what_each_vendor_can_tell_is_what_its_row_says() -> None:
 
 
 @pytest.mark.parametrize("name", TAGS)
-def test_a_vendors_tag_is_read_when_nobody_replaces_its_macros(name: str) -> None:
+def test_a_vendors_tag_with_unreplaced_macros_is_read(name: str) -> None:
     dialect = DIALECTS[name]
     told: list[tuple[str, str, str]] = []
     door = understanding(on_cleaning=lambda *what: told.append(what))
@@ -256,9 +256,7 @@ def test_every_postback_has_a_row() -> None:
         ("podscribe", "action=refund", ("invalid", "conversion.type")),
     ],
 )
-def test_what_a_vendor_tells_of_that_is_counted_nowhere_is_rejected(
-    name: str, query: str, reason: tuple[str, str]
-) -> None:
+def test_a_vendors_uncounted_event_is_rejected(name: str, query: str, reason: tuple[str, str]) -> None:
     found = understanding().pixel(call(query, f"/b/{name}"))
     assert (found.reason, found.wrong) == reason
 
@@ -308,9 +306,7 @@ def test_an_operators_rows_win_and_are_read(tmp_path: Path) -> None:
         ('use = "tag"', 'use = "tag"\nwehn = {}', r"mine\.wehn: Extra .* \(did you mean when\?\)"),
     ],
 )
-def test_a_row_that_says_what_does_not_exist_is_refused(
-    tmp_path: Path, old: str, new: str, words: str
-) -> None:
+def test_a_row_with_an_unknown_field_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
     own = tmp_path / "dialects.toml"
     own.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(SettingsError, match=words):
@@ -380,12 +376,12 @@ def test_a_clicks_signature_is_the_specifications(url: str, signature: str) -> N
         ),
     ],
 )
-def test_a_signed_click_leads_nowhere_else(url: str) -> None:
+def test_a_signed_click_leads_only_to_its_target(url: str) -> None:
     signatures = Signatures({"a1": b"sixteen bytes or more"})
     assert not signatures.may_lead_to(url, "a1.T1vuDZ4-F-xQ-8RO")
 
 
-def test_a_label_is_signed_and_one_that_is_missing_is_not_the_word_none() -> None:
+def test_a_label_is_signed_and_a_missing_one_stays_absent() -> None:
     signatures = Signatures({"a1": b"sixteen bytes or more"})
     signed = signatures.of_tag("a", "b", {"station": "None"})
     assert signatures.passes(signed, "a", "b", {"station": "None"})

@@ -71,7 +71,7 @@ def headers(answer: Answer) -> Mapping[str, str]:
     return dict(answer.headers)
 
 
-def test_a_pixel_is_answered_with_the_gif_and_may_be_asked_for_from_anywhere() -> None:
+def test_a_pixel_returns_the_gif_to_any_origin() -> None:
     answer, kept = asked(call(usual()))
     assert (answer.status, answer.body, len(GIF)) == (200, GIF, 43)
     assert [one.outcome for one in kept.events] == [Outcome.STORED]
@@ -83,13 +83,13 @@ def test_a_pixel_is_answered_with_the_gif_and_may_be_asked_for_from_anywhere() -
 
 
 @pytest.mark.parametrize("path", ["/p", "/p/triton", "/b/triton", "/c"])
-def test_what_is_not_stored_is_503_but_the_listener_who_clicked_goes_on(path: str) -> None:
+def test_an_unstored_call_is_503_but_a_click_is_redirected(path: str) -> None:
     answer, _ = asked(call(usual(u=TARGET), path), Kept(takes=False))
     assert answer.status == (302 if path == "/c" else 503)
     assert path == "/c" or headers(answer)["retry-after"] == "2"
 
 
-def test_a_rejected_pixel_has_the_gif_too_and_who_has_a_token_is_told() -> None:
+def test_a_rejected_pixel_returns_the_gif_and_tokens_get_the_reason() -> None:
     answer, kept = asked(call(usual(e="no-such")))
     assert (answer.status, answer.body) == (200, GIF)
     assert "x-audiopixel" not in headers(answer)
@@ -124,14 +124,14 @@ def test_a_click_is_one_whatever_its_other_parameters_are_called(other: str) -> 
         "",
     ],
 )
-def test_a_click_to_nobody_whom_we_know_is_400_and_in_the_ledger(target: str) -> None:
+def test_a_click_to_an_unknown_target_is_400_and_in_the_ledger(target: str) -> None:
     answer, kept = asked(call({"pl": "a", "u": target}, "/c"))
     assert answer.status == 400
     assert "location" not in headers(answer)
     assert [(one.outcome, one.reason) for one in kept.events] == [(Outcome.REJECTED, "unsigned")]
 
 
-def test_a_target_with_letters_beyond_ascii_is_one_that_a_header_takes() -> None:
+def test_a_non_ascii_target_is_encoded_for_the_header() -> None:
     answer, _ = asked(call({"pl": "a", "u": "https://shop.example/caf\u00e9?r=\ufffd"}, "/c"))
     assert answer.status == 302
     assert headers(answer)["location"] == "https://shop.example/caf%C3%A9?r=%EF%BF%BD"
@@ -159,14 +159,14 @@ def test_a_target_keeps_what_is_encoded_in_its_own_query(times: int) -> None:
         (call(path="/p", method="POST", body=b"[" * 100_000), 401),
     ],
 )
-def test_a_call_that_cannot_be_read_is_one_event_of_the_ledger(one: Call, status: int) -> None:
+def test_an_unreadable_call_is_one_event_of_the_ledger(one: Call, status: int) -> None:
     answer, kept = asked(one)
     assert answer.status == status
     assert [understood.outcome for understood in kept.events] == [Outcome.REJECTED]
 
 
 @pytest.mark.parametrize("path", ["/", "/favicon.ico", "/pixel", "/v1/events/", "/debug", "/.env"])
-def test_what_is_no_door_is_404_and_no_event(path: str) -> None:
+def test_an_unknown_path_is_404_without_an_event(path: str) -> None:
     answer, kept = asked(call(path=path))
     assert (answer.status, kept.events) == (404, [])
 
@@ -174,9 +174,7 @@ def test_what_is_no_door_is_404_and_no_event(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "events"), [("/p", "POST", 1), ("/", "POST", 0), ("/p", "PUT", 0)]
 )
-def test_a_body_that_is_not_read_is_an_event_where_there_is_a_door(
-    path: str, method: str, events: int
-) -> None:
+def test_an_unread_body_is_an_event_at_a_door(path: str, method: str, events: int) -> None:
     kept = Kept()
     doors = Doors(understanding(), cast(Store, kept))
     assert asyncio.run(doors.unread(call(path=path, method=method), 413)).status == 413
@@ -197,7 +195,7 @@ def test_events_of_a_token_have_a_result_each() -> None:
     assert answer.status == 503
 
 
-def test_what_stands_in_a_conversion_names_no_placement_and_nothing_beside_it_is_its_value() -> None:
+def test_conversion_objects_and_events_do_not_mix_fields() -> None:
     conversion = {"type": "purchase", "order_id": "o", "platform": "shop", "placement_id": "a", "cm": "c"}
     event = {"event": "conversion", "event_id": "e", "value": "99", "conversion": conversion}
     for path in ("/v1/events", "/p"):
@@ -208,7 +206,7 @@ def test_what_stands_in_a_conversion_names_no_placement_and_nothing_beside_it_is
         assert not {"platform", "placement_id", "campaign_id"} & one.event.keys()
 
 
-def test_a_line_that_is_no_event_spoils_no_other() -> None:
+def test_an_invalid_line_spoils_no_other() -> None:
     body = b'{"event":"start","placement_id":"a"}\n{"event":\n[1]\n{"event":"start","placement_id":"b"}'
     answer, kept = asked(call(path="/v1/events", method="POST", body=body, headers=BEARER))
     results = msgspec.json.decode(answer.body)["results"]
@@ -246,7 +244,7 @@ def tagged(body: Any, name: str = "desk", **headers: str) -> Answer:
 TAG = {"placement": "morning", "campaign": "spring", "events": "impression"}
 
 
-def test_a_token_that_may_tag_gets_tags_that_the_same_door_takes() -> None:
+def test_a_tagging_token_gets_tags_valid_at_the_same_door() -> None:
     answer = tagged(TAG)
     built = msgspec.json.decode(answer.body)
     assert (answer.status, built["signed"], built["dialect"]) == (200, True, "native")
@@ -306,9 +304,7 @@ def test_a_page_of_any_origin_may_send_its_credentials_along(path: str, method: 
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_credentials_are_taken_where_there_are_pixels_and_of_origins_alone(
-    path: str, origin: str, method: str
-) -> None:
+def test_other_doors_and_origins_get_no_credentials(path: str, origin: str, method: str) -> None:
     answer, _ = asked(call(usual(), path, {"origin": origin}, method=method))
     assert headers(answer)["access-control-allow-origin"] == "*"
     assert "access-control-allow-credentials" not in headers(answer)
@@ -327,7 +323,7 @@ FORM_DATA = b'--x\r\nContent-Disposition: form-data; name="v"\r\n\r\n1&pl=other&
         ("", b"hello"),
     ],
 )
-def test_a_post_whose_body_is_neither_form_nor_json_is_its_query(kind: str, body: bytes) -> None:
+def test_a_post_without_a_form_or_json_is_read_by_its_query(kind: str, body: bytes) -> None:
     headers = {"content-type": kind} if kind else {}
     _, kept = asked(call(usual(), "/p", headers, method="POST", body=body))
     _, plain = asked(call(usual()))
@@ -344,9 +340,7 @@ def test_a_post_whose_body_is_neither_form_nor_json_is_its_query(kind: str, body
         ("application/x-www-form-urlencoded", b"hello", ""),
     ],
 )
-def test_a_body_that_cannot_be_read_is_malformed_whatever_its_query(
-    kind: str, body: bytes, query: str
-) -> None:
+def test_an_unreadable_body_is_malformed_under_any_query(kind: str, body: bytes, query: str) -> None:
     _, kept = asked(call(query, "/p", {"content-type": kind}, method="POST", body=body))
     assert [(one.outcome, one.reason) for one in kept.events] == [(Outcome.REJECTED, "malformed")]
 
@@ -358,7 +352,7 @@ def statuses(doors: Doors, calls: Sequence[Call]) -> list[int]:
     return asyncio.run(all_of_them())
 
 
-def test_an_address_has_so_many_calls_a_second_wherever_a_proxy_stands() -> None:
+def test_calls_per_second_are_capped_by_address_behind_any_proxy() -> None:
     kept = Kept()
     doors = Doors(understanding(), cast(Store, kept), calls_per_caller=3)
     proxied = [
@@ -372,7 +366,7 @@ def test_an_address_has_so_many_calls_a_second_wherever_a_proxy_stands() -> None
     assert statuses(doors, home) == [200, 200, 200, 429, 429]
 
 
-def test_a_listener_who_clicks_is_led_to_the_target_also_beyond_the_cap() -> None:
+def test_a_click_beyond_the_cap_is_redirected() -> None:
     kept = Kept()
     doors = Doors(understanding(), cast(Store, kept), calls_per_caller=1)
     targets = ("https://shop.example/a", "https://shop.example/a", "https://evil.example")
@@ -398,14 +392,14 @@ def test_a_call_beyond_those_in_hand_is_503_before_anything_of_it_is_stored() ->
     assert (len(slow.events), slow.refused_by) == (3, {"busy": 2})
 
 
-def test_a_proxy_that_was_not_declared_and_who_has_a_token_are_not_capped() -> None:
+def test_undeclared_proxies_and_token_holders_are_not_capped() -> None:
     doors = Doors(understanding(), cast(Store, Kept()), calls_per_caller=3)
     assert statuses(doors, [call(usual(), peer="127.0.0.1")] * 5) == [200] * 5
     assert statuses(doors, [call(usual(), headers=BEARER)] * 5) == [200] * 5
 
 
 @pytest.mark.parametrize("name", ["x-forwarded-for", "x-device-ip"])
-def test_an_address_that_is_there_and_cannot_be_read_is_400_and_no_way_around_the_cap(name: str) -> None:
+def test_an_unreadable_address_is_400_and_no_way_around_the_cap(name: str) -> None:
     kept = Kept()
     doors = Doors(understanding(), cast(Store, kept), calls_per_caller=3)
     for peer in (HOME, "10.0.0.1", "198.51.100.9"):
@@ -419,7 +413,7 @@ def test_an_address_that_is_there_and_cannot_be_read_is_400_and_no_way_around_th
 
 
 @pytest.mark.parametrize("many", ['"', "\U0001f3a7"])
-def test_what_a_door_stores_the_flow_takes_however_long_its_words_are(many: str) -> None:
+def test_the_flow_accepts_stored_events_with_texts_of_any_length(many: str) -> None:
     ids = (
         "placement_id",
         "campaign_id",

@@ -153,7 +153,7 @@ def test_a_pasted_line_of_curl_shows_its_verdict_and_stands_among_the_last_calls
         assert broken["calls"] == told["calls"]
 
 
-def test_servers_that_nobody_has_verified_are_told_with_the_line_that_lists_them(
+def test_unverified_servers_are_listed_with_the_setting_for_them(
     broker: EmbeddedBroker, valkey: EmbeddedValkey, client: Client, space: str, tmp_path: Path
 ) -> None:
     more = {"collect_figures": "true", "redis_url": valkey.url, "namespace": space}
@@ -229,7 +229,7 @@ def test_of_a_user_agent_the_name_in_front_is_shown(agent: str, shown: str) -> N
     assert found == ("35.180.1.0/24", shown, "query")
 
 
-def test_a_collector_that_tells_nothing_is_away_and_its_last_figures_stay(client: Client, space: str) -> None:
+def test_an_unresponsive_collector_is_away_with_its_last_figures(client: Client, space: str) -> None:
     now_ms = int(time.time() * 1000)
     put_fields(client, {f"{space}:collectors": {"a": str(now_ms), "b": str(now_ms)}})
     for name in "ab":
@@ -246,7 +246,7 @@ def test_a_collector_that_tells_nothing_is_away_and_its_last_figures_stay(client
     assert Collectors(client, space).read()["hold"] == {"since_ms": 12345, "by": "a", "why": "clock"}
 
 
-def test_what_is_no_figure_is_an_error_and_no_exception(client: Client, space: str) -> None:
+def test_an_invalid_figure_is_an_error_without_an_exception(client: Client, space: str) -> None:
     put_fields(client, {f"{space}:collectors": {"a": "never"}})
     found = Collectors(client, space).read()
     assert found["error"]
@@ -296,7 +296,7 @@ def test_a_placement_has_fired_however_many_have_before_it() -> None:
     assert instruments.fired == {"late", "p-1"}
 
 
-def test_placements_that_cannot_be_told_wait_and_fill_no_memory() -> None:
+def test_unreportable_placements_wait_in_bounded_memory() -> None:
     instruments = Instruments(Ledger())
     fire(instruments, (f"p-{number}" for number in range(MAX_FIRED + 1)))
     fired = instruments.take_fired()
@@ -306,7 +306,7 @@ def test_placements_that_cannot_be_told_wait_and_fill_no_memory() -> None:
     assert (len(instruments.fired), "late" in instruments.fired) == (MAX_FIRED, True)
 
 
-def test_a_tag_whose_macros_nobody_replaces_is_told_and_is_a_metric(
+def test_unreplaced_macros_of_a_tag_are_reported_and_a_metric(
     client: Client, valkey: EmbeddedValkey, space: str
 ) -> None:
     now = str(int(time.time() * 1000))
@@ -327,7 +327,7 @@ def test_a_tag_whose_macros_nobody_replaces_is_told_and_is_a_metric(
     assert found == {"never_fired": 0, "unreplaced": 1}
 
 
-def test_platforms_are_told_side_by_side_the_busiest_first_and_as_metrics(
+def test_platforms_are_listed_busiest_first_and_as_metrics(
     client: Client, valkey: EmbeddedValkey, space: str
 ) -> None:
     now = str(int(time.time() * 1000))
@@ -399,7 +399,7 @@ def test_the_page_builds_and_checks_the_tags_that_the_command_does(
         ),
     ],
 )
-def test_what_cannot_be_built_is_said_in_words(
+def test_a_tag_that_cannot_be_built_is_explained(
     client: Client,
     valkey: EmbeddedValkey,
     space: str,
@@ -412,7 +412,7 @@ def test_what_cannot_be_built_is_said_in_words(
     assert len(answer.json()["error"]) > 20
 
 
-def test_a_body_that_is_no_form_is_refused(
+def test_a_body_without_a_form_is_refused(
     client: Client, valkey: EmbeddedValkey, space: str, door: Door
 ) -> None:
     page = exporter(client, settings_for(valkey, space, **door))
@@ -420,7 +420,7 @@ def test_a_body_that_is_no_form_is_refused(
     assert page.post("/api/tag", content=b"x" * 70_000).status_code == 413
 
 
-def test_a_rejected_impression_is_in_its_placements_day_which_ends_by_itself(
+def test_a_rejected_impression_counts_in_its_placements_day(
     broker: EmbeddedBroker, valkey: EmbeddedValkey, client: Client, space: str, tmp_path: Path
 ) -> None:
     more = {"collect_figures": "true", "redis_url": valkey.url, "namespace": space}

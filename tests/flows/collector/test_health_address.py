@@ -33,6 +33,6 @@ def test_it_is_served_at_an_address_of_either_family(host: str) -> None:
     end()
 
 
-def test_a_port_behind_the_last_one_is_refused_with_what_to_do() -> None:
+def test_a_port_beyond_65535_is_refused_with_advice() -> None:
     with pytest.raises(SettingsError, match="set AUDIOPIXEL_COLLECT_HEALTH_PORT lower"):
         serve("127.0.0.1", 65535 + 1)

@@ -126,13 +126,13 @@ def test_no_caller_makes_names_of_apps(app: str) -> None:
         ("Mozilla caf\xe9", True),
     ],
 )
-def test_the_lists_of_iab_and_abc_are_read_in_their_own_form(made: Made, agent: str, invalid: bool) -> None:
+def test_iab_and_abc_lists_are_read_in_their_own_format(made: Made, agent: str, invalid: bool) -> None:
     judge = made(iab_include=INCLUDE.encode(), iab_exclude=EXCLUDE.encode("latin-1"))
     assert judge.iab is not None
     assert judge.iab(agent) is invalid
 
 
-def test_a_podcast_app_is_no_browser_and_valid_before_the_list_of_browsers_is_asked(made: Made) -> None:
+def test_a_podcast_app_is_valid_before_the_browser_list_applies(made: Made) -> None:
     judge = made(**opawg(), iab_include=b"mozilla|1|1\n")
     assert judge.verdict_on(device(APP)).reason == ""
     assert judge.verdict_on(device("Unknown/1")).reason == "iab_list"
@@ -154,7 +154,7 @@ def test_a_podcast_app_is_no_browser_and_valid_before_the_list_of_browsers_is_as
         ("1.2.3.5", "transport", ""),
     ],
 )
-def test_a_data_centre_is_asked_of_the_calls_of_those_who_are_not_believed(
+def test_the_data_centre_list_judges_only_untrusted_callers(
     made: Made, address: str, basis: str, reason: str
 ) -> None:
     judge = made(data_centres=b"# ours\n35.180.0.0/17\n35.180.128.0/17 # joined\n1.2.3.4\n2600:1f00::/24\n")
@@ -200,7 +200,7 @@ def test_a_claim_lifts_no_suspicion(
         assert (claimed["device_basis"], claimed["invalid_traffic"]) == ("claimed", reason)
 
 
-def test_a_server_that_is_known_is_judged_by_the_listeners_agent_alone(made: Made) -> None:
+def test_a_known_server_is_judged_by_the_listeners_agent_alone(made: Made) -> None:
     judge = made(data_centres=b"198.51.100.0/24\n")
     for agent, reason in (("VLC/3.0", None), ("Googlebot/2.1", "declared_bot")):
         headers = {"user-agent": agent, "x-forwarded-for": HOME}
@@ -215,7 +215,7 @@ def test_a_bot_in_a_data_centre_is_a_bot(made: Made) -> None:
     assert judge.verdict_on(device("Googlebot/2.1", "35.180.1.1")).reason == "declared_bot"
 
 
-def test_every_reason_is_of_the_closed_set_and_lists_are_known_by_their_hashes(made: Made) -> None:
+def test_reasons_are_from_the_closed_set_and_lists_have_hashes(made: Made) -> None:
     judge = made(**opawg(), data_centres=b"1.2.3.4\n", iab_include=b"mozilla|1|1\n")
     agents = ["AcmeBot/1", "okhttp/4", "Googlebot/2", "curl/8", "", "Unknown/1", PLAYER]
     found = {judge.verdict_on(device(agent)).reason for agent in agents}
@@ -236,12 +236,12 @@ def test_every_reason_is_of_the_closed_set_and_lists_are_known_by_their_hashes(m
         ("iab_exclude", b"x|1||1|0|0|2026-01-31\n"),
     ],
 )
-def test_a_list_that_cannot_be_read_is_refused_at_the_start(made: Made, name: str, content: bytes) -> None:
+def test_an_unreadable_list_is_refused_at_the_start(made: Made, name: str, content: bytes) -> None:
     with pytest.raises(SettingsError):
         made(**{name: content})
 
 
-def test_a_list_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
+def test_a_missing_list_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         judge_of({"opawg_bots": tmp_path / "none.json"})
 
@@ -253,7 +253,7 @@ def test_a_verdict_travels_with_the_event_and_not_counted_is_none() -> None:
     assert understanding().pixel(prefetch).event == {}
 
 
-def test_user_agents_that_never_repeat_do_not_fill_the_memory() -> None:
+def test_unique_user_agents_do_not_fill_the_memory() -> None:
     judge = Judge()
     for n in range(300):
         judge.verdict_on(device(f"{n} " + "x" * 1_000))
@@ -270,7 +270,7 @@ def test_crawlers_are_those_of_all_the_patterns_as_one_expression() -> None:
     assert [agent for agent in agents if (agent in crawlers) != bool(whole.search(agent))] == []
 
 
-def test_plain_texts_are_told_from_expressions() -> None:
+def test_plain_texts_differ_from_expressions() -> None:
     crawlers = Crawlers([r"a\.b", "c.d", r"e\/f", "^g", r"h\d"])
     yes, no = ("xa.bx", "xc-dx", "e/f", "gx", "h7"), ("xa-bx", "cd", "ef", "xg", "hd")
     assert [agent in crawlers for agent in (*yes, *no)] == [True] * 5 + [False] * 5

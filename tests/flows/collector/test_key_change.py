@@ -34,7 +34,7 @@ def event(pseudonyms: Pseudonyms, **parameters: Any) -> dict[str, Any]:
     ],
     ids=["the same listener", "a browser of the household", "the old key is lost", "no change"],
 )
-def test_a_conversion_behind_a_change_of_the_key_is_joined_as_one_before_it(
+def test_a_conversion_after_a_key_change_is_joined_like_earlier_ones(
     keys: Pseudonyms,
     listener: str,
     joined_by: str | None,

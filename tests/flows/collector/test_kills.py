@@ -61,9 +61,7 @@ def test_a_collector_says_bye_and_its_ledger_balances(broker: EmbeddedBroker, tm
     assert ledger["acknowledged"] == 20
 
 
-def test_kills_at_any_moment_lose_nothing_that_was_answered_whether_kafka_answers_or_hangs(
-    broker: EmbeddedBroker, tmp_path: Path
-) -> None:
+def test_kills_at_any_moment_lose_no_answered_call(broker: EmbeddedBroker, tmp_path: Path) -> None:
     topic, answered = new_topic(broker), set[str]()
     with Collector(tmp_path / "spool", broker.bootstrap, topic) as collector:
         for number, (hangs, seconds) in enumerate(((False, 0.3), (True, 0.9), (True, 0.4), (False, 0.1))):
@@ -95,7 +93,7 @@ def test_kills_at_any_moment_lose_nothing_that_was_answered_whether_kafka_answer
         assert_nothing_new_is_older_than_a_low_mark_before_it(part)
 
 
-def test_while_kafka_is_away_pixels_rest_and_the_end_says_so_and_the_next_start_sends_them(
+def test_pixels_spooled_without_kafka_are_sent_by_the_next_start(
     tmp_path: Path,
 ) -> None:
     with EmbeddedBroker() as broker:
@@ -124,7 +122,7 @@ def test_while_kafka_is_away_pixels_rest_and_the_end_says_so_and_the_next_start_
         assert order == sorted(order)
 
 
-def test_a_new_id_takes_nothing_before_its_marks_stand_however_often_it_starts(tmp_path: Path) -> None:
+def test_a_new_id_accepts_nothing_before_its_marks_are_stored(tmp_path: Path) -> None:
     with Collector(tmp_path / "spool", "127.0.0.1:1", "away") as collector:
         for _ in range(2):
             collector.start(ready=False)
@@ -148,7 +146,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("full", ["limit", "disk"])
-def test_a_full_spool_refuses_and_counts_and_takes_again_when_kafka_is_back(
+def test_a_full_spool_refuses_until_kafka_returns(
     broker: EmbeddedBroker, small_disk: Path, full: str
 ) -> None:
     topic, most = new_topic(broker), 1 << 20 if full == "limit" else 1 << 30
@@ -173,9 +171,7 @@ def test_a_full_spool_refuses_and_counts_and_takes_again_when_kafka_is_back(
     assert ledger["acknowledged"] == ledger["stored"] == len(stored) + 1
 
 
-def test_what_more_processes_left_is_sent_under_their_ids_and_they_say_bye(
-    broker: EmbeddedBroker, tmp_path: Path
-) -> None:
+def test_fewer_processes_drain_the_spools_of_the_former_ones(broker: EmbeddedBroker, tmp_path: Path) -> None:
     topic = new_topic(broker)
     spool = tmp_path / "spool"
     answered, sent = set[str](), 0
@@ -202,9 +198,7 @@ def test_what_more_processes_left_is_sent_under_their_ids_and_they_say_bye(
     assert ledger["inherited"] == ledger["acknowledged"] == sent
 
 
-def test_a_term_signal_under_calls_loses_none_that_was_answered(
-    broker: EmbeddedBroker, tmp_path: Path
-) -> None:
+def test_sigterm_under_load_loses_no_answered_call(broker: EmbeddedBroker, tmp_path: Path) -> None:
     topic = new_topic(broker)
     with Collector(tmp_path / "spool", broker.bootstrap, topic, collect_drain="PT0.3S") as collector:
         collector.start()
@@ -251,7 +245,7 @@ def test_processes_end_when_their_supervisor_is_killed(broker: EmbeddedBroker, t
         assert both.end() == 0
 
 
-def test_a_collector_that_does_not_come_back_is_released_in_every_partition(broker: EmbeddedBroker) -> None:
+def test_a_lost_collector_is_released_in_every_partition(broker: EmbeddedBroker) -> None:
     topic = new_topic(broker)
     settings = {"AUDIOPIXEL_KAFKA_BROKERS": broker.bootstrap, "AUDIOPIXEL_KAFKA_TOPIC": topic}
     with EmbeddedValkey() as valkey:
@@ -287,7 +281,7 @@ def test_a_collector_that_does_not_come_back_is_released_in_every_partition(brok
     ]
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(broker: EmbeddedBroker, tmp_path: Path) -> None:
+def test_a_taken_port_is_an_error_of_one_line(broker: EmbeddedBroker, tmp_path: Path) -> None:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         one.listen()
@@ -305,9 +299,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(broker: EmbeddedBroker, tmp_pa
     assert "Traceback" not in done.stderr
 
 
-def test_two_collectors_of_a_copied_directory_write_under_ids_of_their_own(
-    broker: EmbeddedBroker, tmp_path: Path
-) -> None:
+def test_collectors_of_a_copied_directory_have_distinct_ids(broker: EmbeddedBroker, tmp_path: Path) -> None:
     topic = new_topic(broker)
     with Collector(tmp_path / "spool", broker.bootstrap, topic) as collector:
         collector.start()

@@ -89,7 +89,7 @@ HISTORIES: Final = st.lists(
 
 
 @given(HISTORIES)
-def test_a_clock_never_goes_back_and_meets_the_wall_clock_or_is_replaced(
+def test_a_clock_never_goes_back_and_meets_the_wall_clock(
     history: list[tuple[str, int]],
 ) -> None:
     with TemporaryDirectory() as directory:
@@ -117,7 +117,7 @@ def test_a_clock_never_goes_back_and_meets_the_wall_clock_or_is_replaced(
         machine.clock.close()
 
 
-def test_a_clock_that_was_slow_at_the_boot_is_right_as_soon_as_the_wall_clock_is(tmp_path: Path) -> None:
+def test_a_clock_slow_at_boot_follows_the_corrected_wall_clock(tmp_path: Path) -> None:
     machine = Machine(tmp_path, T0 - 15 * MINUTE)
     machine.go_on(5 * SECOND)
     machine.wall += 15 * MINUTE
@@ -127,7 +127,7 @@ def test_a_clock_that_was_slow_at_the_boot_is_right_as_soon_as_the_wall_clock_is
     assert not machine.clock.stands
 
 
-def test_a_machine_that_was_suspended_steps_forward(tmp_path: Path) -> None:
+def test_a_suspended_machines_clock_steps_forward(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.go_on(10 * SECOND)
     machine.wall += 20 * MINUTE
@@ -147,7 +147,7 @@ def test_a_clock_ahead_goes_at_half_speed_until_it_meets_the_wall_clock(tmp_path
     assert not machine.clock.wrong
 
 
-def test_a_clock_that_is_further_ahead_is_wrong_until_the_wall_clock_comes_near_it(tmp_path: Path) -> None:
+def test_a_clock_too_far_ahead_is_wrong_until_the_wall_clock_nears(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.go_on(SECOND)
     machine.wall -= 2 * HOUR
@@ -172,7 +172,7 @@ def test_readings_between_do_not_slow_it_down(tmp_path: Path, reads: int) -> Non
     assert abs(machine.clock.offset_ms - 25 * SECOND) <= 1
 
 
-def test_a_clock_tells_nothing_that_the_disk_does_not_know_and_says_when_it_stands(tmp_path: Path) -> None:
+def test_a_clock_shows_only_times_stored_on_disk(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.go_on(4 * SECOND, kept=False)
     assert machine.clock.now_ms() == T0 + AHEAD_MS
@@ -185,7 +185,7 @@ def test_a_clock_tells_nothing_that_the_disk_does_not_know_and_says_when_it_stan
     assert machine.clock.now_ms() == machine.wall
 
 
-def test_the_brokers_clocks_are_as_far_as_their_least_late_report_of_late_says() -> None:
+def test_the_brokers_offset_is_the_least_of_recent_reports() -> None:
     now_s = [1_000.0]
     brokers = BrokersClock(lambda: now_s[0])
     assert brokers.ahead_ms is None

@@ -18,7 +18,7 @@ from flows.collector.instruments import Instruments
 from flows.collector.lane_id import MAX_BEFORE, LaneId
 
 
-def test_what_brokers_and_the_wall_clock_say_of_the_clock_are_metrics(tmp_path: Path) -> None:
+def test_offsets_to_brokers_and_the_wall_clock_are_metrics(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         instruments = Instruments(world.ledger)
         instruments.lane = lambda: world.lane
@@ -38,7 +38,7 @@ def test_what_brokers_and_the_wall_clock_say_of_the_clock_are_metrics(tmp_path: 
     run(tmp_path, test)
 
 
-def test_a_mark_has_the_clock_and_comes_also_where_events_are_written_all_the_time(
+def test_marks_carry_the_clock_also_among_constant_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.collector.lane.MARK_ANYWAY_S", 0.6)
@@ -59,7 +59,7 @@ def test_a_mark_has_the_clock_and_comes_also_where_events_are_written_all_the_ti
     run(tmp_path, test)
 
 
-def test_a_process_says_bye_for_the_one_before_it_where_its_own_word_stands(
+def test_a_process_writes_its_predecessors_bye_after_its_own_mark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.collector.lane.BYE_AGAIN_S", 0.4)
@@ -84,7 +84,7 @@ def test_a_process_says_bye_for_the_one_before_it_where_its_own_word_stands(
     run(tmp_path, test)
 
 
-def test_two_processes_of_a_copied_directory_have_ids_of_their_own_and_end_the_one_before_both(
+def test_processes_of_a_copied_directory_have_own_ids_and_end_the_former(
     tmp_path: Path,
 ) -> None:
     there, copy = tmp_path / "there", tmp_path / "copy"
@@ -105,7 +105,7 @@ def new(directory: Path) -> Path:
     return directory
 
 
-def test_the_log_waits_for_what_a_lane_that_is_hours_ahead_stores_while_kafka_is_away(tmp_path: Path) -> None:
+def test_a_lane_hours_ahead_holds_the_log_without_kafka(tmp_path: Path) -> None:
     hour_ms, off_ms = 3_600_000, 0
 
     async def test(world: World) -> None:
@@ -141,7 +141,7 @@ def test_the_log_waits_for_what_a_lane_that_is_hours_ahead_stores_while_kafka_is
     run(tmp_path, test)
 
 
-def test_a_lead_that_is_over_lowers_no_mark_however_busy_the_lane_is(tmp_path: Path) -> None:
+def test_an_ended_lead_lowers_no_mark_of_a_busy_lane(tmp_path: Path) -> None:
     off_ms = 0
 
     async def test(world: World) -> None:

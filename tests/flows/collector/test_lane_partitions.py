@@ -77,9 +77,7 @@ async def answered(world: World, partition: int, event_id: str) -> tuple[bool, f
     return await world.keep(event_id, key=KEYS[partition]), time.monotonic() - began_s
 
 
-def test_the_keys_of_a_partition_without_a_leader_rest_and_the_others_go_into_the_log(
-    tmp_path: Path, brokers: Brokers
-) -> None:
+def test_only_keys_of_leaderless_partitions_are_spooled(tmp_path: Path, brokers: Brokers) -> None:
     async def test(world: World) -> None:
         world.lane.start()
         brokers.away = {0}
@@ -108,9 +106,7 @@ def test_the_keys_of_a_partition_without_a_leader_rest_and_the_others_go_into_th
     run(tmp_path, test, producer=brokers)
 
 
-def test_what_was_given_up_is_sent_again_in_order_and_a_start_sorts_what_rests(
-    tmp_path: Path, brokers: Brokers
-) -> None:
+def test_returned_events_are_sent_again_in_order(tmp_path: Path, brokers: Brokers) -> None:
     async def before(world: World) -> None:
         world.lane.start()
         brokers.away = {0, 1}
@@ -140,9 +136,7 @@ def test_what_was_given_up_is_sent_again_in_order_and_a_start_sorts_what_rests(
     run(tmp_path, behind, producer=brokers, proven=False)
 
 
-def test_a_backlog_that_new_events_join_all_the_time_ends_and_stays_in_order(
-    tmp_path: Path, brokers: Brokers
-) -> None:
+def test_a_growing_backlog_drains_in_order(tmp_path: Path, brokers: Brokers) -> None:
     async def test(world: World) -> None:
         lane, ends_s, calls = world.lane, time.monotonic() + 6, list[asyncio.Task[bool]]()
         lane.start()
@@ -177,9 +171,7 @@ async def first_and_second(world: World) -> tuple[Any, list[Any]]:
     return queue, [first, second]
 
 
-def test_a_batch_that_waits_for_what_rests_is_not_overtaken_by_the_next(
-    tmp_path: Path, brokers: Brokers
-) -> None:
+def test_a_batch_waiting_for_spooled_events_is_not_overtaken(tmp_path: Path, brokers: Brokers) -> None:
     async def test(world: World) -> None:
         lane = world.lane
         queue, calls = await first_and_second(world)
@@ -194,9 +186,7 @@ def test_a_batch_that_waits_for_what_rests_is_not_overtaken_by_the_next(
     run(tmp_path, test, producer=brokers, deadline=PATIENT, answer=PATIENT)
 
 
-def test_a_batch_that_has_to_rest_after_all_is_not_overtaken_by_the_next(
-    tmp_path: Path, brokers: Brokers
-) -> None:
+def test_a_batch_spooled_late_is_not_overtaken(tmp_path: Path, brokers: Brokers) -> None:
     async def test(world: World) -> None:
         lane = world.lane
         queue, calls = await first_and_second(world)
@@ -215,7 +205,7 @@ def test_a_batch_that_has_to_rest_after_all_is_not_overtaken_by_the_next(
     run(tmp_path, test, producer=brokers, deadline=PATIENT, answer=PATIENT)
 
 
-def test_a_new_id_is_ready_where_others_answer_and_refuses_the_keys_of_a_silent_partition_at_once(
+def test_a_new_id_is_ready_and_refuses_keys_of_a_silent_partition(
     tmp_path: Path, brokers: Brokers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.collector.lane.SILENT_S", 0.5)
@@ -250,9 +240,7 @@ def test_a_new_id_is_ready_where_others_answer_and_refuses_the_keys_of_a_silent_
     run(tmp_path, test, producer=brokers, proven=False)
 
 
-def test_a_quiet_lane_that_stops_meanwhile_keeps_its_proof_where_no_bye_was_said(
-    tmp_path: Path, brokers: Brokers
-) -> None:
+def test_a_quiet_lane_stopped_without_a_bye_keeps_its_proof(tmp_path: Path, brokers: Brokers) -> None:
     async def stops(world: World) -> None:
         world.lane.start()
         while len(brokers.log[0]) < 1:
@@ -279,7 +267,7 @@ def test_a_quiet_lane_that_stops_meanwhile_keeps_its_proof_where_no_bye_was_said
     run(tmp_path, goes_on, producer=brokers, proven=False)
 
 
-def test_a_call_of_which_one_event_has_no_way_is_refused_whole(tmp_path: Path, brokers: Brokers) -> None:
+def test_a_call_with_one_unroutable_event_is_refused_whole(tmp_path: Path, brokers: Brokers) -> None:
     async def test(world: World) -> None:
         world.lane._standing.keep(2, {1})
         world.lane.proven = True

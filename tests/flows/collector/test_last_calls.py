@@ -65,7 +65,7 @@ def test_five_mistakes_of_a_first_hour_have_five_verdicts_and_a_stored_pixel_has
     assert "invalid_traffic=" in str(verdict(curl))
 
 
-def test_a_verdict_is_for_this_machine_a_token_or_a_signed_debug_value_alone() -> None:
+def test_verdicts_are_for_localhost_tokens_and_signed_debug_values() -> None:
     assert verdict(call(usual())) is None
     for name in ("x-forwarded-for", "via", "forwarded", "x-real-ip"):
         proxied = Call("GET", "/p", local().query, {name: "198.51.100.7"}, b"", "127.0.0.1", NOW_MS)
@@ -88,13 +88,13 @@ def test_a_verdict_is_for_this_machine_a_token_or_a_signed_debug_value_alone() -
         assert verdict(call(usual(dbg=wrong))) is None, wrong
 
 
-def test_a_verdict_holds_nothing_of_a_value_that_is_no_name() -> None:
+def test_a_verdict_contains_no_value_outside_names() -> None:
     for event in ("jane@example.com", "1.2.3.4", "x\r\nset-cookie: a=b", "é", "x" * 33):
         told = verdict(local(e=event))
         assert told in ("rejected; unknown_event; event", "rejected; invalid; event"), event
 
 
-def test_what_could_not_be_stored_is_refused() -> None:
+def test_an_unstored_call_has_the_verdict_refused() -> None:
     of = doors(takes=False)
     assert verdict(local(), of) == "refused"
     assert [one.outcome for one in of.last.shown()] == ["refused"]
@@ -129,7 +129,7 @@ def test_each_text_of_a_call_is_short_and_on_one_line() -> None:
     assert len(encoded([one])) < 1_000
 
 
-def test_a_flood_of_one_sort_hides_no_other_and_says_how_many_it_was() -> None:
+def test_a_flood_of_one_verdict_hides_no_other_and_is_counted() -> None:
     clock, of = Clock(), doors()
     of.last = LastCalls(clock)
 
@@ -151,7 +151,7 @@ def test_a_flood_of_one_sort_hides_no_other_and_says_how_many_it_was() -> None:
     assert len(encoded(shown)) < 40_000
 
 
-def test_a_flood_of_stored_calls_leaves_the_places_of_those_that_ask() -> None:
+def test_a_flood_of_stored_calls_spares_the_places_of_debug_calls() -> None:
     clock = Clock()
     of = doors(last=LastCalls(clock))
 
@@ -168,7 +168,7 @@ def test_a_flood_of_stored_calls_leaves_the_places_of_those_that_ask() -> None:
     assert "asked" in {one.placement for one in shown}
 
 
-def test_a_call_that_is_not_kept_costs_next_to_nothing() -> None:
+def test_an_unrecorded_call_costs_next_to_nothing() -> None:
     clock, of = Clock(), doors()
     last = LastCalls(clock)
     made = call(usual())
@@ -188,7 +188,7 @@ def test_a_call_that_is_not_kept_costs_next_to_nothing() -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "", '[{"at_ms":"x","outcome":"stored"}]'])
-def test_what_holds_no_calls_is_refused(text: str) -> None:
+def test_a_text_without_calls_is_refused(text: str) -> None:
     with pytest.raises(msgspec.MsgspecError):
         decoded(text)
 

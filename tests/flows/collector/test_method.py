@@ -21,7 +21,7 @@ def method(**settings: Any) -> Method:
     return method_of(read, understanding.judge.hashes, understanding.pseudonyms.key_ids)
 
 
-def test_a_change_of_the_edges_key_is_another_method_which_says_what_it_does_to_reach() -> None:
+def test_a_new_edge_key_changes_the_method_and_explains_reach() -> None:
     before, between = method(collect_key=OLD), method(collect_key=NEW, collect_previous_keys=(OLD,))
     after = method(collect_key=NEW)
     assert len({before.hash, between.hash, after.hash}) == 3
@@ -31,7 +31,7 @@ def test_a_change_of_the_edges_key_is_another_method_which_says_what_it_does_to_
     assert "reach over the change counts both" in both["change"]
 
 
-def test_whose_word_counts_and_what_a_dialect_says_are_the_method(tmp_path: Path) -> None:
+def test_trust_and_dialects_are_parts_of_the_method(tmp_path: Path) -> None:
     dialects, token = tmp_path / "dialects.toml", {"sha256": "0" * 64, "rights": ["write"]}
     own = '[dialect.mine]\nsource = "us"\nstatus = "inferred"\nuse = "tag"\n'
     dialects.write_text(own)
@@ -50,7 +50,7 @@ def test_whose_word_counts_and_what_a_dialect_says_are_the_method(tmp_path: Path
     assert other.hash == found[3].hash, "a new secret of a token changes no number"
 
 
-def test_a_list_that_was_copied_anew_is_the_same_method(tmp_path: Path) -> None:
+def test_a_copied_list_is_the_same_method(tmp_path: Path) -> None:
     networks, found = tmp_path / "networks.txt", list[Method]()
     networks.write_text("35.180.0.0/16\n")
     for moment in (1_700_000_000, 1_780_000_000):

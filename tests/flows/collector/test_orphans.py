@@ -96,7 +96,7 @@ def fails_at_the_names(path: Path, patch: pytest.MonkeyPatch) -> None:
     "fails",
     [fails_at_a_segment, fails_at_the_lock, fails_at_the_clock, fails_at_the_id, fails_at_the_names],
 )
-def test_a_spool_that_could_not_be_taken_up_once_is_taken_up_by_the_next_look(
+def test_the_next_scan_adopts_a_spool_that_failed_once(
     collector: Collector,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -115,7 +115,7 @@ def test_a_spool_that_could_not_be_taken_up_once_is_taken_up_by_the_next_look(
 @pytest.mark.parametrize(
     ("file", "body"), [("clock", b""), ("cursor", b"x"), ("id", b"\xff"), ("x.ndjson", b"")]
 )
-def test_a_damaged_directory_is_told_once_and_stops_no_other(
+def test_a_damaged_directory_is_reported_once_and_stops_no_other(
     collector: Collector, tmp_path: Path, file: str, body: bytes
 ) -> None:
     (tmp_path / "3" / file).write_bytes(body)
@@ -129,9 +129,7 @@ def test_a_damaged_directory_is_told_once_and_stops_no_other(
     assert [(one["log_level"], one["directory"]) for one in told] == [("warning", str(tmp_path / "3"))]
 
 
-def test_a_spool_that_another_process_drains_is_left_to_it_without_a_word(
-    collector: Collector, tmp_path: Path
-) -> None:
+def test_a_spool_drained_by_another_process_is_left_silently(collector: Collector, tmp_path: Path) -> None:
     theirs = Spool(tmp_path / "3", MIB)
     with capture_logs() as told:
         assert taken_up(collector) == ["4"]
@@ -140,7 +138,7 @@ def test_a_spool_that_another_process_drains_is_left_to_it_without_a_word(
     assert taken_up(collector) == ["3"]
 
 
-def test_the_looking_goes_on_behind_a_directory_that_cannot_be_taken_up(
+def test_the_scan_continues_after_a_directory_it_cannot_adopt(
     collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "ORPHANS_EVERY_S", 0.01)
@@ -159,7 +157,7 @@ def test_the_looking_goes_on_behind_a_directory_that_cannot_be_taken_up(
     assert asyncio.run(look()) == ["4", "3"]
 
 
-def test_a_directory_whose_id_cannot_be_removed_at_its_end_is_taken_up_again(
+def test_a_directory_with_an_undeletable_id_is_adopted_again(
     collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unlink(*_: object, **__: object) -> None:

@@ -15,7 +15,7 @@ from flows.errors import SettingsError
 
 
 @pytest.mark.parametrize("partitions", [7, 12])
-def test_the_partition_of_a_key_is_the_one_into_which_the_producer_puts_it(partitions: int) -> None:
+def test_a_keys_partition_is_the_producers(partitions: int) -> None:
     rng, reports = random.Random(partitions), list[Report]()
     keys = [rng.randbytes(length) for length in range(1, 60) for _ in range(5)]
     keys += [f"ключ-{n}".encode() for n in range(20)]
@@ -33,7 +33,7 @@ def test_the_partition_of_a_key_is_the_one_into_which_the_producer_puts_it(parti
         assert report.partition == partition_of(report.token, partitions)
 
 
-def test_where_a_word_stands_is_known_to_the_next_start(tmp_path: Path) -> None:
+def test_the_next_start_finds_the_position_of_a_mark(tmp_path: Path) -> None:
     path = tmp_path / "marked"
     standing = Standing(path)
     assert not standing.whole(0)

@@ -42,7 +42,7 @@ def plan(path: Path, *placements: str) -> None:
     os.replace(new, path)
 
 
-def test_a_placement_passes_when_it_is_planned_and_a_conversion_when_its_campaign_is() -> None:
+def test_planned_placements_and_conversions_of_planned_campaigns_pass() -> None:
     books = iter([[("a", "spring"), ("b", None)], None, [("c", "autumn")]])
     planned = Planned(lambda: next(books))
     assert not planned("a", None)
@@ -54,7 +54,7 @@ def test_a_placement_passes_when_it_is_planned_and_a_conversion_when_its_campaig
     assert (planned("a", "spring"), planned("c", None)) == (False, True)
 
 
-def test_a_campaign_beside_a_planned_placement_is_its_plans_or_one_of_the_plans() -> None:
+def test_a_planned_placements_campaign_must_be_planned() -> None:
     planned = Planned(lambda: [("a", "spring"), ("b", None), ("c", "autumn")])
     planned.refresh()
     pairs = [(placement, campaign) for placement in "ab" for campaign in ("spring", "autumn", "evil")]
@@ -95,7 +95,7 @@ def test_a_token_of_some_campaigns_writes_into_no_placement_of_another() -> None
     assert told("some", pl="theirs", cm="spring", k="a1.forged") == ("unsigned", "campaign_id")
 
 
-def test_a_token_of_some_campaigns_tells_conversions_of_these_before_a_plan_names_them() -> None:
+def test_a_campaigns_token_sends_its_conversions_before_a_plan() -> None:
     some = token(rights=frozenset({"write"}), campaigns=frozenset({"spring"}))
     door = understanding(placements="planned", callers=Callers({"some": some}))
     asked = {"e": "conversion", "ct": "purchase", "cm": "spring"}
@@ -119,7 +119,7 @@ def planned_collector(broker: EmbeddedBroker, directory: Path) -> Iterator[tuple
         yield collector, plans
 
 
-def test_a_collector_takes_what_is_planned_and_follows_the_file(
+def test_a_collector_accepts_planned_placements_and_follows_the_file(
     broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     with planned_collector(broker, tmp_path) as (collector, plans):
@@ -143,7 +143,7 @@ def test_a_collector_takes_what_is_planned_and_follows_the_file(
     assert (ledger["calls"], ledger["stored"], ledger["rejected"]) == (sent, 2, sent - 2)
 
 
-def test_what_plans_would_decide_is_refused_while_there_were_none_and_all_else_is_not() -> None:
+def test_only_calls_that_need_plans_are_refused_without_them() -> None:
     planned, told = Planned(lambda: [("a", "spring")]), list[Outcome]()
     callers = Callers({"host": token(rights=frozenset({"write"}))})
 
@@ -180,9 +180,7 @@ def test_what_plans_would_decide_is_refused_while_there_were_none_and_all_else_i
     assert (told.count(Outcome.STORED), told.count(Outcome.REJECTED)) == (4, 4)
 
 
-def test_a_collector_that_never_had_plans_is_unready_and_refuses_and_says_so(
-    broker: EmbeddedBroker, tmp_path: Path
-) -> None:
+def test_a_collector_without_plans_is_unready_and_refuses(broker: EmbeddedBroker, tmp_path: Path) -> None:
     with planned_collector(broker, tmp_path) as (collector, plans):
         collector.start(ready=False)
         with calling(collector.port) as fire:
@@ -197,7 +195,7 @@ def test_a_collector_that_never_had_plans_is_unready_and_refuses_and_says_so(
     assert "no plans yet: unready, and 503" in collector.said
 
 
-def test_a_collector_begins_with_the_last_plans_where_their_file_is_gone(
+def test_a_collector_starts_with_the_last_plans_without_their_file(
     broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     with planned_collector(broker, tmp_path) as (collector, plans):
@@ -214,7 +212,7 @@ def test_a_collector_begins_with_the_last_plans_where_their_file_is_gone(
     assert "plan not taken" in collector.said
 
 
-def test_a_known_collector_begins_while_kafka_is_away_with_the_plans_of_its_topic(tmp_path: Path) -> None:
+def test_a_known_collector_starts_without_kafka_with_its_last_plans(tmp_path: Path) -> None:
     directory = tmp_path / "spool" / "0"
     directory.mkdir(parents=True)
     (directory / "id").write_text("0123456789abcdef")
@@ -231,7 +229,7 @@ def test_a_known_collector_begins_while_kafka_is_away_with_the_plans_of_its_topi
 
 
 @pytest.mark.parametrize("kept", [b"", b"{}", b'[["a"]]', b"\xff"])
-def test_plans_that_were_kept_and_are_damaged_are_none(kept: bytes, tmp_path: Path) -> None:
+def test_damaged_stored_plans_are_absent(kept: bytes, tmp_path: Path) -> None:
     (tmp_path / "plans").write_bytes(kept)
     books = iter([None, [("a", None)]])
     planned = Planned(lambda: next(books))

@@ -15,7 +15,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 signal.pause()"""
 
 
-def test_a_process_that_cannot_begin_gives_its_code_whatever_the_others_end_with(
+def test_the_exit_code_is_that_of_the_process_that_cannot_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start: Any = subprocess.Popen

@@ -49,7 +49,7 @@ def test_a_writers_yes_is_one_in_every_form(yes: Any) -> None:
 
 
 @pytest.mark.parametrize("said", ["maybe", {}, {"given": True}, [None], 7, "2026-11-29"])
-def test_a_writers_consent_that_cannot_be_read_is_a_fault_of_the_event(said: Any) -> None:
+def test_a_writers_unreadable_consent_is_a_fault_of_the_event(said: Any) -> None:
     found = event(consent=said)
     assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "consent")
     assert event(consent=said, event="no-such").reason == "unknown_event"
@@ -62,7 +62,7 @@ def test_the_sections_that_apply_are_read_in_every_form(ids: Any) -> None:
 
 
 @pytest.mark.parametrize("ids", [{"8": True}, [8, None], "usca", [[8]], "9,usca"])
-def test_sections_that_cannot_be_read_may_be_those_that_refuse(ids: Any) -> None:
+def test_unreadable_sections_count_as_refusals(ids: Any) -> None:
     found = event(gpp=OPTED_OUT, gpp_sid=ids)
     assert (found.consent, is_nobody(found)) == ("unreadable", True)
     assert event(gpp_sid=ids).consent == "given"  # there is no string that they are of
@@ -89,7 +89,7 @@ def test_the_header_of_the_global_privacy_control_is_a_refusal_at_every_door(sai
     ("said", "reason"),
     [("", "given"), ("0", "given"), ("true", "given"), ("11", "given"), ("\ufffd", "unreadable")],
 )
-def test_the_header_has_one_value_and_one_that_cannot_be_read_may_be_it(said: str, reason: str) -> None:
+def test_an_unreadable_gpc_header_is_a_refusal(said: str, reason: str) -> None:
     assert understanding().pixel(call(SAYS_YES, headers={"sec-gpc": said})).consent == reason
 
 
@@ -103,14 +103,14 @@ def test_the_control_is_a_parameter_too(path: str) -> None:
 
 @pytest.mark.parametrize("word", ["lmt", "coppa"])
 @pytest.mark.parametrize("yes", [1, 1.0, True, "1", "yes", "TRUE", [1]])
-def test_a_device_that_refuses_is_heard_in_every_form(word: str, yes: Any) -> None:
+def test_a_devices_refusal_counts_in_every_form(word: str, yes: Any) -> None:
     for found in (understanding().pixel(posted(**{word: yes})), event(**{word: yes})):
         assert (found.consent, is_nobody(found)) == ({"lmt": "lmt", "coppa": "child"}[word], True)
 
 
 @pytest.mark.parametrize("word", ["lmt", "coppa", "gdpr", "us_privacy", "gdpr_consent", "gpp"])
 @pytest.mark.parametrize("said", [{}, {"value": 1}, [None], [{}], "perhaps"])
-def test_a_signal_that_cannot_be_read_is_no_consent_and_the_pixel_counts(word: str, said: Any) -> None:
+def test_a_pixel_with_an_unreadable_signal_counts_without_consent(word: str, said: Any) -> None:
     found = understanding().pixel(posted(**{word: said}))
     assert (found.outcome, found.consent, is_nobody(found)) == (Outcome.STORED, "unreadable", True)
 
@@ -124,7 +124,7 @@ def test_a_lone_dollar_may_be_a_damaged_yes_and_is_no_consent(word: str) -> None
 
 @pytest.mark.parametrize("word", ["lmt", "coppa", "gdpr", "gpp_sid", "consent"])
 @pytest.mark.parametrize("said", ["", "[X]", "${GDPR}", "$GDPR", "-1", "undefined", "null"])
-def test_a_signal_that_nobody_filled_refuses_nothing(word: str, said: str) -> None:
+def test_an_unfilled_signal_refuses_nothing(word: str, said: str) -> None:
     assert understanding().pixel(call(SAYS_YES | {word: said})).consent == "given"
     assert understanding().pixel(posted(**{word: said})).consent == "given"
 
@@ -151,9 +151,7 @@ REPEATED = [
 
 
 @pytest.mark.parametrize(("pairs", "reason"), REPEATED)
-def test_of_a_signal_that_stands_there_twice_the_refusal_counts(
-    pairs: list[tuple[str, str]], reason: str
-) -> None:
+def test_the_refusal_of_a_repeated_signal_counts(pairs: list[tuple[str, str]], reason: str) -> None:
     query, door = f"e=start&pl=a&l=joe&{urlencode(pairs)}", understanding()
     (name, value), *others = reversed(pairs)
     in_body = call(
@@ -166,7 +164,7 @@ def test_of_a_signal_that_stands_there_twice_the_refusal_counts(
 
 
 @pytest.mark.parametrize("last", ["us_privacy=1YYN", "gpc=1", "ss=1"])
-def test_nothing_that_counts_is_pushed_behind_what_is_read(last: str) -> None:
+def test_a_parameter_beyond_the_bound_rejects_the_call(last: str) -> None:
     """So many parameters are nobody's: a call that has more is no pixel, as a refusal may be among them."""
     door = understanding(policy=Policy(5, required=False))
     for many, outcome in ((MAX_PARAMETERS - 3, Outcome.STORED), (MAX_PARAMETERS - 2, Outcome.REJECTED)):
@@ -186,7 +184,7 @@ def test_nothing_that_counts_is_pushed_behind_what_is_read(last: str) -> None:
     assert door.events(made, [event])[0].consent == "lmt", "a known caller may have fields of its own"
 
 
-def test_a_writer_who_says_both_has_refused() -> None:
+def test_contradicting_signals_are_a_refusal() -> None:
     found = understanding().pixel(call("e=start&pl=a&consent=1&consent=0", headers=BEARER))
     assert found.consent == "opted_out"
     stranger = understanding(policy=Policy(5, required=False))
@@ -199,12 +197,12 @@ def test_the_first_of_a_repeated_parameter_counts_as_ever() -> None:
     assert (found["placement_id"], found["campaign_id"]) == ("first", "x")
 
 
-def test_a_retry_of_an_event_with_another_consent_has_the_id_of_its_first() -> None:
+def test_a_retry_with_another_consent_keeps_its_event_id() -> None:
     ids = {event(event_id="", ts=1_790_000_000_000, consent=one).event["event_id"] for one in (True, False)}
     assert len(ids) == 1
 
 
-def test_the_checker_says_what_a_signal_that_cannot_be_read_costs() -> None:
+def test_the_checker_explains_the_cost_of_an_unreadable_signal() -> None:
     url = f"https://px.example/p?e=start&pl=a&cb=1&gdpr_consent={CONSENT}&lmt=perhaps&gdpr=0&gdpr=1"
     said = in_words(check(understanding(), url, 1_790_000_000_000))
     assert "lmt: its value cannot be read as lmt, so that no listener is measured" in said

@@ -30,9 +30,7 @@ from flows.resend import Door, resend
 from flows.settings import load
 
 
-def test_an_unsigned_call_counts_once_it_is_sent_again_with_its_play_and_without_its_listener(
-    url: str, kept: Kept
-) -> None:
+def test_a_resent_unsigned_call_counts_with_its_play_without_its_listener(url: str, kept: Kept) -> None:
     letters = [of_the_door(id="e1"), of_the_door(id="e2", e="conversion", ct="purchase", o="o-1", v="9.50")]
     assert {one.reason for one in letters} == {"unsigned"}
     assert sent(letters, url).account() == "letters 2 = taken 2 + rejected again 0 + not sent 0"
@@ -72,9 +70,7 @@ def test_a_redirect_is_not_followed_and_its_address_sees_no_token() -> None:
     assert asked == [("/v1/events", f"Bearer {TOKEN}")]
 
 
-def test_what_is_still_wrong_is_rejected_again_and_a_field_that_is_set_right_is_taken(
-    url: str, kept: Kept
-) -> None:
+def test_a_resent_event_is_rejected_until_its_field_is_corrected(url: str, kept: Kept) -> None:
     letters = [of_the_flow(placement_id="[PLACEMENT]"), of_the_flow(event="rewind")]
     again = sent(letters, url)
     assert again.refused == {"invalid: placement_id": 1, "unknown_event: event": 1}
@@ -83,7 +79,7 @@ def test_what_is_still_wrong_is_rejected_again_and_a_field_that_is_set_right_is_
     assert kept.events[0].event["placement_id"] == "breakfast-uk"
 
 
-def test_what_cannot_be_sent_stays_and_is_named(url: str, kept: Kept) -> None:
+def test_letters_that_cannot_be_sent_stay_and_are_named(url: str, kept: Kept) -> None:
     malformed = letter_of(flow_letter("a", 1, explain(b"{"))[1])
     assert malformed is not None
     late = Letter("a/2", "too_late", "", "a", dict(PIXEL), "")
@@ -100,9 +96,7 @@ def test_what_cannot_be_sent_stays_and_is_named(url: str, kept: Kept) -> None:
     assert not kept.events
 
 
-def test_a_clock_that_was_years_ahead_counts_when_the_call_came_not_when_it_is_sent_again(
-    url: str, kept: Kept
-) -> None:
+def test_a_resent_event_with_a_wrong_clock_counts_at_its_receipt(url: str, kept: Kept) -> None:
     ahead = str(NOW_MS + 10 * 365 * 86_400_000)
     assert sent([of_the_door(ts=ahead)], url, NOW_MS).accepted == 1
     assert kept.events[0].event["ts"] == NOW_MS + 60_000
@@ -110,7 +104,7 @@ def test_a_clock_that_was_years_ahead_counts_when_the_call_came_not_when_it_is_s
     assert two_days_on.not_sent == {"too late: its minute is final": 1}
 
 
-def test_an_id_that_its_letter_has_cut_is_sent_again_as_no_other(url: str, kept: Kept) -> None:
+def test_an_id_truncated_in_its_letter_is_not_resent_as_another(url: str, kept: Kept) -> None:
     long = "x" * 128
     plays = [of_the_flow(event_id=f"e{n}", play_id=f"{long}{n}") for n in range(2)]
     order = {"e": "conversion", "ct": "purchase", "o": f"{long}1", "v": "9.50"}
@@ -153,7 +147,7 @@ def test_a_landing_url_of_many_utm_values_is_sent_again_whole(url: str, kept: Ke
         f"{SHOP}{'x' * 128}?utm_content=a",
     ],
 )
-def test_a_landing_url_that_its_letter_has_cut_credits_nobody_else(
+def test_a_landing_url_truncated_in_its_letter_credits_no_other_placement(
     url: str, kept: Kept, landing_url: str
 ) -> None:
     told = {"event": "conversion", "conversion": {"type": "purchase"}, "landing_url": landing_url, "ip": 5}
@@ -175,7 +169,7 @@ def test_letters_of_very_long_names_go_in_several_calls(url: str, kept: Kept) ->
     assert [one.event["event_id"] for one in kept.events] == [f"e{n}" for n in range(200)]
 
 
-def test_what_is_sent_again_is_what_it_was(url: str, kept: Kept) -> None:
+def test_a_resent_event_equals_the_original(url: str, kept: Kept) -> None:
     told = {"event": "impression", "basis": "audible_2s", "episode": "e-7", "ip": 5}
     assert sent([of_the_flow(**told)], url).accepted == 1
     (event,) = (one.event for one in kept.events)
@@ -183,7 +177,7 @@ def test_what_is_sent_again_is_what_it_was(url: str, kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("agent", ["AudioCRAWLER 1.1", ""])
-def test_traffic_that_was_judged_invalid_is_not_sent_again_as_valid(url: str, kept: Kept, agent: str) -> None:
+def test_invalid_traffic_is_not_resent_as_valid(url: str, kept: Kept, agent: str) -> None:
     found = understanding().pixel(call(usual(ts="x"), headers={"user-agent": agent}))
     found.outcome, found.reason = Outcome.REJECTED, "unsigned"
     of_door = letter_of(letter("c1", found).value)
@@ -204,9 +198,7 @@ def _messages(raw: bytes) -> Any:
     return Messages([raw], [1], 2)
 
 
-def test_a_door_that_is_full_for_a_moment_is_asked_again_and_a_wrong_token_is_not(
-    url: str, kept: Kept
-) -> None:
+def test_resend_retries_a_full_door_but_not_a_wrong_token(url: str, kept: Kept) -> None:
     kept.full = 2
     assert sent([of_the_door()], url).accepted == 1
     with pytest.raises(AudiopixelError, match="does not accept this token"):
@@ -271,7 +263,7 @@ def test_groups_are_bounded_however_many_reasons_a_file_names() -> None:
     assert groups.letters["other", "other", "other", "other"] == MAX_GROUPS
 
 
-def test_an_event_id_that_an_enemy_says_first_hides_no_letter(tmp_path: Path) -> None:
+def test_an_event_id_used_first_by_an_enemy_hides_no_letter(tmp_path: Path) -> None:
     path = tmp_path / "rejected.ndjson"
     body = {"position": "collector/c/e1", "event": {"event_id": "e1"}}
     forged = {**body, "reason": "unsigned", "sender": "dialect/native"}
@@ -292,7 +284,7 @@ def test_a_senders_own_file_is_held_against_the_letters(tmp_path: Path) -> None:
     assert found.first["invalid", "ip"] == f"{theirs}:3"
 
 
-def test_letters_that_name_no_event_are_counted_and_no_line_passes_for_clean(tmp_path: Path) -> None:
+def test_letters_without_an_event_are_counted(tmp_path: Path) -> None:
     theirs, letters = tmp_path / "theirs.ndjson", tmp_path / "letters.ndjson"
     theirs.write_text("".join(json.dumps(PIXEL | {"event_id": f"e{n}"}) + "\n" for n in range(3)))
     late = [Late("a/0", n, "start", NOW_MS, 7 + n, ("breakfast-uk",)) for n in range(2)]
@@ -313,7 +305,7 @@ def test_letters_that_name_no_event_are_counted_and_no_line_passes_for_clean(tmp
     assert against("--placement", "another").exit_code == 0
 
 
-def test_reasons_of_letters_that_name_no_event_are_bounded(tmp_path: Path) -> None:
+def test_reasons_of_letters_without_an_event_are_bounded(tmp_path: Path) -> None:
     (tmp_path / "theirs.ndjson").write_text("{}\n")
     letters = [Letter(f"a/{n}", f"r{n}", "", "a", {}, "") for n in range(MAX_GROUPS + 50)]
     found = compare([str(tmp_path / "theirs.ndjson")], letters)
@@ -321,7 +313,7 @@ def test_reasons_of_letters_that_name_no_event_are_bounded(tmp_path: Path) -> No
     assert found.unnamed["other"] == 50
 
 
-def test_each_sender_is_counted_by_a_name_that_the_operator_gave() -> None:
+def test_each_sender_is_counted_by_the_operators_name() -> None:
     instruments, door = Instruments(Ledger()), understanding(placements="signed")
     bearer = {"authorization": f"Bearer {TOKEN}"}
     for asked in (
@@ -355,7 +347,7 @@ def test_the_topics_letters_of_the_last_hours_are_read_once_each_to_its_end() ->
 
 
 @pytest.mark.parametrize("more", [[], ["--resend"]], ids=["listed", "sent again"])
-def test_what_is_no_reason_is_refused_with_the_one_that_was_meant(more: list[str], tmp_path: Path) -> None:
+def test_an_unknown_reason_is_refused_with_the_nearest_known(more: list[str], tmp_path: Path) -> None:
     letters = tmp_path / "letters.ndjson"
     letters.write_text("")
     done = CliRunner().invoke(app, ["rejected", str(letters), "--reason", "too_lat", *more])

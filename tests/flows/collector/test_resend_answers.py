@@ -80,7 +80,7 @@ def door(*answers: bytes) -> Iterator[str]:
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
-def test_whatever_a_door_answers_nothing_is_taken_that_it_does_not_say(said: bytes) -> None:
+def test_only_events_confirmed_by_the_door_count_as_accepted(said: bytes) -> None:
     paused: list[float] = []
     with door(said) as url, pytest.raises(AudiopixelError, match="take no events"):
         Door(url, TOKEN, sleep=paused.append).send([PIXEL])
@@ -88,7 +88,7 @@ def test_whatever_a_door_answers_nothing_is_taken_that_it_does_not_say(said: byt
     assert set(paused) <= {1.0, resend.LONGEST_PAUSE_S}
 
 
-def test_a_door_that_answers_a_byte_at_a_time_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_door_answering_byte_by_byte_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resend, "ANSWER", resend.timedelta(seconds=0.3))
     monkeypatch.setattr(resend, "TRIES", 1)
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
@@ -102,13 +102,13 @@ def test_a_door_that_answers_a_byte_at_a_time_holds_nobody(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "url", ["", "ftp://px", "http://", "http://[", "http://px:x", "http://you:secret@px", "http://\x1b[2Jx"]
 )
-def test_what_is_no_address_is_refused_and_not_called(url: str) -> None:
+def test_an_invalid_address_is_refused_without_a_call(url: str) -> None:
     with pytest.raises(UsageError, match="the address of the doors takes"):
         Door(url, TOKEN)
 
 
 @pytest.mark.parametrize("token", ["", "host.secret\n", "host.sec\r\nret", "host.sécret"])
-def test_what_is_no_token_is_refused_and_not_shown(token: str) -> None:
+def test_an_invalid_token_is_refused_without_being_shown(token: str) -> None:
     with pytest.raises(UsageError) as refused:
         Door("http://px", token)
     assert str(refused.value) == "AUDIOPIXEL_COLLECT_TOKEN takes NAME.SECRET, in ASCII and on one line"
@@ -147,7 +147,7 @@ def again(valkey: EmbeddedValkey, tmp_path: Path) -> Callable[..., Result]:
     return command
 
 
-def test_a_door_that_is_gone_in_the_middle_leaves_the_account_of_what_it_took(
+def test_a_door_lost_midway_leaves_the_account_of_accepted_events(
     again: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resend, "TRIES", 1)
@@ -169,7 +169,7 @@ def test_letters_of_any_number_of_hours_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize("watermark", ["", "soon", "9" * 5_000])
-def test_a_watermark_that_is_no_number_sends_nothing(
+def test_an_invalid_watermark_sends_nothing(
     again: Callable[..., Result], valkey: EmbeddedValkey, watermark: str
 ) -> None:
     client = Redis.from_url(valkey.url)
@@ -199,7 +199,7 @@ ORDER = {**PIXEL, "event": "conversion", "event_id": "o-1", "conversion": {"type
 LETTER = json.dumps({"reason": "invalid", "position": "a/0/1", "field": "ip", "event": ORDER}).encode()
 
 
-def test_conversions_are_sent_where_that_is_asked_for(again: Callable[..., Result]) -> None:
+def test_conversions_are_sent_only_on_request(again: Callable[..., Result]) -> None:
     with door(ACCEPTED) as url:
         kept = again(url, sender="", lines=LETTER)
         sent = again(url, "--conversions", sender="", lines=LETTER)
@@ -208,9 +208,7 @@ def test_conversions_are_sent_where_that_is_asked_for(again: Callable[..., Resul
     assert CliRunner().invoke(app, ["rejected", "--conversions"]).exit_code == 2
 
 
-def test_lines_that_are_no_letters_are_counted_and_none_that_is_one_is_an_error(
-    again: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_only_a_file_without_any_letter_is_an_error(again: Callable[..., Result], tmp_path: Path) -> None:
     with door(ACCEPTED) as url:
         some = again(url, "--conversions", sender="", lines=b"{}\n" + LETTER + b"\nrubbish\n" + LETTER[:-5])
         none = again(url, sender="", lines=b"{}\nrubbish\n")
@@ -222,7 +220,7 @@ def test_lines_that_are_no_letters_are_counted_and_none_that_is_one_is_an_error(
     assert (listed.exit_code, listed.output) == (1, "audiopixel: none of 2 lines is a letter\n")
 
 
-def test_a_field_without_a_value_is_no_field_that_is_set_right(again: Callable[..., Result]) -> None:
+def test_a_correction_without_a_value_is_refused(again: Callable[..., Result]) -> None:
     with door(ACCEPTED) as url:
         done = again(url, "--set", "campaign_id")
     assert (done.exit_code, done.output[:51]) == (2, "audiopixel: --set campaign_id: takes FIELD=VALUE, F")

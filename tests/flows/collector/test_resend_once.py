@@ -24,7 +24,7 @@ HOUR = 3_600_000
 
 
 @pytest.mark.parametrize("told", [{}, {"received_at": NOW_MS + 47 * HOUR}])
-def test_a_letter_dated_ahead_counts_in_one_minute_however_often_it_is_sent(
+def test_a_letter_dated_ahead_always_counts_in_the_same_minute(
     url: str, kept: Kept, told: dict[str, Any]
 ) -> None:
     ahead = of_the_flow(ts=NOW_MS + 48 * HOUR, ip=5, **told)._replace(taken_ms=NOW_MS)
@@ -34,20 +34,20 @@ def test_a_letter_dated_ahead_counts_in_one_minute_however_often_it_is_sent(
     assert sent([ahead], url, NOW_MS + HOUR).not_sent == {resend.FINAL: 1}
 
 
-def test_a_letter_of_a_file_that_is_dated_ahead_of_the_flow_is_kept(url: str, kept: Kept) -> None:
+def test_a_letter_dated_ahead_of_the_flow_is_not_resent(url: str, kept: Kept) -> None:
     letters = [of_the_flow(ts=NOW_MS + ahead_ms, ip=5) for ahead_ms in (60_000, 60_001)]
     resent = sent(letters, url)
     assert (resent.accepted, resent.not_sent) == (1, {resend.AHEAD: 1})
 
 
-def test_a_letter_of_a_file_goes_by_the_clock_where_no_flow_has_a_watermark() -> None:
+def test_the_clock_dates_a_files_letters_without_a_watermark() -> None:
     letters = [of_the_flow(ts=NOW_MS + ahead_ms, ip=5) for ahead_ms in (60_000, 60_001)]
     resent = Resent()
     events = list(resend._events(letters, 0, 600_000, {}, resent, ALL, NOW_MS))
     assert (len(events), resent.not_sent) == (1, {resend.AHEAD: 1})
 
 
-def test_a_time_that_cannot_be_read_is_not_that_of_the_letter(url: str) -> None:
+def test_an_unreadable_time_is_not_replaced_by_the_letters(url: str) -> None:
     assert sent([of_the_flow(ts="soon")._replace(taken_ms=NOW_MS)], url).not_sent == {resend.NO_TIME: 1}
 
 
@@ -58,7 +58,7 @@ def test_a_time_is_read_as_the_flow_reads_it(url: str, kept: Kept) -> None:
     assert kept.events[0].event["ts"] == minute_s * 1000
 
 
-def test_a_letter_that_a_door_would_date_anew_since_it_is_a_day_old_is_kept() -> None:
+def test_a_letter_a_day_old_is_not_resent() -> None:
     letters = [of_the_flow(ts=NOW_MS - 24 * HOUR + ms, ip=5) for ms in (HOUR, 0)]
     resent = Resent()
     events = list(resend._events(letters, NOW_MS, 48 * HOUR, {}, resent, ALL, NOW_MS))
@@ -86,7 +86,7 @@ ORDER: dict[str, Any] = {"event": "conversion", "campaign_id": "spring"}
         ({"campaign_id": True}, resend.CHANGED),
     ],
 )
-def test_a_letter_without_the_field_that_was_wrong_or_with_another_type_of_it_is_kept(
+def test_a_letter_without_its_wrong_field_is_not_resent(
     url: str, kept: Kept, wrong: dict[str, Any], why: str
 ) -> None:
     found = _by_the_decoder(PIXEL | wrong)
@@ -106,7 +106,7 @@ def _by_the_decoder(event: dict[str, Any]) -> Letter:
     return made
 
 
-def test_a_lost_field_may_be_set_right_where_no_other_one_was_lost(url: str, kept: Kept) -> None:
+def test_a_single_lost_field_may_be_corrected(url: str, kept: Kept) -> None:
     campaign, both = (
         of_the_flow(**wrong)
         for wrong in ({"campaign_id": ["spring"]}, {"campaign_id": ["spring"], "station": ["heart"]})
@@ -116,23 +116,21 @@ def test_a_lost_field_may_be_set_right_where_no_other_one_was_lost(url: str, kep
     assert kept.events[0].event["campaign_id"] == "spring"
 
 
-def test_what_says_only_who_listened_is_no_loss(url: str) -> None:
+def test_a_letter_that_lost_only_listener_fields_is_resent(url: str) -> None:
     told = [{"ip": 5}, {"consent": ["yes"]}, {"listener_id": 5}, {"user_agent": []}]
     assert sent([of_the_flow(**one) for one in told], url).accepted == len(told)
 
 
 @pytest.mark.parametrize("name", ["event_id", "play_id", "placement_id", "campaign_id"])
 @pytest.mark.parametrize("value", [" p1", "$ADPLAY", "null", "#p#"])
-def test_an_id_that_a_door_would_read_as_another_is_kept(url: str, kept: Kept, name: str, value: str) -> None:
+def test_an_id_that_a_door_would_change_is_not_resent(url: str, kept: Kept, name: str, value: str) -> None:
     assert sent([of_the_flow(**{name: value, "ip": 5})], url).not_sent == {resend.CHANGED: 1}
     order = ORDER | {"conversion": {"type": "purchase", "order_id": value}, "ip": 5}
     assert sent([of_the_flow(**order)], url).not_sent == {resend.CHANGED: 1}
     assert not kept.events
 
 
-def test_an_id_that_says_nothing_to_the_flow_either_is_sent_unless_it_is_the_events(
-    url: str, kept: Kept
-) -> None:
+def test_an_absent_id_is_resent_except_the_events(url: str, kept: Kept) -> None:
     assert sent([of_the_flow(play_id="[PLAY]", ip=5)], url).accepted == 1
     assert "play_id" not in kept.events[0].event
     assert sent([of_the_flow(event_id="[ID]")], url).not_sent == {resend.CHANGED: 1}
@@ -151,7 +149,7 @@ def test_a_play_that_names_its_listener_is_marked_in_its_letter_and_kept(url: st
     assert (resent.accepted, resent.not_sent) == (1, {resend.LOST: 1})
 
 
-def test_a_conversion_is_sent_where_it_is_asked_for_alone(url: str, kept: Kept) -> None:
+def test_a_conversion_is_resent_only_on_request(url: str, kept: Kept) -> None:
     order = {"conversion": {"type": "purchase", "order_id": "o-1"}, "ip": 5, "campaign_id": "spring"}
     letters = [of_the_flow(**order, event=name) for name in ("conversion", "Conversion")]
     resent = sent(letters, url, allowed=Allowed(unsigned=True))
@@ -159,14 +157,14 @@ def test_a_conversion_is_sent_where_it_is_asked_for_alone(url: str, kept: Kept) 
     assert sent(letters, url, allowed=Allowed(conversions=True)).accepted == 2
 
 
-def test_an_unsigned_call_is_sent_where_it_is_asked_for_alone(url: str, kept: Kept) -> None:
+def test_an_unsigned_call_is_resent_only_on_request(url: str, kept: Kept) -> None:
     letters = [of_the_door(), of_the_flow(ip=5)]
     resent = sent(letters, url, allowed=Allowed())
     assert (resent.accepted, resent.not_sent) == (1, {resend.FORGED: 1})
     assert [one.event["event_id"] for one in kept.events] == ["e1"]
 
 
-def test_pixels_that_share_an_event_id_have_a_letter_each(tmp_path: Path, url: str, kept: Kept) -> None:
+def test_pixels_of_one_event_id_have_separate_letters(tmp_path: Path, url: str, kept: Kept) -> None:
     door = understanding(placements="signed")
     several = [usual(e=name, id="id-1", p=play) for play in ("a", "b") for name in ("impression", "start")]
     several += [usual(e="progress", id="id-1", pl=row, ph=at) for row in "xy" for at in ("1000", "2000")]
@@ -176,7 +174,7 @@ def test_pixels_that_share_an_event_id_have_a_letter_each(tmp_path: Path, url: s
     assert sent(list(from_files([str(file)])), url).accepted == len(several)
 
 
-def test_an_event_that_is_too_large_is_kept_and_those_behind_it_are_sent(url: str, kept: Kept) -> None:
+def test_an_oversized_event_is_kept_and_later_ones_are_sent(url: str, kept: Kept) -> None:
     letters = [of_the_flow(event_id=f"e{n}", ip=5) for n in range(3)]
     letters[1].event["zzz"] = "é" * 200_000
     resent = sent(letters, url)
@@ -185,7 +183,7 @@ def test_an_event_that_is_too_large_is_kept_and_those_behind_it_are_sent(url: st
 
 
 @pytest.mark.parametrize("categories", ["IAB26-1", ["IAB26-1", "IAB7"]])
-def test_what_an_ad_ran_in_is_sent_again(url: str, kept: Kept, categories: str | list[str]) -> None:
+def test_the_content_category_of_an_ad_is_resent(url: str, kept: Kept, categories: str | list[str]) -> None:
     of_flow = of_the_flow(content_category=categories, ip=5)
     assert sent([of_flow, of_the_door(cat="IAB26-1,IAB7")], url).accepted == 2
     assert kept.events[0].event["content_category"] == (
@@ -199,7 +197,7 @@ def test_what_an_ad_ran_in_is_sent_again(url: str, kept: Kept, categories: str |
             assert sent([one], url).not_sent == {resend.LOST: 1}
 
 
-def test_letters_that_come_while_the_topic_is_read_are_not_read() -> None:
+def test_letters_arriving_during_the_read_are_not_read() -> None:
     with EmbeddedBroker() as broker:
         broker.create_topic("letters", 2)
         settings = load(kafka_brokers=broker.bootstrap, kafka_rejected_topic="letters")

@@ -68,7 +68,7 @@ def filled(directory: Path) -> Spool:
 
 @pytest.mark.parametrize("fails_at", range(1, 20))
 @pytest.mark.parametrize("most", [3, 500])
-def test_a_read_that_fails_once_keeps_nothing_on_the_spool_and_no_order_changes(
+def test_one_failed_read_keeps_the_spools_order_and_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int, most: int
 ) -> None:
     spool, found, failed = filled(tmp_path), list[int](), 0
@@ -89,9 +89,7 @@ def test_a_read_that_fails_once_keeps_nothing_on_the_spool_and_no_order_changes(
     assert (spool.resting, spool.least, spool.torn) == (0, None, 0)
 
 
-def test_a_read_that_fails_on_the_way_to_the_first_record_due_takes_none_for_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_read_marks_no_record_as_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path, MIB)
     spool.append([b'{"n":%d}' % n for n in range(6)])
     spool.acknowledge([record.number for record in spool.take(3)])

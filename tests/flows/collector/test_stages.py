@@ -37,7 +37,7 @@ def test_a_pixel_passes_every_stage_once_in_their_order(tmp_path: Path) -> None:
     ("parameters", "stages"),
     [("e=nothing&pl=a", STAGES[:6]), (f"e=start&pl=a&gdpr_consent={CONSENT}", STAGES[:6])],
 )
-def test_what_is_rejected_is_never_encoded(parameters: str, stages: tuple[str, ...]) -> None:
+def test_a_rejected_call_is_never_encoded(parameters: str, stages: tuple[str, ...]) -> None:
     told: list[str] = []
     laps = Laps(lambda stage, _: told.append(stage))
     understanding(placements="signed").pixel(replace(call(parameters), laps=laps))
@@ -52,7 +52,7 @@ def test_the_events_of_one_call_are_not_timed() -> None:
     assert told == []
 
 
-def test_one_call_in_64_is_timed_and_the_clock_is_asked_for_no_other() -> None:
+def test_one_call_in_64_is_timed() -> None:
     asked = count()
     stages = Stages(lambda: float(next(asked)))
     laps = [stages.begin() for _ in range(3 * EVERY)]

@@ -14,7 +14,7 @@ import pytest
 from store_support import World, run
 
 
-def test_a_thousand_events_of_one_call_are_one_batch_and_wait_for_no_timer_each(tmp_path: Path) -> None:
+def test_a_call_of_a_thousand_events_is_one_batch(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         assert await world.keep(*map(str, range(1_000)))
         assert world.producer.batches == 1
@@ -23,7 +23,7 @@ def test_a_thousand_events_of_one_call_are_one_batch_and_wait_for_no_timer_each(
     run(tmp_path, test)
 
 
-def test_what_the_log_does_not_confirm_in_time_rests_and_fresh_events_go_behind_it(tmp_path: Path) -> None:
+def test_unconfirmed_events_are_spooled_before_fresh_ones(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         world.producer.answers = False
         assert await world.keep("a")
@@ -45,7 +45,7 @@ def test_what_the_log_does_not_confirm_in_time_rests_and_fresh_events_go_behind_
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_the_ledger_adds_up_where_a_stop_meets_a_drain_that_waits_for_the_disk(
+def test_the_ledger_adds_up_after_a_stop_during_a_drain(
     tmp_path: Path, failing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(world: World) -> None:
@@ -81,7 +81,7 @@ def test_the_ledger_adds_up_where_a_stop_meets_a_drain_that_waits_for_the_disk(
     run(tmp_path, test)
 
 
-def test_the_low_mark_stays_with_what_was_refused_until_the_log_has_told_of_it(tmp_path: Path) -> None:
+def test_the_low_mark_waits_for_the_outcome_of_refused_events(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         world.producer.answers = False
         before = world.lane.clock.now_ms()
@@ -97,7 +97,7 @@ def test_the_low_mark_stays_with_what_was_refused_until_the_log_has_told_of_it(t
     run(tmp_path, test, proven=False)
 
 
-def test_a_disk_that_hangs_is_answered_as_refused_and_what_it_takes_later_is_counted_once(
+def test_a_hung_disk_refuses_calls_and_counts_late_writes_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(world: World) -> None:
@@ -125,9 +125,7 @@ def test_a_disk_that_hangs_is_answered_as_refused_and_what_it_takes_later_is_cou
     run(tmp_path, test)
 
 
-def test_a_disk_that_takes_nothing_refuses_and_says_that_it_is_not_ready(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_disk_refuses_calls_and_is_unready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         def full(*_: Sequence[Any]) -> None:
             raise OSError(28, "No space left on device")
@@ -144,7 +142,7 @@ def test_a_disk_that_takes_nothing_refuses_and_says_that_it_is_not_ready(
     run(tmp_path, test)
 
 
-def test_nothing_is_written_behind_a_bye_and_it_stands_in_every_partition(tmp_path: Path) -> None:
+def test_a_bye_is_the_last_message_in_every_partition(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         world.lane.start()
         await asyncio.sleep(0.05)

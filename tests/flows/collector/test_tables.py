@@ -25,12 +25,12 @@ TYPED = {
 """Words that have values of a type, so that no canary can be in them."""
 
 
-def test_what_becomes_of_every_word_is_told() -> None:
+def test_every_parameter_has_a_documented_outcome() -> None:
     assert set(FATES) == WORDS
 
 
 @pytest.mark.parametrize("word", sorted(set(FATES) - TYPED))
-def test_what_is_told_of_a_word_is_what_becomes_of_it(word: str) -> None:
+def test_the_documented_outcome_of_a_parameter_is_its_real_one(word: str) -> None:
     kept = {KEPT: {True}, BY_URL: {False}, IN_TOPIC: {True}}.get(FATES[word], {False})
     value = f"https://shop.example/?x={CANARY}" if word == "landing_url" else CANARY
     for consent in (CONSENT, ""):
@@ -60,7 +60,7 @@ def test_settings_and_metrics_that_the_documents_name_exist() -> None:
     assert set(re.findall(r"`(collect_\w+)[{`]", text)) - known == set()
 
 
-def test_who_is_to_be_erased_is_known_by_every_key_of_the_edge() -> None:
+def test_an_erasure_covers_every_key_of_the_edge() -> None:
     old = Pseudonyms(b"the key of before, 16 bytes")
     new = Pseudonyms(b"the key of today, 16 bytes", [b"the key of before, 16 bytes"])
     asked = call(usual(), headers={"authorization": f"Bearer host.{SECRET}"})

@@ -83,9 +83,7 @@ IDS_OF_ALL_KINDS = ODD | ENCODED
 @example("native", {"placement_id": "100%ad", "campaign_id": "spring"})
 @example("native", {"placement_id": "sale%20now", "campaign_id": "spring"})
 @example("native", {"placement_id": "a", "campaign_id": "spring", "station": "20%de"})
-def test_whatever_an_id_is_made_of_the_door_reads_it_as_it_was_signed(
-    name: str, words: dict[str, str]
-) -> None:
+def test_the_door_reads_any_id_as_it_was_signed(name: str, words: dict[str, str]) -> None:
     try:
         (url,) = tags(name, words, events=("start",)).urls.values()
     except UsageError:
@@ -125,7 +123,7 @@ def test_a_tag_that_could_not_count_is_not_built(
 
 
 @pytest.mark.parametrize("base", ["px.example", "ftp://px.example", "https://px.example/?a=1", ""])
-def test_an_address_that_is_none_begins_no_tag(base: str) -> None:
+def test_an_invalid_address_starts_no_tag(base: str) -> None:
     with pytest.raises(UsageError, match="no address of the doors"):
         build("triton", DIALECTS["triton"], Order(base, IDS), SIGNING)
 
@@ -144,11 +142,11 @@ def test_an_address_that_is_none_begins_no_tag(base: str) -> None:
         ("prx", "AUDIOPIXEL_COLLECT_SERVERS"),
     ],
 )
-def test_what_a_vendor_cannot_tell_is_said_before_the_flight(name: str, words: str) -> None:
+def test_the_limits_of_a_vendor_are_reported_before_the_flight(name: str, words: str) -> None:
     assert any(words in warning for warning in tags(name).warnings)
 
 
-def test_a_vendor_that_tells_all_is_warned_of_nothing_but_its_servers() -> None:
+def test_a_vendor_with_all_fields_has_only_a_warning_about_servers() -> None:
     warnings = tags("vast4").warnings
     assert all("servers may call" in warning for warning in warnings)
     unsigned = build("vast4", DIALECTS["vast4"], Order("http://px.example", IDS), None).warnings
@@ -169,7 +167,7 @@ def test_tags_as_vast_are_xml_and_say_the_same_urls() -> None:
 
 
 @pytest.mark.parametrize("name", ["native", "vast4", "dv360", "gam"])
-def test_a_vast_player_fetches_the_clicks_pixel_and_opens_what_leads_on(name: str) -> None:
+def test_a_vast_player_fetches_the_click_pixel_and_opens_the_target(name: str) -> None:
     target = "https://shop.example/buy?c=[CACHEBUSTING]"
     built = tags(name, events=("start", "click"), target=target)
     document = ET.fromstring(f"<InLine>{as_vast(built)}</InLine>")
@@ -220,7 +218,7 @@ def test_a_click_whose_target_has_encoded_letters_is_found_good() -> None:
     assert [one for one in checked(url).findings if one.words.startswith("u:")] == []
 
 
-def test_a_click_that_leads_nowhere_is_not_built() -> None:
+def test_a_click_without_a_target_is_not_built() -> None:
     with pytest.raises(UsageError, match="a click leads there"):
         tags("vast4", events=("click",), target="javascript:alert(1)")
 
@@ -300,7 +298,7 @@ def decided(body: str) -> str:
         ("0", None, "purpose"),
     ],
 )
-def test_the_snippet_says_whether_the_law_applies_only_where_the_page_knows(
+def test_the_snippet_sends_applicability_only_if_the_page_provides_it(
     applies: str, sent: str | None, reason: str
 ) -> None:
     (body,) = sent_by_the_snippet(TCF_PLATFORM.replace("APPLIES", applies).replace('"TCF"', f'"{REFUSED}"'))
@@ -332,7 +330,7 @@ def test_the_snippet_asks_the_global_privacy_platform_and_waits_for_it(
     assert [decided(body) for body in sent_by_the_snippet(page)] == ([reason] if reason else [])
 
 
-def test_a_platform_of_a_form_that_the_snippet_does_not_know_is_no_yes() -> None:
+def test_an_unknown_platform_answer_in_the_snippet_is_no_consent() -> None:
     page = 'globalThis.__gpp = (command, said) => said({eventName: "x", listenerId: 2}, true);'
     assert [decided(body) for body in sent_by_the_snippet(page)] == ["unreadable"]
 
@@ -427,7 +425,7 @@ def test_a_good_tag_has_no_errors_and_no_warnings() -> None:
         ),
     ],
 )
-def test_a_broken_tag_is_told_what_is_wrong(url: str, level: str, words: str) -> None:
+def test_a_broken_tag_is_explained(url: str, level: str, words: str) -> None:
     found = checked(url)
     assert any(one.level == level and words in one.words for one in found.findings), in_words(found)
     assert found.good == (level != "error")
@@ -450,7 +448,7 @@ def test_the_checker_reads_a_path_as_the_server_hands_it_on(path: str, podcast: 
     assert any("%3B in the path" in one.words for one in found.findings) is ("%3B" in path)
 
 
-def test_what_the_checker_shows_has_no_id_of_anybody_in_it() -> None:
+def test_the_checker_shows_no_personal_id() -> None:
     found = checked(tag(l="listener-7f3a", gdpr_consent=CONSENT, ifa="AEBE52E7-03EE-455A-B3C4-E57283966239"))
     shown = in_words(found) + json.dumps(dict(found.trace))
     for raw in ("listener-7f3a", "AEBE52E7", CONSENT, "iPhone"):
@@ -510,7 +508,7 @@ def test_the_command_builds_and_checks_what_it_built(run) -> None:  # type: igno
     assert (said["outcome"], said["event"]["placement_id"]) == ("stored", "a")
 
 
-def test_without_a_signing_key_the_error_says_how_long_a_secret_is_and_what_makes_one(
+def test_a_missing_signing_key_is_explained_with_a_command(
     run,  # type: ignore[no-untyped-def]
     monkeypatch,  # type: ignore[no-untyped-def]
 ) -> None:
@@ -520,7 +518,7 @@ def test_without_a_signing_key_the_error_says_how_long_a_secret_is_and_what_make
     assert takes(Settings.model_fields["collect_signing_keys"]) == "{text: secret text of 16 bytes or more}"
 
 
-def test_where_plans_say_who_makes_a_row_a_tag_is_checked_by_the_plans(run, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_tags_are_checked_by_plans_if_only_plans_create_rows(run, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("AUDIOPIXEL_COLLECT_PLACEMENTS", "planned")
     plans = tmp_path / "plans.csv"
     plans.write_text("placement_id,booked,start,end\na,1000,2026-11-01T00:00Z,2027-11-01T00:00Z\n")
@@ -535,7 +533,7 @@ def test_where_plans_say_who_makes_a_row_a_tag_is_checked_by_the_plans(run, monk
     assert (unread.exit_code != 0, "plans.csv" in unread.stderr, unread.stdout) == (True, True, "")
 
 
-def test_the_command_says_in_words_what_it_lacks(run) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_explains_a_missing_value(run) -> None:  # type: ignore[no-untyped-def]
     assert "say where the doors are" in run("--placement", "a").stderr
     unknown = run("--dialect", "trition", "--placement", "a", "--base", BASE)
     assert (

@@ -30,7 +30,7 @@ class Answering:
         return Durability(3, 2, True)
 
 
-def test_a_topic_that_is_made_later_gets_the_text_once(
+def test_a_topic_created_later_gets_the_text_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(serve, "PARTITIONS_EVERY_S", 0.05)

@@ -26,7 +26,7 @@ BEARER = {"authorization": f"Bearer host.{SECRET}"}
 AGENT = {"x-device-user-agent": PLAYER}
 
 
-def test_a_usual_call_is_a_canonical_event_that_the_flow_takes() -> None:
+def test_a_usual_call_becomes_a_canonical_event() -> None:
     query = urlencode(usual(ph="00:00:07.500", u="x", unknown="never kept")) + "&cat=1,2%2C3"
     found = understanding().pixel(call(query))
     assert found.outcome is Outcome.STORED
@@ -45,7 +45,7 @@ def test_a_usual_call_is_a_canonical_event_that_the_flow_takes() -> None:
     assert "never kept" not in str(event)
 
 
-def test_without_consent_a_call_counts_and_nobody_is_in_it() -> None:
+def test_a_call_without_consent_counts_without_a_person() -> None:
     for parameters in (usual(gdpr_consent=""), usual(lmt="1"), usual(coppa="true"), usual(us_privacy="1YYN")):
         event = understanding().pixel(call(parameters)).event
         assert event["consent"] is False
@@ -89,7 +89,7 @@ def test_a_landing_url_keeps_its_utm_alone() -> None:
 
 
 @pytest.mark.parametrize("field", NEVER_FROM_A_CALLER)
-def test_what_only_the_door_may_say_is_taken_from_nobody(field: str) -> None:
+def test_the_doors_own_fields_are_accepted_from_no_caller(field: str) -> None:
     forged = "forged-by-a-caller"
     door = understanding()
     for parameters in (usual(), usual(e="conversion", ct="purchase")):
@@ -102,7 +102,7 @@ def test_what_only_the_door_may_say_is_taken_from_nobody(field: str) -> None:
             assert forged not in json.dumps(found.event)
 
 
-def test_consent_as_a_boolean_counts_of_a_trusted_caller_and_never_against_a_no() -> None:
+def test_a_trusted_boolean_consent_never_overrides_a_refusal() -> None:
     door = understanding()
     canonical = {"event": "start", "placement_id": "a", "event_id": "e", "listener_id": "l", "consent": True}
     assert door.events(call(method="POST", headers=BEARER), [canonical])[0].event["consent"] is True
@@ -112,7 +112,7 @@ def test_consent_as_a_boolean_counts_of_a_trusted_caller_and_never_against_a_no(
     assert door.pixel(call(usual(gdpr_consent="", consent="true"))).event["consent"] is False
 
 
-def test_a_retry_of_a_url_has_the_id_of_its_first_and_another_fire_has_not() -> None:
+def test_a_retried_url_keeps_its_id_and_another_fire_differs() -> None:
     door = understanding()
     parameters = usual(cb="123456789")
     first, retry = (door.pixel(call(parameters)).event["event_id"] for _ in range(2))
@@ -123,7 +123,7 @@ def test_a_retry_of_a_url_has_the_id_of_its_first_and_another_fire_has_not() -> 
     assert door.pixel(call(parameters | {"id": "mine"})).event["event_id"] == "mine"
 
 
-def test_a_call_that_is_the_same_at_every_fire_has_a_new_id_and_is_told() -> None:
+def test_identical_calls_get_new_ids_and_a_warning() -> None:
     told: list[tuple[str, str, str]] = []
     door = understanding(on_cleaning=lambda *what: told.append(what))
     ids = {door.pixel(call("e=impression&pl=a&cb=[CACHEBUSTING]")).event["event_id"] for _ in range(2)}
@@ -145,7 +145,7 @@ def test_a_call_that_is_the_same_at_every_fire_has_a_new_id_and_is_told() -> Non
         ("e=conversion&ct=bought", "invalid", "conversion.type"),
     ],
 )
-def test_what_is_no_pixel_says_which_field_is_wrong(parameters: str, reason: str, wrong: str) -> None:
+def test_a_rejected_pixel_names_its_wrong_field(parameters: str, reason: str, wrong: str) -> None:
     found = understanding().pixel(call(parameters))
     assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, reason, wrong)
 
@@ -160,7 +160,7 @@ def test_what_is_no_pixel_says_which_field_is_wrong(parameters: str, reason: str
         (call(usual(), headers={"user-agent": "atc/1.0 watchOS/10.1"}), "watch"),
     ],
 )
-def test_a_call_that_is_nobodys_listening_is_not_counted(made, why) -> None:  # type: ignore[no-untyped-def]
+def test_a_call_without_a_listening_person_is_not_counted(made, why) -> None:  # type: ignore[no-untyped-def]
     found = understanding().pixel(made)
     assert (found.outcome, found.reason) == (Outcome.NOT_COUNTED, why)
 
@@ -175,7 +175,7 @@ def test_a_watchs_double_is_not_counted_whoever_tells_of_it() -> None:
     assert (found.outcome, found.reason) == (Outcome.NOT_COUNTED, "watch")
 
 
-def test_a_placement_that_nobody_signed_makes_no_row() -> None:
+def test_an_unsigned_placement_creates_no_row() -> None:
     signing = Signatures({"b2": b"the newer key", "a1": b"a signing key"})
     old = Signatures({"a1": b"a signing key"})
     door = understanding(placements="signed", signatures=signing)
@@ -195,7 +195,7 @@ def test_a_placement_that_nobody_signed_makes_no_row() -> None:
     assert door.pixel(call(usual(), headers=BEARER)).outcome is Outcome.STORED  # a writer's token needs none
 
 
-def test_planned_placements_alone_make_rows_where_the_operator_says_so() -> None:
+def test_only_planned_placements_create_rows_under_the_operators_setting() -> None:
     door = understanding(
         placements="planned", planned=lambda placement, campaign: placement == "breakfast-uk"
     )
@@ -277,14 +277,14 @@ def test_a_device_is_believed_as_far_as_its_teller_is(
     assert len({"listener_id", "client_id", "household_id"} & set(event)) == pseudonyms
 
 
-def test_a_host_that_forwards_no_listener_has_no_user_agent_of_one() -> None:
+def test_a_host_without_a_forwarded_listener_has_no_user_agent() -> None:
     alone = call(usual(), headers={"user-agent": "Go-http-client/1.1"}, peer="198.51.100.9")
     event = understanding().pixel(alone).event
     assert (event["device_basis"], event.get("invalid_traffic")) == ("trusted", None)
     assert not {"client_id", "household_id"} & set(event)
 
 
-def test_one_household_is_one_however_it_is_told_and_an_ipv6_network_is_one() -> None:
+def test_a_household_is_one_for_every_spelling_of_its_address() -> None:
     door = understanding()
 
     def household(peer: str, **headers: str) -> str:
@@ -332,14 +332,14 @@ def test_a_conversion_is_a_claim_unless_a_writer_sends_it() -> None:
 
 
 @pytest.mark.parametrize(("said", "kept"), [("gbp", "GBP"), ("£", None), ("POUNDS", None), ("[CUR]", None)])
-def test_a_currency_that_is_none_costs_the_currency_alone(said: str, kept: str | None) -> None:
+def test_an_invalid_currency_loses_only_the_currency(said: str, kept: str | None) -> None:
     found = understanding().pixel(call(usual(e="conversion", ct="purchase", v="1", cur=said)))
     assert found.outcome is Outcome.STORED
     assert found.event["conversion"].get("currency") == kept
     decode_conversion(decode(msgspec.json.encode(found.event)))
 
 
-def test_two_kinds_of_postback_that_differ_in_nothing_else_are_two() -> None:
+def test_postbacks_of_two_kinds_have_two_ids() -> None:
     door = understanding()
     for path, queries in (
         ("/b/prebid", ("t=imp&b=b1&a=x", "t=vast&vtype=start&b=b1&a=x", "t=vast&vtype=complete&b=b1&a=x")),
@@ -359,7 +359,7 @@ def test_a_postback_is_signed_and_labelled_in_its_url() -> None:
     assert door.pixel(call("cm=spring&id=o-7&ct=sign_up", "/b/magellan")).reason == "unsigned"
 
 
-def test_claims_and_tokens_that_are_none_are_told_and_every_decision_on_consent() -> None:
+def test_invalid_claims_and_tokens_and_consent_decisions_are_reported() -> None:
     told: list[tuple[str, str, str]] = []
     door = understanding(on_cleaning=lambda *what: told.append(what))
     assert door.pixel(call(usual(gdpr_consent=""))).consent == "no_string"
@@ -371,7 +371,7 @@ def test_claims_and_tokens_that_are_none_are_told_and_every_decision_on_consent(
         assert ("native", *one) in told
 
 
-def test_an_ip_in_the_query_of_a_trusted_network_is_read_and_no_server_is_a_listener() -> None:
+def test_an_ip_in_the_query_is_read_from_trusted_networks() -> None:
     door = understanding(callers=Callers({}, (), [(networks(["198.51.100.0/24"])[0], "query")]))
     asked = call(usual(ip=HOME, ua=PLAYER), headers={"user-agent": "Go-http-client/1.1"}, peer="198.51.100.9")
     told = door.pixel(asked).event
@@ -393,7 +393,7 @@ def test_events_of_a_batch_have_each_a_device_of_its_own() -> None:
     assert first != second == third
 
 
-def test_a_token_that_may_only_debug_says_nothing_of_consent() -> None:
+def test_a_debug_token_grants_no_consent() -> None:
     known = {name: token(rights=frozenset({name})) for name in ("debug", "write")}
     door = understanding(callers=Callers(known))
     for name, consent in (("debug", False), ("write", True)):
@@ -413,7 +413,7 @@ def test_lists_of_categories_and_numbers_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("value", ["@AD_ID@-@COOKIE@", "77-@COOKIE@", "@AD_ID@-c1", "77-", "-c1", "77-null"])
-def test_a_play_id_of_two_parts_counts_where_it_has_both(value: str) -> None:
+def test_a_play_id_of_two_parts_needs_both(value: str) -> None:
     query = f"e=start&pl=a&gdpr_consent={CONSENT}&p={quote(value)}"
     assert "play_id" not in understanding().pixel(call(query, "/p/triton")).event
 
@@ -446,12 +446,12 @@ def test_an_auctions_id_with_a_part_missing_is_none(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["-6D92078A-8246-4BA4-AE5B-76104861E7DC", "77--1", "--c1", "-c-1", "77--"])
-def test_a_play_id_from_which_a_listeners_was_withheld_is_none(value: str) -> None:
+def test_a_play_id_with_a_withheld_listener_is_absent(value: str) -> None:
     query = {"e": "start", "pl": "a", "gdpr_consent": CONSENT, "p": value}
     assert "play_id" not in understanding().pixel(call(query, "/p/triton")).event
 
 
-def test_a_play_id_that_is_made_of_a_listeners_is_hashed_and_needs_consent() -> None:
+def test_a_play_id_containing_a_listener_is_hashed_and_needs_consent() -> None:
     door, query = understanding(), "e=start&pl=a&p=77-cookie1"
     first, again, other = (
         door.pixel(call(f"{one}&gdpr_consent={CONSENT}", "/p/triton"))

@@ -55,7 +55,7 @@ POSTBACKS = (
         ("tag_for_child_directed_treatment=1", "child"),
     ],
 )
-def test_a_refusal_is_heard_at_every_vendors_door(door: str, said: str, reason: str) -> None:
+def test_a_refusal_counts_at_every_vendors_door(door: str, said: str, reason: str) -> None:
     path, _, query = door.partition("?")
     found = understanding(policy=Policy(5, required=False)).pixel(call(f"{query}&{said}", path))
     assert (found.outcome, found.consent, found.event["consent"]) == ("stored", reason, False)
@@ -77,7 +77,7 @@ IFA = "AEBE52E7-03EE-455A-B3C4-E57283966239"
         ("/b/adform", f"advertisingId={IFA}"),
     ],
 )
-def test_a_conversion_by_postback_is_of_the_listener_who_has_heard_the_ad(path: str, query: str) -> None:
+def test_a_postback_conversion_belongs_to_the_listener_of_the_ad(path: str, query: str) -> None:
     door = understanding()
     heard = door.pixel(call(f"e=start&pl=a&ifa={IFA}&gdpr_consent={CONSENT}"))
     bought = door.pixel(call(f"{query}&gdpr_consent={CONSENT}", path))
@@ -101,9 +101,7 @@ def test_a_conversion_by_postback_is_of_the_listener_who_has_heard_the_ad(path: 
 )
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("event", ["click", "conversion"])
-def test_a_landing_url_says_what_it_says_however_often_it_was_encoded(
-    event: str, times: int, url: str
-) -> None:
+def test_a_landing_url_is_decoded_at_any_depth(event: str, times: int, url: str) -> None:
     door, value = understanding(), url
     for _ in range(times):
         value = quote(value, safe="")
@@ -115,7 +113,7 @@ def test_a_landing_url_says_what_it_says_however_often_it_was_encoded(
         assert posted.event["landing_url"] == url
 
 
-def test_a_landing_url_that_is_not_encoded_is_read_to_its_end() -> None:
+def test_an_unencoded_landing_url_is_read_to_its_end() -> None:
     event = understanding().pixel(call("e=click&pl=a&u=https://shop.example/?utm_content=a+b")).event
     assert event["landing_url"] == "https://shop.example/?utm_content=a+b"
     relative = understanding().pixel(call("e=click&pl=a&u=%2Fthanks%3Futm_content%3Da%2Bb")).event
@@ -149,7 +147,7 @@ def test_a_country_is_believed_as_an_address_is(
     assert door.pixel(call(f"e=start&pl=a&co={country}", headers=headers, peer=peer)).consent == consent
 
 
-def test_a_country_that_a_stranger_says_is_counted_as_a_claim() -> None:
+def test_a_strangers_country_counts_as_a_claim() -> None:
     told: list[tuple[str, str, str]] = []
     door = understanding(on_cleaning=lambda *what: told.append(what))
     door.pixel(call("e=start&pl=a&co=US", "/p/triton"))
@@ -160,7 +158,7 @@ ZEROS = "00000000-0000-0000-0000-000000000000"
 
 
 @pytest.mark.parametrize("zeros", [ZEROS, quote(ZEROS.replace("-", "%2D")), f" {ZEROS} "])
-def test_a_uuid_of_zeros_is_nobody_and_no_play(zeros: str) -> None:
+def test_a_uuid_of_zeros_names_no_person_and_no_play(zeros: str) -> None:
     door, usual = understanding(), f"e=start&pl=a&gdpr_consent={CONSENT}"
     event = door.pixel(call(f"{usual}&l={zeros}&p={zeros}&cr={zeros}&id={zeros}")).event
     assert not {"listener_id", "play_id", "creative_id"} & set(event)
@@ -174,7 +172,7 @@ def test_a_uuid_of_zeros_is_nobody_and_no_play(zeros: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/p", "/v1/events"])
-def test_an_id_of_an_event_that_is_too_long_is_told_so_that_no_retry_counts_twice(path: str) -> None:
+def test_an_overlong_event_id_is_reported_to_prevent_double_counts(path: str) -> None:
     door = understanding()
 
     def sent(event_id: str) -> Understood:
@@ -217,9 +215,7 @@ class Kept:
     ],
 )
 @pytest.mark.parametrize("door", ["/v1/events", "/p"])
-def test_a_value_in_json_is_the_one_that_the_flow_reads_in_the_same_line(
-    door: str, written: str, value: int | str | None
-) -> None:
+def test_door_and_flow_read_equal_values_from_json(door: str, written: str, value: int | str | None) -> None:
     conversion = f'{{"type": "purchase", "value": {written}}}'
     line = f'{{"event": "conversion", "event_id": "e", "conversion": {conversion}}}'
     kept = Kept()
@@ -248,7 +244,7 @@ def test_a_time_in_json_is_read_however_its_number_is_written() -> None:
 
 
 @pytest.mark.parametrize("great", ["1e99", "9e18", "9" * 19, "9" * 18 + ".9e9"])
-def test_a_number_beyond_all_others_is_no_time_and_no_place_in_an_ad(great: str) -> None:
+def test_an_infinite_number_is_no_time_and_no_position(great: str) -> None:
     event = understanding().pixel(call(f"e=start&pl=a&ts={great}&ph={great}&dur={great}")).event
     assert not {"playhead_ms", "duration_ms"} & set(event)
     assert event["ts"] == NOW_MS
@@ -271,7 +267,7 @@ SERVER = "35.180.1.1"
         ("", "transport"),
     ],
 )
-def test_a_hosts_server_that_nobody_declared_is_no_listeners_household(forwarded: str, basis: str) -> None:
+def test_an_undeclared_host_server_is_no_household(forwarded: str, basis: str) -> None:
     asked = call(f"e=start&pl=a&p=x&gdpr_consent={CONSENT}", "/p/prx", {"x-forwarded-for": forwarded}, SERVER)
     event = understanding().pixel(asked).event
     assert (event["device_basis"], event.get("device_confirmed")) == (
@@ -296,7 +292,7 @@ def test_a_hosts_server_that_nobody_declared_is_no_listeners_household(forwarded
         ("https%3A%2F%2Fevil.example%20%40shop.example%2F", None),
     ],
 )
-def test_a_target_that_was_pasted_as_it_is_keeps_its_spaces(said: str, target: str | None) -> None:
+def test_a_pasted_target_keeps_its_spaces(said: str, target: str | None) -> None:
     kept = Kept()
     doors = Doors(understanding(), cast(Store, kept))
     answer = asyncio.run(doors.answer(call(f"pl=a&u={said}", "/c")))
@@ -304,7 +300,7 @@ def test_a_target_that_was_pasted_as_it_is_keeps_its_spaces(said: str, target: s
     assert [one.outcome for one in kept.events] == ["stored" if target else "rejected"]
 
 
-def test_each_call_of_one_impression_of_prx_has_an_id_and_a_dead_letter_of_its_own() -> None:
+def test_each_prx_call_has_its_own_id_and_dead_letter() -> None:
     dialect, order = load_dialects()["prx"], ("impression", "start", "complete")
     built = build("prx", dialect, Order("https://px.example", {"placement_id": "a"}, order), None).urls
     macros = [(plain(macro), f"v{n}") for n, macro in enumerate(set(map(plain, dialect.macros.values())))]
@@ -333,7 +329,7 @@ def test_each_call_of_one_impression_of_prx_has_an_id_and_a_dead_letter_of_its_o
         ("1970-01-02T00:00:00Z", "2026-11-24"),
     ],
 )
-def test_a_rejected_impression_is_of_the_day_on_which_it_would_have_counted(ts: str, day: str) -> None:
+def test_a_rejected_impression_counts_on_its_own_day(ts: str, day: str) -> None:
     refusals, door = Refusals(ZoneInfo("UTC")), understanding(placements="signed")
     received = replace(call(f"e=impression&pl=a&ts={ts}"), received_ms=1_795_640_400_000)  # 21:00 on the 25th
     refusals.count([door.pixel(received)])
@@ -360,7 +356,7 @@ def test_a_vendors_name_in_capitals_is_the_vendors(path: str, more: str) -> None
         ("lmt=0&dc_lat=[LAT]&coppa=0", "given"),
     ],
 )
-def test_of_two_names_for_a_refusal_the_one_that_refuses_counts(said: str, reason: str) -> None:
+def test_the_refusing_one_of_two_consent_names_counts(said: str, reason: str) -> None:
     found = understanding().pixel(call(f"e=start&pl=a&gdpr_consent={CONSENT}&{said}", "/p/cm360"))
     assert found.consent == reason
 
