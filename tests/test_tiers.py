@@ -37,7 +37,7 @@ def test_a_file_is_spared_if_none_of_its_tests_is_short() -> None:
 
 
 def test_a_short_test_is_none_of_the_long_ones() -> None:
-    nothing = "tests/flows/rows/test_given_out.py::test_nothing_that_changes_with_time_alone_is_kept_back"
+    nothing = "tests/flows/rows/test_given_out.py::test_every_change_by_time_alone_is_published"
     assert long_key(f"{nothing}[3-True-False]", apache=False) is None
     assert long_key(f"{nothing}[13-True-False]", apache=False) is not None
     assert long_key(f"{nothing}[3-True-False]", apache=True) == APACHE

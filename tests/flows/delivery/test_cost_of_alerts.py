@@ -63,7 +63,7 @@ def paced(last_hour: int) -> tuple[Pacer, int, list[dict[str, str]]]:
     return pacer, images.unpacked - before, alerts
 
 
-def test_an_alert_unpacks_no_row_that_its_sentence_does_not_read() -> None:
+def test_an_alert_unpacks_only_rows_of_its_sentence() -> None:
     _, unpacked, alerts = paced(last_hour=300)
     assert len(alerts) == COUNT
     # Each row is paced once; a sentence may read its campaign's row, and the first of its 50 siblings.

@@ -64,7 +64,7 @@ def test_half_the_booked_at_three_quarters_of_a_frontloaded_flight_is_less() -> 
     assert now.indicator == 1_500 / (3_000 * 0.8125)
 
 
-def test_weights_expect_nothing_in_the_hours_that_weigh_nothing() -> None:
+def test_hours_of_zero_weight_expect_nothing() -> None:
     noon_only = plan(1000, curve=tuple(int(hour == 12) for hour in range(24)), timezone="UTC")
     start = START_MS // DAY_MS * DAY_MS
     morning = pace(noon_only, 0, 0, start + DAY_MS + 11 * HOUR_MS, USUAL)
@@ -74,7 +74,7 @@ def test_weights_expect_nothing_in_the_hours_that_weigh_nothing() -> None:
     assert (first.expected, first.indicator, first.projected, first.state) == (0, None, None, "warming_up")
 
 
-def test_a_flight_says_what_it_is_short_by_and_how_much_of_its_time_is_left() -> None:
+def test_a_flight_has_a_shortfall_and_a_remaining_time() -> None:
     paused = plan(3_000, pauses=((at(0.8), at(0.9)),))
     now = pace(paused, 1_500, 0, at(0.75), USUAL)
     assert (now.start_ms, now.end_ms, now.remaining_ms) == (START_MS, END_MS, 15 * DAY_MS // 10)
@@ -86,7 +86,7 @@ def test_a_flight_says_what_it_is_short_by_and_how_much_of_its_time_is_left() ->
     assert (over.short_by, over.remaining_ms) == (1_500, 0)
 
 
-def test_a_campaign_ends_with_its_last_placement_and_is_short_by_what_its_placements_are() -> None:
+def test_a_campaign_ends_with_its_last_placement_and_sums_shortfalls() -> None:
     early = Plan("q", 100, START_MS - DAY_MS, END_MS - DAY_MS)
     parts = [pace(plan(1_000), 200, 0, at(0.5), USUAL), pace(early, 100, 0, at(0.5), USUAL)]
     whole = pace_campaign(parts, USUAL)
@@ -132,7 +132,7 @@ def test_the_first_minutes_are_a_setting_and_of_unpaused_time() -> None:
     assert pace(paused, 0, 0, START_MS + HOUR_MS + 15 * MINUTE_MS, USUAL).indicator == 0
 
 
-def test_a_paused_flight_is_not_judged_but_keeps_what_is_due_and_needed() -> None:
+def test_a_paused_flight_is_not_judged_but_keeps_its_needs() -> None:
     pause = (at(0.5), at(0.6))
     before = pace(plan(1000, pauses=(pause,)), 100, 5, pause[0] - 1, USUAL)
     during = [pace(plan(1000, pauses=(pause,)), 100, 5, now, USUAL) for now in (pause[0], pause[1] - 1)]
@@ -154,7 +154,7 @@ def test_the_last_day_is_paced_to_its_last_moment(before_ms: int) -> None:
 
 
 @given(booked, st.integers(0, 10**9), st.integers(0, 10**7), st.integers(0, DAY_MS))
-def test_after_the_flight_the_whole_booking_is_due_and_no_time_is_left(
+def test_the_whole_booking_is_expected_after_the_flight(
     of: int, delivered: int, last_hour: int, after_ms: int
 ) -> None:
     now = pace(plan(of), delivered, last_hour, END_MS + after_ms, USUAL)
@@ -170,7 +170,7 @@ def test_a_flight_shorter_than_the_first_minutes_is_judged_at_its_end() -> None:
 
 
 @given(booked, st.integers(0, 10**9), st.integers(0, 10**6), moments, pauses)
-def test_the_required_rate_kept_up_for_the_time_left_reaches_the_booked(
+def test_the_required_rate_over_the_remaining_time_reaches_the_booking(
     of: int, delivered: int, last_hour: int, now_ms: int, paused: tuple[tuple[int, int], ...]
 ) -> None:
     this = plan(of, pauses=paused)
@@ -191,7 +191,7 @@ def test_the_required_rate_kept_up_for_the_time_left_reaches_the_booked(
     pauses,
     st.sampled_from(["even", "frontloaded", tuple(range(24))]),
 )
-def test_the_state_is_the_first_that_holds(
+def test_the_first_matching_state_applies(
     of: int, delivered: int, last_hour: int, now_ms: int, paused: tuple[tuple[int, int], ...], curve: Any
 ) -> None:
     this = plan(of, pauses=paused, curve=curve, timezone="Europe/London")
@@ -252,7 +252,7 @@ def test_thresholds_are_parameters() -> None:
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=20))
-def test_exactly_nine_tenths_of_what_is_due_is_not_under(tens: list[int]) -> None:
+def test_exactly_nine_tenths_of_the_expected_is_not_under(tens: list[int]) -> None:
     """A third of a booking is no finite binary fraction, and must not tip the scales."""
     third_ms = START_MS + HOUR_MS
     plans = [Plan("p", 10 * ten, START_MS, START_MS + 3 * HOUR_MS) for ten in tens]
@@ -300,12 +300,12 @@ def test_a_campaign_is_paced_by_its_sums() -> None:
     assert campaign.required_rate == pytest.approx((700 + 380) / 120)
 
 
-def test_a_campaign_that_has_what_it_booked_needs_no_more() -> None:
+def test_a_campaign_with_its_booking_delivered_needs_no_more() -> None:
     campaign = pace_campaign([paced("complete", delivered=1700), paced("under", delivered=300)], USUAL)
     assert (campaign.state, campaign.required_rate) == ("complete", None)
 
 
-def test_a_placement_that_has_not_started_asks_nothing_of_its_campaign_yet() -> None:
+def test_a_placement_before_its_start_expects_nothing_of_its_campaign() -> None:
     later, starved = (
         paced("not_started", share=-1, delivered=0),
         pace(plan(100_000), 50_000, 4, at(0.5), USUAL),
@@ -318,7 +318,7 @@ def test_a_placement_that_has_not_started_asks_nothing_of_its_campaign_yet() -> 
     assert pace_campaign([later, starved], USUAL).state == "at_risk"
 
 
-def test_a_campaign_is_paused_when_all_are_that_could_deliver() -> None:
+def test_a_campaign_is_paused_if_all_unfinished_placements_are() -> None:
     paused, ended = paced("paused"), paced("ended_short", share=1)
     for still in (
         paused,
@@ -334,21 +334,21 @@ def test_a_campaign_is_paused_when_all_are_that_could_deliver() -> None:
     assert running.indicator == pytest.approx(600 / (500 + paused.expected))
 
 
-def test_a_campaign_ends_when_each_placement_has_ended_or_has_what_it_booked() -> None:
+def test_a_campaign_ends_with_all_placements_ended_or_delivered() -> None:
     ended, complete = paced("ended_short", share=1), paced("complete", delivered=1000)
     assert pace_campaign([ended, complete], USUAL).state == "ended_short"
     assert pace_campaign([ended, paced("complete", delivered=1500)], USUAL).state == "complete"
     assert pace_campaign([ended, paced("on_track")], USUAL).state != "ended_short"
 
 
-def test_a_campaign_is_not_judged_in_the_first_minutes_of_its_first_placement() -> None:
+def test_a_campaign_is_not_judged_in_its_first_minutes() -> None:
     fresh = pace(plan(1000), 0, 0, START_MS + MINUTE_MS, USUAL)
     campaign = pace_campaign([fresh, paced("not_started", share=-1, delivered=0)], USUAL)
     assert (campaign.indicator, campaign.projected, campaign.state) == (None, None, "warming_up")
     assert campaign.expected == fresh.expected
 
 
-def test_a_campaign_warms_up_while_all_do_that_deliver() -> None:
+def test_a_campaign_warms_up_while_all_delivering_placements_do() -> None:
     warming = pace(plan(10**5), 205, 205, START_MS + 30 * MINUTE_MS, USUAL)
     assert (warming.projected, warming.state) == (None, "warming_up")
     later = paced("not_started", share=-1, delivered=0)
@@ -363,7 +363,7 @@ def test_a_campaign_warms_up_while_all_do_that_deliver() -> None:
     ),
     moments,
 )
-def test_a_campaign_of_anything_is_the_sums_and_one_of_the_states(
+def test_a_campaign_has_the_sums_of_its_placements_and_one_state(
     placements: list[tuple[int, int, int, tuple[tuple[int, int], ...], int]], now_ms: int
 ) -> None:
     each = [
@@ -410,9 +410,7 @@ NIGHT: tuple[int, ...] = (0, 0, 0, 0, 0, 1, 4, 8, 8, 4, 2, 2, 2, 2, 2, 3, 6, 8, 
 @pytest.mark.parametrize("curve", ["even", "frontloaded", NIGHT], ids=["even", "frontloaded", "night"])
 @pytest.mark.parametrize("an_hour", [20, 1_000, 50_000])
 @pytest.mark.parametrize("rate", [1.05, 1.4])
-def test_a_healthy_flight_is_never_at_risk_for_being_young_for_chance_or_for_the_night(
-    curve: Any, an_hour: int, rate: float
-) -> None:
+def test_a_healthy_flight_is_never_at_risk(curve: Any, an_hour: int, rate: float) -> None:
     this = plan(an_hour * DAYS * 24, curve=curve, timezone="UTC", pauses=((at(0.05), at(0.06)),))
     for seed in range(3):
         seen = watched(this, arrivals(np.random.default_rng(seed), this, 2 * 1440, rate))
@@ -438,7 +436,7 @@ def test_a_flight_that_starves_is_at_risk_within_the_hour_and_then_under(curve: 
     assert seen[-1].state == "under"
 
 
-def test_a_flight_of_which_nobody_knows_what_was_delivered_is_judged_by_nothing_that_is_not_known() -> None:
+def test_a_flight_with_unknown_delivery_is_not_judged() -> None:
     """Its plan came too late, or it had begun before anything was counted (specification 11.1)."""
     for share, state in (
         *((-0.1, "not_started"), (0.3, "unknown_before"), (0.55, "paused"), (1.1, "ended_unknown")),
@@ -460,7 +458,7 @@ def begun(delivered: int | None, counted: int, share: float, since: float = 0.4,
     return pace(plan(**more), delivered, 10, at(share), USUAL, Counted(at(since), counted))
 
 
-def test_states_of_a_flight_that_had_begun_before_it_was_counted_in_their_order() -> None:
+def test_a_flight_begun_before_its_count_passes_its_states_in_order() -> None:
     pause = ((at(0.5), at(0.6)),)
     for now, state in (
         (begun(None, 1000, 0.55, pauses=pause), "complete"),
@@ -478,7 +476,7 @@ def test_states_of_a_flight_that_had_begun_before_it_was_counted_in_their_order(
         assert (campaign.state, campaign.since_ms) == (state, at(0.4))
 
 
-def test_a_campaign_with_one_placement_of_which_nobody_knows_is_one_itself() -> None:
+def test_a_campaign_with_one_unknown_placement_is_unknown() -> None:
     unknown, fine = begun(None, 300, 0.5), paced("on_track")
     campaign = pace_campaign([fine, unknown], USUAL)
     assert (campaign.state, campaign.delivered, campaign.indicator) == ("unknown_before", None, None)
@@ -492,7 +490,7 @@ def test_a_campaign_with_one_placement_of_which_nobody_knows_is_one_itself() -> 
     assert pace_campaign([much, fine], USUAL).state == "complete"
 
 
-def test_the_recent_rate_of_such_a_flight_is_that_since_it_was_counted() -> None:
+def test_the_recent_rate_of_an_opened_flight_starts_at_its_count() -> None:
     """Twenty minutes after the first message, on plan by the balance and in what was counted."""
     since_ms = at(0.4)
     this = plan(10**6)

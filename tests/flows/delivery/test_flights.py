@@ -37,7 +37,7 @@ def f(flight: Flight, now_ms: int) -> Fraction:
 
 
 @given(lengths, pauses, curves, st.sampled_from(ZONES), st.lists(st.integers(-100, 3100), min_size=2))
-def test_what_is_due_never_falls_and_goes_from_0_to_1(
+def test_the_expected_share_rises_from_0_to_1(
     minutes: int, paused: list[tuple[int, int]], curve: Curve, zone: str, moments: list[int]
 ) -> None:
     end_ms = START_MS + minutes * MINUTE_MS
@@ -52,7 +52,7 @@ def test_what_is_due_never_falls_and_goes_from_0_to_1(
 
 
 @given(lengths, pauses, weights, st.sampled_from(ZONES), st.integers(0, 3000), st.integers(0, 700))
-def test_time_and_weights_are_what_counting_minute_by_minute_gives(
+def test_time_and_weights_equal_a_count_by_minutes(
     minutes: int,
     paused: list[tuple[int, int]],
     curve: tuple[int, ...],
@@ -102,7 +102,7 @@ def test_a_frontloaded_flight_is_a_quarter_ahead_up_to_its_half(tenths: int, due
 @pytest.mark.parametrize(
     ("day", "hours"), [("2026-03-29", 23), ("2026-03-28", 24), ("2026-10-25", 25), ("2026-10-26", 24)]
 )
-def test_a_day_of_london_has_the_hours_that_its_clocks_give_it(day: str, hours: int) -> None:
+def test_a_london_day_has_23_to_25_hours(day: str, hours: int) -> None:
     london = ZoneInfo("Europe/London")
     start = datetime.fromisoformat(day).replace(tzinfo=london)
     end = start.replace(day=start.day + 1)
@@ -112,7 +112,7 @@ def test_a_day_of_london_has_the_hours_that_its_clocks_give_it(day: str, hours: 
     assert f(flight, start_ms + 6 * HOUR_MS) == Fraction(6, hours)
 
 
-def test_the_hour_that_london_skips_weighs_nothing_and_the_one_it_repeats_weighs_twice() -> None:
+def test_a_skipped_hour_weighs_nothing_and_a_repeated_one_twice() -> None:
     only_one_o_clock = tuple(int(hour == 1) for hour in range(24))
     spring = Flight(
         ms("2026-03-29T00:00+00:00"), ms("2026-03-30T00:00+01:00"), (), only_one_o_clock, "Europe/London"
@@ -126,7 +126,7 @@ def test_the_hour_that_london_skips_weighs_nothing_and_the_one_it_repeats_weighs
     assert f(autumn, ms("2026-10-25T01:30+00:00")) == Fraction(3, 4)
 
 
-def test_hours_weigh_by_their_local_name_on_both_sides_of_a_change_of_clocks() -> None:
+def test_hours_weigh_by_local_name_around_a_clock_change() -> None:
     morning = tuple(int(hour == 8) for hour in range(24))
     flight = Flight(ms("2026-03-28T00:00+00:00"), ms("2026-03-30T00:00+01:00"), (), morning, "Europe/London")
     assert (

@@ -55,14 +55,14 @@ def test_a_flight_is_counted_whole_to_the_millisecond(length_ms: int, late_ms: i
     assert found.unknown == (None if covered else "no_balance")
 
 
-def test_a_balance_is_what_was_delivered_before_and_counts_go_on_from_it() -> None:
+def test_counts_add_to_an_opening_balance() -> None:
     found = opened(**BEFORE)
     assert (found.delivered, found.counted, found.gap_ms, found.unknown) == (20_083, 83, 0, None)
     assert (found.since_ms, found.until_ms) == (SINCE_MS, SINCE_MS)
     assert found.recent == Counted(SINCE_MS, 83)
 
 
-def test_a_balance_of_nothing_needs_no_moment_and_states_that_nothing_ran() -> None:
+def test_a_balance_of_zero_needs_no_moment_and_states_no_delivery() -> None:
     found = opened(delivered_before=0)
     assert (found.delivered, found.gap_ms, found.until_ms) == (83, 0, SINCE_MS)
     later = opening(
@@ -72,7 +72,7 @@ def test_a_balance_of_nothing_needs_no_moment_and_states_that_nothing_ran() -> N
 
 
 @pytest.mark.parametrize("gap_ms", [0, HOUR_MS, 289 * MINUTE_MS, 290 * MINUTE_MS, 10 * DAY_MS])
-def test_a_gap_between_a_balance_and_the_counts_is_shown_and_judged_up_to_a_hundredth(gap_ms: int) -> None:
+def test_a_gap_after_a_balance_is_judged_up_to_one_hundredth(gap_ms: int) -> None:
     """A hundredth of 20 days and two hours is 289.2 minutes."""
     found = opened(delivered_before=20_000, delivered_before_until=SINCE_MS - gap_ms)
     few = gap_ms <= 289 * MINUTE_MS
@@ -82,7 +82,7 @@ def test_a_gap_between_a_balance_and_the_counts_is_shown_and_judged_up_to_a_hund
     assert later.unknown == (None if gap_ms <= 403 * MINUTE_MS else "gap"), "a flight that goes on has more"
 
 
-def test_a_balance_up_to_when_counting_began_is_known_before_the_watermark_comes_there() -> None:
+def test_a_balance_up_to_the_count_is_known_before_its_watermark() -> None:
     """It stays ten seconds behind."""
     found = opened(now_ms=SINCE_MS - 10_000, **BEFORE)
     assert (found.delivered, found.unknown) == (20_083, None)
@@ -104,7 +104,7 @@ def test_a_gap_is_of_unpaused_time() -> None:
         ("any moment before", SINCE_MS - 12_345, None, 20_083, None),
     ],
 )
-def test_a_balance_up_to_a_later_moment_adds_what_was_counted_behind_it(
+def test_a_later_balance_adds_only_counts_after_its_moment(
     of: str, until_ms: int, since: int | None, delivered: int | None, unknown: Unknown | None
 ) -> None:
     plan = replace(PLAN, delivered_before=20_000, delivered_before_until=until_ms)
@@ -114,7 +114,7 @@ def test_a_balance_up_to_a_later_moment_adds_what_was_counted_behind_it(
         assert found.gap_ms == 0
 
 
-def test_a_plan_that_came_too_late_is_known_again_by_a_balance() -> None:
+def test_a_balance_makes_a_late_plans_delivery_known() -> None:
     counting, until_ms = Counting(START_MS - DAY_MS), NOW_MS - 30 * MINUTE_MS
     assert opening(PLAN, row(PLAN, None), counting, NOW_MS, 0.01).unknown == "late_plan"
     plan = replace(PLAN, delivered_before=700, delivered_before_until=until_ms)
@@ -124,7 +124,7 @@ def test_a_plan_that_came_too_late_is_known_again_by_a_balance() -> None:
     assert found.since_ms == START_MS
 
 
-def test_messages_that_were_skipped_are_a_gap_of_any_flight() -> None:
+def test_skipped_messages_are_a_gap_of_any_flight() -> None:
     holes = (NOW_MS - 3 * HOUR_MS, NOW_MS - 2 * HOUR_MS), (NOW_MS - HOUR_MS, NOW_MS - HOUR_MS + 1_000)
     counting = Counting(START_MS - DAY_MS, holes)
     whole = opening(PLAN, row(PLAN), counting, NOW_MS, 0.01)
@@ -162,11 +162,11 @@ MORNING = at("2026-11-11T09:00:03.500+00:00")
         ("2026-11-12T12:01:00+00:00", False),
     ],
 )  # fmt: skip
-def test_moments_that_work(until: str, right: bool) -> None:
+def test_a_moment_is_valid_at_a_midnight_or_after_counting_began(until: str, right: bool) -> None:
     assert works(at(until), MORNING, NOON, LONDON) is right
 
 
-def test_a_moment_that_does_not_work_is_refused_with_the_nearest_that_do() -> None:
+def test_an_invalid_moment_names_the_nearest_valid_ones() -> None:
     until_ms = at("2026-11-12T10:17:00+00:00")
     words = refusal(until_ms, MORNING, NOON, LONDON)
     assert words.endswith("the nearest that work are 2026-11-12T00:00:00+00:00 and 2026-11-12T11:01:00+00:00")
@@ -174,7 +174,7 @@ def test_a_moment_that_does_not_work_is_refused_with_the_nearest_that_do() -> No
     assert "up to 2026-11-11T09:00:03.500000+00:00, since when is counted" in words
 
 
-def test_the_midnights_are_those_of_the_zone_on_days_that_clocks_change() -> None:
+def test_midnights_are_local_on_clock_change_days() -> None:
     berlin, now_ms = ZoneInfo("Europe/Berlin"), at("2026-10-27T12:00:00+01:00")
     for midnight, right in (("2026-10-25T00:00+02:00", True), ("2026-10-26T00:00+01:00", True)):
         assert works(at(midnight), MORNING - 60 * DAY_MS, now_ms, berlin) is right
@@ -182,7 +182,7 @@ def test_the_midnights_are_those_of_the_zone_on_days_that_clocks_change() -> Non
 
 
 @given(st.integers(-5 * DAY_MS, DAY_MS), st.integers(-3 * DAY_MS, 0))
-def test_what_is_called_nearest_works(off_ms: int, since_off_ms: int) -> None:
+def test_the_nearest_moments_are_valid(off_ms: int, since_off_ms: int) -> None:
     since_ms, until_ms = NOON + since_off_ms, NOON + off_ms
     found = nearest(until_ms, since_ms, NOON, LONDON)
     assert found == sorted(found)

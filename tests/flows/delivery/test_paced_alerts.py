@@ -46,7 +46,7 @@ def telling(settings: Settings, book: PlanBook, number: int = 0) -> tuple[Writer
     return writer, topic
 
 
-def test_while_redis_is_away_nobody_is_told_and_each_change_once_when_it_is_back(
+def test_alerts_wait_for_redis_and_are_sent_once(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, elapsed_s = settings_of(redis_timeout=0.2), 0.0
@@ -70,9 +70,7 @@ def test_while_redis_is_away_nobody_is_told_and_each_change_once_when_it_is_back
     writer.publisher.close()
 
 
-def test_an_execution_that_another_has_replaced_tells_nobody(
-    settings_of: Callable[..., Settings], client: Client
-) -> None:
+def test_a_replaced_execution_sends_no_alert(settings_of: Callable[..., Settings], client: Client) -> None:
     settings = settings_of()
     stale, topic = telling(settings, PlanBook([PLAN]))
     stale.flush(10, rows(1000))
@@ -86,7 +84,7 @@ def test_an_execution_that_another_has_replaced_tells_nobody(
         one.publisher.close()
 
 
-def test_many_changes_of_one_flush_wait_for_the_topic_a_few_times_alone(
+def test_many_changes_of_one_flush_wait_for_the_topic_few_times(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     """Flights of a whole market begin with the same minute."""
@@ -106,7 +104,7 @@ def states(client: Client, settings: Settings) -> tuple[str | None, str | None]:
     return found.get("state"), found.get("alerted_state")
 
 
-def test_while_the_numbers_are_old_nobody_is_told_and_what_differs_once_they_are_fresh(
+def test_alerts_wait_for_fresh_numbers_and_are_sent_once(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, plans, age_s = settings_of(), Held(PlanBook([PLAN])), 10.0
@@ -155,7 +153,7 @@ def test_while_the_numbers_are_old_nobody_is_told_and_what_differs_once_they_are
     ],
     ids=["empty", "ended"],
 )
-def test_a_topic_without_a_pixel_and_a_log_that_has_ended_have_no_time_to_be_old_by(
+def test_empty_topics_and_ended_logs_are_never_stale(
     settings_of: Callable[..., Settings], client: Client, cut: Cut, changes: list[tuple[str, str, str]]
 ) -> None:
     settings, fresh = settings_of(), replace(PLAN, placement_id="fresh", start_ms=AT_MS + 1)

@@ -34,7 +34,7 @@ BY_LABEL = replace(PLAN, campaign_id=None)
 
 
 @pytest.mark.parametrize("plan", [PLAN, BY_LABEL])
-def test_a_campaign_keeps_its_delivery_where_time_waits_behind_a_restart(
+def test_a_campaign_keeps_its_delivery_while_time_waits_after_a_restart(
     settings_of: Callable[..., Settings], client: Client, plan: object
 ) -> None:
     settings, plans = settings_of(), Held(PlanBook([plan]))  # type: ignore[list-item]  # both are plans
@@ -57,7 +57,7 @@ def test_a_campaign_keeps_its_delivery_where_time_waits_behind_a_restart(
     after.publisher.close()
 
 
-def test_a_campaign_whose_row_has_ended_keeps_its_counts_behind_a_restart(
+def test_an_ended_campaign_keeps_its_counts_after_a_restart(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, plans = settings_of(), Held(PlanBook([BY_LABEL]))
@@ -76,7 +76,7 @@ def test_a_campaign_whose_row_has_ended_keeps_its_counts_behind_a_restart(
     after.publisher.close()
 
 
-def test_a_campaign_keeps_its_delivery_until_each_of_its_placements_counts_by_its_plan_again(
+def test_a_campaign_keeps_its_delivery_until_all_placements_are_planned_again(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, other = settings_of(), replace(PLAN, placement_id="q")
@@ -101,7 +101,7 @@ def test_a_campaign_keeps_its_delivery_until_each_of_its_placements_counts_by_it
 
 @pytest.mark.parametrize("seen", [True, False], ids=["heard of", "without a pixel"])
 @pytest.mark.parametrize("scope", ["placement", "campaign"])
-def test_a_plan_that_is_withdrawn_while_no_flow_runs_leaves_its_rows_with_the_next_start(
+def test_a_plan_withdrawn_offline_leaves_its_rows_at_the_start(
     settings_of: Callable[..., Settings], client: Client, seen: bool, scope: str
 ) -> None:
     """Also rows that no shard has, and that nobody else would write again."""
@@ -151,7 +151,7 @@ def test_rows_keep_their_delivery_until_the_plans_are_read(
     after.publisher.close()
 
 
-def test_a_campaign_that_its_plan_has_left_while_no_flow_runs_loses_its_delivery(
+def test_a_campaign_without_plans_at_a_start_loses_its_delivery(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -169,7 +169,7 @@ def test_a_campaign_that_its_plan_has_left_while_no_flow_runs_loses_its_delivery
     after.publisher.close()
 
 
-def test_a_campaign_whose_row_has_ended_loses_its_delivery_and_keeps_its_counts_when_its_plan_goes(
+def test_an_ended_campaign_loses_its_delivery_with_its_plan(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, plans = settings_of(), Held(PlanBook([BY_LABEL]))
@@ -187,7 +187,7 @@ def test_a_campaign_whose_row_has_ended_loses_its_delivery_and_keeps_its_counts_
 
 
 @pytest.mark.parametrize("read", ["read_rows", "scan_index"])
-def test_no_row_is_shown_by_what_readers_were_told_before_while_that_cannot_be_read(
+def test_no_row_is_published_before_earlier_deliveries_are_read(
     settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch, read: str
 ) -> None:
     settings, plans, elapsed_s = settings_of(), Held(PlanBook([PLAN])), 0.0
@@ -210,7 +210,7 @@ def test_no_row_is_shown_by_what_readers_were_told_before_while_that_cannot_be_r
     after.publisher.close()
 
 
-def test_the_end_of_a_log_waits_until_it_is_known_what_readers_were_told(
+def test_the_end_of_a_log_waits_until_earlier_deliveries_are_read(
     settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, plans, failures = settings_of(), Held(PlanBook([PLAN])), [1, 2, 3]

@@ -124,7 +124,7 @@ def shown(client: Client, settings: Settings, scope: str, name: str) -> tuple[st
     return found.get("flight.impressions"), found.get("delivery.state")
 
 
-def test_a_row_that_was_read_again_behind_what_readers_have_keeps_its_counts_when_it_is_paced(
+def test_a_replayed_row_keeps_published_counts_when_paced(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -152,9 +152,7 @@ def test_an_alert_names_the_advertiser_of_its_plan(
     writer.publisher.close()
 
 
-def test_an_alert_says_by_which_methodology_its_numbers_were_counted(
-    settings_of: Callable[..., Settings], client: Client
-) -> None:
+def test_an_alert_contains_its_methodology(settings_of: Callable[..., Settings], client: Client) -> None:
     settings = settings_of()
     writer = Writer(settings, Held(PlanBook([PLAN])))
     writer.publisher.methodology = lambda methods: "of " + str(len(methods))
@@ -166,7 +164,7 @@ def test_an_alert_says_by_which_methodology_its_numbers_were_counted(
     writer.publisher.close()
 
 
-def test_plans_are_looked_at_as_time_elapses_also_when_the_wall_clock_is_set_back(
+def test_plans_are_checked_also_after_the_wall_clock_is_set_back(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     looks: list[int] = []
@@ -186,7 +184,7 @@ def test_plans_are_looked_at_as_time_elapses_also_when_the_wall_clock_is_set_bac
     writer.publisher.close()
 
 
-def test_a_withdrawn_plan_leaves_its_rows_at_once_and_they_expire_again(
+def test_rows_of_a_withdrawn_plan_lose_it_and_expire_again(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, plans = settings_of(), Held(PlanBook([PLAN]))
@@ -202,7 +200,7 @@ def test_a_withdrawn_plan_leaves_its_rows_at_once_and_they_expire_again(
     writer.publisher.close()
 
 
-def test_a_plan_that_comes_back_is_paced_by_what_its_row_says_behind_that(
+def test_a_returned_plan_is_paced_by_its_rows_later_counts(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, plans = settings_of(), Held(PlanBook([PLAN]))
@@ -218,7 +216,7 @@ def test_a_plan_that_comes_back_is_paced_by_what_its_row_says_behind_that(
     writer.publisher.close()
 
 
-def test_a_plan_that_comes_later_than_the_flow_does_not_tell_a_known_state_again(
+def test_a_plan_later_than_the_flow_repeats_no_alert(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -240,7 +238,7 @@ def replaced(**by: Any) -> Plan:
 ENDED = replaced(booked=100, end_ms=AT_MS - 10 * MINUTE_MS)
 
 
-def test_what_comes_after_the_flights_end_delivers_nothing_and_costs_nothing(
+def test_pixels_after_the_flights_end_deliver_and_cost_nothing(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     priced = replace(ENDED, cpm_micros=10_000_000, currency="GBP")
@@ -258,7 +256,7 @@ def test_what_comes_after_the_flights_end_delivers_nothing_and_costs_nothing(
 
 
 @pytest.mark.parametrize("pacer_first", [True, False], ids=["the pacer", "the row shard"])
-def test_a_plan_that_is_replaced_by_another_gives_no_alert_whoever_reads_it_first(
+def test_a_replaced_plan_gives_no_alert(
     pacer_first: bool, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     """The old flight is over and complete; of the new one, which starts later, nobody has heard yet."""
@@ -289,7 +287,7 @@ def test_a_plan_that_is_replaced_by_another_gives_no_alert_whoever_reads_it_firs
     writer.publisher.close()
 
 
-def test_a_row_that_knows_no_plan_yet_is_not_paced_by_what_it_counted_without_one(
+def test_a_row_is_not_paced_by_counts_before_its_plan(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -302,7 +300,7 @@ def test_a_row_that_knows_no_plan_yet_is_not_paced_by_what_it_counted_without_on
     writer.publisher.close()
 
 
-def test_one_flight_that_moves_holds_no_other_and_a_new_booking_holds_none(
+def test_a_moved_flight_delays_no_other_and_a_booking_none(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, plans = settings_of(), Held()
@@ -318,7 +316,7 @@ def test_one_flight_that_moves_holds_no_other_and_a_new_booking_holds_none(
     writer.publisher.close()
 
 
-def test_a_held_row_keeps_its_delivery_over_a_restart_and_loses_it_when_its_plan_is_withdrawn(
+def test_a_held_row_keeps_its_delivery_until_its_plan_is_withdrawn(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -340,7 +338,7 @@ def test_a_held_row_keeps_its_delivery_over_a_restart_and_loses_it_when_its_plan
     after.publisher.close()
 
 
-def test_while_pixels_have_set_no_watermark_yet_nothing_is_paced_by_the_wall_clock(
+def test_nothing_is_paced_by_the_wall_clock_before_the_first_watermark(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     """The plan is of the years before: by the wall clock it has long ended."""
@@ -358,7 +356,7 @@ def test_while_pixels_have_set_no_watermark_yet_nothing_is_paced_by_the_wall_clo
     writer.publisher.close()
 
 
-def test_where_there_never_was_a_pixel_the_wall_clock_stands_in(
+def test_the_wall_clock_is_used_without_any_pixel(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -374,7 +372,7 @@ def test_where_there_never_was_a_pixel_the_wall_clock_stands_in(
     writer.publisher.close()
 
 
-def test_planned_rows_without_a_pixel_are_written_at_a_start_also_before_time_is_known(
+def test_planned_rows_are_written_at_a_start_before_any_watermark(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     """Redis may have come back with an older copy of them, which stood there until a pixel told the time."""
@@ -394,7 +392,7 @@ def test_planned_rows_without_a_pixel_are_written_at_a_start_also_before_time_is
     assert {client.hget(key, "rev") for key in keys} == {"2"}
 
 
-def test_a_new_generation_begins_no_row_with_the_delivery_of_the_one_before(
+def test_a_new_generation_starts_without_earlier_deliveries(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     """What was delivered stands beside the counts that it is of."""
@@ -412,7 +410,7 @@ def test_a_new_generation_begins_no_row_with_the_delivery_of_the_one_before(
     after.publisher.close()
 
 
-def test_a_campaign_that_all_its_placements_have_left_loses_its_delivery_at_once(
+def test_a_campaign_without_placements_loses_its_delivery_at_once(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, plans = settings_of(), Held(PlanBook([PLAN]))
@@ -427,7 +425,7 @@ def test_a_campaign_that_all_its_placements_have_left_loses_its_delivery_at_once
     writer.publisher.close()
 
 
-def test_a_campaign_that_pixels_alone_name_has_no_row_of_zeros_where_its_own_has_ended(
+def test_an_ended_unplanned_campaign_has_no_row_of_zeros(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, plan = settings_of(), replaced(campaign_id=None)
@@ -463,7 +461,7 @@ def test_a_row_says_when_it_ends_what_it_cost_and_by_how_much_it_is_short(
     writer.publisher.close()
 
 
-def test_a_state_has_begun_when_it_did_also_for_the_next_execution(
+def test_the_next_execution_keeps_a_states_begin(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -499,7 +497,7 @@ class Compared(str):
         return str.__hash__(self)
 
 
-def test_a_minutes_turn_looks_at_each_placement_once_however_many_campaigns_there_are() -> None:
+def test_a_turning_minute_visits_each_placement_once() -> None:
     looks = []
     for count in (100, 400):
         plans = [replace(PLAN, placement_id=f"p{n}", campaign_id=None) for n in range(count)]
@@ -515,7 +513,7 @@ def test_a_minutes_turn_looks_at_each_placement_once_however_many_campaigns_ther
     assert looks[1] <= 5 * looks[0]
 
 
-def test_a_row_says_when_its_plan_changed_and_what_was_booked_before_also_behind_a_restart(
+def test_a_row_keeps_its_plans_change_over_a_restart(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -537,9 +535,7 @@ def test_a_row_says_when_its_plan_changed_and_what_was_booked_before_also_behind
     assert "plan_changed_ms" not in delivery(client, settings, "campaign", "c")
 
 
-def test_what_waits_to_become_a_state_is_in_the_save_and_needs_no_redis(
-    settings_of: Callable[..., Settings], client: Client
-) -> None:
+def test_a_pending_state_is_saved_without_redis(settings_of: Callable[..., Settings], client: Client) -> None:
     """At 200 of 500 due; then its rows are gone, and another execution has what the save has."""
     settings = settings_of()
     plans = Held(PlanBook([replaced(start_ms=AT_MS - HOUR_MS, end_ms=AT_MS + 3 * HOUR_MS)]))

@@ -47,7 +47,7 @@ steps = st.lists(
         (0, [(0, 1)], (62, 3, 62, False), False),
     ]
 )
-def test_what_is_counted_behind_a_balance_is_right_or_not_known_and_known_where_counts_part(
+def test_counts_after_a_balance_are_exact_or_unknown(
     steps: Any,
 ) -> None:
     """The plan comes, moves and goes on over restarts; late impressions come on both sides of the moment."""
@@ -78,7 +78,7 @@ def test_what_is_counted_behind_a_balance_is_right_or_not_known_and_known_where_
             )
 
 
-def test_a_balance_that_is_there_from_the_first_pixel_on_parts_at_any_minute() -> None:
+def test_a_balance_before_the_first_pixel_splits_at_any_minute() -> None:
     """As in a replay: the day of its moment has long been given out when the log comes to it."""
     world, parted = World(), FIRST + 20_017
     world.plan(FIRST - 5, FIRST + 40_000, parted)
@@ -90,7 +90,7 @@ def test_a_balance_that_is_there_from_the_first_pixel_on_parts_at_any_minute() -
 
 
 @pytest.mark.parametrize(("days", "known"), [(0, True), (DAYS_OPEN, True), (DAYS_OPEN + 1, False)])
-def test_a_balance_that_comes_later_parts_at_a_midnight_of_the_open_days(days: int, known: bool) -> None:
+def test_a_later_balance_splits_at_a_midnight_of_open_days(days: int, known: bool) -> None:
     world = World()
     while world.minute < BORDER + 6 * DAY + 100:
         world.hear([(world.minute, 1)], jump=77)
@@ -109,7 +109,7 @@ def test_a_balance_that_comes_later_parts_at_a_midnight_of_the_open_days(days: i
     assert told(world).since is None
 
 
-def test_a_plan_that_goes_for_a_while_finds_its_balance_as_it_was() -> None:
+def test_a_returned_plan_has_its_former_balance() -> None:
     world = World()
     world.plan(FIRST - 500, FIRST + 5_000, FIRST + 30)
     for _ in range(100):

@@ -45,7 +45,7 @@ def test_the_page_about_plans_lists_the_columns_and_its_json_is_right(tmp_path: 
     assert (list(book), problems) == (["breakfast-uk"], [])
 
 
-def test_the_simulator_writes_plans_that_are_read(tmp_path: Path) -> None:
+def test_the_simulators_plans_are_readable(tmp_path: Path) -> None:
     traffic = Traffic(seed=3, placements=20, start_ms=1_764_000_000_000)
     write_plans(tmp_path / "plans.csv", plans(traffic, timedelta(hours=6)))
     book, problems = read_plans(tmp_path / "plans.csv")
@@ -67,7 +67,7 @@ def test_a_row_may_list_all_the_names_that_a_column_takes(tmp_path: Path) -> Non
     assert [(one.line, one.column) for one in problems] == [(3, "stations")]
 
 
-def test_bad_rows_are_told_by_line_and_column_and_the_others_count(tmp_path: Path) -> None:
+def test_bad_rows_are_reported_by_line_and_column_and_others_count(tmp_path: Path) -> None:
     path = written(
         tmp_path / "plans.csv",
         HEADER
@@ -89,7 +89,7 @@ def test_bad_rows_are_told_by_line_and_column_and_the_others_count(tmp_path: Pat
     assert "line 2" in problems[1].reason
 
 
-def test_of_a_wrong_row_every_wrong_cell_is_told(tmp_path: Path) -> None:
+def test_every_wrong_cell_of_a_row_is_reported(tmp_path: Path) -> None:
     """A wrong time zone makes no time wrong that is read by it."""
     text = HEADER + "a,many,2026-11-02,2026-11-03T00:00Z,Europe/Londn,\nb,5,2026-11-02T00:00,,Nowhere,\n"
     _, problems = read_plans(written(tmp_path / "plans.csv", text))
@@ -98,7 +98,7 @@ def test_of_a_wrong_row_every_wrong_cell_is_told(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_bad_objects_of_json_are_told_by_line(tmp_path: Path) -> None:
+def test_bad_json_objects_are_reported_by_line(tmp_path: Path) -> None:
     row = {"placement_id": "a", "booked": 5, "start": "2026-11-02T00:00Z", "end": "2026-11-03T00:00Z"}
     items = [row, {**row, "placement_id": "b", "booked": 5.5}, 7, {**row, "placement_id": "c", "note": "x"}]
     text = "\n\n[\n" + ",\n".join(json.dumps(item) for item in items) + "\n]\n"
@@ -118,9 +118,7 @@ def test_a_number_beyond_all_others_spoils_its_own_cell_alone(tmp_path: Path, nu
     assert set(plans.book) == {"a"}
 
 
-def test_a_file_that_many_steps_follow_is_parsed_once_for_each_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shared_file_is_parsed_once_per_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed, right = list[object](), plan_files.plan_of
     monkeypatch.setattr(plan_files, "plan_of", lambda row: (parsed.append(row), right(row))[1])
     path = written(tmp_path / "plans.csv", HEADER + GOOD)
@@ -135,7 +133,7 @@ def test_a_file_that_many_steps_follow_is_parsed_once_for_each_change(
     assert all(map(bool, told)), "each tells its own step"
 
 
-def test_an_unknown_column_is_told_once(tmp_path: Path) -> None:
+def test_an_unknown_column_is_reported_once(tmp_path: Path) -> None:
     text = "\ufeffbooked,start,end,placement_id,pause,\n" + "".join(
         f"5,2026-11-02T00:00Z,2026-11-03T00:00Z,p{n},x,\n" for n in range(3)
     )
@@ -162,7 +160,7 @@ def test_an_unknown_column_is_told_once(tmp_path: Path) -> None:
         ("plans.yaml", b"[]", None),
     ],
 )
-def test_a_file_that_is_no_list_of_plans_is_refused_as_a_whole(
+def test_a_file_without_a_list_of_plans_is_refused_whole(
     tmp_path: Path, name: str, content: bytes | str, line: int | None
 ) -> None:
     with pytest.raises(PlanError) as caught:
@@ -236,7 +234,7 @@ def test_the_file_is_looked_at_once_a_second_only(tmp_path: Path) -> None:
     assert len(file.refresh(LOOK_MS)) == 1
 
 
-def test_the_last_good_plans_stay_while_the_file_is_gone_and_it_is_told_once(tmp_path: Path) -> None:
+def test_the_last_good_plans_stay_and_a_missing_file_is_reported_once(tmp_path: Path) -> None:
     path = written(tmp_path / "plans.csv", HEADER + GOOD)
     clocked = Clocked(path)
     clocked.look()
@@ -251,7 +249,7 @@ def test_the_last_good_plans_stay_while_the_file_is_gone_and_it_is_told_once(tmp
     assert len(clocked.look(3)) == 1
 
 
-def test_a_file_that_is_gone_again_is_told_again_though_it_came_back_untouched(tmp_path: Path) -> None:
+def test_a_file_missing_twice_is_reported_twice(tmp_path: Path) -> None:
     here, away = tmp_path / "here", tmp_path / "away"
     here.mkdir()
     clocked = Clocked(written(here / "plans.csv", HEADER + GOOD))
@@ -263,7 +261,7 @@ def test_a_file_that_is_gone_again_is_told_again_though_it_came_back_untouched(t
         assert clocked.look(2) == []
 
 
-def test_the_last_good_plans_stay_while_the_file_is_broken_and_it_is_told_once(tmp_path: Path) -> None:
+def test_the_last_good_plans_stay_and_a_broken_file_is_reported_once(tmp_path: Path) -> None:
     path = written(tmp_path / "plans.csv", HEADER + GOOD)
     clocked = Clocked(path)
     clocked.look()
@@ -274,7 +272,7 @@ def test_the_last_good_plans_stay_while_the_file_is_broken_and_it_is_told_once(t
     assert clocked.placements == ["a"]
 
 
-def test_bad_rows_of_a_changed_file_are_told_once_and_kept_out(tmp_path: Path) -> None:
+def test_bad_rows_of_a_changed_file_are_reported_once_and_excluded(tmp_path: Path) -> None:
     path = written(tmp_path / "plans.csv", HEADER + GOOD + GOOD.replace("a,", "b,"))
     clocked = Clocked(path)
     clocked.look()
@@ -283,7 +281,7 @@ def test_bad_rows_of_a_changed_file_are_told_once_and_kept_out(tmp_path: Path) -
     assert clocked.placements == ["b"]
 
 
-def test_a_file_that_says_the_same_leaves_the_book_as_it_is(tmp_path: Path) -> None:
+def test_an_equivalent_file_leaves_the_book_unchanged(tmp_path: Path) -> None:
     path = written(tmp_path / "plans.csv", HEADER + GOOD)
     clocked = Clocked(path)
     clocked.look()
@@ -293,7 +291,7 @@ def test_a_file_that_says_the_same_leaves_the_book_as_it_is(tmp_path: Path) -> N
     assert clocked.file.book is before
 
 
-def test_a_file_that_comes_later_is_read(tmp_path: Path) -> None:
+def test_a_file_created_later_is_read(tmp_path: Path) -> None:
     clocked = Clocked(tmp_path / "plans.csv")
     assert len(clocked.look(3)) == 1
     written(tmp_path / "plans.csv", HEADER + GOOD)

@@ -129,7 +129,7 @@ def run(world: World, steps: Any) -> Iterator[None]:
 
 @settings(suppress_health_check=list(HealthCheck))
 @given(steps)
-def test_what_a_flight_is_said_to_have_delivered_is_right_wherever_its_plan_moves_and_however_late(
+def test_delivery_is_right_for_any_move_of_the_plan(
     steps: Any,
 ) -> None:
     """It is known where the flight began in the last hour or before the first pixel; elsewhere it may be."""
@@ -149,7 +149,7 @@ def test_what_a_flight_is_said_to_have_delivered_is_right_wherever_its_plan_move
             assert min(world.model.heard) < start or end < world.moved_at or world.moves > 1
 
 
-def test_a_plan_that_comes_within_the_hour_counts_its_own_minutes_alone_though_they_are_final() -> None:
+def test_a_plan_within_the_hour_counts_only_its_own_final_minutes() -> None:
     world = World()
     for _ in range(20):
         world.hear([(world.minute, listener) for listener in range(1, 51)], jump=1)
@@ -162,7 +162,7 @@ def test_a_plan_that_comes_within_the_hour_counts_its_own_minutes_alone_though_t
     assert world.shown == (250, 50, Delivered(FIRST + 15, FIRST + 1_440, 250))
 
 
-def test_what_was_delivered_is_not_known_where_a_plan_comes_an_hour_late_and_the_row_ran_before() -> None:
+def test_delivery_is_unknown_for_a_late_plan_of_a_running_row() -> None:
     world = World()
     world.hear([(FIRST, 1), (FIRST + 5, 2)])
     world.hear([], jump=120)
@@ -178,7 +178,7 @@ def test_what_was_delivered_is_not_known_where_a_plan_comes_an_hour_late_and_the
     assert world.shown == (2, 2, Delivered(world.minute - 30, FIRST + 1_440, 2))
 
 
-def test_a_late_plan_of_a_row_that_never_ran_before_it_is_counted_in_full() -> None:
+def test_a_late_plan_of_a_new_row_is_counted_in_full() -> None:
     world = World()
     world.hear([(FIRST + 5, 1), (FIRST + 5, 2)])
     world.hear([], jump=300)
@@ -187,7 +187,7 @@ def test_a_late_plan_of_a_row_that_never_ran_before_it_is_counted_in_full() -> N
     assert world.shown == (2, 2, Delivered(FIRST + 5, FIRST + 1_440, 2))
 
 
-def test_a_flight_that_is_prolonged_is_known_if_nothing_ran_between_its_ends() -> None:
+def test_a_prolonged_flight_is_known_if_nothing_ran_in_between() -> None:
     for between, delivered in ((0, 3), (1, None)):
         world = World()
         world.plan(FIRST, FIRST + 10)
@@ -204,7 +204,7 @@ def many(number: int, seed: int = 0) -> list[int]:
     return np.random.default_rng(seed).integers(1, (1 << 64) - 1, number, np.uint64).tolist()
 
 
-def test_reach_is_cut_anew_where_minutes_are_registers_and_where_the_flight_is_a_sketch() -> None:
+def test_reach_is_recut_from_registers_and_sketches() -> None:
     crowd = many(3_500)
     world = World()
     world.hear([])
@@ -241,7 +241,7 @@ def test_other_rows_keep_their_reach_when_one_is_cut_anew() -> None:
     assert restored.reached.reach(np.arange(3)).tolist() == after
 
 
-def test_frequency_is_at_least_one_when_a_plan_comes_after_the_first_pixels() -> None:
+def test_frequency_is_at_least_one_under_a_late_plan() -> None:
     world = World()
     world.hear([(FIRST, who) for who in range(1, 6)])
     world.hear([(FIRST + 3, who) for who in (1, 2, 9)], jump=3)
@@ -252,7 +252,7 @@ def test_frequency_is_at_least_one_when_a_plan_comes_after_the_first_pixels() ->
     assert (impressions, reach) == (3, 3)
 
 
-def test_where_minutes_stay_open_for_hours_who_was_heard_over_an_hour_ago_stays_in_reach() -> None:
+def test_reach_includes_listeners_of_minutes_open_for_hours() -> None:
     world = World(lateness=180)
     world.hear([(FIRST, 1)])
     world.hear([(FIRST + 90, 2), (FIRST + 120, 3)], jump=120)
@@ -264,7 +264,7 @@ def test_where_minutes_stay_open_for_hours_who_was_heard_over_an_hour_ago_stays_
     assert world.shown == (1, 1, Delivered(FIRST + 100, FIRST + 500, 1))
 
 
-def test_the_sketch_that_readers_have_is_given_anew_when_the_flight_is_even_if_nobody_is_left() -> None:
+def test_a_new_flight_republishes_its_sketch_even_if_empty() -> None:
     world = World()
     world.hear([(FIRST, who) for who in many(150)])
     assert world.sketch() is not None
@@ -278,7 +278,7 @@ def test_the_sketch_that_readers_have_is_given_anew_when_the_flight_is_even_if_n
     assert [round(estimate(histogram(one))) for one in given] == [1]
 
 
-def test_what_comes_after_a_flights_end_is_in_the_flight_and_is_not_delivered() -> None:
+def test_pixels_after_the_end_are_in_the_flight_but_not_delivered() -> None:
     world = World()
     world.plan(FIRST + 1, FIRST + 3)
     world.hear([(FIRST + minute, minute + 1) for minute in range(6)])
@@ -288,7 +288,7 @@ def test_what_comes_after_a_flights_end_is_in_the_flight_and_is_not_delivered() 
     assert world.shown == (6, 6, Delivered(FIRST + 1, FIRST + 3, 2))
 
 
-def test_an_end_that_moves_cuts_the_last_hour_anew_though_it_is_final() -> None:
+def test_a_moved_end_recounts_the_final_last_hour() -> None:
     world = World()
     world.plan(FIRST, FIRST + 5)
     world.hear([(FIRST + minute, 1) for minute in range(20)])
@@ -300,7 +300,7 @@ def test_an_end_that_moves_cuts_the_last_hour_anew_though_it_is_final() -> None:
         assert world.shown == (20, 1, Delivered(FIRST, end, delivered)), end
 
 
-def test_a_plan_that_changes_gives_its_row_out_though_no_pixel_came() -> None:
+def test_a_changed_plan_publishes_its_row_without_a_pixel() -> None:
     world = World()
     world.plan(FIRST, FIRST + 5)
     world.hear([])
@@ -318,7 +318,7 @@ def since(world: World) -> int:
     return int(world.shard.numbers_of(np.array([world.shard.number(ROW)])).since[0]) // MINUTE
 
 
-def test_a_plan_that_is_withdrawn_before_its_flight_leaves_the_row_its_own_flight() -> None:
+def test_a_plan_withdrawn_before_its_flight_leaves_the_rows_own() -> None:
     for restarts in (False, True):
         world = World()
         world.plan(FIRST + 600_000, FIRST + 601_440)  # a wrong year
@@ -331,7 +331,7 @@ def test_a_plan_that_is_withdrawn_before_its_flight_leaves_the_row_its_own_fligh
         assert (world.shown, since(world)) == ((3, 3, None), FIRST)
 
 
-def test_a_plan_that_is_withdrawn_late_before_its_flight_leaves_the_minutes_that_are_kept() -> None:
+def test_a_late_withdrawal_before_the_flight_leaves_the_kept_minutes() -> None:
     world = World()
     world.plan(FIRST + 600_000, FIRST + 601_440)
     world.hear([(FIRST, 1)])
@@ -343,7 +343,7 @@ def test_a_plan_that_is_withdrawn_late_before_its_flight_leaves_the_minutes_that
     assert FIRST < since(world) <= FIRST + 120
 
 
-def test_a_plan_that_is_wrong_for_hours_of_its_flight_finds_it_as_it_was() -> None:
+def test_a_plan_corrected_after_hours_has_its_former_flight() -> None:
     for end in (FIRST + 30, FIRST + 1_440):
         world, plan = World(), (FIRST + 5, end)
         world.plan(*plan)
@@ -359,7 +359,7 @@ def test_a_plan_that_is_wrong_for_hours_of_its_flight_finds_it_as_it_was() -> No
         assert world.shown == (4, 4, Delivered(*plan, 3 if end == FIRST + 30 else 4))
 
 
-def test_a_flight_that_had_every_pixel_begins_with_the_first_again_where_its_plan_is_withdrawn() -> None:
+def test_a_withdrawn_plan_restores_the_flight_from_the_first_pixel() -> None:
     world = World()
     world.plan(FIRST, FIRST + 60)
     world.hear([(FIRST + 3, 1)])
@@ -371,7 +371,7 @@ def test_a_flight_that_had_every_pixel_begins_with_the_first_again_where_its_pla
     assert world.shown == (2, 1, None)
 
 
-def test_nothing_is_outside_of_a_flight_that_no_plan_says() -> None:
+def test_nothing_is_outside_an_unplanned_flight() -> None:
     world = World()
     world.plan(FIRST + 2, FIRST + 4)
     world.hear([(FIRST + minute, 1) for minute in range(6)])
@@ -383,7 +383,7 @@ def test_nothing_is_outside_of_a_flight_that_no_plan_says() -> None:
     assert (counts[COUNTED], counts[OUTSIDE]) == (12, 4)
 
 
-def test_a_placement_whose_plan_is_not_known_to_be_withdrawn_does_not_end() -> None:
+def test_a_placement_ends_only_after_a_known_withdrawal() -> None:
     world = World()
     world.plan(FIRST, FIRST + 60)
     world.hear([(FIRST, 1)])

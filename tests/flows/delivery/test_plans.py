@@ -188,7 +188,7 @@ def test_json_and_text_make_the_same_plan() -> None:
         ("delivered_before_source", 7, "takes a text"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_column(column: str, value: Any, reason: str) -> None:
+def test_a_wrong_value_is_reported_with_its_column(column: str, value: Any, reason: str) -> None:
     with pytest.raises(PlanError, match=reason) as caught:
         plan_of({**NEEDED, column: value})
     assert caught.value.column == column
@@ -210,13 +210,13 @@ def test_a_wrong_value_is_told_with_its_column(column: str, value: Any, reason: 
         ({"delivered_before": "5", "delivered_before_until": "2026-11-02T00:00Z"}, "delivered_before_until"),
     ],
 )
-def test_columns_that_do_not_fit_each_other_are_told(row: dict[str, str], column: str) -> None:
+def test_contradicting_columns_are_reported(row: dict[str, str], column: str) -> None:
     with pytest.raises(PlanError) as caught:
         plan_of({**NEEDED, **row})
     assert caught.value.column == column
 
 
-def test_a_balance_of_nothing_needs_no_moment_and_one_within_a_minute_parts_no_counts() -> None:
+def test_a_balance_of_zero_or_within_a_minute_splits_no_counts() -> None:
     plan = plan_of({**NEEDED, "delivered_before": "0"})
     assert (plan.delivered_before, plan.delivered_before_until, plan.parted_from) == (0, None, 0)
     until = {"delivered_before": "5", "delivered_before_until": "2026-11-02T05:00:00.001Z"}
@@ -225,7 +225,7 @@ def test_a_balance_of_nothing_needs_no_moment_and_one_within_a_minute_parts_no_c
 
 
 @pytest.mark.parametrize(("local", "times"), [("2026-03-29T01:30", "never"), ("2026-10-25T01:30", "twice")])
-def test_a_local_time_that_the_clocks_skip_or_repeat_wants_its_offset(local: str, times: str) -> None:
+def test_a_skipped_or_repeated_local_time_needs_an_offset(local: str, times: str) -> None:
     row = {**NEEDED, "start": local, "timezone": "Europe/London"}
     with pytest.raises(PlanError, match=f"{times}: write its offset") as caught:
         plan_of(row)
@@ -243,7 +243,7 @@ def test_a_local_time_that_the_clocks_skip_or_repeat_wants_its_offset(local: str
         json.dumps({**NEEDED, "currency": "GBP", "cpm": 0}).replace(": 0", ": 1E-999999999").encode(),
     ],
 )  # fmt: skip
-def test_what_is_no_plan_is_a_plan_error_and_nothing_else(data: bytes) -> None:
+def test_any_invalid_plan_raises_only_a_plan_error(data: bytes) -> None:
     with pytest.raises(PlanError):
         plan_from_json(data)
 
@@ -260,7 +260,7 @@ json_values = st.recursive(
 
 
 @given(st.sampled_from(COLUMNS), json_values)
-def test_whatever_stands_in_a_column_gives_a_plan_or_tells_that_column(column: str, value: Any) -> None:
+def test_any_cell_makes_a_plan_or_an_error_naming_its_column(column: str, value: Any) -> None:
     row = {**NEEDED, "timezone": "UTC", "currency": "EUR", column: value}
     try:
         plan = plan_from_json(json.dumps(row).encode())
@@ -308,7 +308,7 @@ def test_content_is_blocked_by_its_category_or_the_one_above(categories: Any, is
     assert not blocked(plan_of(NEEDED), categories)
 
 
-def test_a_book_knows_the_labels_that_any_of_its_plans_lists() -> None:
+def test_a_book_contains_the_labels_of_all_its_plans() -> None:
     lists = {"platforms": ["web"], "stations": ["a;b", "c"], "creatives": ["spot"]}
     one, two = plan_of({**NEEDED, **lists}), plan_of({**NEEDED, "placement_id": "q", "stations": "c;d"})
     known = {name: names for name, names in zip(NAMED, PlanBook([one, two]).labels, strict=True) if names}
@@ -316,7 +316,7 @@ def test_a_book_knows_the_labels_that_any_of_its_plans_lists() -> None:
     assert not any(PlanBook().labels)
 
 
-def test_the_command_warns_of_a_flight_that_it_rounds(tmp_path: Path) -> None:
+def test_the_command_warns_about_a_rounded_flight(tmp_path: Path) -> None:
     file = tmp_path / "plans.csv"
     file.write_text(
         "placement_id,booked,start,end\n"

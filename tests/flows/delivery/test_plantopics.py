@@ -106,7 +106,7 @@ def change(offset: int, key: str | None, value: Any, partition: int = 0, timesta
         (None, plan("a"), "T/0, offset 7: has no key: takes the placement_id"),
     ],
 )
-def test_a_message_that_is_no_plan_is_told_and_the_last_good_plan_stays(
+def test_a_bad_message_is_reported_and_the_last_good_plan_stays(
     key: str | None, value: Any, said: str
 ) -> None:
     entries = Entries("T")
@@ -118,14 +118,14 @@ def test_a_message_that_is_no_plan_is_told_and_the_last_good_plan_stays(
     assert entries.book()["a"].booked == 1000
 
 
-def test_an_unknown_name_is_told_and_the_plan_counts() -> None:
+def test_a_plan_with_an_unknown_name_counts_with_a_report() -> None:
     entries = Entries("T")
     (refusal,) = entries.take(change(0, "a", plan("a", pause="x")))
     assert str(refusal) == "T/0, offset 0: a: pause: no such name, ignored"
     assert list(entries.book()) == ["a"]
 
 
-def test_of_messages_in_several_partitions_the_latest_counts_in_whatever_order_they_come() -> None:
+def test_the_latest_message_of_several_partitions_counts() -> None:
     old = [change(0, "a", plan("a", 1), 0, 10), change(1, "b", plan("b", 1), 0, 30)]
     new = [
         change(0, "a", plan("a", 2), 1, 20),
@@ -162,7 +162,7 @@ def test_a_plan_appears_changes_and_is_removed_by_a_tombstone(plans: Plans) -> N
     assert plans.told() == []
 
 
-def test_a_bad_message_keeps_the_last_good_plan_and_is_told_once_to_every_view(plans: Plans) -> None:
+def test_a_bad_message_is_reported_once_to_every_view(plans: Plans) -> None:
     plans.put(("a", plan("a")))
     plans.follow()
     other = PlanTopic(plans.feed)
@@ -175,7 +175,7 @@ def test_a_bad_message_keeps_the_last_good_plan_and_is_told_once_to_every_view(p
     assert plans.feed.book["a"].booked == 1000
 
 
-def test_what_was_put_right_further_on_is_not_told_at_the_start(plans: Plans) -> None:
+def test_a_message_corrected_later_is_not_reported_at_the_start(plans: Plans) -> None:
     plans.put(("a", "nonsense"), ("a", plan("a")), ("b", plan("b")), ("b", "nonsense"), ("c", "nonsense"))
     plans.follow()
     assert [line.split(": ")[:2] for line in plans.told()] == [
@@ -185,7 +185,7 @@ def test_what_was_put_right_further_on_is_not_told_at_the_start(plans: Plans) ->
 
 
 @pytest.mark.parametrize("gathered", [1, 50, plan_topics.GATHERED])
-def test_of_plans_that_were_said_again_and_again_few_are_read_at_the_start(
+def test_few_of_many_repeated_plans_are_parsed_at_the_start(
     plans: Plans, monkeypatch: pytest.MonkeyPatch, gathered: int
 ) -> None:
     monkeypatch.setattr(plan_topics, "GATHERED", gathered)
@@ -208,7 +208,7 @@ def test_of_plans_that_were_said_again_and_again_few_are_read_at_the_start(
     assert len(read) < 60
 
 
-def test_a_book_that_says_the_same_is_the_same(plans: Plans) -> None:
+def test_an_equivalent_book_is_the_same_object(plans: Plans) -> None:
     plans.put(("a", plan("a")))
     before = plans.follow().book
     plans.put(("a", plan("a")), ("z", plan("z")), ("z", None), ("n", "nonsense"))
@@ -216,7 +216,7 @@ def test_a_book_that_says_the_same_is_the_same(plans: Plans) -> None:
     assert plans.feed.book.version == before.version
 
 
-def test_the_book_stays_while_kafka_is_away_which_is_told_once_and_goes_on_afterwards(
+def test_the_book_outlives_an_outage_of_kafka_reported_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(plan_topics, "OUTAGE_S", 0.5)
@@ -242,7 +242,7 @@ def test_the_book_stays_while_kafka_is_away_which_is_told_once_and_goes_on_after
         feed.close()
 
 
-def test_a_file_of_plans_that_is_put_into_a_topic_is_the_same_book(plans: Plans, tmp_path: Path) -> None:
+def test_a_file_and_its_topic_are_the_same_book(plans: Plans, tmp_path: Path) -> None:
     example = Path(__file__).parents[3] / "docs" / "plans.example.csv"
     environment = {**os.environ, "AUDIOPIXEL_KAFKA_BROKERS": plans.broker.bootstrap}
     command = ("plans", str(example), "--to", f"kafka:{plans.topic}")
@@ -271,7 +271,7 @@ def test_of_a_file_with_a_wrong_row_nothing_is_put(plans: Plans, tmp_path: Path)
 # Settings, and one reader a process
 
 
-def test_a_file_is_a_path_and_a_topic_is_shown_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_of_plans_is_a_path_or_a_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIOPIXEL_PLANS", "kafka:audio-plans")
     settings = load()
     assert isinstance(settings.plans, Topic)
@@ -287,7 +287,7 @@ def settings_on(broker: EmbeddedBroker, topic: str) -> Settings:
     return load(kafka_brokers=broker.bootstrap, plans=f"kafka:{topic}")
 
 
-def test_all_askers_of_a_process_share_one_reader_and_have_the_plans_at_once(broker: EmbeddedBroker) -> None:
+def test_all_followers_of_a_process_share_one_reader(broker: EmbeddedBroker) -> None:
     plans = Plans(broker, 2)
     plans.put(("a", plan("a")), ("b", "nonsense"))
     settings = settings_on(broker, plans.topic)
@@ -305,12 +305,12 @@ def test_all_askers_of_a_process_share_one_reader_and_have_the_plans_at_once(bro
     assert list(read_book(settings)) == ["a"]
 
 
-def test_a_topic_that_does_not_exist_is_one_clear_error(broker: EmbeddedBroker) -> None:
+def test_a_missing_topic_is_one_clear_error(broker: EmbeddedBroker) -> None:
     with pytest.raises(ConnectError, match=rf"Kafka at {broker.bootstrap}, no-plans: .*[Uu]nknown topic"):
         plan_file(settings_on(broker, "no-plans"))
     with pytest.raises(ConnectError, match="no-plans"):
         plan_topic(broker.bootstrap, "no-plans", {}, "audiopixel")
 
 
-def test_a_topic_as_a_whole_is_told_of_without_a_place() -> None:
+def test_an_error_of_the_whole_topic_has_no_position() -> None:
     assert str(Refusal("T", None, None, None, "is away")) == "T: is away"

@@ -58,7 +58,7 @@ def began(redis: Any, settings: Settings, scope: str, name: str) -> tuple[str, f
     return found["delivery.state"], (int(found["delivery.since_ms"]) - START_MS) / MINUTE_MS
 
 
-def test_a_log_of_hours_that_is_first_read_now_has_states_since_they_began(
+def test_states_of_a_replayed_log_have_their_historical_begins(
     redis: Any, settings_of: Callable[..., Settings], tmp_path: Path
 ) -> None:
     # 3,600 in ten hours are six a minute. The first stops after an hour: at 66.7 min 0.9 of 400 are left.
@@ -93,7 +93,7 @@ def past_hours() -> list[Flush]:
     return [some[0]._replace(minutes=ended(PLAN.start_ms, [10] * 20 + [0] * 100)), *some[1:]]
 
 
-def test_a_state_that_is_first_judged_begins_where_the_minutes_say(
+def test_a_first_state_begins_at_its_first_minute_in_history(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -134,7 +134,7 @@ def test_the_moment_is_in_the_save(settings_of: Callable[..., Settings], client:
     after.publisher.close()
 
 
-def test_a_state_begins_no_earlier_than_the_last_look_at_another_one(
+def test_a_state_begins_no_earlier_than_the_last_other_one(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()

@@ -40,7 +40,7 @@ NO_COST = dict.fromkeys(("5m.cost", "1h.cost", "1d.cost", "flight.cost"), "0")
 """Of a plan with a price whose windows have delivered nothing."""
 
 
-def test_every_window_has_its_own_cost_and_the_flight_that_of_what_was_delivered_in_it() -> None:
+def test_every_window_has_its_own_cost() -> None:
     assert fields((plan(), 10_000, values(**HOUR, **FLIGHT))) == NO_COST | {
         "1h.cost": "30",
         "flight.cost": "100",
@@ -51,7 +51,7 @@ def test_every_window_has_its_own_cost_and_the_flight_that_of_what_was_delivered
     }
 
 
-def test_what_was_delivered_before_costs_and_has_no_part_in_what_a_conversion_costs() -> None:
+def test_an_opening_balance_costs_but_is_outside_cost_per_conversion() -> None:
     """Of its conversions nobody here knows."""
     row = values(**FLIGHT)
     with_balance = spend_texts(spend(plan(), 110_000, 10_000, row))
@@ -76,7 +76,7 @@ def test_a_value_in_another_currency_than_the_price_gives_no_return() -> None:
     }
 
 
-def test_a_campaign_has_the_cost_and_the_conversions_of_its_placements_with_a_price() -> None:
+def test_a_campaign_sums_cost_and_conversions_of_priced_placements() -> None:
     priced, other = (plan(), 10_000, values(**FLIGHT)), (plan("q"), 2_000, values(flight_conversions=1))
     free = (plan("r", None), 9_000, values(**FLIGHT))
     assert fields(priced, other, free) == NO_COST | {

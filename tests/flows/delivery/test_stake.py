@@ -33,7 +33,7 @@ def delivery(delivered: int, last_hour: int, plan: Plan = PLAN, now_ms: int = NO
     return pace(plan, delivered, last_hour, now_ms, USUAL)
 
 
-def test_what_is_short_now_and_by_the_end_costs_by_the_plans_price() -> None:
+def test_shortfalls_now_and_at_the_end_are_priced_by_the_plan() -> None:
     now = delivery(2_000, 10)
     assert (now.short_by, now.projected) == (3_000, pytest.approx(2_120, abs=5))
     of = at_stake(PLAN, now, row(blocked=912))
@@ -44,7 +44,7 @@ def test_what_is_short_now_and_by_the_end_costs_by_the_plans_price() -> None:
     assert stake_texts(of)[0] == "34.5"
 
 
-def test_what_is_ahead_has_nothing_at_stake_and_an_unknown_is_absent_never_0() -> None:
+def test_money_at_stake_is_0_ahead_and_absent_if_unknown() -> None:
     ahead = at_stake(PLAN, delivery(6_000, 500), row())
     assert ahead == Stake("GBP", 0.0, 0.0, None)
     young = at_stake(PLAN, delivery(0, 0, now_ms=START_MS), row())
@@ -58,7 +58,7 @@ def test_without_a_price_or_a_currency_there_is_no_money() -> None:
         assert at_stake(plan, delivery(2_000, 10), row(5)) is None
 
 
-def test_a_campaign_has_the_sums_of_its_placements_that_have_one() -> None:
+def test_a_campaign_sums_the_money_of_placements_with_any() -> None:
     parts = [Stake("GBP", 1.5, None, None), Stake("GBP", 0.0, 4.0, 2.0), Stake("GBP", None, None, None)]
     assert stakes(parts) == Stake("GBP", 1.5, 4.0, 2.0)
     assert stakes(parts[2:]) == Stake("GBP", None, None, None)
@@ -69,7 +69,7 @@ def test_money_of_two_currencies_is_no_sum_of_a_campaign() -> None:
     assert stakes([]) is None
 
 
-def test_an_alert_says_what_is_at_stake_in_which_currency() -> None:
+def test_an_alert_contains_the_money_at_stake_and_its_currency() -> None:
     assert alert_money(Stake("GBP", 34.5, 92.0, None)) == {
         "at_stake": "34.5",
         "at_stake_end": "92",

@@ -22,7 +22,7 @@ def now(delivered: int, held: State | None, last_hour: int = 1_000, at_ms: int =
     return pace(PLAN, delivered, last_hour, at_ms, USUAL, None, held)
 
 
-def test_a_state_is_entered_and_left_beyond_a_standard_error_of_the_threshold() -> None:
+def test_a_state_changes_beyond_a_standard_error_of_its_threshold() -> None:
     band = 212  # impressions: the root of 45,000
     for held, delivered, state in (
         ("on_track", 45_000 - band + 2, "on_track"),
@@ -42,12 +42,12 @@ def test_a_state_is_entered_and_left_beyond_a_standard_error_of_the_threshold() 
     assert now(44_999, None, 1_200).state == "under", "by the threshold alone"
 
 
-def test_nothing_is_at_risk_above_the_threshold_of_over_whatever_the_band() -> None:
+def test_nothing_over_the_threshold_of_over_is_at_risk() -> None:
     starved = now(55_100, "on_track", 1)
     assert (starved.state, starved.indicator) == ("on_track", 1.102)
 
 
-def test_at_risk_is_left_where_the_last_hour_is_above_what_chance_explains_by_its_band() -> None:
+def test_at_risk_ends_with_an_hour_above_chance_and_band() -> None:
     # The last 59 minutes need 1,003; 908 are the fewest that chance explains.
     assert now(49_000, "on_track", 915).state == "on_track"
     assert now(49_000, "on_track", 900).state == "at_risk"
@@ -88,7 +88,7 @@ def test_nothing_changes_between_borders() -> None:
     assert within == CALM
 
 
-def test_the_clock_and_what_is_booked_change_a_state_at_once_both_ways_and_between_borders() -> None:
+def test_clock_and_booking_change_a_state_at_once() -> None:
     for state in ("paused", "complete", "ended_short", "unknown_before"):
         of = now(1, None)._replace(state=state)  # type: ignore[arg-type]  # states
         gone = steady(of, CALM, T0 + 1, HOLD_MS)
@@ -101,14 +101,14 @@ def test_the_clock_and_what_is_booked_change_a_state_at_once_both_ways_and_betwe
     assert steady(fresh, CALM, T0 + 1, HOLD_MS).state == "warming_up", "a flight that moved is in its grace"
 
 
-def test_borders_that_nobody_looked_at_count_as_held() -> None:
+def test_unobserved_borders_count_as_held() -> None:
     """A replay looks once in hours of its log: what is true then is the state."""
     assert after(CALM, "under", step_ms=HOUR_MS).state == "under"
     assert after(CALM, "under", step_ms=3 * MINUTE_MS).state == "on_track"
     assert after(CALM, "under", "under", step_ms=3 * MINUTE_MS).state == "under"
 
 
-def test_what_was_not_judged_keeps_its_state_and_waits_anew() -> None:
+def test_an_unjudged_row_keeps_its_state_and_waits_again() -> None:
     waiting = after(CALM, "under", "under")
     assert unmoved(waiting, T0 + HOUR_MS) == Memory("on_track", None, 0, T0 + HOUR_MS)
 

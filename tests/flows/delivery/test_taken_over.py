@@ -38,9 +38,7 @@ def test_without_a_switch_a_state_is_alerted_from_the_one_before() -> None:
         ({}, [("not_started", "complete")]),
     ],
 )
-def test_a_state_that_the_other_flow_has_told_is_not_told_again(
-    told: dict[str, str], alerts: list[tuple[str, str]]
-) -> None:
+def test_a_takeover_repeats_no_alert(told: dict[str, str], alerts: list[tuple[str, str]]) -> None:
     pacer = Pacer(Held(PlanBook([PLAN])), FLIGHT)
     pacer.take_over({"p": told})
     assert paced(pacer, 1_000, 0) == alerts

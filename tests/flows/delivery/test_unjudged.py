@@ -53,7 +53,7 @@ def feed_entries(client: Client, settings: Settings) -> list[dict[str, str]]:
     return [one for _, one in client.xrange(f"{settings.namespace}:alerts") if one.get("kind") == "feed"]
 
 
-def test_while_its_feed_is_silent_a_row_keeps_its_state_and_nobody_is_alerted(
+def test_a_row_of_a_silent_feed_keeps_its_state_without_alerts(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -82,7 +82,7 @@ def test_while_its_feed_is_silent_a_row_keeps_its_state_and_nobody_is_alerted(
     writer.publisher.close()
 
 
-def test_a_restart_keeps_the_state_of_a_row_that_is_not_judged(
+def test_a_restart_keeps_the_state_of_an_unjudged_row(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, plans = settings_of(), Held(PlanBook([PLAN]))
@@ -102,7 +102,7 @@ def test_a_restart_keeps_the_state_of_a_row_that_is_not_judged(
     after.publisher.close()
 
 
-def test_a_flight_that_ends_within_the_silence_says_so(
+def test_a_flight_ending_within_a_silence_is_reported(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -127,7 +127,7 @@ def test_a_flight_that_ends_within_the_silence_says_so(
     ],
     ids=["less than half was its", "it goes on by others", "half by two kinds", "none"],
 )
-def test_a_row_is_judged_while_what_is_silent_does_not_explain_it(
+def test_a_row_is_judged_if_the_silence_does_not_explain_it(
     settings_of: Callable[..., Settings], client: Client, some: list[SilentUnit], named: bool
 ) -> None:
     settings = settings_of()
@@ -148,9 +148,7 @@ def test_units_of_one_kind_count_together_and_the_largest_is_named(
     writer.publisher.close()
 
 
-def test_meta_says_what_is_silent_and_what_it_costs(
-    settings_of: Callable[..., Settings], client: Client
-) -> None:
+def test_meta_lists_silent_units_and_their_cost(settings_of: Callable[..., Settings], client: Client) -> None:
     settings = settings_of()
     writer = Writer(settings, Held(PlanBook([PRICED])))
     writer.flush(10, silent(rows(BEHIND), unit()))
@@ -175,7 +173,7 @@ def test_meta_says_what_is_silent_and_what_it_costs(
     writer.publisher.close()
 
 
-def test_of_many_silent_units_the_fifty_with_the_most_money_are_named(
+def test_the_fifty_most_expensive_silent_units_are_named(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -191,7 +189,7 @@ def test_of_many_silent_units_the_fifty_with_the_most_money_are_named(
     writer.publisher.close()
 
 
-def test_what_has_ended_makes_a_bound_longer_and_where_all_has_it_is_never_reached(
+def test_ended_plans_lengthen_a_silences_limit_until_it_never_comes(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -220,7 +218,7 @@ def told_units(client: Client, settings: Settings) -> dict[str, int]:
     return {unit: of["placements"] for unit, of in json.loads(text).items()}
 
 
-def test_without_plans_a_silent_unit_is_named_and_what_meta_said_in_another_form_is_nobodys_word(
+def test_a_silent_unit_is_named_without_plans_and_old_meta_is_ignored(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()

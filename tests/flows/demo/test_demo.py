@@ -96,7 +96,7 @@ def gone(mark: str, within_s: float = 8.0) -> list[str]:
     return left
 
 
-def test_from_the_first_moment_one_is_under_one_over_and_all_others_on_track(tmp_path: Path) -> None:
+def test_the_first_screen_has_one_under_and_one_over(tmp_path: Path) -> None:
     demo = Demo(20.0, 150.0, 40, 4, 1, 1)
     booked, past = past_of(demo._traffic(now_ms()))
     write_plans(tmp_path / "plans.csv", booked)
@@ -123,7 +123,7 @@ def test_from_the_first_moment_one_is_under_one_over_and_all_others_on_track(tmp
         assert set(states) == {"on_track"}, (second, states)
 
 
-def test_the_past_is_within_the_flight_in_order_of_time_and_says_what_it_must_count() -> None:
+def test_the_generated_past_is_ordered_within_the_flight() -> None:
     traffic = Demo(20.0, 150.0, 40, 4, 1, 1)._traffic(10_000_000_000)
     past = History(traffic, 9_999_000_000, 10_000_000_000, BREACHED)
     calls = [(call.partition, call.arrival_ms, json.loads(call.value)) for call in past]
@@ -154,9 +154,7 @@ def test_it_takes_nothing_from_the_users_settings(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(("seconds", "promised"), [(4.0, False), (19.0, False), (20.0, True), (None, True)])
-def test_an_alert_is_promised_only_where_the_seconds_are_enough(
-    seconds: float | None, promised: bool
-) -> None:
+def test_an_alert_is_announced_only_with_enough_seconds(seconds: float | None, promised: bool) -> None:
     said = Demo(seconds, 150.0, 40, 4, 1, 1).promise(STARVED)
     assert ("its alert fires" in said) == promised
     assert ("too few seconds for its alert, which takes 20" in said) != promised
@@ -210,13 +208,13 @@ def check_against_the_ledger(output: str) -> None:
     assert int(stored.split()[2].replace(",", "")) > 300
 
 
-def test_a_bounded_demo_ends_with_redis_equal_to_the_ledger_and_says_what_fires(ended: Ended) -> None:
+def test_a_bounded_demo_ends_with_redis_equal_to_the_ledger(ended: Ended) -> None:
     check_against_the_ledger(ended.output)
     alert = "state change" if MISSING else "AudiopixelUnderDelivery"
     assert f"{alert} fires for {STARVED}, which the simulator starves" in ended.output
 
 
-def test_a_screen_of_80_by_24_shows_ten_placements_the_starved_one_first_and_whole_sentences(
+def test_an_80_by_24_screen_shows_ten_placements_starved_first(
     ended: Ended,
 ) -> None:
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ended.screen)
@@ -233,7 +231,7 @@ def test_a_screen_of_80_by_24_shows_ten_placements_the_starved_one_first_and_who
     assert f"{STARVED} is starved: it is `under`, and its alert fires." in head
 
 
-def test_without_prometheus_the_flows_own_alert_is_what_fires(tmp_path: Path) -> None:
+def test_without_prometheus_the_flows_own_alert_fires(tmp_path: Path) -> None:
     for name in ("sh", "sleep", "rm"):  # all that ends its processes
         path = shutil.which(name)
         assert path is not None
@@ -281,7 +279,7 @@ class Running:
         assert gone(self.mark) == []
 
 
-def test_it_begins_from_an_archive_and_goes_on_live_and_an_exporter_that_is_killed_comes_back() -> None:
+def test_the_demo_starts_from_an_archive_and_restarts_its_exporter() -> None:
     demo = Running("--rate", "20", "--placements", "6")
     try:
         link = demo.said(r"live page (http\S+)")
@@ -347,7 +345,7 @@ def test_it_begins_from_an_archive_and_goes_on_live_and_an_exporter_that_is_kill
 OUTAGE_S = 60
 
 
-def test_behind_an_outage_of_kafka_all_producers_send_again_and_nothing_is_lost() -> None:
+def test_producers_resume_after_an_outage_of_kafka_without_loss() -> None:
     demo = Running("--seconds", "130")
     try:
         url = demo.said(r"redis (redis://\S+)")
@@ -382,7 +380,7 @@ def test_behind_an_outage_of_kafka_all_producers_send_again_and_nothing_is_lost(
         demo.end()
 
 
-def test_a_lost_feed_is_named_its_rows_are_not_judged_and_no_traders_alert_begins() -> None:
+def test_a_lost_feed_is_named_and_starts_no_trader_alert() -> None:
     demo = Running("--lose-feed", "20")
     try:
         url, link = demo.said(r"redis (redis://\S+)"), demo.said(r"live page (http\S+)")
@@ -498,7 +496,7 @@ def seen() -> Seen:
         assert gone(mark) == []
 
 
-def test_one_is_under_one_over_and_all_others_are_on_track_in_redis(seen: Seen) -> None:
+def test_redis_has_one_under_one_over_and_others_on_track(seen: Seen) -> None:
     planned = {name: state for name, state in seen.states.items() if not name.startswith("door-")}
     assert len(planned) == 40
     states = Counter(planned.values())
@@ -507,7 +505,7 @@ def test_one_is_under_one_over_and_all_others_are_on_track_in_redis(seen: Seen) 
     assert {name for name, state in seen.states.items() if not state} <= {*seen.states} - {*planned}
 
 
-def test_the_flow_itself_tells_of_the_starved_placement_and_of_no_other(seen: Seen) -> None:
+def test_the_flow_alerts_only_about_the_starved_placement(seen: Seen) -> None:
     under = [change for change in seen.changes if change["to"] == "under"]
     assert {change["placement"] for change in under} == {STARVED}
     assert {change["campaign"] for change in under} == {CAMPAIGN}
@@ -516,7 +514,7 @@ def test_the_flow_itself_tells_of_the_starved_placement_and_of_no_other(seen: Se
 
 @pytest.mark.debian
 @pytest.mark.skipif(MISSING, reason="needs apt-get install prometheus prometheus-alertmanager")
-def test_its_alert_that_of_blocked_content_and_of_delivery_ahead_fire_and_no_other(seen: Seen) -> None:
+def test_exactly_the_three_expected_alerts_fire(seen: Seen) -> None:
     found = {(one["labels"]["alertname"], one["labels"].get("placement")) for one in seen.firing}
     assert found == {
         ("AudiopixelUnderDelivery", STARVED),
@@ -552,7 +550,7 @@ def test_a_killed_demo_takes_its_processes_along() -> None:
     assert gone(mark, 15) == []
 
 
-def test_what_fires_is_a_line_each_and_what_others_chose_is_letters() -> None:
+def test_each_firing_alert_is_one_escaped_line() -> None:
     firing = [Firing("AudiopixelOver", f"pl-{n}", "", f"[b]pl\x1b-{n}") for n in range(20)]
 
     told = [line.plain for line in lines(firing)]

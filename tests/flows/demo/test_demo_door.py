@@ -60,7 +60,7 @@ def calls() -> list[tuple[Called, list[Understood]]]:
     return found
 
 
-def test_each_call_becomes_what_its_caller_says(calls: list[tuple[Called, list[Understood]]]) -> None:
+def test_each_call_becomes_its_expected_event(calls: list[tuple[Called, list[Understood]]]) -> None:
     for called, understood in calls:
         outcomes = Counter(one.outcome for one in understood)
         reasons = [one.reason for one in understood if one.outcome is Outcome.REJECTED]

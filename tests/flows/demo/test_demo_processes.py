@@ -41,7 +41,7 @@ def check_until(processes: Processes, lines: int) -> None:
         time.sleep(0.02)
 
 
-def test_an_archive_that_failed_is_started_again_with_a_line(processes: Processes, tmp_path: Path) -> None:
+def test_a_failed_archive_is_restarted_with_a_log_line(processes: Processes, tmp_path: Path) -> None:
     once = '[ $(wc -l < "$0.starts") -gt 1 ] && exec sleep 60; echo Kafka timed out; exit 1'
     processes.start("archive", once, again=True)
     check_until(processes, 1)
@@ -51,7 +51,7 @@ def test_an_archive_that_failed_is_started_again_with_a_line(processes: Processe
     assert starts(tmp_path) == 2, "it runs"
 
 
-def test_what_fails_at_each_start_ends_the_demo(processes: Processes, tmp_path: Path) -> None:
+def test_a_process_failing_at_each_start_ends_the_demo(processes: Processes, tmp_path: Path) -> None:
     processes.start("archive", "exit 1", again=True)
     with pytest.raises(AudiopixelError, match="the archive ended with code 1"):
         check_until(processes, QUICK_ENDS + 1)
@@ -59,7 +59,7 @@ def test_what_fails_at_each_start_ends_the_demo(processes: Processes, tmp_path: 
 
 
 @pytest.mark.parametrize(("again", "code"), [(True, 2), (True, 0), (False, 1)])
-def test_a_wrong_setting_an_end_and_any_other_process_end_the_demo(
+def test_wrong_settings_and_other_ended_processes_end_the_demo(
     processes: Processes, again: bool, code: int
 ) -> None:
     processes.start("archive", f"exit {code}", again=again)

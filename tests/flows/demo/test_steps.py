@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.demo.steps import Steps
 
 
-def test_each_step_is_a_numbered_line_before_it_and_one_with_its_seconds_behind_it() -> None:
+def test_each_step_has_a_numbered_line_and_a_line_with_seconds() -> None:
     out = io.StringIO()
     steps = Steps(Console(file=out, width=200), 2)
     with steps.step("start [servers]"):
@@ -27,7 +27,7 @@ def test_each_step_is_a_numbered_line_before_it_and_one_with_its_seconds_behind_
     ]
 
 
-def test_a_step_that_fails_has_no_line_that_it_is_done() -> None:
+def test_a_failed_step_has_no_line_of_completion() -> None:
     out = io.StringIO()
     with pytest.raises(RuntimeError), Steps(Console(file=out, width=200), 1).step("start"):
         raise RuntimeError

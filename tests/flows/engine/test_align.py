@@ -132,7 +132,7 @@ def test_from_every_saved_cut_the_same_cuts_follow(data: st.DataObject) -> None:
 
 
 @given(st.data())
-def test_what_no_cut_covers_yet_is_kept_for_the_next(data: st.DataObject) -> None:
+def test_messages_beyond_a_cut_are_kept_for_the_next(data: st.DataObject) -> None:
     of = data.draw(streams(ended=False))
     step = Step(of)
     for item in data.draw(st.composite(interleaved)(of)):
@@ -147,9 +147,7 @@ def test_what_no_cut_covers_yet_is_kept_for_the_next(data: st.DataObject) -> Non
 
 
 @given(st.data(), st.sets(st.sampled_from(SENDERS), min_size=1), st.sets(st.sampled_from(("d", "e"))))
-def test_after_a_restart_senders_may_be_gone_and_new_ones_come(
-    data: st.DataObject, staying: set[str], new: set[str]
-) -> None:
+def test_senders_may_change_at_a_restart(data: st.DataObject, staying: set[str], new: set[str]) -> None:
     before = data.draw(streams(ended=False))
     step = Step(before)
     for item in data.draw(st.composite(interleaved)(before)):
@@ -188,7 +186,7 @@ def test_without_knowing_the_senders_nothing_is_cut_and_nothing_held() -> None:
     assert step.cuts == []
 
 
-def test_a_step_that_has_lost_its_state_refuses_a_sender_that_goes_on() -> None:
+def test_a_step_without_its_state_refuses_a_continuing_sender() -> None:
     with pytest.raises(StateError, match=r"behind a, which does not.*lost its state"):
         list(Aligner[str, str](frozenset("a")).push("a", "tick", 7, first=False))
     kept = Aligner[str, str](frozenset("a"))

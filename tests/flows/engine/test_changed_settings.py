@@ -161,13 +161,13 @@ def kept(held: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     return {**now, **least, **off}
 
 
-def test_every_setting_of_the_flow_is_changed_here() -> None:
+def test_every_setting_of_the_flow_is_covered() -> None:
     assert set(Settings.model_fields) == BESIDE | {"listener_key", *CHANGED}
 
 
 @profile(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(starts=st.lists(st.tuples(CHANGES, st.integers(0, 12), st.integers(1, 2)), min_size=2, max_size=4))
-def test_however_settings_change_a_start_is_right_or_refused_with_what_to_do(
+def test_any_changed_setting_is_followed_or_refused_with_advice(
     starts: list[tuple[dict[str, Any], int, int]],
     tmp_path_factory: pytest.TempPathFactory,
     settings_of: Callable[..., Settings],

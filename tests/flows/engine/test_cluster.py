@@ -36,7 +36,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ("code", "restarts", "starts"),
     [(2, 9, 2), (3, 9, 2), (4, 9, 2), (3, 0, 1), (1, 2, 3), (-9, 2, 3)],
 )
-def test_what_ends_twice_as_it_would_again_is_not_started_again_and_keeps_its_code(
+def test_a_repeated_permanent_failure_is_not_restarted(
     code: int, restarts: int, starts: int, started: list[int]
 ) -> None:
     started.append(code)
@@ -45,6 +45,6 @@ def test_what_ends_twice_as_it_would_again_is_not_started_again_and_keeps_its_co
     assert failed.value.exit_code == (code if code > 1 else 1)
 
 
-def test_a_setting_that_is_wrong_once_as_where_a_port_was_taken_is_tried_again(started: list[int]) -> None:
+def test_a_setting_wrong_once_is_tried_again(started: list[int]) -> None:
     started += [2, 3, 2, 0]
     Cluster(2, restarts=3).run()

@@ -44,18 +44,18 @@ def test_it_is_the_least_of_the_first_receipts() -> None:
     assert looked(tick("a", 300), tick("b", 200), tick("c", 250)) == 200
 
 
-def test_where_a_start_skips_messages_it_is_the_greatest() -> None:
+def test_a_start_with_skipped_messages_uses_the_greatest_time() -> None:
     assert looked(tick("a", 300), tick("b", 200, skipped=True), tick("c", 250)) == 300
 
 
-def test_it_waits_for_a_partition_whose_messages_are_not_read_yet_and_for_none_that_is_empty() -> None:
+def test_the_start_waits_for_unread_but_not_for_empty_partitions() -> None:
     assert looked(tick("a", 300), tick("b")) == 0
     assert looked(tick("a", 300), tick("b", holding=False)) == 300
     assert looked(tick("a", 300), tick("b", ended=True)) == 300
     assert looked(tick("a", holding=False), tick("b", holding=False)) == 0
 
 
-def test_one_that_was_empty_may_make_it_earlier_and_not_later() -> None:
+def test_a_formerly_empty_partition_moves_the_start_only_earlier() -> None:
     """Its collector had received the message before, and Kafka was away."""
     since = CountedSince()
     assert since.look([tick("a", 300), tick("b", holding=False)]) == 300
@@ -63,7 +63,7 @@ def test_one_that_was_empty_may_make_it_earlier_and_not_later() -> None:
     assert since.look([tick("a", 300), tick("b", 280)]) == 280
 
 
-def test_behind_a_start_that_skips_an_idle_partition_does_not_take_back_what_is_known() -> None:
+def test_an_idle_partition_does_not_reset_a_skipping_start() -> None:
     since = CountedSince()
     assert since.look([tick("a", 300, skipped=True), tick("b", holding=False, skipped=True)]) == 300
     assert since.look([tick("a", 300, skipped=True), tick("b", 9_000, skipped=True)]) == 300
@@ -162,7 +162,7 @@ def test_a_tick_has_the_first_receipt_and_whether_the_start_skips(start: int) ->
     assert (receipt.tick.first_ms, receipt.tick.skipped) == (T0_MS + start, start > 0)
 
 
-def test_the_time_of_which_messages_were_lost_is_a_hole() -> None:
+def test_the_time_of_lost_messages_is_a_hole() -> None:
     topic = Topic(0, [event(1), event(2)])
     intake = opened(topic)
 
@@ -188,7 +188,7 @@ def test_the_time_of_which_messages_were_lost_is_a_hole() -> None:
     assert first.tick.holes == (), "nothing was counted before"
 
 
-def test_holes_of_all_partitions_are_joined_and_of_very_many_those_least_apart() -> None:
+def test_holes_are_joined_and_too_many_merge_the_nearest() -> None:
     assert joined([(5, 9), (1, 3), (8, 12), (3, 4)]) == ((1, 4), (5, 12))
     many = [(100 * n, 100 * n + 10 + n) for n in range(MAX_HOLES + 1)]
     assert joined(many) == (*many[:-2], (many[-2][0], many[-1][1]))
@@ -205,7 +205,7 @@ def written(directory: Path, parts: Sequence[Sequence[bytes]]) -> list[str]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_replay_knows_it_from_the_first_lines_whatever_is_read_first(
+def test_a_replay_reads_the_start_from_the_first_lines(
     workers: int, turned: bool, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(1)
@@ -224,7 +224,7 @@ def test_a_replay_knows_it_from_the_first_lines_whatever_is_read_first(
     assert int(meta["counted_since_ms"]) == T0_MS + 1_000
 
 
-def test_a_replay_that_goes_on_from_a_save_has_it_from_there(
+def test_a_resumed_replay_reads_the_start_from_its_save(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     paths = written(tmp_path, [[event(n, T0_MS + n, received_at=T0_MS + n) for n in range(40_000)]])

@@ -94,9 +94,7 @@ def settled(cut: int) -> list[Settled]:
 
 
 @given(receipts(), st.integers(0, 2))
-def test_a_ledger_goes_on_from_its_state_at_a_cut_with_what_came_behind_it(
-    order: list[str], stop: int
-) -> None:
+def test_a_ledger_resumes_from_its_cut_with_later_messages(order: list[str], stop: int) -> None:
     settings = Settings(shards=SHARDS)
     ledger, states = LedgerLogic(settings, None), list[tuple[Any, int]]()
     flushes: list[Message] = []
@@ -143,7 +141,7 @@ def named(sender: str, placement: str) -> Pixels:
     return Pixels(sender, 1, np.zeros((0, COLUMNS), np.uint64), [(placement, *(None,) * 6)], [])
 
 
-def test_a_placement_shard_saves_what_the_cut_covers_and_nothing_that_came_behind_it() -> None:
+def test_a_placement_shard_saves_only_messages_within_the_cut() -> None:
     settings = Settings(shards=SHARDS)
     plays, states = PlaysLogic(settings, None, TickClock(1000, lambda: 0)), list[tuple[Cut, bytes]]()
     plays.at_cut = lambda cut: states.append((cut, encode(plays.snapshot())))  # type: ignore[method-assign]  # an attribute, of the class by default
@@ -161,7 +159,7 @@ def test_a_placement_shard_saves_what_the_cut_covers_and_nothing_that_came_behin
     assert decode(state)[1:] == decode(expected)[1:]
 
 
-def test_a_partition_that_was_empty_at_a_save_holds_time_until_it_has_ticked() -> None:
+def test_a_partition_empty_at_a_save_holds_time_until_its_tick() -> None:
     """The other one's first tick behind it is of a later number, and has read all that came meanwhile."""
     settings, cuts = Settings(shards=1), list[Cut]()
     plays = PlaysLogic(settings, None, TickClock(1000, lambda: 0))
@@ -174,7 +172,7 @@ def test_a_partition_that_was_empty_at_a_save_holds_time_until_it_has_ticked() -
     assert [(cut.number, cut.watermark_ms) for cut in cuts] == [(2, T0 - 9), (3, T0 - 8)]
 
 
-def test_time_does_not_go_back_where_a_partition_gets_its_first_pixel() -> None:
+def test_a_partitions_first_pixel_does_not_set_time_back() -> None:
     settings, cuts = Settings(shards=1), list[Cut]()
     plays = PlaysLogic(settings, None, TickClock(1000, lambda: 0))
     plays.at_cut = cuts.append  # type: ignore[method-assign]  # an attribute, of the class by default
@@ -185,9 +183,7 @@ def test_time_does_not_go_back_where_a_partition_gets_its_first_pixel() -> None:
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 6))
-def test_a_cut_is_a_save_by_its_number_and_readers_get_it_by_the_one_that_they_got(
-    gaps: list[int], every: int
-) -> None:
+def test_saves_and_published_cuts_are_chosen_by_number(gaps: list[int], every: int) -> None:
     """A save where the number passes a multiple of one less than the save interval has, of five or six of
     these of four; the first one is. Readers get one a pace behind the last that they got, or the first.
     """
@@ -210,7 +206,7 @@ def test_a_cut_is_a_save_by_its_number_and_readers_get_it_by_the_one_that_they_g
         before, got = cut.number, cut.number if cut.publish else got
 
 
-def test_readers_get_the_first_cut_behind_a_restart_and_the_next_one_a_pace_behind_that() -> None:
+def test_readers_get_the_first_cut_after_a_restart() -> None:
     settings, pace = Settings(shards=1, flush_interval=timedelta(seconds=1)), timedelta(seconds=20)
 
     def begun(state: tuple[Any, ...] | None) -> PlaysLogic:
@@ -246,9 +242,7 @@ def sent(sender: int, number: int) -> Decided | ClientCounts:
 
 
 @given(st.lists(st.permutations(range(3 * SHARDS)), min_size=1, max_size=5), st.booleans())
-def test_a_cut_goes_on_when_the_last_sender_has_come_to_it_and_not_before(
-    cuts: list[list[int]], restarted: bool
-) -> None:
+def test_a_cut_proceeds_only_after_its_last_sender(cuts: list[list[int]], restarted: bool) -> None:
     book = CreditsLogic(Settings(shards=SHARDS), None, KEY)
     for number, (*before, last) in enumerate(cuts, 1):
         assert [*book.on_batch([sent(shard, number) for shard in before])[0]] == []
@@ -259,7 +253,7 @@ def test_a_cut_goes_on_when_the_last_sender_has_come_to_it_and_not_before(
             book = CreditsLogic(Settings(shards=SHARDS), again(book.snapshot()), KEY)
 
 
-def test_every_kind_of_message_has_the_key_of_the_step_that_takes_it() -> None:
+def test_every_kind_of_message_has_its_steps_key() -> None:
     cut = Cut(1, T0, False, ())
     some = np.zeros(0, np.uint32)
     first = [decided(0, 1), decided(1, 1), counted(0, 1)]
@@ -299,7 +293,7 @@ def test_every_kind_of_message_has_the_key_of_the_step_that_takes_it() -> None:
 # The store
 
 
-def test_no_class_and_no_module_of_ours_is_named_in_any_state_that_is_stored(
+def test_no_stored_state_names_our_classes_or_modules(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     known = {"placement_id": "a", "campaign_id": "red", "listener_id": "L", "play_id": "1", "consent": True}

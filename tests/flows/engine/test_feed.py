@@ -129,7 +129,7 @@ def test_pixels_count_for_their_partition_platform_and_collector(line: Line) -> 
     assert line.units == {"sender:c-3": 1, "platform:acast": 1}, "each once"
 
 
-def test_what_is_repeated_invalid_traffic_or_too_late_keeps_no_feed_alive(line: Line) -> None:
+def test_repeated_invalid_and_late_pixels_keep_no_feed_alive(line: Line) -> None:
     once = by("c-1")
     line.tick(once, pixel(ts=T0 + 3_600_000, platform="other", collector="c-2", low_ms=T0))
     line.tick(once, by("c-1", user_agent="a crawler"), by("c-1", event="nonsense"))
@@ -197,7 +197,7 @@ def feeding(line: Line, seconds: int, *collectors: str) -> None:
         line.tick(*fresh(line, *collectors), after_ms=5_000)
 
 
-def test_a_feed_that_stops_is_silent_while_the_partition_is_proved_to_be_read(line: Line) -> None:
+def test_a_stopped_feed_is_silent_in_a_fully_read_partition(line: Line) -> None:
     feeding(line, 610, "c-1", "c-2")
     line.topic.proves = False
     for _ in range(60):
@@ -209,7 +209,7 @@ def test_a_feed_that_stops_is_silent_while_the_partition_is_proved_to_be_read(li
     assert {one.unit for one in found} == {"partition:t/0", "platform:acast", "sender:c-1", "sender:c-2"}
 
 
-def test_a_collector_that_says_bye_or_holds_time_is_not_silent(line: Line) -> None:
+def test_a_departed_or_holding_collector_is_not_silent(line: Line) -> None:
     feeding(line, 610, "c-1", "c-2")
     line.tick({"collector": "c-1", "low_ms": 0, "bye": True})
     for _ in range(30):
@@ -219,7 +219,7 @@ def test_a_collector_that_says_bye_or_holds_time_is_not_silent(line: Line) -> No
         assert line.tick(after_ms=5_000, held_by="c-2") == []
 
 
-def test_a_unit_ends_by_a_mark_that_names_it(line: Line) -> None:
+def test_a_mark_naming_a_unit_ends_it(line: Line) -> None:
     feeding(line, 610, "c-1")
     for _ in range(20):
         found = line.tick(after_ms=5_000)
@@ -229,7 +229,7 @@ def test_a_unit_ends_by_a_mark_that_names_it(line: Line) -> None:
     assert "partition:t/0" in {one.unit for one in found}
 
 
-def test_a_log_that_ends_has_no_silence() -> None:
+def test_an_ended_log_has_no_silence() -> None:
     line = Line(live=False)
     feeding(line, 610, "c-1")
     for _ in range(30):

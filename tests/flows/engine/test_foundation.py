@@ -57,7 +57,7 @@ def store(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_what_the_state_is_made_of_is_refused_with_what_to_do(name: str, store: Callable[..., Path]) -> None:
+def test_a_changed_foundation_is_refused_with_advice(name: str, store: Callable[..., Path]) -> None:
     was, now = FIXED[name]
     written = store(**{name: was})
     with pytest.raises(
@@ -67,7 +67,7 @@ def test_what_the_state_is_made_of_is_refused_with_what_to_do(name: str, store: 
     lay_foundation(Settings(recovery_dir=written, **{name: was}), KEY)
 
 
-def test_a_store_keeps_its_number_of_shards_where_none_is_set(store: Callable[..., Path]) -> None:
+def test_a_store_keeps_its_shards_without_a_setting(store: Callable[..., Path]) -> None:
     written = store(shards=16)
     settings = Settings(recovery_dir=written)
     assert settings.shards == 8
@@ -76,7 +76,7 @@ def test_a_store_keeps_its_number_of_shards_where_none_is_set(store: Callable[..
     assert settings_of_store(Settings(recovery_dir=written, shards=4)).shards == 4
 
 
-def test_a_store_without_a_save_takes_the_number_of_shards_of_the_next_start(tmp_path: Path) -> None:
+def test_a_store_without_a_save_takes_the_next_starts_shards(tmp_path: Path) -> None:
     lay_foundation(Settings(recovery_dir=tmp_path, shards=16), KEY)
     settings = Settings(recovery_dir=tmp_path)
     lay_foundation(settings, KEY)
@@ -93,7 +93,7 @@ def test_another_secret_is_refused_and_neither_is_shown(store: Callable[..., Pat
 
 
 @pytest.mark.parametrize("name", LONGEST)
-def test_what_is_remembered_may_become_less_and_then_not_more(name: str, store: Callable[..., Path]) -> None:
+def test_a_memory_may_shrink_but_not_grow_again(name: str, store: Callable[..., Path]) -> None:
     days = [timedelta(days=n) for n in (5, 4, 5)]
     written = store(**{name: days[0]})
     lay_foundation(Settings(recovery_dir=written, **{name: days[1]}), KEY)
@@ -102,7 +102,7 @@ def test_what_is_remembered_may_become_less_and_then_not_more(name: str, store: 
     lay_foundation(Settings(recovery_dir=written, **{name: days[1]}), KEY)
 
 
-def test_attribution_that_was_off_does_not_come_back(store: Callable[..., Path]) -> None:
+def test_disabled_attribution_cannot_be_enabled_again(store: Callable[..., Path]) -> None:
     written = store()
     lay_foundation(Settings(recovery_dir=written, attribution="off"), KEY)
     with pytest.raises(StateError, match=r"attribution was off .* set AUDIOPIXEL_ATTRIBUTION back"):
@@ -116,7 +116,7 @@ def test_snapshots_without_their_foundation_are_refused(store: Callable[..., Pat
         lay_foundation(Settings(recovery_dir=written), KEY)
 
 
-def test_a_store_that_says_nothing_of_apps_has_none(store: Callable[..., Path]) -> None:
+def test_a_store_without_the_app_setting_has_no_app_rows(store: Callable[..., Path]) -> None:
     written = store()
     said = json.loads((written / "foundation").read_bytes().splitlines()[0])
     assert said[0].pop("app_rows") == "False"
@@ -142,7 +142,7 @@ def test_labels_may_change_at_any_start(store: Callable[..., Path]) -> None:
     ],
     ids=["position", "reason", "name", "letter"],
 )
-def test_a_foundation_in_which_a_bit_has_flipped_is_refused_with_what_to_do(
+def test_a_foundation_with_a_flipped_bit_is_refused_with_advice(
     was: bytes, flipped: bytes, store: Callable[..., Path]
 ) -> None:
     settings = Settings(recovery_dir=(written := store()), invalid_agents={"spam": "s"})
@@ -185,7 +185,7 @@ def test_a_reason_of_invalid_traffic_keeps_its_place_while_others_come_and_go(
         lay_foundation(Settings(recovery_dir=written, invalid_agents=more), KEY)
 
 
-def test_nothing_is_held_to_settings_of_which_no_snapshot_was_ever_written(tmp_path: Path) -> None:
+def test_settings_without_a_snapshot_bind_nothing(tmp_path: Path) -> None:
     lay_foundation(Settings(recovery_dir=tmp_path, shards=4), KEY)
     lay_foundation(Settings(recovery_dir=tmp_path, shards=8), b"another secret by mistake")
 
@@ -221,7 +221,7 @@ def test_a_store_is_fresh_until_a_save_is_committed(tmp_path: Path) -> None:
     assert not fresh(tmp_path)
 
 
-def test_a_store_of_the_form_before_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_store_of_an_older_format_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "part-0.sqlite3").write_bytes(b"")
     with pytest.raises(
         StateError, match=r"SQLite files.*run the version that wrote it, or count the log anew"
@@ -233,7 +233,7 @@ def test_a_store_of_the_form_before_is_refused_with_what_to_do(tmp_path: Path) -
     ("reasons", "right"),
     [([("a",), ("a", "b"), ()], True), ([("a",), ("a", "b"), ("a", "c")], False)],
 )
-def test_foundations_that_give_a_place_to_two_reasons_are_refused_in_whatever_order(
+def test_foundations_with_contradicting_reasons_are_refused(
     reasons: list[tuple[str, ...]], right: bool, tmp_path: Path
 ) -> None:
     for number, some in enumerate(reasons):

@@ -57,21 +57,21 @@ def taken(stores: Sequence[SaveStore]) -> int | None:
     return cuts[0]
 
 
-def test_all_take_the_greatest_save_that_each_has_and_the_newer_ones_are_taken_away(tmp_path: Path) -> None:
+def test_all_members_use_the_greatest_common_save(tmp_path: Path) -> None:
     stores = on_disks(tmp_path, [(3, 5, 9), (5, 9, 12), (3, 5, 9)])
     assert taken(stores) == 9
     assert [store.cuts() for store in stores] == [[9, 5, 3], [9, 5], [9, 5, 3]]
 
 
 @given(st.lists(st.sets(st.integers(0, 6)), min_size=1, max_size=4))
-def test_the_common_cut_is_the_greatest_that_no_disk_lacks(cuts: list[set[int]]) -> None:
+def test_the_common_cut_is_the_greatest_on_every_disk(cuts: list[set[int]]) -> None:
     held = [[HeldSave(cut, 7, len(cuts), (member,)) for cut in some] for member, some in enumerate(cuts)]
     assert common_cut(held, {}) == max(set.intersection(*cuts), default=None)
     everything = [[HeldSave(cut, 7, 2, (0, 1)) for cut in some] for some in cuts]
     assert common_cut(everything, {}) == max(set.intersection(*cuts), default=None)
 
 
-def test_a_damaged_file_on_one_disk_takes_all_to_the_save_before_and_all_say_so(tmp_path: Path) -> None:
+def test_one_damaged_file_sends_all_members_to_the_previous_save(tmp_path: Path) -> None:
     stores = on_disks(tmp_path, [(5, 9), (5, 9)])
     file = next((stores[1].root / "saves" / f"{9:020d}").glob("plays-*"))
     file.write_bytes(file.read_bytes()[:-1])
@@ -80,7 +80,7 @@ def test_a_damaged_file_on_one_disk_takes_all_to_the_save_before_and_all_say_so(
     assert [(one["damaged"], one["taken"]) for one in told] == [(9, 5), (9, 5)]
 
 
-def test_members_that_share_a_directory_may_begin_at_once(tmp_path: Path) -> None:
+def test_members_of_a_shared_directory_may_begin_at_once(tmp_path: Path) -> None:
     members = 4
     with ThreadPoolExecutor(members) as pool:
         for number in range(100):
@@ -94,7 +94,7 @@ def test_members_that_share_a_directory_may_begin_at_once(tmp_path: Path) -> Non
             assert all(one.result() for one in [pool.submit(begin) for _ in range(members)])
 
 
-def test_members_that_share_a_directory_may_start_in_any_number(tmp_path: Path) -> None:
+def test_members_of_a_shared_directory_may_start_in_any_number(tmp_path: Path) -> None:
     store = SaveStore(tmp_path)
     for member in (0, 1):
         part(store, 5, Place(member, 2))
@@ -103,7 +103,7 @@ def test_members_that_share_a_directory_may_start_in_any_number(tmp_path: Path) 
         assert taken([store] * members) == 5
 
 
-def test_a_death_between_the_very_first_manifests_begins_anew_and_a_lost_disk_does_not(
+def test_a_crash_between_first_manifests_restarts_from_the_beginning(
     tmp_path: Path,
 ) -> None:
     stores = on_disks(tmp_path, [(), ()])
@@ -120,9 +120,7 @@ def test_a_death_between_the_very_first_manifests_begins_anew_and_a_lost_disk_do
 
 
 @pytest.mark.parametrize("cuts", [(), (3,)])
-def test_all_learn_which_generation_has_begun_with_a_common_save_or_without(
-    tmp_path: Path, cuts: Sequence[int]
-) -> None:
+def test_all_members_learn_the_generation_with_or_without_a_save(tmp_path: Path, cuts: Sequence[int]) -> None:
     stores = on_disks(tmp_path, [cuts, cuts])
     written = FenceRecord(3, 2, begun=True)  # by `--recompute`
     write_fence_record(stores[1].root, 1, written)
@@ -136,7 +134,7 @@ def test_of_one_cut_the_parts_of_two_starts_are_two_saves(tmp_path: Path) -> Non
     assert taken(stores) == 3
 
 
-def test_shards_that_the_engine_sends_elsewhere_are_refused(tmp_path: Path) -> None:
+def test_shards_routed_elsewhere_by_the_engine_are_refused(tmp_path: Path) -> None:
     stores = on_disks(tmp_path, [(3,), (3,)])
     for member, store in enumerate(stores):
         manifest = store.manifest(3, member)
@@ -158,7 +156,7 @@ def meeting(settings: Settings, stores: Sequence[SaveStore]) -> list[Agreed]:
         return list(pool.map(one, range(len(stores))))
 
 
-def test_members_meet_in_redis_whatever_earlier_starts_have_left_there(
+def test_members_meet_despite_leftovers_of_earlier_starts(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -174,7 +172,7 @@ def test_members_meet_in_redis_whatever_earlier_starts_have_left_there(
     assert {one.start for one in again} & {one.start for one in found} == set()
 
 
-def test_members_meet_where_another_program_has_written(
+def test_members_meet_despite_keys_of_another_program(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -184,7 +182,7 @@ def test_members_meet_where_another_program_has_written(
     assert [one.save and one.save.cut for one in found] == [3, 3]
 
 
-def test_all_take_what_one_found_published_before_redis_was_emptied(
+def test_all_members_use_the_greatest_published_cut_found(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     """Else the ticks of one with another flush interval would wait for years for the others'."""
@@ -209,13 +207,13 @@ def test_all_take_what_one_found_published_before_redis_was_emptied(
         assert list(pool.map(one, range(len(stores)))) == [found[1]] * 3
 
 
-def test_a_member_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_member_of_another_version_is_refused_with_advice(tmp_path: Path) -> None:
     side = agree(on_disks(tmp_path, [(3,)])[0], Place(0, 2))
     with pytest.raises(StateError, match="run the same version on all members"):
         side.send([next(side), b'{"has": "another form"}'])
 
 
-def test_who_writes_where_members_meet_is_named_when_a_member_does_not_come(
+def test_a_missing_member_error_names_the_writer_of_its_key(
     settings_of: Callable[..., Settings],
     client: Client,
     tmp_path: Path,
@@ -229,7 +227,7 @@ def test_who_writes_where_members_meet_is_named_when_a_member_does_not_come(
         in_redis(settings, Place(0, 2), agree(SaveStore(tmp_path), Place(0, 2)))
 
 
-def test_members_meet_while_redis_loses_what_they_say(
+def test_members_meet_while_redis_loses_their_messages(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, over = settings_of(), threading.Event()
@@ -251,7 +249,7 @@ def test_members_meet_while_redis_loses_what_they_say(
         loser.join()
 
 
-def test_who_has_heard_all_says_its_words_again_when_redis_has_lost_them(
+def test_a_member_repeats_its_messages_after_redis_lost_them(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -280,7 +278,7 @@ class Now:
         return self._result
 
 
-def test_the_flow_asks_for_what_is_committed_while_the_disk_is_looked_at(
+def test_committed_positions_are_requested_during_the_disk_scan(
     tmp_path: Path, settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saves = Saves(settings_of(recovery_dir=tmp_path / "recovery", shards=1), b"", Now)
@@ -322,7 +320,7 @@ class Committing:
         saves.commit(cut, [piece], PartitionStates(cut, {}, member), shards)
 
 
-def test_a_member_removes_only_what_is_older_than_a_save_that_all_are_known_to_have(
+def test_a_member_removes_only_files_older_than_a_common_save(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     both = Committing(tmp_path, settings_of)
@@ -342,7 +340,7 @@ def test_a_member_removes_only_what_is_older_than_a_save_that_all_are_known_to_h
     assert taken(stores) == 3
 
 
-def test_the_save_before_the_one_that_all_go_on_from_stays_until_there_is_another(
+def test_the_save_before_the_common_one_stays_until_the_next(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     """Seed 118565: a member removed it at its own next save, and the one that was left was damaged."""

@@ -88,13 +88,13 @@ def test_an_array_of_any_form_arrives_and_can_be_written(array: Any, across: boo
     assert same(array, message.sender) or array.dtype.str in (">u4", "|S3"), "of these NumPy's own form"
 
 
-def test_a_message_that_is_sent_again_is_packed_again() -> None:
+def test_a_resent_message_is_packed_again() -> None:
     message = Lines([(b"a", b"b")], 1)
     for _ in range(3):
         assert sent([message]) == [message]
 
 
-def test_an_engine_that_pickles_once_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_pickling_once_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickled, "MAX_PACKED", 4)
     messages = [Lines([(b"a", b"b")], number) for number in range(9)]
     assert [pickle.loads(pickle.dumps(message)) for message in messages] == messages

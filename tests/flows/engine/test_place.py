@@ -45,7 +45,7 @@ class Workers(DynamicSink[Any]):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
-def test_the_engine_sends_a_key_to_the_member_that_its_hash_gives(workers: int) -> None:
+def test_the_engine_routes_a_key_by_its_hash(workers: int) -> None:
     flow, sink = Dataflow("keys"), Workers()
     keys = op.input("keys", flow, TestingSource([(key, key) for key in KEYS]))
     op.output("out", op.stateful_batch("here", keys, lambda _: Itself()), sink)
@@ -53,7 +53,7 @@ def test_the_engine_sends_a_key_to_the_member_that_its_hash_gives(workers: int) 
     assert sink.found == {key: member_of(key, workers) for key in KEYS}
 
 
-def test_the_place_is_read_where_bytewaxs_command_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_position_is_read_from_bytewaxs_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["bytewax.run", "flows.pixels:flow", "-i", "1", "-a", "a:1;b:2"]
     assert place_of(given) == Place(1, 2)
     assert place_of(given[:2]) == ALONE

@@ -125,7 +125,7 @@ def one_more_byte(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [Path.unlink, cut_short, another_byte, one_more_byte])
 @pytest.mark.parametrize("what", ["manifest-0", "rows-0000", "ledger-ledger", "segment"])
-def test_a_save_with_a_damaged_file_falls_back_to_the_one_before_and_says_so(
+def test_a_damaged_save_falls_back_to_the_previous_with_a_report(
     tmp_path: Path, what: str, damage: Callable[[Path], None]
 ) -> None:
     store = SaveStore(tmp_path)
@@ -173,14 +173,14 @@ def exchanged(of: Manifest) -> Manifest:
 
 
 @pytest.mark.parametrize("forged", FORGED)
-def test_a_manifest_that_no_version_has_written_is_damaged(tmp_path: Path, forged: str) -> None:
+def test_a_manifest_of_no_version_is_damaged(tmp_path: Path, forged: str) -> None:
     store = SaveStore(tmp_path)
     before, newer = saved(store, 1), saved(store, 2)
     sealed(tmp_path / "saves" / f"{2:020d}" / "manifest-0", FORGED[forged](newer))
     assert newest(store) == before
 
 
-def test_names_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+def test_foreign_names_are_left_alone(tmp_path: Path) -> None:
     store = SaveStore(tmp_path)
     written = saved(store, 2)
     folder = tmp_path / "saves"
@@ -194,7 +194,7 @@ def test_names_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["manifest-0", "rows-0000", "segment"])
-def test_a_pipe_in_the_place_of_a_file_is_a_damaged_file(tmp_path: Path, what: str) -> None:
+def test_a_pipe_instead_of_a_file_is_damage(tmp_path: Path, what: str) -> None:
     store = SaveStore(tmp_path)
     before, spoilt = saved(store, 1), saved(store, 2)
     (segment,) = store.unwritten(2, spoilt.pieces[0]).segments
@@ -219,7 +219,7 @@ def test_a_large_file_is_verified_in_little_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_without_a_whole_save_there_is_no_start(tmp_path: Path) -> None:
+def test_a_store_without_a_whole_save_refuses_to_start(tmp_path: Path) -> None:
     store = SaveStore(tmp_path)
     for cut in (1, 2):
         saved(store, cut)
@@ -243,7 +243,7 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("at", range(20))
-def test_a_death_at_any_file_operation_leaves_the_save_or_the_one_before(
+def test_a_crash_at_any_file_operation_leaves_a_whole_save(
     tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SaveStore(tmp_path)
@@ -325,7 +325,7 @@ class Slow:
         return in_threads(later)
 
 
-def test_the_flow_goes_on_with_two_saves_under_way_and_waits_at_a_third_and_says_so(tmp_path: Path) -> None:
+def test_the_flow_waits_only_at_a_third_concurrent_save(tmp_path: Path) -> None:
     disk_ = Slow()
     step = Saved(saves_of(tmp_path, disk_.defer), "plays", Counter)
     assert [*step.on_batch([at(1), at(2, save=False), at(3)])[0]] == []
@@ -342,7 +342,7 @@ def test_the_flow_goes_on_with_two_saves_under_way_and_waits_at_a_third_and_says
     assert [one.cut.number for one in step.on_eof()[0] if isinstance(one, Durable)] == [3, 4]
 
 
-def test_a_disk_that_fails_ends_the_flow_with_what_is_wrong(
+def test_a_failing_disk_ends_the_flow_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
@@ -355,7 +355,7 @@ def test_a_disk_that_fails_ends_the_flow_with_what_is_wrong(
         step.on_eof()
 
 
-def test_a_save_copies_no_state_again_to_write_it_and_holds_none_behind_it(tmp_path: Path) -> None:
+def test_a_save_neither_copies_nor_retains_state(tmp_path: Path) -> None:
     saves, cut = saves_of(tmp_path), Cut(1, T0, False, (("a", 1),))
     states = [bytes([n]) * (1 << 20) for n in range(32)]
     tracemalloc.start()
@@ -370,7 +370,7 @@ def test_a_save_copies_no_state_again_to_write_it_and_holds_none_behind_it(tmp_p
     assert [one.batch.copies for one in works] == [[]] * 32
 
 
-def test_a_forgotten_listeners_file_goes_once_neither_save_that_is_kept_lists_it(tmp_path: Path) -> None:
+def test_a_forgotten_listeners_file_is_deleted_once_no_save_lists_it(tmp_path: Path) -> None:
     saves, files = saves_of(tmp_path), Files.of(tmp_path, "rows", 0)
     private_directory(tmp_path)
 
@@ -390,7 +390,7 @@ def test_a_forgotten_listeners_file_goes_once_neither_save_that_is_kept_lists_it
 
 
 @pytest.mark.parametrize("saves_each", [0, 1, 2])
-def test_what_executions_leave_that_die_between_saves_does_not_grow(tmp_path: Path, saves_each: int) -> None:
+def test_leftovers_of_crashed_executions_do_not_grow(tmp_path: Path, saves_each: int) -> None:
     private_directory(tmp_path)
     left, cuts = [], count(1)
     for _ in range(6):
@@ -412,7 +412,7 @@ def test_what_executions_leave_that_die_between_saves_does_not_grow(tmp_path: Pa
     assert left[-1] <= 2 + saves_each + 1
 
 
-def test_what_is_left_of_other_members_shards_and_beside_a_damaged_save_stays(tmp_path: Path) -> None:
+def test_files_of_other_members_and_beside_a_damaged_save_stay(tmp_path: Path) -> None:
     store = SaveStore(tmp_path)
     saved(store, 1)
     names = [f"rows/{shard:04d}/{'0' * 32}" for shard in (0, 1)]
@@ -449,7 +449,7 @@ class Written:
     def close(self) -> None: ...
 
 
-def test_a_save_of_letters_has_those_of_the_partitions_whichever_way_is_the_shorter() -> None:
+def test_a_save_of_dead_letters_covers_all_partitions() -> None:
     tick = Tick("a", ("a",), 5, T0, True, False, 1, T0)
     refused, late = Lines([(b"", b"refused")], "a", tick), Lines([(b"", b"late")], 0)
     here = Lines([], 0, Cut(5, T0, False, (("a", 1),), save=True))
@@ -468,7 +468,7 @@ def durable_of(cut: int, step: str) -> Durable:
 
 
 @given(st.data())
-def test_a_cut_is_committed_when_all_its_pieces_have_come_and_in_order(
+def test_a_cut_is_committed_in_order_with_all_its_pieces(
     data: st.DataObject,
 ) -> None:
     steps, cuts = ["a", "b", "c"], [2, 5, 7]
@@ -596,7 +596,7 @@ def test_from_every_save_a_flow_ends_as_the_undisturbed_one(
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("last", [False, True])
-def test_a_flow_whose_saves_cannot_be_committed_ends_with_the_reason(
+def test_an_uncommittable_save_ends_the_flow_with_the_reason(
     tmp_path: Path,
     workers: int,
     last: bool,
@@ -617,7 +617,7 @@ def test_a_flow_whose_saves_cannot_be_committed_ends_with_the_reason(
         replay(log(tmp_path), settings, KEY, workers=workers, recovery_dir=tmp_path / "recovery")
 
 
-def test_a_start_whose_save_lacks_a_shard_is_refused(
+def test_a_save_without_a_shard_refuses_the_start(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     stop = StopSignal()
@@ -659,7 +659,7 @@ def test_the_disk_is_looked_at_once_a_save_for_lag_tools(monkeypatch: pytest.Mon
     assert (looks, told) == ([0, 2_000, 4_000], [1, 2, 3])
 
 
-def test_a_log_that_ends_is_saved_as_often_as_a_live_one() -> None:
+def test_an_ending_log_is_saved_as_often_as_a_live_one() -> None:
     flush = timedelta(milliseconds=300)
     for flushes in range(1, 200):
         interval = 0.9 * flushes * flush
@@ -669,7 +669,7 @@ def test_a_log_that_ends_is_saved_as_often_as_a_live_one() -> None:
         assert apart == 1 or apart * flush <= interval
 
 
-def test_a_log_that_ends_is_cut_seldom(
+def test_an_ending_log_has_few_cuts(
     tmp_path: Path, settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the same numbers in all partitions. Saves are no rarer for that, with one flush in hand."""

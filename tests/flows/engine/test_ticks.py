@@ -112,7 +112,7 @@ def test_ticks_never_stop_and_none_waits_two_intervals_for_another_members(
             assert len(recent) >= len(awake), "each partition ticks once an interval"
 
 
-def test_the_number_is_above_the_last_cut_that_was_published_and_above_what_was_saved() -> None:
+def test_the_tick_number_exceeds_published_and_saved_cuts() -> None:
     clock = TickClock(INTERVAL_MS, lambda: 5)
     clock.begin(lambda: Anchor(NOW_MS, Published(NOW_MS // INTERVAL_MS + 100, {}, 0)))
     assert clock.number == NOW_MS // INTERVAL_MS + 101
@@ -124,7 +124,7 @@ def test_the_number_is_above_the_last_cut_that_was_published_and_above_what_was_
     assert clock.tick() == (2 * NOW_MS, INTERVAL_MS)
 
 
-def test_a_partition_that_was_busy_as_a_tick_came_due_sends_it_at_once(
+def test_a_partition_busy_at_a_tick_sends_it_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_ms, steps = [NOW_MS + INTERVAL_MS - 1], list[tuple[int, int]]()
@@ -161,7 +161,7 @@ def partition_of(
     return source.PixelPartition(intake, stop, linger, clock, rest, lambda: no, plans, no, every)
 
 
-def test_while_the_flow_is_behind_each_fourth_tick_is_due_and_then_each(
+def test_a_late_flow_publishes_each_fourth_tick(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_ms, steps = [NOW_MS - NOW_MS % (UNWATCHED * INTERVAL_MS)], list[tuple[int, int]]()
@@ -186,9 +186,7 @@ def test_while_the_flow_is_behind_each_fourth_tick_is_due_and_then_each(
 
 
 @pytest.mark.parametrize(("before_ms", "after_ms"), [(500, 1000), (500, 60_000), (1000, 500), (1000, 1000)])
-def test_who_finds_redis_emptied_at_a_start_with_another_interval_ticks_with_the_others(
-    before_ms: int, after_ms: int
-) -> None:
+def test_a_start_with_an_emptied_redis_ticks_with_the_others(before_ms: int, after_ms: int) -> None:
     """Twice: behind the first start numbers may be ahead of the clock already."""
     last, interval_ms, now_ms = TickClock(before_ms, lambda: 5), before_ms, NOW_MS
     last.begin(lambda: Anchor(now_ms))
@@ -208,7 +206,7 @@ def test_who_finds_redis_emptied_at_a_start_with_another_interval_ticks_with_the
         last, interval_ms = others, more_ms
 
 
-def test_a_cut_past_what_was_published_is_no_earlier_than_it() -> None:
+def test_a_cut_past_the_published_one_has_no_earlier_watermark() -> None:
     clock = TickClock(INTERVAL_MS, lambda: 5)
     clock.begin(lambda: Anchor(NOW_MS, Published(7, {"t/0": 3, "t/1": 0}, NOW_MS)))
     behind = Cut(8, NOW_MS - 1, False, (("t/0", 2), ("t/1", 0), ("t/2", 9)))
@@ -236,7 +234,7 @@ SHOWN, LATE = Published(AHEAD, {"a": 1}, 5), Published(AHEAD + 1, {"a": 2}, 6)
         (SHOWN, Published(AHEAD, {}, 0), SHOWN),  # emptied between the number and the positions
     ],
 )
-def test_the_clock_begins_behind_what_was_agreed_on_and_behind_what_is_there(
+def test_the_clock_begins_after_the_agreed_and_the_published_cut(
     agreed: Published, found: Published, right: Published
 ) -> None:
     no: Any = SimpleNamespace(live=True, partitions=lambda: ["a"])
@@ -261,7 +259,7 @@ def test_another_interval_goes_on_at_once_behind_the_last_tick(before_ms: int, a
     assert after.number == number + 1
 
 
-def test_the_clock_is_rediss_and_the_cut_that_of_its_meta() -> None:
+def test_the_anchor_has_rediss_clock_and_metas_cut() -> None:
     with EmbeddedValkey() as redis:
         settings = Settings(redis_url=redis.url)  # type: ignore[arg-type]  # pydantic takes text
         client = connect(redis.url)

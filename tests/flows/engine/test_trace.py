@@ -59,21 +59,19 @@ def spans(trace: Trace) -> list[tuple[str, float, float]]:
     return [(one["name"], one["ts"] / 1000, one["dur"] / 1000) for one in told if one["ph"] == "X"]
 
 
-def test_a_call_is_told_with_its_duration_and_a_short_one_is_not(trace: Trace, clock: Clock) -> None:
+def test_only_long_calls_are_traced_with_their_duration(trace: Trace, clock: Clock) -> None:
     step = trace.watch("plays", Step(clock))
     assert [step.on_batch(took_ms) for took_ms in (70, 4, 5)] == [70, 4, 5]
     assert spans(trace) == [("plays on_batch", 1000, 70), ("plays on_batch", 1074, 5)]
 
 
-def test_a_call_that_raises_is_told_and_raises(trace: Trace, clock: Clock) -> None:
+def test_a_raising_call_is_traced_and_raises(trace: Trace, clock: Clock) -> None:
     step = trace.watch("plays", Step(clock))
     with pytest.raises(KeyError):
         step.save()
 
 
-def test_time_between_calls_of_the_flow_is_the_engines_and_that_within_one_is_not(
-    trace: Trace, clock: Clock
-) -> None:
+def test_time_between_the_flows_calls_is_the_engines(trace: Trace, clock: Clock) -> None:
     outer = trace.watch("rows", Step(clock, trace.watch("plays", Step(clock))))
     outer.on_batch(60)
     clock.now_ns += 49 * MS
@@ -89,7 +87,7 @@ def test_time_between_calls_of_the_flow_is_the_engines_and_that_within_one_is_no
     ]
 
 
-def test_a_thread_that_rests_between_two_calls_makes_no_pause(trace: Trace, clock: Clock) -> None:
+def test_an_idle_thread_makes_no_pause(trace: Trace, clock: Clock) -> None:
     publisher = trace.watch("publisher", Step(clock), rests=True)
     for _ in range(2):
         publisher.on_batch(5)
@@ -108,14 +106,14 @@ def test_threads_have_their_names_and_their_own_lines(trace: Trace, clock: Clock
     assert [names[one["tid"]] for one in told if one["ph"] == "X"] == ["redis_0", "MainThread"]
 
 
-def test_a_collection_of_garbage_is_told(trace: Trace, clock: Clock) -> None:
+def test_a_garbage_collection_is_traced(trace: Trace, clock: Clock) -> None:
     trace._collected("start", {})
     clock.now_ns += 30 * MS
     trace._collected("stop", {})
     assert spans(trace) == [("garbage collection", 1000, 30)]
 
 
-def test_a_trace_that_is_full_ends_and_the_flow_goes_on(
+def test_a_full_trace_ends_without_stopping_the_flow(
     trace: Trace, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace._left = 1000
@@ -127,12 +125,12 @@ def test_a_trace_that_is_full_ends_and_the_flow_goes_on(
     assert "".join(capsys.readouterr()).count("the trace is full") == 1
 
 
-def test_a_closed_trace_hears_of_no_collection_any_more(trace: Trace) -> None:
+def test_a_closed_trace_records_no_collection(trace: Trace) -> None:
     trace.close()
     assert trace._collected not in gc.callbacks
 
 
-def test_each_process_has_a_file_and_one_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_each_process_has_a_trace_file_and_a_failed_write_is_reported(tmp_path: Path) -> None:
     second = Trace(tmp_path / "trace.json", process=1)
     assert second.path.name == "trace.json.1"
     second.close()

@@ -163,7 +163,7 @@ def test_a_hit_reaches_adobe_with_a_hashed_visitor_and_a_failure_is_a_dead_lette
     assert [letter["reason"] for letter in letters_of(settings)] == ["failure"]
 
 
-def test_nobody_is_told_of_who_is_forgotten_not_even_of_a_conversion_that_waits(
+def test_a_forgotten_persons_waiting_conversion_is_not_exported(
     settings: Settings, client: Client, tmp_path: Path
 ) -> None:
     secret = b"sixteen bytes ok"
@@ -211,7 +211,7 @@ def test_an_export_with_another_key_than_the_flows_sends_nothing(settings: Setti
 
 
 @pytest.mark.parametrize("target", ["ga4", "adobe"])
-def test_who_is_forgotten_while_a_call_is_tried_again_is_told_of_no_more(
+def test_a_retried_call_omits_people_forgotten_meanwhile(
     settings: Settings, client: Client, tmp_path: Path, target: str
 ) -> None:
     secret = b"sixteen bytes ok"
@@ -256,7 +256,7 @@ def test_who_is_forgotten_while_a_call_is_tried_again_is_told_of_no_more(
     kept.close()
 
 
-def test_two_conversions_of_one_event_id_are_told_both_each_of_its_own_client(tmp_path: Path) -> None:
+def test_conversions_of_one_event_id_are_both_exported(tmp_path: Path) -> None:
     kept = KnownConversions(tmp_path, "ga4")
     denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
     made: list[Fact] = []
@@ -330,7 +330,7 @@ def test_a_time_is_read_as_the_flow_reads_it(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["2026-09-21T14:13:20", "2026-09-21", "20260921T141320Z", "soon"])
-def test_what_is_no_time_for_the_flow_is_none_here_and_the_brokers_counts(text: str) -> None:
+def test_an_invalid_time_is_replaced_by_the_brokers(text: str) -> None:
     record = Record("t", 0, 0, NOW_MS, *pixel("start", 1, ts=text))
     with pytest.raises(Invalid):
         flow_accepts(record.value)
@@ -351,7 +351,7 @@ NO_WORDS = ("[CONSENT]", "", "${CONSENT}")
     ],
     ids=str,
 )
-def test_a_pixel_that_the_flow_accepts_is_sent_or_counted_as_left_out(
+def test_an_accepted_pixel_is_sent_or_counted_as_omitted(
     told: dict[str, Any], left_out: tuple[str | None, str | None], tmp_path: Path
 ) -> None:
     denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
@@ -384,7 +384,7 @@ class Caught:
             return True
 
 
-def test_while_redis_does_not_say_who_is_forgotten_nobody_is_told_of_anybody(tmp_path: Path) -> None:
+def test_the_export_waits_for_the_deny_list_of_redis(tmp_path: Path) -> None:
     with EmbeddedValkey() as server:
         away = connect(server.url, timeout=timedelta(milliseconds=100))
     kept = KnownConversions(tmp_path, "ga4")
@@ -401,7 +401,7 @@ def test_a_confirmation_is_no_second_conversion() -> None:
     assert conversions(record, decision_in(record), Known("k", "who", {})) == []
 
 
-def test_a_value_that_a_public_tag_has_told_is_sent_as_a_claimed_one() -> None:
+def test_a_public_tags_value_is_exported_as_claimed() -> None:
     key, said = decision(1, (250_000, 750_000))
     for value, claimed in ((said, None), (said[:-1] + b',"claimed":true}', "yes")):
         record = Record("credits", 0, 0, NOW_MS, key, value)
@@ -412,7 +412,7 @@ def test_a_value_that_a_public_tag_has_told_is_sent_as_a_claimed_one() -> None:
         ]
 
 
-def test_a_conversion_says_how_it_was_decided_and_one_of_before_says_nothing() -> None:
+def test_a_conversion_contains_its_rule_and_an_older_one_none() -> None:
     key, said = decision(1, (250_000, 750_000))
     for value, method in ((said, None), (said[:-1] + b',"methodology":"ab"}', "ab")):
         record = Record("credits", 0, 0, NOW_MS, key, value)
@@ -421,7 +421,7 @@ def test_a_conversion_says_how_it_was_decided_and_one_of_before_says_nothing() -
 
 
 @pytest.mark.parametrize("value", [b'{"a":' * 2_000, b'{"event":"\xff"}', b"{"])
-def test_a_message_that_nobody_can_read_ends_no_export(tmp_path: Path, value: bytes) -> None:
+def test_an_unreadable_message_ends_no_export(tmp_path: Path, value: bytes) -> None:
     kept = KnownConversions(tmp_path, "ga4")
     denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
     pixels = PixelsTarget(client_of, lambda _: [], kept, denied, 1)
@@ -468,7 +468,7 @@ def test_calls_keep_to_the_limits_of_google() -> None:
     ],
     ids=["wide, whole", "wide", "combining", "unseen"],
 )
-def test_a_text_is_cut_by_its_letters_and_not_by_their_width(letters: str, sent: str) -> None:
+def test_a_text_is_truncated_by_characters(letters: str, sent: str) -> None:
     record = Record("pixels", 0, 0, NOW_MS, *pixel("start", 1, placement_id=letters))
     found = read_pixel(record)
     assert found is not None
@@ -477,7 +477,7 @@ def test_a_text_is_cut_by_its_letters_and_not_by_their_width(letters: str, sent:
     assert started.values["placement_id"] == sent
 
 
-def test_an_event_that_is_over_three_days_old_is_refused_here() -> None:
+def test_an_event_over_three_days_old_is_refused() -> None:
     ga4 = Ga4(Caller("http://127.0.0.1:9", timedelta(seconds=1)), "G-1", "s")
     (call,) = ga4.parcels([fact(1, NOW_MS - 73 * 3_600_000)])
     with pytest.raises(Refused, match="too_old"):
@@ -524,7 +524,7 @@ def test_the_validation_of_the_test_finds_what_google_documents() -> None:
     }
 
 
-def test_a_clock_that_was_ahead_once_makes_no_conversion_unknown(
+def test_a_clock_once_ahead_makes_no_conversion_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def take(number: int) -> None:
@@ -548,7 +548,7 @@ def test_a_clock_that_was_ahead_once_makes_no_conversion_unknown(
     kept.close()
 
 
-def test_whom_a_conversion_is_about_lasts_over_restarts_and_belongs_to_one_process(tmp_path: Path) -> None:
+def test_known_conversions_outlive_restarts_within_one_process(tmp_path: Path) -> None:
     ran_s = [0.0]
     first = KnownConversions(tmp_path, "ga4", lambda: ran_s[0])
     one = Known("c-1", "1.2", {"utm_source": "pod"})

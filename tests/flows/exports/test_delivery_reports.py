@@ -120,7 +120,7 @@ def test_a_report_is_due_every_hour_and_its_envelope_and_result_are_valid(world:
     assert wrong({**second["result"], "sequence_number": 0}), "the schema looks at it"
 
 
-def test_what_is_final_is_told_once_and_again_only_if_it_is_counted_anew(world: World) -> None:
+def test_final_reports_are_sent_once_unless_recounted(world: World) -> None:
     space = world.settings.namespace
     put_campaign(world.client, space, world.now_ms)
     assert world.turn() == ["taken"]
@@ -148,7 +148,7 @@ def test_what_is_final_is_told_once_and_again_only_if_it_is_counted_anew(world: 
     assert (package["measurement_window"], package["supersedes_window"]) == ("final", "live")
 
 
-def test_a_campaign_that_goes_on_behind_its_end_is_told_of_until_it_is_final_again(world: World) -> None:
+def test_a_reopened_campaign_is_reported_until_it_is_final_again(world: World) -> None:
     space = world.settings.namespace
     over = {"delivery.end_ms": NOON_MS, "final_through_ms": NOON_MS + HOUR_MS}
     put_campaign(world.client, space, world.now_ms, "complete", **over)
@@ -175,7 +175,7 @@ def test_a_campaign_that_goes_on_behind_its_end_is_told_of_until_it_is_final_aga
     assert windows == [("final", "live"), ("live", None), ("live", None), ("final", "live")]
 
 
-def test_a_flow_that_stands_is_told_of_as_delayed(world: World) -> None:
+def test_a_stalled_flow_is_reported_as_delayed(world: World) -> None:
     put_campaign(world.client, world.settings.namespace, world.now_ms - HOUR_MS)
     assert world.turn() == ["taken"]
     (result,) = (one["result"] for one in world.told())
@@ -185,7 +185,7 @@ def test_a_flow_that_stands_is_told_of_as_delayed(world: World) -> None:
     assert wrong(result) == []
 
 
-def test_a_campaign_whose_feed_is_silent_is_told_of_as_delayed_until_it_is_judged(world: World) -> None:
+def test_a_campaign_with_a_silent_feed_is_delayed_until_judged(world: World) -> None:
     space = world.settings.namespace
     put_campaign(world.client, space, world.now_ms, **unjudged("platform:x", world.now_ms))
     assert world.turn() == ["taken"]
@@ -198,7 +198,7 @@ def test_a_campaign_whose_feed_is_silent_is_told_of_as_delayed_until_it_is_judge
     assert back["notification_type"] == "scheduled"
 
 
-def test_a_repeat_is_the_same_to_the_byte_over_a_restart_and_numbers_have_no_gap(
+def test_a_repeated_report_is_identical_after_a_restart(
     settings_of: Callable[..., Settings], client: Client, site: Callable[..., Site], tmp_path: Path
 ) -> None:
     trouble: dict[int, tuple[int, dict[str, str]]] = {1: (500, {}), 2: (503, {}), 3: (429, {})}
@@ -219,7 +219,7 @@ def test_a_repeat_is_the_same_to_the_byte_over_a_restart_and_numbers_have_no_gap
     world.reports.close()
 
 
-def test_what_is_refused_or_too_old_is_a_dead_letter_and_the_next_report_follows(
+def test_refused_and_outdated_reports_are_dead_letters(
     settings_of: Callable[..., Settings], client: Client, site: Callable[..., Site], tmp_path: Path
 ) -> None:
     target = site(lambda number: (400, {}) if number == 1 else (503, {}))
@@ -236,7 +236,7 @@ def test_what_is_refused_or_too_old_is_a_dead_letter_and_the_next_report_follows
     world.reports.close()
 
 
-def test_a_letter_names_its_campaign_and_is_written_also_where_a_stop_came_before_it(
+def test_a_dead_letter_names_its_campaign_and_outlives_a_stop(
     settings: Settings, client: Client, export: Callable[..., Command], site: Callable[..., Site]
 ) -> None:
     target = site(lambda number: (503, {}) if number == 2 else (400, {}))
@@ -257,7 +257,7 @@ def test_a_letter_names_its_campaign_and_is_written_also_where_a_stop_came_befor
     assert [one["sequence_number"] for one in numbers.values()] == [1, 1]
 
 
-def test_a_clock_that_was_a_year_ahead_once_silences_no_report(world: World) -> None:
+def test_a_clock_once_a_year_ahead_silences_no_report(world: World) -> None:
     put_campaign(world.client, world.settings.namespace, world.now_ms)
     assert world.turn() == ["taken"]
     year = 365 * 24
@@ -275,7 +275,7 @@ def test_a_campaign_without_a_price_is_left_out(world: World) -> None:
     assert world.told() == []
 
 
-def test_a_package_is_of_the_media_buy_of_its_plan_also_of_one_that_came_meanwhile(world: World) -> None:
+def test_a_package_belongs_to_its_newest_plans_media_buy(world: World) -> None:
     space = world.settings.namespace
     put_campaign(world.client, space, world.now_ms)
     put_campaign(world.client, space, world.now_ms, name="autumn")
@@ -295,9 +295,7 @@ def test_a_package_is_of_the_media_buy_of_its_plan_also_of_one_that_came_meanwhi
     }
 
 
-def test_a_report_that_the_disk_has_not_taken_is_not_sent(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_report_is_sent_only_after_its_write_to_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     put_campaign(world.client, world.settings.namespace, world.now_ms)
 
     def full(_: int) -> None:

@@ -33,7 +33,7 @@ def record_of(message: tuple[bytes, bytes]) -> Record:
     return Record("alerts", 0, 0, 0, *message)
 
 
-def test_a_message_that_is_refused_or_malformed_is_a_dead_letter_and_holds_up_nobody(
+def test_refused_and_malformed_messages_become_dead_letters(
     settings: Settings, topic: Topic, export: Callable[..., Command], site: Callable[..., Site]
 ) -> None:
     target = site(lambda number: (400, {}) if number == 1 else (200, {}))
@@ -72,7 +72,7 @@ def test_the_topic_of_methodology_is_the_settings(
     assert hashes(target) == [methodology(settings).hash]
 
 
-def test_a_start_with_a_methodology_of_before_is_told_as_no_change(
+def test_a_start_with_the_former_methodology_is_no_change(
     settings: Settings, export: Callable[..., Command], site: Callable[..., Site]
 ) -> None:
     first, second, third = (
@@ -177,7 +177,7 @@ def feed_of(unit: str, to: str, **more: str) -> tuple[bytes, bytes]:
 SILENT = {"placements": "12", "money_per_hour": '{"GBP":"45.10","EUR":"1.00"}'}
 
 
-def test_a_feed_that_fell_silent_and_its_end_are_one_signed_call_each(
+def test_a_silence_and_its_end_are_one_signed_call_each(
     settings: Settings, topic: Topic, export: Callable[..., Command], site: Callable[..., Site]
 ) -> None:
     target = site(lambda _: (200, {}))
@@ -207,7 +207,7 @@ def test_a_feed_that_fell_silent_and_its_end_are_one_signed_call_each(
     assert len(set(keys)) == 3
 
 
-def test_slack_is_told_which_feed_is_silent_that_it_is_not_delivery_and_that_it_is_back() -> None:
+def test_slack_gets_a_silence_and_its_end() -> None:
     hostile = "platform:<!channel>\u202e" + "x" * 300
     body, _ = SlackMessage().call(alert(record_of(feed_of(hostile, "silent", **SILENT))))
     said = json.loads(body)
@@ -257,7 +257,7 @@ def test_a_secret_is_in_no_message(settings_of: Callable[..., Settings], site: C
     assert "s3cret" not in str(failed.value)
 
 
-def test_a_target_that_answers_a_byte_now_and_then_is_cut_off() -> None:
+def test_a_slowly_dribbling_target_is_disconnected() -> None:
     with dribbling(b"", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1000, 0.05) as url:
         began_s = time.monotonic()
         with pytest.raises(CallFailed, match="timeout"):
@@ -273,7 +273,7 @@ def test_a_target_that_answers_a_byte_now_and_then_is_cut_off() -> None:
     ],
     ids=["retry-after-beyond-all-numbers", "chunk-of-less-than-nothing"],
 )
-def test_an_answer_that_is_none_ends_no_export(answer: bytes, reason: str) -> None:
+def test_an_invalid_answer_ends_no_export(answer: bytes, reason: str) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -325,7 +325,7 @@ def test_retry_after_is_read_in_seconds_and_as_a_date() -> None:
 
 
 @pytest.mark.parametrize("moment", [1.5, "1.5", None, True])
-def test_a_moment_that_is_no_whole_number_is_malformed(moment: object) -> None:
+def test_a_fractional_moment_is_malformed(moment: object) -> None:
     key, body = alert_of("a", 1)
     changed = json.dumps({**json.loads(body), "as_of_ms": moment}).encode()
     target = NoticeTarget(cast(Any, None), SlackMessage(), "alerts")
@@ -334,7 +334,7 @@ def test_a_moment_that_is_no_whole_number_is_malformed(moment: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["booked", "indicator", "as_of_ms"])
-def test_a_letter_of_a_malformed_message_says_which_field_and_nothing_of_its_content(name: str) -> None:
+def test_a_dead_letter_names_the_field_without_its_content(name: str) -> None:
     key, body = alert_of("a", 1)
     changed = json.dumps({**json.loads(body), name: "alice@example.com"}).encode()
     (letter,) = (
@@ -345,7 +345,7 @@ def test_a_letter_of_a_malformed_message_says_which_field_and_nothing_of_its_con
     assert (letter.reason, letter.detail) == ("malformed", f"{name} is no number")
 
 
-def test_a_change_carries_its_sentence_which_says_nothing_to_slack_but_its_words() -> None:
+def test_a_changes_sentence_is_plain_text_to_slack() -> None:
     said = "Too slow: 15 an hour of 1,996 needed. Other placements of <!channel> run."
     key, value = alert_of("p", 1)
     more = {"sentence": said, "at_stake": "32.44", "currency": "GBP"}

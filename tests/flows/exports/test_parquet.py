@@ -138,7 +138,7 @@ def test_a_day_is_the_same_bytes_after_any_number_of_kills(
     assert (manifest["rows"], manifest["first_key"]) == (180, f"a b|{START_MS}")
 
 
-def test_a_day_ends_by_the_lateness_of_the_flow_whatever_the_exports_own_settings_say(
+def test_a_day_ends_by_the_flows_lateness(
     settings_of: Callable[..., Settings],
 ) -> None:
     meta = {"generation": "1", "fence": "1", "watermark_ms": str((DAY + 1) * DAY_MS + LATENESS_MS)}
@@ -151,7 +151,7 @@ def test_a_day_ends_by_the_lateness_of_the_flow_whatever_the_exports_own_setting
 
 
 @pytest.mark.parametrize("before", ["minutes", "decisions"])
-def test_a_kill_between_the_kinds_of_a_day_leaves_none_without_its_marker(
+def test_a_kill_within_a_day_leaves_no_kind_without_its_marker(
     before: Kind,
     settings: Settings,
     topic: Topic,
@@ -178,7 +178,7 @@ def test_a_kill_between_the_kinds_of_a_day_leaves_none_without_its_marker(
     assert [letter["reason"] for letter in letters_of(settings)] == ["day_closed"]
 
 
-def test_a_day_of_one_kind_keeps_what_came_too_late_for_it_while_the_other_is_written(tmp_path: Path) -> None:
+def test_a_day_of_one_kind_keeps_late_messages(tmp_path: Path) -> None:
     warehouse, staging = Warehouse(Directory(tmp_path / "days"), 1), Staging(tmp_path)
     told = minutes_of("a", range(2))
     warehouse.write("minutes", DAY, iter([[row for _, row in filter(None, (minute_row(*told[0]),))]]))
@@ -245,7 +245,7 @@ def test_a_directory_takes_one_export_whatever_its_name(
     assert len(files(root)) == 6
 
 
-def test_a_day_that_another_has_written_meanwhile_does_not_change(tmp_path: Path) -> None:
+def test_a_day_written_by_another_process_does_not_change(tmp_path: Path) -> None:
     shelf = Directory(tmp_path)
     first, second = Warehouse(shelf, 0), Warehouse(shelf, 0)
 
@@ -261,7 +261,7 @@ def test_a_day_that_another_has_written_meanwhile_does_not_change(tmp_path: Path
     assert query(tmp_path, "minutes", "count(*)") == [(3,)]
 
 
-def test_kafka_that_is_away_when_a_day_is_due_ends_no_export(tmp_path: Path) -> None:
+def test_an_absent_kafka_at_a_due_day_ends_no_export(tmp_path: Path) -> None:
     away = [True]
 
     class Topics:
@@ -339,7 +339,7 @@ def test_a_bucket_has_the_bytes_of_the_directory(
     assert found == files(tmp_path / "days")
 
 
-def test_a_day_is_complete_once_the_same_execution_has_flushed_saves_later(settings: Settings) -> None:
+def test_a_day_is_complete_after_later_saves_of_one_execution(settings: Settings) -> None:
     intervals = {"flush_interval": timedelta(seconds=1), "save_interval": timedelta(seconds=2)}
     settings, meta = settings.model_copy(update=intervals), dict[str, str]()
     look = Completeness(settings, lambda: meta, generation=0).look
@@ -384,7 +384,7 @@ def test_every_field_of_a_final_minute_has_a_column() -> None:
     assert body.keys() - named.keys() == {"minute_ms", "state", "rev", "as_of_ms"}
 
 
-def test_a_decision_says_whether_its_value_is_claimed_and_an_older_one_has_none_that_is() -> None:
+def test_a_decision_marks_a_claimed_value() -> None:
     key, value = decision_of("o", START_MS)
     at = TABLES["decisions"].schema.names.index("claimed") + 1
     told = [decision_row(key, one) for one in (value, value[:-1] + b',"claimed":true}')]
@@ -413,7 +413,7 @@ def test_a_decision_has_every_field_of_its_message() -> None:
     assert confirmed[1][-2:] == ("90071992547409930", "GBP")
 
 
-def test_a_field_that_this_version_does_not_know_is_kept() -> None:
+def test_an_unknown_field_is_kept() -> None:
     ((key, value),) = minutes_of("a", range(1))
     found = minute_row(key, value[:-1] + b',"impressions_download":3}')
     assert found is not None

@@ -103,7 +103,7 @@ EXPORTS = {
 }
 
 
-def test_each_export_of_the_catalogue_runs_and_each_that_calls_a_target_is_tried_here() -> None:
+def test_each_export_of_the_catalogue_is_tested() -> None:
     assert list(RUNS) == list(NAMES)
     assert {*EXPORTS} == {*NAMES} - {"parquet"}
 

@@ -36,7 +36,7 @@ def waiting(instruments: Instruments) -> float | None:
 @pytest.mark.parametrize(
     ("last", "reasons"), [(None, []), (Refused("status_400"), ["status_400"])], ids=["taken", "refused"]
 )
-def test_a_call_that_was_turned_away_waits_until_it_is_taken_or_refused(
+def test_a_deferred_call_waits_until_it_is_accepted_or_refused(
     last: Exception | None, reasons: list[str]
 ) -> None:
     instruments = Instruments()

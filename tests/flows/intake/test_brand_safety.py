@@ -47,7 +47,7 @@ CATEGORIES = st.sampled_from(
     st.lists(st.tuples(st.sampled_from(["pl-1", "pl-2", "pl-3"]), CATEGORIES), min_size=1, max_size=40),
     st.integers(0, 40),
 )
-def test_both_ways_in_flag_what_the_plan_in_force_blocks(
+def test_both_decoders_flag_content_blocked_by_the_plan_in_force(
     pixels: list[tuple[str, Any]], change_at: int
 ) -> None:
     both = Both()
@@ -62,7 +62,7 @@ def test_both_ways_in_flag_what_the_plan_in_force_blocks(
         assert flagged == (plan is not None and blocked(plan, category)), (placement, category)
 
 
-def test_a_blocked_impression_counts_once_in_its_placement_and_what_that_rolls_up_to(
+def test_a_blocked_impression_counts_once_in_its_placement_and_roll_ups(
     tmp_path: Path,
     settings_of: Callable[..., Settings],
     rows_of: Callable[[Settings, str], dict[str, dict[str, str]]],
@@ -102,7 +102,7 @@ def test_a_blocked_impression_counts_once_in_its_placement_and_what_that_rolls_u
 
 
 @pytest.mark.parametrize(("name", "other"), [("IAB26", "IAB260"), ("150", "1500")])
-def test_an_id_that_only_begins_like_a_blocked_one_is_not_blocked(name: str, other: str) -> None:
+def test_an_id_with_only_a_blocked_prefix_is_not_blocked(name: str, other: str) -> None:
     (plan,) = book(**{"pl-1": name}).values()
     assert blocked(plan, name)
     assert not blocked(plan, other)

@@ -29,7 +29,9 @@ def checked(path: Path, *options: str) -> tuple[int, list[str]]:
     return done.exit_code, done.output.splitlines()
 
 
-def test_what_is_told_is_what_a_replay_rejects(tmp_path: Path, settings_of: Callable[..., Settings]) -> None:
+def test_check_reports_exactly_what_a_replay_rejects(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
     log = tmp_path / "log.ndjson.gz"
     run_log(log, Traffic(3, placements=3), 3000)
     replay([str(log)], settings_of(), b"a key of sixteen bytes or more", out=tmp_path / "out")
@@ -62,7 +64,7 @@ def test_what_is_told_is_what_a_replay_rejects(tmp_path: Path, settings_of: Call
         ("", "malformed: takes a JSON object"),
     ],
 )
-def test_a_line_that_is_no_pixel_is_told_with_its_number_its_field_and_what_that_takes(
+def test_a_rejected_line_is_reported_with_its_number_and_field(
     tmp_path: Path, event: dict[str, Any] | str, said: str
 ) -> None:
     wrong = event if isinstance(event, str) else json.dumps(event)
@@ -90,7 +92,7 @@ def test_right_lines_are_no_more_than_counted(tmp_path: Path) -> None:
     assert checked(path) == (0, ["received 40,000 = pixels 40,000 + rejected 0"])
 
 
-def test_only_so_many_are_told_and_all_are_counted(tmp_path: Path) -> None:
+def test_check_reports_a_bounded_number_and_counts_all(tmp_path: Path) -> None:
     path = tmp_path / "log.ndjson"
     path.write_text("no JSON\n" * 25_000)
     code, lines = checked(path, "--most", "3")
@@ -116,7 +118,7 @@ def test_every_field_of_the_canonical_event_says_what_it_takes() -> None:
     assert TAKES.keys() == {*Event.__struct_fields__, *inner}
 
 
-def test_an_event_that_is_nearly_one_of_ours_and_a_file_of_another_shape_are_named(tmp_path: Path) -> None:
+def test_near_event_names_and_foreign_file_shapes_are_named(tmp_path: Path) -> None:
     near, foreign = tmp_path / "near.ndjson", tmp_path / "foreign.ndjson"
     near.write_text('{"event_id":"1","event":"Impression","ts":1790000000000,"placement_id":"p"}\n')
     foreign.write_text('{"type":"ad_impression","eventTime":1790000000,"lineItemId":"p"}\n')

@@ -51,9 +51,7 @@ def judged(
 
 @settings(deadline=None)  # the first example may compile
 @given(PIXELS, st.booleans())
-def test_event_time_is_the_callers_clock_within_a_day_before_and_a_minute_after_receipt(
-    pixels: list[Pixel], bounded: bool
-) -> None:
+def test_event_time_is_the_callers_clock_within_bounds_of_receipt(pixels: list[Pixel], bounded: bool) -> None:
     times, skewed = judged(clock(), pixels, bounded)
     told = np.array(pixels, np.int64).reshape(-1, 2)
     expected = [min(max(ts, got - DAY_MS), got + MINUTE) if got else ts for ts, got in pixels]
@@ -127,40 +125,38 @@ def ordinary(received: bool, ahead: list[Pixel], bounded: bool = False) -> npt.N
 @pytest.mark.parametrize("received", [False, True])  # the others
 @pytest.mark.parametrize("receipt", [False, True])  # its own, which nothing bounds either
 @pytest.mark.parametrize("by_ms", [TEN_YEARS_MS, 25 * 60 * MINUTE])
-def test_a_pixel_far_ahead_moves_nothing_where_nothing_bounds_it(
-    by_ms: int, receipt: bool, received: bool
-) -> None:
+def test_an_unbounded_pixel_far_ahead_does_not_move_time(by_ms: int, receipt: bool, received: bool) -> None:
     ahead = (NOW_MS + by_ms, NOW_MS + by_ms if receipt else 0)
     assert (ordinary(received, [ahead]) == ordinary(received, [])).all()
 
 
-def test_a_pixel_ten_years_ahead_is_held_to_its_receipt_and_makes_no_other_late() -> None:
+def test_a_pixel_ten_years_ahead_is_clamped_to_its_receipt() -> None:
     times = ordinary(True, [(NOW_MS + TEN_YEARS_MS, NOW_MS + 30 * SECOND)], bounded=True)
     assert (times[:, 1] - times[:, 0]).max() <= MINUTE  # by far less than the allowed lateness
 
 
-def test_a_jump_that_a_broker_bounds_moves_time_at_once() -> None:
+def test_a_jump_bounded_by_a_broker_moves_time_at_once() -> None:
     pixels = [(NOW_MS + by, NOW_MS + by) for by in (0, 30 * DAY_MS, SECOND)]
     expected = [NOW_MS - BOUND_MS, *[NOW_MS + 30 * DAY_MS - BOUND_MS] * 2]
     assert judged(clock(), pixels)[0][:, 1].tolist() == expected
 
 
 @pytest.mark.parametrize("receipt", [False, True])
-def test_a_first_pixel_far_ahead_of_all_others_moves_nothing_where_nothing_bounds_it(receipt: bool) -> None:
+def test_an_unbounded_first_pixel_far_ahead_does_not_move_time(receipt: bool) -> None:
     ahead = (NOW_MS + TEN_YEARS_MS, NOW_MS + TEN_YEARS_MS if receipt else 0)
     times, _ = judged(clock(), [ahead, *((NOW_MS + i * SECOND, 0) for i in range(5))], bounded=False)
     assert times[:, 1].tolist() == [0, 0, *(NOW_MS + i * SECOND - BOUND_MS for i in range(1, 5))]
 
 
 @pytest.mark.parametrize("next_ms", [-DAY_MS, 0, TEN_YEARS_MS])
-def test_a_jump_counts_when_the_next_pixel_is_within_a_day_of_it_or_later(next_ms: int) -> None:
+def test_a_jump_counts_if_the_next_pixel_confirms_it(next_ms: int) -> None:
     jump = NOW_MS + 30 * DAY_MS
     partition = clock(greatest_ms=NOW_MS)
     times, _ = judged(partition, [(jump, 0), (jump + next_ms, 0)], bounded=False)
     assert times[:, 1].tolist() == [NOW_MS - BOUND_MS, jump - BOUND_MS]
 
 
-def test_a_jump_is_forgotten_when_the_next_pixel_is_more_than_a_day_before_it() -> None:
+def test_a_jump_is_dropped_if_the_next_pixel_is_far_earlier() -> None:
     partition = clock(greatest_ms=NOW_MS)
     jump = (NOW_MS + 30 * DAY_MS, 0)
     judged(partition, [jump, (NOW_MS + 29 * DAY_MS - 1, 0), (NOW_MS + SECOND, 0)], bounded=False)
@@ -178,7 +174,7 @@ def quiet_for(partition: PartitionClock, began_ms: int, elapsed_ms: int, every_m
 
 @settings(deadline=None)  # the first example may compile
 @given(st.lists(st.integers(0, STEP_MS), min_size=1, max_size=200))
-def test_a_quiet_partition_advances_by_the_time_that_elapses_a_minute_behind(waits: list[int]) -> None:
+def test_a_quiet_partition_advances_one_minute_behind_elapsed_time(waits: list[int]) -> None:
     partition = clock(greatest_ms=NOW_MS)
     began_ms = now_ms = 5_000_000  # any clock: it need not be the wall's
     partition.prove(now_ms)
@@ -192,7 +188,7 @@ def test_a_quiet_partition_advances_by_the_time_that_elapses_a_minute_behind(wai
 @given(
     st.lists(st.tuples(st.integers(0, 7_200_000), st.sampled_from((0, 300, 60_000))), min_size=1, max_size=30)
 )
-def test_no_proof_moves_a_partition_by_more_than_a_step_whatever_the_clock_does(
+def test_a_proof_moves_a_partition_by_at_most_one_step(
     moments: list[tuple[int, int]],
 ) -> None:
     partition, now_ms = clock(greatest_ms=NOW_MS), 0
@@ -206,7 +202,7 @@ def test_no_proof_moves_a_partition_by_more_than_a_step_whatever_the_clock_does(
         now_ms += quiet_ms
 
 
-def test_a_partition_of_which_nothing_is_proved_does_not_advance() -> None:
+def test_an_unproved_partition_does_not_advance() -> None:
     partition = clock(greatest_ms=NOW_MS)
     quiet_for(partition, 0, QUIET_MS - SECOND)
     quiet_for(partition, 60 * MINUTE, 0)
@@ -220,7 +216,7 @@ JUNK = st.tuples(st.integers(1, 100), st.one_of(st.just(None), st.integers(-2 * 
 
 
 @given(st.lists(JUNK, min_size=1, max_size=40))
-def test_what_does_not_move_the_watermark_as_fast_as_time_elapses_does_not_hold_it(
+def test_slow_junk_does_not_hold_the_watermark(
     junk: list[tuple[int, int | None]],
 ) -> None:
     partition, alone = clock(greatest_ms=NOW_MS), clock(greatest_ms=NOW_MS)
@@ -246,7 +242,7 @@ def restarted(partition: PartitionClock) -> PartitionClock:
     )
 
 
-def test_restarts_more_often_than_the_quiet_time_do_not_stop_a_quiet_partition() -> None:
+def test_frequent_restarts_do_not_stop_a_quiet_partition() -> None:
     partition, elapsed_ms = clock(greatest_ms=NOW_MS), 60 * MINUTE
     for now_ms in range(0, elapsed_ms, 500):
         if now_ms % (8 * SECOND) == 0:
@@ -256,7 +252,7 @@ def test_restarts_more_often_than_the_quiet_time_do_not_stop_a_quiet_partition()
     assert partition.watermark_ms >= NOW_MS + elapsed_ms - QUIET_MS - BOUND_MS - 8 * SECOND
 
 
-def test_what_elapsed_in_an_outage_is_made_up_for_in_steps_behind_proofs() -> None:
+def test_time_of_an_outage_is_made_up_in_proved_steps() -> None:
     partition = clock(greatest_ms=NOW_MS)
     quiet_for(partition, 0, QUIET_MS)
     partition = restarted(partition)
@@ -271,9 +267,7 @@ def test_what_elapsed_in_an_outage_is_made_up_for_in_steps_behind_proofs() -> No
 
 
 @pytest.mark.parametrize(("outage_ms", "head_ms"), [(0, 60 * MINUTE), (60 * MINUTE, 0)])
-def test_neither_a_wrong_clock_nor_a_partition_that_is_ahead_makes_up_for_time_that_did_not_elapse(
-    outage_ms: int, head_ms: int
-) -> None:
+def test_time_is_not_made_up_beyond_elapsed_time(outage_ms: int, head_ms: int) -> None:
     partition = clock(greatest_ms=NOW_MS)
     quiet_for(partition, 0, QUIET_MS)
     for now_ms in range(QUIET_MS + outage_ms + 250, QUIET_MS + outage_ms + MINUTE + 1, 250):
@@ -281,7 +275,7 @@ def test_neither_a_wrong_clock_nor_a_partition_that_is_ahead_makes_up_for_time_t
     assert partition.watermark_ms <= NOW_MS - BOUND_MS + MINUTE + SECOND
 
 
-def test_a_pixel_that_moves_time_leaves_nothing_to_be_made_up_for() -> None:
+def test_a_pixel_moving_time_clears_the_backlog_of_elapsed_time() -> None:
     partition = clock(greatest_ms=NOW_MS)
     quiet_for(partition, 0, QUIET_MS)
     partition.prove(60 * MINUTE)
@@ -289,20 +283,20 @@ def test_a_pixel_that_moves_time_leaves_nothing_to_be_made_up_for() -> None:
     assert partition.missed_ms == 0
 
 
-def test_a_partition_that_wakes_up_judges_by_how_far_the_quiet_has_brought_it() -> None:
+def test_a_waking_partition_judges_by_its_advanced_watermark() -> None:
     partition = clock(greatest_ms=NOW_MS)
     quiet_for(partition, 0, 11 * MINUTE)
     times, _ = judged(partition, [(NOW_MS + MINUTE, 0), (NOW_MS + 30 * MINUTE, 0)])
     assert times[:, 1].tolist() == [NOW_MS - BOUND_MS + 10 * MINUTE, NOW_MS - BOUND_MS + 30 * MINUTE]
 
 
-def test_a_partition_that_no_pixel_has_reached_stays_unknown_however_quiet() -> None:
+def test_a_partition_without_a_pixel_stays_unknown() -> None:
     partition = clock()
     quiet_for(partition, 0, 60 * MINUTE)
     assert partition.watermark_ms == 0
 
 
-def test_a_first_pixel_of_long_ago_begins_at_the_flows_watermark_if_the_partition_was_proved_empty() -> None:
+def test_an_old_first_pixel_starts_at_the_flows_watermark() -> None:
     old = (NOW_MS - 2 * DAY_MS, NOW_MS)
     back_filled, used = clock(), clock()
     used.prove(0, NOW_MS - MINUTE)
@@ -340,16 +334,16 @@ def test_the_flows_watermark_is_the_least_over_partitions() -> None:
     assert here == Cut(5, NOW_MS, False, (("a", 3), ("b", 4)), denied=0)
 
 
-def test_an_empty_partition_and_a_finished_one_hold_nobody_back() -> None:
+def test_empty_and_ended_partitions_do_not_hold_time() -> None:
     assert cut_of(tick("a", NOW_MS), tick("b", 0, holding=False)).watermark_ms == NOW_MS
     assert cut_of(tick("a", NOW_MS), tick("b", NOW_MS - DAY_MS, ended=True)).watermark_ms == NOW_MS
 
 
-def test_a_partition_that_has_something_to_read_and_is_not_yet_read_holds_all_back() -> None:
+def test_a_partition_with_unread_messages_holds_time() -> None:
     assert cut_of(tick("a", NOW_MS), tick("b", 0, holding=True)).watermark_ms == 0
 
 
-def test_a_first_tick_is_of_no_cut_before_its_number_whatever_was_read_by_then() -> None:
+def test_a_partitions_first_tick_belongs_to_no_earlier_cut() -> None:
     slept = replace(tick("a", 0, holding=False), number=2)  # and has read nothing of the hours until 5
     late = replace(tick("b", NOW_MS), first=True)
     ticks = {one.sender: one for one in (slept, late)}
@@ -357,24 +351,24 @@ def test_a_first_tick_is_of_no_cut_before_its_number_whatever_was_read_by_then()
     assert cut_at(ticks, 5).watermark_ms == NOW_MS
 
 
-def test_when_all_have_ended_everything_is_final_as_of_the_greatest_event_time() -> None:
+def test_the_end_of_all_partitions_finalises_the_greatest_event_time() -> None:
     here = cut_of(tick("a", NOW_MS, ended=True), tick("b", NOW_MS - DAY_MS, ended=True))
     assert (here.ended, here.watermark_ms) == (True, NOW_MS + BOUND_MS)
 
 
-def test_a_jump_that_nothing_confirmed_is_time_only_where_all_have_ended_and_told_no_other() -> None:
+def test_an_unconfirmed_jump_counts_only_at_the_end_of_all() -> None:
     lone = tick("a", 0, ended=True, candidate_ms=NOW_MS)
     assert cut_of(lone, tick("b", 0, ended=True)).watermark_ms == NOW_MS
     assert cut_of(lone, tick("b", NOW_MS - DAY_MS, ended=True)).watermark_ms == NOW_MS - DAY_MS + BOUND_MS
     assert cut_of(lone, tick("b", 0, holding=False)).watermark_ms == 0
 
 
-def test_time_stands_where_the_ended_ones_left_it_while_the_rest_is_empty() -> None:
+def test_time_stays_at_ended_partitions_beside_empty_ones() -> None:
     here = cut_of(tick("a", NOW_MS, ended=True), tick("b", 0, holding=False))
     assert (here.ended, here.watermark_ms) == (False, NOW_MS)
 
 
-def test_there_is_no_time_but_the_wall_clocks_where_no_partition_has_a_pixel_or_anything_to_read() -> None:
+def test_empty_partitions_have_only_wall_clock_time() -> None:
     empty = tick("a", 0, holding=False)
     assert cut_of(empty, tick("b", 0, holding=False)).empty
     assert cut_of(empty, tick("b", 0, ended=True)).empty

@@ -28,7 +28,7 @@ from flows.model.pixel import HOUSEHOLD, INFO, LINKED, LISTENER, TS, WATERMARK
 
 
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED)
-def test_what_is_no_utf8_json_object_is_malformed_and_only_its_length_and_digest_are_kept(raw: bytes) -> None:
+def test_a_malformed_message_keeps_only_length_and_digest(raw: bytes) -> None:
     batch = decode(raw)
     assert batch.received == 1
     ((position, rejection),) = batch.rejected
@@ -60,7 +60,7 @@ def test_malformed_comes_before_everything() -> None:
 
 @pytest.mark.parametrize("field", ["event_id", "event"])
 @pytest.mark.parametrize("value", [DROP, None, "", 5, True, ["start"], {}, "[X]", "-1"])
-def test_a_wrong_id_or_event_comes_before_an_unknown_event_and_other_fields(field: str, value: Any) -> None:
+def test_wrong_ids_are_reported_before_other_faults(field: str, value: Any) -> None:
     wrong = {"placement_id": 12, "ts": "yesterday", "event": "nonsense", field: value}
     assert why(raw_of(EVENT, **wrong)) == ("invalid", field)
 
@@ -79,7 +79,7 @@ def test_an_unknown_event_comes_before_other_fields(event: str) -> None:
         (b'{"event_id":"a","event":"start","ts":1' + b"0" * 5000 + b',"placement_id":"p"}', "ts"),
     ],
 )
-def test_a_number_that_no_machine_holds_is_wrong_in_the_field_that_has_it(line: bytes, field: str) -> None:
+def test_an_overflowing_number_is_invalid_in_its_field(line: bytes, field: str) -> None:
     assert why(line) == ("invalid", field)
 
 
@@ -94,7 +94,7 @@ def test_every_event_of_the_specification_is_known(event: str) -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field in WRONG for value in WRONG[field]])
-def test_a_field_of_the_wrong_type_or_form_is_invalid_and_named(field: str, value: Any) -> None:
+def test_a_wrong_type_or_format_is_invalid_and_named(field: str, value: Any) -> None:
     assert why(raw_of(EVENT, **{field: value})) == ("invalid", field)
 
 
@@ -111,7 +111,7 @@ def test_an_id_of_128_characters_is_right_whatever_its_bytes(field: str, charact
     pixel_of(json.dumps({**EVENT, field: character * 128}, ensure_ascii=False).encode())
 
 
-def test_null_counts_as_absent_in_every_field_that_may_be() -> None:
+def test_null_is_absent_in_every_optional_field() -> None:
     optional = set(WRONG) - {"ts", "placement_id", "play_id", "consent", "listener_id"}
     assert pixel_of(raw_of(EVENT, **dict.fromkeys(optional))) == pixel_of(raw_of(EVENT))
     bare = {name: EVENT[name] for name in ("event_id", "event", "ts", "placement_id")}
@@ -133,16 +133,14 @@ def test_unknown_fields_are_ignored_whatever_they_hold() -> None:
         ({"household_id": "h" * 129}, "previous.household_id"),
     ],
 )
-def test_what_a_conversion_says_of_the_edges_key_of_before_is_invalid_in_another_form(
-    previous: Any, field: str
-) -> None:
+def test_a_previous_identity_of_another_format_is_invalid(previous: Any, field: str) -> None:
     bought = raw_of(EVENT, event="conversion", conversion={"type": "sign_up"}, previous=previous)
     assert why(bought) == ("invalid", field)
     assert pixel_of(raw_of(EVENT, previous=previous)) == pixel_of(raw_of(EVENT)), "not looked at elsewhere"
 
 
 @pytest.mark.parametrize("previous", [None, {}, {"listener_id": None}, {"listener_id": "[ID]"}, {"x": 7}])
-def test_what_says_nothing_of_the_edges_key_of_before_names_nobody(previous: Any) -> None:
+def test_an_empty_previous_identity_names_no_person(previous: Any) -> None:
     raw = raw_of(EVENT, event="conversion", conversion={"type": "sign_up"}, previous=previous)
     assert decode(raw).conversions[0].before == (0, 0)
 
@@ -152,7 +150,7 @@ def test_a_content_category_is_a_string_or_a_list() -> None:
         pixel_of(raw_of(EVENT, content_category=value))
 
 
-def test_a_household_is_nobody_without_consent() -> None:
+def test_a_household_is_absent_without_consent() -> None:
     for consent, there in ((True, True), (False, False), (None, False)):
         assert (pixel_of(raw_of(EVENT, household_id="home", consent=consent))[HOUSEHOLD] != 0) is there
 
@@ -176,14 +174,14 @@ def test_an_unreplaced_macro_counts_as_absent(macro: str) -> None:
     "text",
     ["a[X]", "[X]b", "-3", "-10", "--1", "@X", "{x", "$x", "%41", "[a][b]", "%5BA%5D-%5BB%5D", "1"],
 )
-def test_what_only_looks_like_a_macro_is_a_name(text: str) -> None:
+def test_a_text_only_similar_to_a_macro_is_a_name(text: str) -> None:
     assert decode(raw_of(EVENT, platform=text)).combos[0][2] == text
     assert pixel_of(raw_of(EVENT, play_id=text))[INFO] & LINKED
 
 
 @pytest.mark.parametrize("field", ["consent", "device_confirmed", "playhead_ms", "duration_ms", "low_ms"])
 @pytest.mark.parametrize("macro", ["", "-1", "-2", *MACROS])
-def test_a_text_that_says_nothing_is_absent_where_no_text_belongs(field: str, macro: str) -> None:
+def test_an_empty_text_or_macro_is_absent_in_non_text_fields(field: str, macro: str) -> None:
     without = {name: value for name, value in EVENT.items() if name != field}
     assert pixel_of(raw_of(EVENT, **{field: macro})) == pixel_of(raw_of(without))
 
@@ -240,7 +238,7 @@ def test_a_clock_out_of_range_is_bounded_where_the_receipt_is_known(ts: int, hel
     assert why(raw_of(EVENT, ts=ts), stamps=[0]) == ("invalid", "ts")
 
 
-def test_the_receipt_is_the_collectors_else_the_brokers_and_at_most_a_minute_behind_the_brokers() -> None:
+def test_the_receipt_is_the_collectors_bounded_by_the_brokers() -> None:
     stamp = 1_764_000_000_000
     for received_at, expected in (
         (stamp - 5, stamp - 5),
@@ -254,7 +252,7 @@ def test_the_receipt_is_the_collectors_else_the_brokers_and_at_most_a_minute_beh
     assert pixel_of(raw_of(EVENT))[WATERMARK] == 0
 
 
-def test_of_a_rejected_impression_that_is_dated_far_ahead_nothing_is_remembered() -> None:
+def test_a_rejected_impression_far_ahead_leaves_no_memory() -> None:
     now, day_ms = EVENT["ts"], 86_400_000
     wrong = EVENT | {"event": "impression", "ip": 5}
     ahead = (0, day_ms, day_ms + 1, 70 * 365 * day_ms)

@@ -32,7 +32,7 @@ from flows.model.events import EVENTS
 from flows.model.pixel import CONSENTED, INFO, LISTENER, POSITION, traffic_reasons
 
 
-def test_the_pixels_of_a_play_share_a_key_within_its_placement_and_whatever_their_ids() -> None:
+def test_pixels_of_a_play_share_a_key_within_a_placement() -> None:
     key = key_of(EVENT)
     assert key == key_of(EVENT, event_id="e-2", event="complete", ts=1_764_000_009_000, campaign_id="c")
     others = [
@@ -101,20 +101,20 @@ def test_a_value_is_exact_to_a_millionth(value: Any, micros: int | None) -> None
         *("0.0000005", "1E-999999999", "1E-99999999999999999999", "1e9999999", True, [1], {}, "1_000", "0x1"),
     ],
 )
-def test_a_conversion_counts_whose_value_is_no_number_that_counts(value: Any) -> None:
+def test_a_conversion_with_an_invalid_value_counts(value: Any) -> None:
     conversion = conversion_of(value=value)
     assert conversion.value_micros is None
     assert conversion.other_value
 
 
-def test_what_is_in_the_conversion_of_another_event_is_its_own_business() -> None:
+def test_a_conversion_object_of_another_event_is_ignored() -> None:
     for conversion in ({}, {"type": 5}, {"type": "bought", "value": []}, None):
         pixel_of(raw_of(EVENT, conversion=conversion))
     for conversion in (5, "x", [], True):
         assert why(raw_of(EVENT, conversion=conversion)) == ("invalid", "conversion")
 
 
-def test_a_conversion_is_known_by_campaign_type_and_order_or_else_by_its_event() -> None:
+def test_a_conversions_key_is_its_order_or_its_event() -> None:
     def key(campaign: str | None = "c-1", event_id: str = "v-1", **conversion: Any) -> int:
         return key_of(
             CONVERSION, campaign_id=campaign, event_id=event_id, conversion={"type": "purchase", **conversion}
@@ -165,11 +165,11 @@ def test_a_declared_bot_is_accepted_as_invalid_traffic(agent: str) -> None:
         "",
     ],
 )
-def test_a_podcast_app_or_a_word_with_bot_in_it_is_no_bot(agent: str) -> None:
+def test_podcast_apps_and_words_containing_bot_are_not_bots(agent: str) -> None:
     assert pixel_of(raw_of(EVENT, user_agent=agent))[INFO] >> 16 == 0
 
 
-def test_agents_of_ones_own_lists_are_invalid_traffic_by_their_own_reasons() -> None:
+def test_agents_of_own_lists_have_their_own_invalid_reasons() -> None:
     lists = {
         "tool": re.compile("curl/|python-requests", re.IGNORECASE),
         "probe": re.compile("monitor", re.IGNORECASE),
@@ -196,7 +196,7 @@ def test_agents_of_ones_own_lists_are_invalid_traffic_by_their_own_reasons() -> 
         (None, "VLC/3", None),
     ],
 )
-def test_a_pixel_that_was_judged_invalid_where_it_arrived_counts_with_that_reason_alone(
+def test_a_collectors_invalid_reason_is_the_only_one(
     told: str | None, agent: str, reason: str | None
 ) -> None:
     lists = {"tool": re.compile("curl/")}
@@ -264,7 +264,7 @@ def test_a_dead_letter_keeps_nothing_of_a_listener(change: dict[str, Any]) -> No
     assert event["play_id"] == "play-1"
 
 
-def test_what_a_dead_letter_keeps_is_short() -> None:
+def test_a_dead_letter_keeps_short_texts() -> None:
     ((_, rejection),) = decode(raw_of(EVENT, ts="x" * 5_000, platform="y" * 5_000)).rejected
     assert rejection.fields["event"]["ts"] == "x" * 128
     assert rejection.fields["event"]["platform"] == "y" * 128

@@ -81,7 +81,7 @@ def rule_of(client: Client, namespace: str, order: str) -> str:
     return str(json.loads(decision)["rule"])
 
 
-def test_a_forgotten_listener_is_credited_for_nothing_in_a_log_that_is_read_again(
+def test_a_forgotten_listener_gets_no_credit_in_a_replay(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of(listener_key=SECRET)
@@ -159,9 +159,7 @@ def test_all_of_a_file_of_ids_are_forgotten_or_none(commanded: Settings, client:
     assert set(client.hkeys(deny_key(commanded.namespace))) == {f"{one:016x}" for one in held}
 
 
-def test_an_id_is_forgotten_as_its_pixels_have_it_whatever_blanks_and_breaks_it_holds(
-    commanded: Settings, client: Client
-) -> None:
+def test_an_erased_id_matches_its_pixels_with_any_blanks(commanded: Settings, client: Client) -> None:
     lines = " one\ntwo\u2028lines\r\nform\x0cfeed\x85\rold mac\n\n"
     done = CliRunner().invoke(app, ["forget"], input=lines.encode())
     assert done.stdout.startswith("done: 4 listeners forgotten; ")
@@ -169,7 +167,7 @@ def test_an_id_is_forgotten_as_its_pixels_have_it_whatever_blanks_and_breaks_it_
     assert held(client, commanded) == {key_of(one) for one in named}
 
 
-def test_a_household_on_the_list_is_taken_off_pixels_and_their_listeners_stay() -> None:
+def test_a_listed_household_is_removed_and_its_listeners_stay() -> None:
     decoder = Decoder(SECRET.encode())
     line = json.dumps(pixel("impression", T0, "L1", household_id="home")).encode()
     pixels = decoder.decode(Messages([line], range(1), 1)).pixels
@@ -177,7 +175,7 @@ def test_a_household_on_the_list_is_taken_off_pixels_and_their_listeners_stay() 
     assert pixels[0, [LISTENER, HOUSEHOLD]].tolist() == [key_of("L1"), 0]
 
 
-def test_a_listener_on_the_list_is_taken_off_pixels_with_the_household() -> None:
+def test_a_listed_listener_is_removed_from_pixels_with_the_household() -> None:
     decoder = Decoder(SECRET.encode())
     lines = [json.dumps(pixel("impression", T0, who, household_id="home")).encode() for who in ("L1", "L2")]
     pixels = decoder.decode(Messages(lines, range(2), 2)).pixels
@@ -190,7 +188,7 @@ def test_a_listener_on_the_list_is_taken_off_pixels_with_the_household() -> None
     ("denied", "left"),
     [([], ("L1", "home")), (["home"], ("L1", None)), (["L1"], (None, None)), (["L2"], ("L1", "home"))],
 )
-def test_who_is_on_the_list_is_taken_off_conversions_that_name_them_by_the_edges_key_of_before(
+def test_a_listed_person_leaves_conversions_by_the_previous_key(
     denied: list[str], left: tuple[str | None, str | None]
 ) -> None:
     decoder, bought = Decoder(SECRET.encode()), {"type": "purchase"}
@@ -203,7 +201,7 @@ def test_who_is_on_the_list_is_taken_off_conversions_that_name_them_by_the_edges
     assert kept.before == (key_of("L1") if left[0] else 0, home if left[1] else 0)
 
 
-def test_a_conversion_without_consent_names_nobody_by_the_edges_key_of_before() -> None:
+def test_an_unconsented_conversion_has_no_previous_identity() -> None:
     before = {"listener_id": "L1", "household_id": "home"}
     line = pixel("conversion", T0, "L3", conversion={"type": "purchase"}, previous=before, consent=False)
     decoded = Decoder(SECRET.encode()).decode(Messages([json.dumps(line).encode()], range(1), 1))
@@ -236,7 +234,7 @@ def held(client: Client, settings: Settings) -> set[int]:
 
 
 @pytest.mark.parametrize("known_by", ["a look", "a snapshot"])
-def test_a_list_that_redis_has_lost_is_kept_and_put_back(
+def test_a_list_lost_by_redis_is_kept_and_restored(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client, known_by: str
 ) -> None:
     settings, now_s = settings_of(listener_key=SECRET), [0.0]
@@ -269,7 +267,7 @@ def test_a_list_that_redis_has_lost_is_kept_and_put_back(
     assert position_of(third.snapshot()) == 0
 
 
-def test_fields_of_the_list_that_are_no_keys_end_no_flow(
+def test_invalid_fields_of_the_list_end_no_flow(
     settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, now_s = settings_of(listener_key=SECRET), 0.0
@@ -320,7 +318,7 @@ def test_no_pixel_is_read_before_the_list_was(
         assert known().tolist() == [key_of("L1")]  # from then on an outage is lived through
 
 
-def test_a_list_that_was_lost_and_has_grown_as_long_again_is_whole_within_a_minute(
+def test_a_lost_list_of_equal_length_is_restored_within_a_minute(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, now_s = settings_of(listener_key=SECRET), 0.0
@@ -336,7 +334,7 @@ def test_a_list_that_was_lost_and_has_grown_as_long_again_is_whole_within_a_minu
     assert set(known().tolist()) == held(client, settings) == every
 
 
-def test_a_partition_that_does_not_know_of_a_forgotten_listener_brings_nothing_of_her_back(
+def test_a_late_partition_restores_nothing_of_a_forgotten_listener(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     settings, partitions = settings_of(listener_key=SECRET, shards=1), ["old", "new"]
@@ -370,7 +368,7 @@ def test_a_partition_that_does_not_know_of_a_forgotten_listener_brings_nothing_o
     assert sorted(waiting) == [0, key_of("L2")]
 
 
-def test_touches_that_come_with_the_order_to_forget_go_with_the_others() -> None:
+def test_touches_arriving_with_an_erasure_are_dropped() -> None:
     shard = ListenerShard(0, 1, 10 * MINUTE, Rules(), None)
 
     def batch(number: int, sender: int, count: int, forgotten: tuple[int, ...] = ()) -> TouchBatch:
@@ -389,7 +387,7 @@ def test_touches_that_come_with_the_order_to_forget_go_with_the_others() -> None
         assert len(shard.store) == (3, 0)[number]
 
 
-def test_a_household_is_taken_off_waiting_conversions_of_listeners_in_other_shards(
+def test_an_erased_household_leaves_pending_conversions_in_other_shards(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     """Only the shard of the household's own key erased it; a conversion waits in its listener's."""
@@ -452,7 +450,7 @@ def until(what: Callable[[], bool], within_s: float, flow: Command, log: Path) -
 
 
 @pytest.mark.timeout(240)
-def test_a_live_flow_forgets_within_a_minute_and_a_kill_does_not_make_it_remember(tmp_path: Path) -> None:
+def test_a_live_flow_erases_within_a_minute_also_after_a_kill(tmp_path: Path) -> None:
     with EmbeddedBroker() as broker, EmbeddedValkey() as valkey:
         (port,) = free_ports(1)
         environment = {
@@ -538,7 +536,7 @@ def test_a_live_flow_forgets_within_a_minute_and_a_kill_does_not_make_it_remembe
         client.close()
 
 
-def test_numbers_with_a_listener_do_not_fall_when_the_log_is_replayed_after_she_was_forgotten(
+def test_counts_do_not_fall_in_a_replay_after_an_erasure(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of(listener_key=SECRET)
@@ -560,7 +558,7 @@ def test_numbers_with_a_listener_do_not_fall_when_the_log_is_replayed_after_she_
     assert seen() == ("2", "3", "3")
 
 
-def test_a_replay_that_goes_on_from_its_own_recovery_is_not_refused_for_who_was_forgotten(
+def test_an_erasure_does_not_refuse_a_resumed_replay(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, recovery = settings_of(listener_key=SECRET), tmp_path / "recovery"

@@ -147,7 +147,7 @@ HOLDS = st.sampled_from([15 * SECOND, HOLD, HOUR])
 
 @settings(max_examples=200)
 @given(LOGS, st.integers(1, 40), st.booleans(), st.sampled_from([1, 2, 5, 1 << 60]), HOLDS)
-def test_every_pixel_is_judged_as_the_rule_says_however_batches_are_cut_and_across_restarts(
+def test_every_pixel_follows_the_rule_for_any_batches_and_restarts(
     log: list[Message], size: int, scanning: bool, most: int, hold: int
 ) -> None:
     model, partition = Model(hold, most), clock(hold, most)
@@ -181,7 +181,7 @@ LASTING = st.lists(
 @given(
     st.one_of(LASTING, LOGS), st.integers(2, 10), st.lists(st.integers(0, 40), min_size=1, max_size=8), HOLDS
 )
-def test_with_proofs_between_batches_every_pixel_is_judged_as_the_rule_says(
+def test_every_pixel_follows_the_rule_with_proofs_between_batches(
     log: list[Message], size: int, quarters: list[int], hold: int
 ) -> None:
     model, partition = Model(hold), clock(hold)
@@ -198,7 +198,7 @@ def test_with_proofs_between_batches_every_pixel_is_judged_as_the_rule_says(
         partition = restarted(partition)
 
 
-def test_a_hold_lasts_as_long_live_as_in_a_replay_however_many_messages_come_between_proofs() -> None:
+def test_a_hold_lasts_equally_long_live_and_in_a_replay() -> None:
     live, replayed = clock(), clock()
     log = [Message(T0, T0, "a", T0), *(Message(T0 + n * 200, T0 + n * 200) for n in range(1, 600))]
     judged(replayed, log)
@@ -211,7 +211,7 @@ def test_a_hold_lasts_as_long_live_as_in_a_replay_however_many_messages_come_bet
     assert replayed.holds.least_ms == T0
 
 
-def test_a_log_whose_clock_was_set_back_says_no_hold_behind_it() -> None:
+def test_a_log_clock_set_back_ends_its_hold() -> None:
     partition = clock(HOUR)
     judged(partition, [Message(T0, None, "a", T0)])
     for second in range(100):
@@ -233,7 +233,7 @@ def spooled(low: bool) -> list[Message]:
     return log
 
 
-def test_what_rested_for_an_hour_is_not_too_late_behind_fresh_pixels_of_another_collector() -> None:
+def test_pixels_spooled_for_an_hour_are_not_late() -> None:
     log, partition = spooled(low=True), clock(6 * HOUR)
     partition.greatest_ms = T0 - HOUR  # as far as the log had got when Kafka went away
     watermarks = judged(partition, log)
@@ -248,7 +248,7 @@ def test_marks_alone_move_time() -> None:
     assert partition.watermark_ms == T0 + 99 * SECOND - QUIET
 
 
-def test_a_partition_with_a_live_collector_is_moved_by_no_proof_until_the_hold_ends() -> None:
+def test_a_held_partition_is_not_moved_by_proofs() -> None:
     partition = clock()
     judged(partition, [Message(T0, T0, "a", T0 - HOUR), Message(T0, None, "b", T0)])
     assert partition.watermark_ms == T0 - HOUR - BOUND
@@ -262,7 +262,7 @@ def test_a_partition_with_a_live_collector_is_moved_by_no_proof_until_the_hold_e
     assert partition.watermark_ms == T0 - BOUND
 
 
-def test_elapsed_time_that_a_messages_step_has_too_counts_once() -> None:
+def test_time_elapsed_within_a_step_counts_once() -> None:
     partition = clock()
     judged(partition, [Message(T0, T0, "a", T0 - HOUR)])
     for second in range(1, HOLD // SECOND):
@@ -272,16 +272,14 @@ def test_elapsed_time_that_a_messages_step_has_too_counts_once() -> None:
         assert partition.holds.least_ms == T0 - HOUR
 
 
-def test_collectors_beyond_the_cap_end_the_hold_that_has_stood_for_longest() -> None:
+def test_collectors_beyond_the_cap_end_the_longest_hold() -> None:
     partition = clock()
     judged(partition, [Message(T0 + n, None, f"c{n}", T0 - HOUR + n) for n in range(MAX_COLLECTORS + 1)])
     assert partition.holds.evicted == 1
     assert partition.holds.least_ms == T0 - HOUR + 1
 
 
-def test_many_collectors_that_come_rise_stand_still_fall_silent_and_leave_are_held_as_a_plain_list_says() -> (
-    None
-):
+def test_holds_of_many_collectors_match_a_plain_list() -> None:
     rng = np.random.default_rng(5)
     ids = rng.integers(1, 2**64 - 1, 1_500, dtype=np.uint64)
     held, hold_ms = Holds(BOUND, QUIET, HOUR), HOUR
@@ -325,7 +323,7 @@ def test_a_log_without_collectors_asks_nothing_of_holds() -> None:
     assert partition.watermark_ms == T0 + 9 - BOUND
 
 
-def test_a_hold_says_because_of_whom_and_the_name_outlives_a_restart() -> None:
+def test_a_hold_names_its_collector_after_a_restart() -> None:
     log = [Message(T0, None, "late", T0 - HOUR), Message(T0, None, "fresh", T0)]
     partition = clock(6 * HOUR)
     judged(partition, log)
@@ -336,13 +334,13 @@ def test_a_hold_says_because_of_whom_and_the_name_outlives_a_restart() -> None:
     assert partition.holds.hold_of[0] == ""
 
 
-def test_a_collector_that_is_as_far_as_the_log_holds_nothing() -> None:
+def test_a_collector_level_with_the_log_holds_nothing() -> None:
     partition = clock()
     judged(partition, [Message(T0, T0, "a", T0 - 30 * SECOND)])
     assert partition.holds.hold_of[0] == ""
 
 
-def test_beyond_max_state_the_oldest_hold_is_released_and_time_goes_on() -> None:
+def test_the_oldest_hold_is_released_beyond_max_state() -> None:
     log = [Message(T0, None, "later", T0 - 2 * HOUR), Message(T0, None, "late", T0 - HOUR)]
     log += [Message(T0 + n, T0 + n) for n in range(7)]
     partition = clock(6 * HOUR, most=3)
@@ -369,7 +367,7 @@ def slow(minutes: int, first: int = 0) -> list[Message]:
     return log
 
 
-def test_a_clock_that_is_wrong_holds_time_for_five_minutes_and_says_why() -> None:
+def test_a_wrong_clock_holds_time_for_five_minutes_with_a_reason() -> None:
     partition = clock(6 * HOUR)
     judged(partition, slow(5))
     assert partition.watermark_ms == T0 - QUIET  # as far as it was when the slow one came
@@ -382,7 +380,7 @@ def test_a_clock_that_is_wrong_holds_time_for_five_minutes_and_says_why() -> Non
     assert partition.holds.hold_of == ("", None)
 
 
-def test_a_clock_that_is_right_again_is_waited_for_again() -> None:
+def test_a_corrected_clock_holds_time_again() -> None:
     partition = clock(6 * HOUR)
     judged(partition, slow(10))
     assert partition.holds.hold_of[0] == ""
@@ -393,7 +391,7 @@ def test_a_clock_that_is_right_again_is_waited_for_again() -> None:
     assert partition.holds.wrong_clocks == 0
 
 
-def test_a_collector_that_drains_by_a_right_clock_holds_for_longer_than_a_clock_may() -> None:
+def test_a_draining_collector_holds_longer_than_a_wrong_clock() -> None:
     partition = clock(6 * HOUR)
     log = [
         Message(T0 + n * 10 * SECOND, None, "late", T0 - HOUR + n, now=T0 + n * 10 * SECOND)
@@ -404,7 +402,7 @@ def test_a_collector_that_drains_by_a_right_clock_holds_for_longer_than_a_clock_
     assert partition.watermark_ms == T0 - HOUR + 359 - QUIET
 
 
-def test_a_clock_that_was_set_before_five_minutes_have_passed_lets_time_go_on_at_once() -> None:
+def test_a_clock_corrected_within_five_minutes_ends_its_hold() -> None:
     partition = clock(6 * HOUR)
     judged(partition, slow(2))
     at = T0 + 120 * SECOND
@@ -430,7 +428,7 @@ def test_two_processes_of_a_copied_spool_directory_are_both_waited_for() -> None
     assert partition.holds.cloned == ""
 
 
-def test_a_process_that_is_followed_by_another_and_ids_without_a_process_are_no_copies() -> None:
+def test_successive_processes_and_plain_ids_are_not_copies() -> None:
     partition = clock(6 * HOUR)
     log = [Message(T0, None, "d~1", T0), Message(T0, None, "e", T0), Message(T0, None, "e.1", T0)]
     log += [Message(T0, None, "d~2", T0), Message(T0, None, "d~1", 0, bye=True)]
@@ -438,7 +436,7 @@ def test_a_process_that_is_followed_by_another_and_ids_without_a_process_are_no_
     assert partition.holds.cloned == ""
 
 
-def test_a_clock_that_is_wrong_holds_time_for_five_minutes_across_a_restart() -> None:
+def test_a_wrong_clock_holds_time_for_five_minutes_across_a_restart() -> None:
     partition = clock(6 * HOUR)
     judged(partition, slow(4))
     partition = restarted(partition)

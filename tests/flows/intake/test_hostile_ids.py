@@ -60,14 +60,14 @@ def xxh64(text: str, seed: int) -> int:
 
 
 @pytest.mark.parametrize(("one", "other"), [(AGENT, BOT), (PROGRAM, TWIN)])
-def test_the_twins_below_are_twins_to_a_fast_hash_with_a_secret_seed(one: str, other: str) -> None:
+def test_the_test_twins_collide_in_a_seeded_fast_hash(one: str, other: str) -> None:
     seeds = np.random.default_rng(1).integers(0, 2**64 - 1, 1_000, np.uint64).tolist()
     same = [xxh64(one, seed) == xxh64(other, seed) for seed in seeds]
     assert one != other
     assert sum(same) > 800
 
 
-def test_an_agent_that_is_made_to_be_taken_for_another_is_judged_alone() -> None:
+def test_a_forged_twin_agent_is_judged_alone() -> None:
     for _ in range(10):  # each decoder has a secret of its own
         decoder = Decoder(SECRET)
         assert (read(decoder, [line(0, user_agent=BOT)]).pixels[:, INFO] >> INVALID_SHIFT).tolist() == [1]
@@ -75,7 +75,7 @@ def test_an_agent_that_is_made_to_be_taken_for_another_is_judged_alone() -> None
         assert not (pixels[:, INFO] >> INVALID_SHIFT).any()
 
 
-def test_a_name_that_is_made_to_be_taken_for_another_is_another() -> None:
+def test_a_forged_twin_name_is_a_different_name() -> None:
     for _ in range(10):
         decoder = Decoder(SECRET)
         lines = [line(number, program=program) for number, program in enumerate((TWIN, PROGRAM) * 2)]
@@ -128,7 +128,7 @@ def displacement(ids: list[str]) -> float:
     return float(((slots - homes.astype(np.int64)) % len(table)).mean())
 
 
-def test_ids_that_are_made_for_one_slot_of_a_fast_hash_lie_as_any_others() -> None:
+def test_ids_forged_for_one_slot_are_spread_evenly() -> None:
     seed = xxh64("p", 0) >> 1
     made = crowded(1_000, seed, 0x12345678)
     halves = {xxh64(one, seed) >> 32 for one in made}
@@ -136,7 +136,7 @@ def test_ids_that_are_made_for_one_slot_of_a_fast_hash_lie_as_any_others() -> No
     assert displacement(made) < 5 * (1 + displacement([f"honest-play-{n:04}" for n in range(1_000)]))
 
 
-def test_a_play_whose_key_is_0_counts_once_and_takes_one_slot() -> None:
+def test_a_play_with_key_0_counts_once_in_one_slot() -> None:
     shard = PlayShard(0, 1, 10 * MINUTE, 30 * MINUTE, 60 * MINUTE)
     batch = read(Decoder(SECRET), [line(number) for number in range(1_000)])
     batch.pixels[:, KEY] = 0
@@ -172,7 +172,7 @@ def test_identities_are_of_placement_kind_text_and_playhead_under_the_secret() -
     assert keys[0] == keys_of(SECRET, line(7, event="start", play_id="p1"))[0]
 
 
-def test_the_shards_of_names_are_known_only_with_the_key_and_all_steps_have_it(
+def test_the_shards_of_names_depend_on_the_shared_secret_key(
     settings_of: Callable[..., Settings],
 ) -> None:
     names = [f"name-{number}" for number in range(300)]
@@ -190,7 +190,7 @@ def test_the_shards_of_names_are_known_only_with_the_key_and_all_steps_have_it(
         assert held.of_all("placement", names).tolist() == shards
 
 
-def test_no_two_rows_are_one_text_to_the_hash_of_their_homes() -> None:
+def test_no_two_rows_share_a_text_in_the_shard_hash() -> None:
     homes, names = Homes(SECRET, 64), [f"{number}" for number in range(300)]
     campaigns = homes.of_all("campaign", names).tolist()
     assert campaigns != homes.of_all("placement", [f"campaign/{name}" for name in names]).tolist()
@@ -206,7 +206,7 @@ def test_no_two_rows_are_one_text_to_the_hash_of_their_homes() -> None:
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**42 - 1),
 )
-def test_a_slot_holds_any_combination_beside_its_minutes_and_time(
+def test_a_slot_contains_any_combination_with_minutes_and_time(
     combo: int, reached: int, started: int, ts: int
 ) -> None:
     minutes, times = np.uint64(reached << 32 | started), np.uint64(ts)
@@ -219,7 +219,7 @@ def test_a_slot_holds_any_combination_beside_its_minutes_and_time(
     assert int(times) & (2**42 - 1) == ts
 
 
-def test_a_play_moves_to_its_earlier_minute_in_its_own_row_beyond_4_194_304_combinations() -> None:
+def test_a_play_moves_to_its_earlier_minute_beyond_4_194_304_combinations() -> None:
     table, used = HashTable(len(slots.WORDS), slots.CHANGED).slots, np.zeros(4, np.int64)
     cells, counts, *_ = Increments.new()
     for code, minute in ((START, 10), (IMPRESSION, 9)):

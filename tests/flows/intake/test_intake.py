@@ -23,7 +23,7 @@ from flows.state.people import People
     ("live", "ahead", "at_a_tick", "later"),
     [(True, False, 40, 40), (True, True, 40, 50), (False, False, 10, 10), (False, True, 10, 10)],
 )
-def test_what_has_piled_up_is_read_before_a_tick(
+def test_a_backlog_is_read_before_a_tick(
     live: bool, ahead: bool, at_a_tick: int, later: int, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.ndjson"
@@ -40,7 +40,7 @@ def test_what_has_piled_up_is_read_before_a_tick(
     assert second.tick.position == intake.position
 
 
-def test_what_is_read_ahead_is_in_no_snapshot(tmp_path: Path) -> None:
+def test_prefetched_messages_are_in_no_snapshot(tmp_path: Path) -> None:
     log = tmp_path / "log.ndjson"
     log.write_text("{}\n" * 25)
 
@@ -66,7 +66,7 @@ def test_what_is_read_ahead_is_in_no_snapshot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ahead", [False, True])
-def test_a_snapshot_is_behind_the_end_of_a_transaction_where_nothing_is_ahead(
+def test_a_snapshot_follows_a_transactions_end_without_prefetched_messages(
     ahead: bool, tmp_path: Path
 ) -> None:
     """It has an offset, and may be all that is left of a log: nothing would be lost."""
@@ -97,7 +97,7 @@ def test_a_snapshot_is_behind_the_end_of_a_transaction_where_nothing_is_ahead(
     assert set(shown) <= {(25, 25), (26, 26)}
 
 
-def test_what_was_read_ahead_is_decoded_by_the_deny_list_that_came_meanwhile(tmp_path: Path) -> None:
+def test_prefetched_messages_are_decoded_with_the_newest_deny_list(tmp_path: Path) -> None:
     line: dict[str, object] = {
         "event_id": "e",
         "event": "download",
@@ -122,7 +122,7 @@ def test_what_was_read_ahead_is_decoded_by_the_deny_list_that_came_meanwhile(tmp
     assert np.array_equal(*columns)
 
 
-def test_a_partition_that_slept_says_so_before_it_reads_on(tmp_path: Path) -> None:
+def test_a_partition_reports_its_sleep_before_reading_on(tmp_path: Path) -> None:
     log = tmp_path / "log.ndjson"
     log.write_text("{}\n" * 900)
     reader = FileInput([str(log)]).open(str(log), None)
@@ -140,7 +140,7 @@ def test_a_partition_that_slept_says_so_before_it_reads_on(tmp_path: Path) -> No
     assert again.tick.number == number
 
 
-def test_a_partition_is_behind_while_it_and_the_flow_have_only_old_messages(tmp_path: Path) -> None:
+def test_a_partition_is_late_while_all_messages_are_old(tmp_path: Path) -> None:
     log, now_ms = tmp_path / "log.ndjson", 1_800_000_000_000
     line = {"event_id": "e", "event": "impression", "ts": now_ms, "placement_id": "p", "received_at": now_ms}
     log.write_text("".join(json.dumps(line | {"event_id": f"e{n}"}) + "\n" for n in range(100)))
@@ -162,7 +162,7 @@ def test_a_partition_is_behind_while_it_and_the_flow_have_only_old_messages(tmp_
     assert not intake.is_behind(old_ms, 0), "all is read"
 
 
-def test_a_collector_that_has_promised_nothing_yet_holds_the_flow(tmp_path: Path) -> None:
+def test_a_collector_without_a_low_mark_holds_the_flow(tmp_path: Path) -> None:
     class Followed(FileReader):
         """Caught up behind the file's last line."""
 
@@ -206,7 +206,7 @@ def test_an_answer_to_a_question_of_before_a_sleep_proves_nothing(tmp_path: Path
     assert holding == [(1, False), (2, False), (79, True), (80, True), (81, False), (82, False)]
 
 
-def test_a_tick_before_which_nothing_was_read_lets_no_time_pass_by_a_partition_without_a_pixel(
+def test_an_unread_tick_moves_no_time_past_a_pixelless_partition(
     tmp_path: Path,
 ) -> None:
     """What came since the last look may be older than what others have read, and would be too late."""

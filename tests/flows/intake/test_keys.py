@@ -24,12 +24,12 @@ def test_a_sub_key_is_blake2b_of_nothing_under_the_secret_personalised_by_its_la
     assert sub_key(SECRET + b"!", "identity") != expected
 
 
-def test_a_purpose_that_is_none_of_the_known_has_no_key() -> None:
+def test_an_unknown_purpose_has_no_key() -> None:
     with pytest.raises(AssertionError):
         sub_key(SECRET, "listeners")
 
 
-def test_a_fingerprint_tells_secrets_apart_and_is_no_part_of_a_sub_key() -> None:
+def test_a_fingerprint_distinguishes_secrets_outside_every_sub_key() -> None:
     assert fingerprint(SECRET) == fingerprint(bytes(SECRET)) != fingerprint(SECRET + b"!")
     assert len(fingerprint(SECRET)) == 16
     assert all(fingerprint(SECRET) not in sub_key(SECRET, label).hex() for label in LABELS)

@@ -72,7 +72,7 @@ PIXEL = st.tuples(
 
 @settings(deadline=None)  # the first example compiles
 @given(st.lists(PIXEL, min_size=1, max_size=20), st.integers(0, 40), st.integers(0, 2), st.integers(0, 2))
-def test_both_ways_in_take_a_name_that_no_plan_in_force_lists_as_absent(
+def test_both_decoders_read_an_unlisted_name_as_absent(
     pixels: list[tuple[str, dict[str, Any]]], change_at: int, first: int, second: int
 ) -> None:
     both, lists = Both(planned=True, names=NAMES), BOOKS[first]
@@ -131,7 +131,7 @@ def test_invented_names_make_no_combination_and_are_counted_once_a_pixel(tmp_pat
     assert [now - was for now, was in zip(counted(), before, strict=True)] == [0, 3_000, 0, 3_000, 0]
 
 
-def test_what_was_read_ahead_is_taken_by_the_plans_that_came_meanwhile(tmp_path: Path) -> None:
+def test_prefetched_messages_are_read_with_the_newest_plans(tmp_path: Path) -> None:
     log = tmp_path / "log.ndjson"
     log.write_bytes(b"".join(line(n, station="two") + b"\n" for n in range(20)))
     decoder = Decoder(LISTENER_KEY, planned=True)
@@ -172,7 +172,7 @@ class Changing(StopSignal):
         pass
 
 
-def test_a_name_counts_once_a_plan_lists_it_while_the_flow_runs(
+def test_a_name_counts_after_a_running_flow_reads_its_plan(
     tmp_path: Path,
     settings_of: Callable[..., Settings],
     rows_of: Callable[[Settings, str], dict[str, dict[str, str]]],
@@ -198,7 +198,7 @@ def test_a_name_counts_once_a_plan_lists_it_while_the_flow_runs(
 
 
 @pytest.mark.parametrize("text", [None, "nothing that is a table"])
-def test_a_flow_whose_plans_cannot_be_read_does_not_begin(
+def test_a_flow_with_unreadable_plans_does_not_start(
     text: str | None, tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     log, plans = tmp_path / "log.ndjson", tmp_path / "plans.csv"
@@ -210,7 +210,7 @@ def test_a_flow_whose_plans_cannot_be_read_does_not_begin(
     replay([str(log)], settings_of(plans=plans), LISTENER_KEY)
 
 
-def test_no_pixel_is_read_before_plans_that_went_while_the_flow_began(
+def test_no_pixel_is_read_before_plans_missing_at_the_start(
     tmp_path: Path,
     settings_of: Callable[..., Settings],
     rows_of: Callable[[Settings, str], dict[str, dict[str, str]]],

@@ -78,7 +78,7 @@ def _taught(*lines: bytes) -> Layouts:
 
 
 @given(st.lists(_OBJECTS, min_size=1, max_size=4), _OBJECTS, st.booleans(), st.data())
-def test_a_line_that_fits_is_read_as_the_scanner_reads_it(
+def test_a_fitting_line_is_read_like_the_scanner(
     known: list[list[tuple[str, Any]]], other: list[tuple[str, Any]], spaces: bool, data: st.DataObject
 ) -> None:
     layouts = _taught(*(_text(pairs, spaces) for pairs in known))
@@ -102,7 +102,7 @@ def test_a_learned_line_fits(pairs: list[tuple[str, Any]], spaces: bool) -> None
         assert by_layout == by_word
 
 
-def test_layouts_that_begin_alike_are_told_by_where_they_differ() -> None:
+def test_layouts_of_equal_beginnings_differ_by_their_first_difference() -> None:
     heads = [dict(EVENT, creative_id="c"), dict(EVENT, basis="tag"), EVENT, {"ts": 1}]
     lines = [json.dumps(head, separators=(",", ":")).encode() for head in heads]
     layouts = _taught(*lines)
@@ -124,7 +124,7 @@ def test_a_full_table_begins_anew_and_goes_on() -> None:
     assert _both(lines[0], layouts)[1][0] == -1
 
 
-def test_what_is_too_long_to_be_learned_is_not() -> None:
+def test_overlong_layouts_are_not_learned() -> None:
     layouts = Layouts.none()
     layouts.learn(b'{"%b":1}' % (b"k" * WIDTH))
     layouts.learn(b"{" + b",".join(b'"k%d":1' % number for number in range(100)) + b"}")
@@ -139,7 +139,7 @@ def test_layouts_are_used_for_whole_logs_with_equal_batches() -> None:
         assert both.scanning._layouts.counters[COUNT] >= 1
 
 
-def test_an_integer_of_eighteen_digits_is_read_and_a_longer_one_is_not() -> None:
+def test_an_integer_is_read_up_to_eighteen_digits() -> None:
     layouts = _taught(b'{"ts":1,"event_id":"e"}')
     for digits in range(1, 30):
         line = b'{"ts":%b,"event_id":"e"}' % (b"1234567890" * 3)[:digits]

@@ -52,7 +52,7 @@ def test_a_macro_has_something_inside_and_none_of_its_brackets(ends: tuple[str, 
 @pytest.mark.parametrize(
     "text", ["[]", "%5B%5D", "%5b%5d", "${}", "{}", "@@", "[a[b]", "{a}b}", "@a@b@", "--1", "-3"]
 )
-def test_what_is_no_macro_is_an_id_to_both_ways_in(text: str) -> None:
+def test_a_text_without_a_macro_is_an_id_to_both_decoders(text: str) -> None:
     both = Both()
     batch = both.decode(lines_of({"placement_id": text}) * 2)
     assert [batch.combos[combo][0] for combo in batch.pixels[:, COMBO].tolist()] == [text] * 2
@@ -109,9 +109,7 @@ def test_a_landing_url_is_read_in_its_first_4096_bytes(letters: int) -> None:
 
 
 @pytest.mark.parametrize("scanning", [False, True])
-def test_names_that_are_remembered_are_bounded_in_bytes(
-    scanning: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_remembered_names_are_bounded_in_bytes(scanning: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dimension_numbers, "MAX_COMBO_BYTES", 1_000_000)
     decoder, most = Decoder(LISTENER_KEY, scanning=scanning), 0
     for first in range(0, 4_000, 100):
@@ -124,7 +122,7 @@ def test_names_that_are_remembered_are_bounded_in_bytes(
     assert 500_000 < most < 1_000_000 + 100 * 7 * 200
 
 
-def test_user_agents_that_are_remembered_are_short_and_few() -> None:
+def test_remembered_user_agents_are_short_and_few() -> None:
     for scanning in (False, True):
         decoder = Decoder(LISTENER_KEY, scanning=scanning)
         for first in range(0, 3_000, 100):
@@ -135,7 +133,7 @@ def test_user_agents_that_are_remembered_are_short_and_few() -> None:
         assert len(kept) <= 2_000
 
 
-def test_a_flood_of_new_names_and_agents_is_asked_for_once_each_and_never_left_to_the_plain_way() -> None:
+def test_new_names_and_agents_are_looked_up_once_each() -> None:
     both = Both()
     both.decode(lines_of({}))
     before = both.scanning.asked
@@ -153,7 +151,7 @@ def test_a_flood_of_new_names_and_agents_is_asked_for_once_each_and_never_left_t
 @example(Decimal("10000000000000"))
 @example(Decimal("-10000000000000.000001"))
 @example(Decimal("1.0000000"))
-def test_a_value_is_its_millionths_where_they_are_whole_and_within_ten_million_million(
+def test_a_value_is_read_in_whole_millionths_within_bounds(
     value: Decimal,
 ) -> None:
     counts = abs(value) <= 10**13 and (not value or value.adjusted() >= -6) and value % Decimal("1e-6") == 0
@@ -167,7 +165,7 @@ def test_a_value_is_its_millionths_where_they_are_whole_and_within_ten_million_m
 @example("?utm_content=&utm%5Fcontent=a+b%20c&utm_content=d", False)
 @example("?a=1#?utm_content=x", True)
 @example("//[/?utm_content=x", True)
-def test_utm_content_is_what_the_library_of_urls_finds(text: str, whole: bool) -> None:
+def test_utm_content_equals_that_of_the_url_library(text: str, whole: bool) -> None:
     url = f"https://shop.example/{text}" if whole else text
     try:
         found = dict(reversed(parse_qsl(urlsplit(url).query))).get("utm_content")

@@ -56,7 +56,7 @@ def test_a_mark_is_no_pixel_and_not_rejected(mark: bytes) -> None:
         b"[]",
     ],
 )
-def test_what_only_looks_like_a_mark_is_rejected(other: bytes) -> None:
+def test_a_message_only_similar_to_a_mark_is_rejected(other: bytes) -> None:
     batch = Both().decode([LINE, other])
     assert (batch.marks, batch.received, len(batch.rejected)) == (0, 2, 1)
 

@@ -13,7 +13,7 @@ def _value(memo: FingerprintCache, key: int) -> int | None:
     return int(memo.slots[slot, 1]) if memo.slots[slot, 0] else None
 
 
-def test_what_is_put_is_found_after_every_growth() -> None:
+def test_every_entry_is_found_after_every_growth() -> None:
     keys = np.random.default_rng(1).integers(1, 2**63, 20_000).tolist()
     memo = FingerprintCache(100_000)
     for done, key in enumerate(keys):

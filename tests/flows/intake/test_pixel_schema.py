@@ -50,7 +50,7 @@ def examples() -> list[Any]:
     return [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```$", PAGE, re.M | re.S)]
 
 
-def test_every_example_of_the_page_is_accepted_by_the_decoder_and_by_the_schema() -> None:
+def test_decoder_and_schema_accept_every_example_of_the_page() -> None:
     found = examples()
     wanted = {
         "impression",
@@ -68,7 +68,7 @@ def test_every_example_of_the_page_is_accepted_by_the_decoder_and_by_the_schema(
     assert [one for one in found if not schema_accepts(one)] == []
 
 
-def test_the_page_lists_every_field_that_the_decoder_reads_and_no_other() -> None:
+def test_the_page_lists_exactly_the_decoders_fields() -> None:
     objects = (("conversion", Conversion), ("previous", Previous))
     inner = {f"{field}.{name}" for field, form in objects for name in form.__struct_fields__}
     assert table_of("Fields").keys() == {*Event.__struct_fields__, *inner}
@@ -82,7 +82,7 @@ def test_the_page_and_the_schema_list_every_event_and_every_type_of_conversion()
     assert all(f"`{name}`" in table_of("Fields")["conversion.type"][2] for name in CONVERSION_TYPES)
 
 
-def test_the_schema_lists_every_field_that_the_decoder_reads_and_no_other() -> None:
+def test_the_schema_lists_exactly_the_decoders_fields() -> None:
     for part, form in (
         ("pixel", Event),
         ("conversion", Conversion),
@@ -92,7 +92,7 @@ def test_the_schema_lists_every_field_that_the_decoder_reads_and_no_other() -> N
         assert SCHEMA["$defs"][part]["properties"].keys() == set(form.__struct_fields__)
 
 
-def test_the_page_says_which_fields_are_needed() -> None:
+def test_the_page_lists_the_required_fields() -> None:
     needed = {name for name, cells in table_of("Fields").items() if cells[1] == "yes"}
     assert needed == {"event_id", "event", "ts", "conversion.type"}
     for name in needed - {"conversion.type"}:
@@ -173,7 +173,7 @@ def test_whatever_the_schema_accepts_the_decoder_accepts() -> None:
     assert seen == {True, False}
 
 
-def test_whatever_the_decoder_accepts_the_schema_accepts_but_for_the_exceptions_of_the_page() -> None:
+def test_the_schema_accepts_accepted_pixels_except_documented_ones() -> None:
     seen = set[bool]()
 
     @settings(max_examples=600, deadline=None)
@@ -199,7 +199,7 @@ EXCEPTIONS = [
 
 
 @pytest.mark.parametrize(("message", "by_schema", "by_decoder"), EXCEPTIONS)
-def test_the_exceptions_that_the_page_states_are_real(
+def test_the_exceptions_on_the_page_are_real(
     message: dict[str, Any], by_schema: bool, by_decoder: bool
 ) -> None:
     assert (schema_accepts(message), decoder_accepts(message)) == (by_schema, by_decoder)

@@ -42,7 +42,7 @@ def test_a_log_is_read_the_same_and_mostly_by_the_scanner(name: str, share: floa
     assert both.scanned > share * len(lines)
 
 
-def test_a_plain_log_is_read_by_the_scanner_alone_which_asks_for_names_once(tmp_path: Path) -> None:
+def test_the_scanner_alone_reads_a_plain_log(tmp_path: Path) -> None:
     write_log(tmp_path / "log.ndjson", 20_000, placements=100)
     both = Both()
     batch = both.decode(Lines.split((tmp_path / "log.ndjson").read_bytes()))
@@ -121,7 +121,7 @@ def test_the_common_form_is_read_by_the_scanner(
         LINE[:-1] + b"".join(b',"n%d":1' % number for number in range(200)) + b"}",
     ],
 )
-def test_what_is_right_but_not_common_is_set_aside_and_accepted(line: bytes) -> None:
+def test_valid_uncommon_lines_are_set_aside_and_accepted(line: bytes) -> None:
     batch, scanned = _read_as(line)
     assert not scanned
     assert len(batch.pixels) == 1
@@ -160,7 +160,7 @@ def test_what_is_right_but_not_common_is_set_aside_and_accepted(line: bytes) -> 
         LINE[:-1] + b',"x":"' + b"." * (64 << 10) + b'"}',
     ],
 )
-def test_what_is_wrong_is_set_aside_and_rejected(line: bytes) -> None:
+def test_wrong_lines_are_set_aside_and_rejected(line: bytes) -> None:
     batch, scanned = _read_as(line)
     assert not scanned
     assert len(batch.rejected) == 1
@@ -175,7 +175,7 @@ def test_a_line_cut_in_two_is_never_read_as_one() -> None:
         assert len(batch.pixels) == 1
 
 
-def test_a_line_feed_within_a_message_is_white_space_between_words_and_wrong_in_a_string() -> None:
+def test_a_line_feed_is_whitespace_between_tokens_and_invalid_in_strings() -> None:
     both = Both()
     batch = both.decode([LINE, LINE.replace(b",", b",\n"), LINE.replace(b"L1", b"L\n1"), LINE])
     assert len(batch.pixels) == 3
@@ -199,9 +199,7 @@ def test_the_same_name_in_another_place_is_another_combination() -> None:
 
 
 @pytest.mark.parametrize(("names", "combos"), [(NAMES, 3), (WITHOUT_APPS, 1)])
-def test_apps_tell_combinations_apart_where_pixels_are_counted_by_them(
-    names: tuple[str, ...], combos: int
-) -> None:
+def test_apps_distinguish_combinations_if_counted(names: tuple[str, ...], combos: int) -> None:
     def lines(*apps: object) -> list[bytes]:
         return [json.dumps(EVENT | {"app": app}, ensure_ascii=False).encode() for app in apps]
 
@@ -214,7 +212,7 @@ def test_apps_tell_combinations_apart_where_pixels_are_counted_by_them(
     assert len(both.decode(lines("x" * 129, 5, ["a"])).rejected) == 3
 
 
-def test_an_empty_name_and_an_absent_one_are_each_their_own_entry_of_one_combination() -> None:
+def test_empty_and_absent_names_are_separate_entries() -> None:
     lines = [LINE.replace(b'"spotify"', value) for value in (b'""', b"null", b'"x"')]
     both = Both()
     both.decode(lines)
@@ -238,7 +236,7 @@ def test_a_user_agent_keeps_its_verdict_and_a_listener_its_hash() -> None:
     assert len(set(second.pixels[:3, LISTENER].tolist())) == 3
 
 
-def test_a_household_is_hashed_the_same_both_ways_by_a_key_that_is_not_the_listeners() -> None:
+def test_both_decoders_hash_households_equally_by_their_own_key() -> None:
     homes = ("h1", "L1", "h" * 128, "h1", "[H]", "é")
     lines = [json.dumps(EVENT | {"household_id": home}).encode() for home in homes]
     both = Both()
@@ -252,7 +250,7 @@ def test_a_household_is_hashed_the_same_both_ways_by_a_key_that_is_not_the_liste
 
 
 @pytest.mark.parametrize("most", [0, 3, 40])
-def test_caches_that_forget_change_nothing(most: int) -> None:
+def test_evicting_caches_change_nothing(most: int) -> None:
     lines = log("adversarial")[:6_000]
     both, forgetful = Both(), Both()
     decoder = forgetful.scanning
@@ -274,7 +272,7 @@ def test_too_many_combinations_begin_anew_for_both_ways_in(monkeypatch: pytest.M
     assert both.scanned > 1_000
 
 
-def test_the_batch_is_the_same_for_a_list_for_lines_and_for_one_message_at_a_time() -> None:
+def test_lists_lines_and_single_messages_make_equal_batches() -> None:
     values = log("adversarial")[:3_000]
     whole = Both().decode(values)
     again = Both().decode(Lines.split(b"".join(value + b"\n" for value in values) + b"rest"))

@@ -120,7 +120,7 @@ _pair = st.tuples(st.sampled_from(_KEYS).map(lambda key: f'"{key}"'), _token)
     stamp=st.sampled_from([None, 0, 1, 1_763_999_000_000, 1_764_000_000_000, 2**62]),
     consent_default=st.booleans(),
 )
-def test_any_line_of_words_is_read_the_same_at_first_and_once_known(
+def test_both_decoders_agree_on_any_line_new_or_known(
     changes: list[tuple[str, str]],
     order: random.Random,
     drop: set[str],

@@ -63,7 +63,7 @@ def test_the_plain_one_has_the_papers_vector() -> None:
 
 
 @pytest.mark.parametrize("words", KEYS)
-def test_a_hash_is_the_plain_ones_for_every_length_place_and_key(words: tuple[int, int]) -> None:
+def test_a_hash_equals_the_plain_one_for_any_input(words: tuple[int, int]) -> None:
     for length in (*range(300), 1_000):
         for place in (0, 1, 3, 8, 700):
             message = NOISE[place : place + length]
@@ -93,7 +93,7 @@ def behind_three_words(key: U64, block: U8, length: int) -> np.uint64:
     return end(text(state, block, 24, length, 24))
 
 
-def test_words_before_a_text_are_as_if_they_were_its_first_bytes() -> None:
+def test_words_before_a_text_hash_like_its_first_bytes() -> None:
     for length in range(300):
         found = behind_three_words(key_of(KEYS[3]), BLOCK, length)
         assert int(found) == plainly(NOISE[: 24 + length], KEYS[3])

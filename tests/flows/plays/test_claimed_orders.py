@@ -66,7 +66,7 @@ def became(flow: Flow, *calls: tuple[str, int]) -> list[str]:
     return [flow.sends(who, T0 + at) for who, at in calls]
 
 
-def test_the_first_of_an_order_counts_and_a_server_behind_a_tag_confirms_it_once() -> None:
+def test_an_orders_first_conversion_counts_and_a_server_confirms_it_once() -> None:
     flow = Flow()
     calls = [(TAG, 0), (TAG, 1), (SHOP, 5_000), (SHOP, 6_000), (TAG, 7_000)]
     assert became(flow, *calls) == ["counts", "repeated", "confirms, at 5000", "repeated", "repeated"]
@@ -76,11 +76,11 @@ def test_a_tag_behind_the_server_is_a_repeat() -> None:
     assert became(Flow(), (SHOP, 0), (TAG, 1), (SHOP, 2)) == ["counts", "repeated", "repeated"]
 
 
-def test_a_confirmation_is_of_no_earlier_time_than_what_it_confirms() -> None:
+def test_a_confirmation_is_no_earlier_than_its_claim() -> None:
     assert became(Flow(), (TAG, 90_000), (SHOP, 3_000)) == ["counts", "confirms, at 90000"]
 
 
-def test_a_confirmation_whose_own_minute_is_final_is_too_late_and_a_later_one_may_still_come() -> None:
+def test_a_late_confirmation_leaves_room_for_a_later_one() -> None:
     flow = Flow()
     late = T0 + 2 * HORIZON // 60
     assert became(flow, (TAG, 0)) == ["counts"]
@@ -123,7 +123,7 @@ def test_a_claim_is_remembered_over_a_restart(tmp_path: Path) -> None:
     assert became(flow, (SHOP, DAY), (SHOP, DAY)) == [f"confirms, at {DAY}", "repeated"]
 
 
-def test_where_the_servers_alone_count_a_tag_takes_no_orders_place() -> None:
+def test_a_tag_takes_no_order_if_only_servers_count() -> None:
     flow = Flow(SERVER)
     assert became(flow, (TAG, 0), (TAG, 1), (SHOP, 2), (SHOP, 3), (TAG, 4)) == [
         "counts",
@@ -176,7 +176,7 @@ def plan(placement: str, campaign: str | None, said: From | None) -> Plan:
         (SERVER, [plan("a", "red", None), plan("b", "blue", BROWSER)], False),
     ],
 )
-def test_a_campaigns_plans_go_before_the_setting_and_where_they_disagree_the_server_does(
+def test_plans_precede_the_setting_and_contradictions_prefer_servers(
     setting: From, plans: list[Plan], order_is_taken: bool
 ) -> None:
     flow = Flow(setting, *plans)
@@ -191,7 +191,7 @@ def test_a_conversion_without_a_campaign_goes_by_the_setting(setting: From, take
     assert flow.sends(SHOP, T0, campaign_id=None) == ("confirms, at 0" if taken else "counts")
 
 
-def test_an_order_that_was_taken_stays_so_when_the_plans_change() -> None:
+def test_a_taken_order_stays_taken_under_changed_plans() -> None:
     flow = Flow()
     flow.sends(TAG, T0)
     flow.decoder.follow(PlanBook([plan("a", "red", SERVER)]))

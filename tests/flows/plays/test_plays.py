@@ -361,7 +361,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     files=st.booleans(),
     forget_at=st.sampled_from((3, 1000)),
 )
-def test_every_cut_counts_what_the_specification_says(
+def test_every_cut_matches_the_specification(
     steps: list[Step], lateness_ms: int, files: bool, forget_at: int
 ) -> None:
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
@@ -370,7 +370,7 @@ def test_every_cut_counts_what_the_specification_says(
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_long_runs_count_what_the_specification_says(seed: int, tmp_path: Path) -> None:
+def test_long_runs_match_the_specification(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interner, "DROP_AT", rng.choice((3, 1000)))

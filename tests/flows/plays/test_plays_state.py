@@ -101,7 +101,7 @@ def test_one_batch_of_many_minutes_names_and_listeners_is_counted_whole() -> Non
 @pytest.mark.parametrize(
     ("later_ms", "kept"), [(0, [IMPRESSION_TOUCH]), (MINUTE, [IMPRESSION_TOUCH, START_TOUCH])]
 )
-def test_a_start_is_a_touch_where_its_impression_is_of_another_minute(
+def test_a_start_is_a_touch_if_its_impression_is_in_another_minute(
     events: tuple[str, str], later_ms: int, kept: list[int]
 ) -> None:
     shard = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
@@ -115,7 +115,7 @@ def test_a_start_is_a_touch_where_its_impression_is_of_another_minute(
         assert sorted(kind for one in some for kind in one.kinds) == sorted(kept * len(keys))
 
 
-def test_a_start_is_a_touch_where_its_impression_names_no_household() -> None:
+def test_a_start_is_a_touch_if_its_impression_has_no_household() -> None:
     shard = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
     pixels = bulk(np.array([2], np.uint64), BEGIN_MS, BEGIN_MS, ("impression", "start"), 1)
     pixels[1, HOUSEHOLD] = 7
@@ -145,7 +145,7 @@ def test_memory_is_flat_when_the_log_goes_on_for_ten_horizons(monkeypatch: pytes
     assert names[-1] < 30 * 10 * 2 + 100
 
 
-def test_names_of_a_flood_leave_the_snapshot_once_their_plays_are_swept() -> None:
+def test_flood_names_leave_the_snapshot_with_their_plays() -> None:
     shard = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
     lasting = any_keys(np.random.default_rng(4), 5_000)
     shard.apply(Pixels("p", 0, bulk(lasting, BEGIN_MS, 0, ("start",), 10), placements(10), []))
@@ -167,7 +167,7 @@ def test_names_of_a_flood_leave_the_snapshot_once_their_plays_are_swept() -> Non
     assert again.plays == shard.plays
 
 
-def test_a_final_minute_stays_final_where_a_restart_lengthens_the_lateness() -> None:
+def test_a_final_minute_stays_final_under_a_lateness_lengthened_later() -> None:
     shard = PlayShard(0, SHARDS, MINUTE, 30 * MINUTE, YEAR_MS)
     shard.cut(Cut(0, BEGIN_MS, False, ()))
     longer = PlayShard(0, SHARDS, 30 * MINUTE, 60 * MINUTE, YEAR_MS)
@@ -186,7 +186,7 @@ def test_state_of_another_format_or_ring_is_refused() -> None:
 
 
 @pytest.mark.parametrize("remembered", [0, 20, 1 << 15])
-def test_a_senders_numbers_name_what_its_names_name(monkeypatch: pytest.MonkeyPatch, remembered: int) -> None:
+def test_a_senders_numbers_mean_its_names(monkeypatch: pytest.MonkeyPatch, remembered: int) -> None:
     """Whatever the sender numbers anew, and whatever the shard forgets in between."""
     monkeypatch.setattr(shards, "_REMEMBERED", remembered)
     monkeypatch.setattr(interner, "DROP_AT", 60)

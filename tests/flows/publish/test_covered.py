@@ -47,7 +47,7 @@ def behind(covered: Covered, cut: Cut) -> bool:
     return covered.provisional_from(cut) == NEVER
 
 
-def test_a_cut_is_behind_until_every_partition_has_passed_and_never_again(
+def test_a_cut_is_behind_until_every_partition_has_passed(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -77,7 +77,7 @@ def test_while_redis_does_not_tell_a_cut_is_behind(
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_who_begins_a_generation_is_behind_nobody_and_who_starts_again_is(
+def test_only_a_restart_within_a_generation_can_be_behind(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Any, begun: bool
 ) -> None:
     settings = settings_of(recovery_dir=tmp_path)
@@ -143,7 +143,7 @@ SIZES = st.lists(st.integers(0, 6), max_size=12)
     away=st.sampled_from([None, 0, 0, 1, 3]),
 )
 @example(steps=[0, 0, 0, 2, 1], first=[3, 2], second=[2], saved=0, away=0)
-def test_what_a_topic_was_told_of_a_minute_is_never_taken_back_by_a_flow_that_reads_it_again(
+def test_a_rereading_flow_never_retracts_a_published_minute(
     settings_of: Callable[..., Settings],
     client: Client,
     tmp_path_factory: pytest.TempPathFactory,
@@ -191,7 +191,7 @@ def test_what_a_topic_was_told_of_a_minute_is_never_taken_back_by_a_flow_that_re
             assert mine[-1][1] == whole, "at the end of the log the newest is told"
 
 
-def test_what_is_final_is_on_the_disk_before_it_is_told_and_once_for_all_members(
+def test_final_minutes_are_on_disk_before_publication(
     settings_of: Callable[..., Settings], tmp_path: Path
 ) -> None:
     settings = settings_of(recovery_dir=tmp_path / "store")

@@ -78,7 +78,7 @@ STARTS = st.lists(
 
 @profile(suppress_health_check=list(HealthCheck))
 @given(starts=STARTS)
-def test_fences_grow_over_starts_that_die_anywhere_and_a_redis_that_loses_anything_in_between(
+def test_fences_grow_over_crashes_and_losses_of_redis(
     server: EmbeddedValkey, redis: Redis, starts: list[tuple[int | None, str, int]]
 ) -> None:
     redis.flushall()
@@ -123,7 +123,7 @@ def test_of_several_members_files_the_greatest_counts(tmp_path: Path, redis: Red
     assert {path.name for path in tmp_path.iterdir()} == {"fence-0", "fence-2", "fence-11"}
 
 
-def test_a_fence_that_the_disk_does_not_take_is_not_used(tmp_path: Path, redis: Redis, server: Any) -> None:
+def test_a_fence_that_fails_on_disk_is_not_used(tmp_path: Path, redis: Redis, server: Any) -> None:
     execution(server.url, tmp_path).close()
     (tmp_path / "fence-0.part").mkdir()
     with pytest.raises(StateError, match="cannot be used"):
@@ -132,7 +132,7 @@ def test_a_fence_that_the_disk_does_not_take_is_not_used(tmp_path: Path, redis: 
 
 
 @pytest.mark.parametrize("damaged", [b"[32,3,false]", b"[12,2,false]", b"[12,3,f\xe1lse]", b"[12", b""])
-def test_a_damaged_fence_is_refused_with_what_to_do(
+def test_a_damaged_fence_is_refused_with_advice(
     damaged: bytes, tmp_path: Path, redis: Redis, server: Any
 ) -> None:
     write_fence_record(tmp_path, 0, FenceRecord(12, 3))
@@ -146,7 +146,7 @@ def test_a_damaged_fence_is_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize("snapshot", [False, True], ids=["before the first snapshot", "resumed"])
-def test_a_log_that_is_recomputed_begins_one_generation_however_often_it_is_started(
+def test_a_recomputation_begins_one_generation_over_all_starts(
     tmp_path: Path, redis: Redis, server: Any, snapshot: bool
 ) -> None:
     older = execution(server.url, tmp_path / "older")
@@ -164,7 +164,7 @@ def test_a_log_that_is_recomputed_begins_one_generation_however_often_it_is_star
     again.close()
 
 
-def test_a_start_that_dies_between_its_fence_and_its_claim_has_begun_its_generation(
+def test_a_start_crashed_before_its_claim_has_begun_its_generation(
     tmp_path: Path, redis: Redis, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = execution(server.url, tmp_path / "older")
@@ -185,7 +185,7 @@ def test_a_start_that_dies_between_its_fence_and_its_claim_has_begun_its_generat
     again.close()
 
 
-def test_a_generation_outlives_a_redis_that_is_emptied_between_two_executions(
+def test_a_generation_outlives_a_redis_emptied_between_executions(
     tmp_path: Path, redis: Redis, server: Any
 ) -> None:
     write_fence_record(tmp_path, 0, FenceRecord(4, 3))

@@ -75,9 +75,7 @@ def held_up(client: Client, seconds: float = PAUSE_S) -> None:
     client.execute_command("CLIENT", "PAUSE", int(1000 * seconds), "ALL")
 
 
-def test_the_flow_waits_for_redis_once_two_flushes_are_behind_and_no_sooner(
-    flow: Flow, client: Client
-) -> None:
+def test_the_flow_waits_for_redis_only_with_two_pending_flushes(flow: Flow, client: Client) -> None:
     held_up(client)
     waited = [flow.flush() for _ in range(MAX_BEHIND + 1)]
     assert max(waited[:MAX_BEHIND]) < PAUSE_S / 2 < waited[MAX_BEHIND]
@@ -100,7 +98,7 @@ def test_a_close_waits_until_all_is_written(flow: Flow, client: Client) -> None:
     assert shown(client, flow) == "3"
 
 
-def test_a_close_tries_again_for_what_redis_did_not_take(
+def test_a_close_retries_decisions_refused_by_redis(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     flow = Flow(settings_of(redis_timeout=0.3))
@@ -113,7 +111,7 @@ def test_a_close_tries_again_for_what_redis_did_not_take(
 
 
 @pytest.mark.parametrize("finds_out", ["flush", "snapshot"])
-def test_what_the_publisher_raises_ends_the_flow_and_nothing_is_written_behind_it(
+def test_a_publishers_error_ends_the_flow_without_further_writes(
     flow: Flow, client: Client, finds_out: str
 ) -> None:
     newer = Flow(flow.settings)
@@ -137,9 +135,7 @@ def test_what_the_publisher_raises_ends_the_flow_and_nothing_is_written_behind_i
     newer.handover.close()
 
 
-def test_a_crash_behind_a_snapshot_loses_no_decision_that_redis_did_not_have_yet(
-    flow: Flow, client: Client
-) -> None:
+def test_a_crash_after_a_snapshot_loses_no_pending_decision(flow: Flow, client: Client) -> None:
     flow.flush(decided("a"), last=True)
     held_up(client)
     flow.flush(decided("b"), decided("c"))
@@ -157,9 +153,7 @@ def test_a_crash_behind_a_snapshot_loses_no_decision_that_redis_did_not_have_yet
     again.handover.close()
 
 
-def test_decisions_of_a_cut_that_readers_do_not_get_are_in_redis_and_in_no_snapshot(
-    flow: Flow, client: Client
-) -> None:
+def test_decisions_of_unpublished_cuts_are_in_redis_not_in_snapshots(flow: Flow, client: Client) -> None:
     flow.flush(decided("a"), decided("b"), last=True, publish=False)
     assert orders(client, flow) == {"a", "b"}
     assert shown(client, flow) == "1"
@@ -172,7 +166,7 @@ def test_decisions_of_a_cut_that_readers_do_not_get_are_in_redis_and_in_no_snaps
     assert (orders(client, flow), shown(client, flow)) == ({"a", "b", "c"}, "5")
 
 
-def test_decisions_that_redis_did_not_take_at_such_a_cut_go_with_the_next_flush(
+def test_decisions_refused_at_an_unpublished_cut_join_the_next_flush(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     flow = Flow(settings_of(redis_timeout=0.3))
@@ -187,7 +181,7 @@ def test_decisions_that_redis_did_not_take_at_such_a_cut_go_with_the_next_flush(
     flow.handover.close()
 
 
-def test_a_save_waits_until_redis_has_the_decisions_that_are_too_many_for_it(
+def test_a_save_waits_for_redis_with_too_many_decisions(
     flow: Flow, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_SAVED", 7)
@@ -203,7 +197,7 @@ def test_a_save_waits_until_redis_has_the_decisions_that_are_too_many_for_it(
     assert orders(client, flow) == {str(number) for number in range(20)}
 
 
-def test_a_save_fails_where_what_it_waits_for_will_never_be_written(
+def test_a_save_fails_if_its_awaited_writes_are_impossible(
     flow: Flow, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_SAVED", 7)
@@ -217,7 +211,7 @@ def test_a_save_fails_where_what_it_waits_for_will_never_be_written(
         flow.handover.settle()
 
 
-def test_a_save_does_not_wait_for_a_redis_that_takes_nothing(
+def test_a_save_does_not_wait_for_an_unavailable_redis(
     settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_SAVED", 7)
@@ -232,7 +226,7 @@ def test_a_save_does_not_wait_for_a_redis_that_takes_nothing(
     assert len(orders(client, flow)) == 20
 
 
-def test_a_failure_at_such_a_cut_does_not_take_the_turn_of_the_next_flush(
+def test_a_failure_at_an_unpublished_cut_does_not_delay_the_next_flush(
     flow: Flow, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def down(*_: object) -> None:
@@ -248,9 +242,7 @@ def test_a_failure_at_such_a_cut_does_not_take_the_turn_of_the_next_flush(
 
 
 @pytest.mark.parametrize("newer", [{"fence": 2}, {"generation": 2, "fence": 0}])
-def test_an_execution_that_was_superseded_writes_no_decision(
-    flow: Flow, client: Client, newer: dict[str, int]
-) -> None:
+def test_a_superseded_execution_writes_no_decision(flow: Flow, client: Client, newer: dict[str, int]) -> None:
     client.hset(f"{flow.settings.namespace}:positions", mapping=newer)
     with pytest.raises(AudiopixelError, match="another execution took over"):
         flow.flush(decided("a"), last=True, publish=False)
@@ -273,18 +265,14 @@ def test_decisions_are_written_in_parts_until_a_newer_execution_is_seen(
     assert orders(client, flow) == {"a", "b"}
 
 
-def test_redis_that_is_emptied_between_two_flushes_gets_the_decisions_since(
-    flow: Flow, client: Client
-) -> None:
+def test_an_emptied_redis_gets_the_decisions_since_the_last_flush(flow: Flow, client: Client) -> None:
     client.flushall()
     flow.flush(decided("a"), last=True, publish=False)
     flow.flush(decided("b"), last=True)
     assert (orders(client, flow), shown(client, flow)) == ({"a", "b"}, "3")
 
 
-def test_of_the_sketches_between_two_flushes_the_newest_is_kept_and_none_of_a_row_that_ended(
-    flow: Flow, client: Client
-) -> None:
+def test_only_the_newest_sketch_of_a_living_row_is_kept(flow: Flow, client: Client) -> None:
     def cut(publish: bool, sketches: dict[str, str], *ended: tuple[str, str]) -> None:
         flow.number += 1
         here = Cut(flow.number, T0, False, (("log", flow.number),), publish=publish)

@@ -43,7 +43,7 @@ def test_old_numbers_are_not_judged_whether_they_move_or_stand(moves: bool, reas
     assert (judging.reason, judging.since_ms) == (reason, NOW_MS)
 
 
-def test_a_collector_for_whose_pixels_time_waits_is_the_reason() -> None:
+def test_a_holding_collector_is_the_reason() -> None:
     judging = Judging()
     stands_ms = NOW_MS - OLD_MS
     assert looked(judging, 0, stands_ms, stands_ms) is None
@@ -52,7 +52,7 @@ def test_a_collector_for_whose_pixels_time_waits_is_the_reason() -> None:
     assert looked(judging, 3_000, low_ms=NOW_MS) is None
 
 
-def test_many_rejections_of_ten_minutes_are_a_reason_and_few_or_old_ones_are_none() -> None:
+def test_only_many_recent_rejections_are_a_reason() -> None:
     judging = Judging()
     for minute, (received, rejected) in enumerate([(10_000, 9_000), (11_000, 9_100), (12_000, 9_101)]):
         judging.count("t/0", received, rejected)
@@ -62,7 +62,7 @@ def test_many_rejections_of_ten_minutes_are_a_reason_and_few_or_old_ones_are_non
     assert looked(judging, 3 * SAMPLE_MS + REJECTED_MS) is None
 
 
-def test_what_an_earlier_execution_did_not_judge_is_not_judged_since_then() -> None:
+def test_an_earlier_executions_unjudged_time_stays_unjudged() -> None:
     judging = Judging()
     judging.recall({"unjudged_since_ms": str(NOW_MS - 5_000), "unjudged_reason": "stalled"})
     judging.look(NOW_MS, 0, 0, True)
@@ -102,7 +102,7 @@ def test_meta_says_whether_delivery_is_judged(settings_of: Callable[..., Setting
 
 
 @pytest.mark.parametrize("ahead_s", [-3600, 3600])
-def test_a_wall_clock_that_is_an_hour_off_judges_nothing(
+def test_a_wall_clock_off_by_an_hour_stops_judging(
     settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch, ahead_s: int
 ) -> None:
     settings, real_s = settings_of(), time.time
@@ -117,7 +117,7 @@ def test_a_wall_clock_that_is_an_hour_off_judges_nothing(
     publisher.close()
 
 
-def test_the_servers_clock_is_asked_once_a_minute_and_missed_without_harm() -> None:
+def test_the_servers_clock_is_read_once_a_minute() -> None:
     answers: list[int | None] = [NOW_MS, None, NOW_MS + 500_000]
     elapsed_ms = 7
     clock = ServerClock(lambda: answers.pop(0), lambda: elapsed_ms)
@@ -131,7 +131,7 @@ def test_the_servers_clock_is_asked_once_a_minute_and_missed_without_harm() -> N
     assert clock() * 1000 == NOW_MS + 500_000
 
 
-def test_meta_says_since_when_and_because_of_whom_a_hold_lasts(
+def test_meta_contains_a_holds_begin_and_collector(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -152,7 +152,7 @@ def test_meta_says_since_when_and_because_of_whom_a_hold_lasts(
     publisher.close()
 
 
-def test_the_least_low_mark_that_holds_is_the_flows_hold() -> None:
+def test_the_least_holding_low_mark_is_the_flows_hold() -> None:
     def tick(name: str, low_ms: int, by: str, why: HoldReason | None) -> Tick:
         tick = Tick(name, ("a", "b", "c"), 1, 5, True, False, 0, 5, low_mark_ms=low_ms)
         return replace(tick, held_by=by, held_why=why)
@@ -163,7 +163,7 @@ def test_the_least_low_mark_that_holds_is_the_flows_hold() -> None:
     assert (cut.held_by, cut.held_since_ms, cut.held_why, cut.low_mark_ms) == ("y", 60, "clock", 50)
 
 
-def test_a_cut_says_whom_all_partitions_deny_but_those_that_have_ended() -> None:
+def test_a_cut_contains_the_denials_of_all_live_partitions() -> None:
     def cut(*denied: int, ended: str = "") -> Cut:
         names = tuple(f"p{n}" for n in range(len(denied)))
         ticks = {}

@@ -76,7 +76,7 @@ def test_every_cut_accounts_for_every_message_whatever_became_of_it(
         assert account.position == len(log) - 1
 
 
-def test_a_message_that_nobody_accounts_for_stops_the_flow() -> None:
+def test_an_unaccounted_message_stops_the_flow() -> None:
     one = ledger()
     one.receive(receipt("a", 1, 3, {"invalid": 1}))
     one.add_outcomes(PixelOutcomes("a", 1, 0, 0, ()))
@@ -84,7 +84,7 @@ def test_a_message_that_nobody_accounts_for_stops_the_flow() -> None:
         one.cut(HERE)
 
 
-def test_only_accounts_that_changed_are_given_out_and_all_after_a_restart() -> None:
+def test_only_changed_accounts_are_published_until_a_restart() -> None:
     one = ledger()
     for partition in "ab":
         one.receive(receipt(partition, 1, 2, {"invalid": 2}, skewed=1))
@@ -117,7 +117,7 @@ def test_a_flow_is_not_stopped_by_half_rejected_or_by_few(messages: int, rejecte
     rejecting(messages, rejected, share=0.5, least=100)
 
 
-def test_a_flow_of_which_most_is_rejected_stops_and_says_why() -> None:
+def test_a_flow_with_mostly_rejected_pixels_stops_with_the_reason() -> None:
     with pytest.raises(
         RejectingError, match=r"51 of 100 messages were rejected \(malformed 51\).*AUDIOPIXEL_REJECT_SHARE"
     ):
@@ -172,7 +172,7 @@ def test_a_bad_minute_of_a_good_hour_does_not_stop_the_flow() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3_000), st.integers(0, 2 * HOUR_MS)), max_size=100))
-def test_what_is_judged_is_bounded_and_never_too_little(cuts: list[tuple[int, int]]) -> None:
+def test_the_judged_window_is_bounded_and_large_enough(cuts: list[tuple[int, int]]) -> None:
     days, all_ = Days(), 0
     for messages, elapsed_ms in cuts:
         days.cut(messages, 0, elapsed_ms)
@@ -187,7 +187,7 @@ def test_state_of_another_format_is_refused() -> None:
         ledger().restore((0, {}, {}, ([], 0)))
 
 
-def test_marks_are_counted_beside_what_is_received_and_given_out_though_nothing_else_came() -> None:
+def test_marks_are_counted_and_published_without_other_messages() -> None:
     one = ledger()
     one.receive(receipt("a", 1, 0)._replace(marks=3))
     one.receive(receipt("a", 2, 1, {"invalid": 1})._replace(marks=2))

@@ -116,7 +116,7 @@ def desk(settings_of: Callable[..., Settings], client: Client, tmp_path: Path) -
     desk.publisher.close()
 
 
-def test_who_has_expired_leaves_the_index_and_what_is_planned_or_there_never_does(desk: Desk) -> None:
+def test_only_expired_unplanned_rows_leave_the_index(desk: Desk) -> None:
     desk.flush("expired", "there", "again")
     assert desk.index() == {"expired", "there", "again", "quiet"}
     desk.passes(3 * DAY_S)
@@ -139,7 +139,7 @@ def test_the_indexes_are_looked_at_once_an_hour(desk: Desk) -> None:
         assert desk.index() == {"quiet", *after}
 
 
-def test_an_index_that_cannot_be_trimmed_stops_no_flush(desk: Desk) -> None:
+def test_a_failed_trim_of_the_index_stops_no_flush(desk: Desk) -> None:
     desk.client.set(f"{desk.settings.namespace}:index:station", "no index")
     desk.passes(TRIM_EVERY_S)
     desk.flush("a")
@@ -147,7 +147,7 @@ def test_an_index_that_cannot_be_trimmed_stops_no_flush(desk: Desk) -> None:
     assert desk.index() == {"a", "b", "quiet"}
 
 
-def test_a_campaign_that_changes_by_a_placement_without_a_plan_stays_paced(desk: Desk) -> None:
+def test_an_unplanned_placement_does_not_unpace_its_campaign(desk: Desk) -> None:
     desk.flush()
     before = desk.row("campaign", "autumn")
     desk.flush("autumn", scope="campaign", impressions=7)
@@ -156,7 +156,7 @@ def test_a_campaign_that_changes_by_a_placement_without_a_plan_stays_paced(desk:
     assert after["delivery.state"] == before["delivery.state"] == "under"
 
 
-def test_a_sketch_lives_as_long_as_its_row_whatever_becomes_of_the_plan(desk: Desk, tmp_path: Path) -> None:
+def test_a_sketch_lives_as_long_as_its_row(desk: Desk, tmp_path: Path) -> None:
     def lives() -> dict[str, bool]:
         """For each placement, whether its row and its sketch have no time to live."""
         found = {}
@@ -181,9 +181,7 @@ def test_a_sketch_lives_as_long_as_its_row_whatever_becomes_of_the_plan(desk: De
         assert lives() == {"quiet": planned == "quiet", "loose": planned == "loose"}
 
 
-def test_planned_rows_keep_their_numbers_when_redis_fails_at_the_first_flush(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planned_rows_survive_a_failed_first_flush(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def down(*_: Any) -> Any:
         raise RedisUnavailable("connection", "gone for a moment")
 
@@ -237,7 +235,7 @@ def test_pauses_and_periods_are_not_the_wall_clocks(
 @given(
     st.lists(st.lists(st.tuples(st.floats(0, 1e13), st.integers(1, 1000)), max_size=30), max_size=60),
 )
-def test_what_arrives_while_redis_is_away_is_kept_in_bounded_room_and_no_pixel_is_lost(
+def test_an_outage_of_redis_loses_no_pixel_in_bounded_memory(
     flushes: list[list[tuple[float, int]]],
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
@@ -251,9 +249,7 @@ def test_what_arrives_while_redis_is_away_is_kept_in_bounded_room_and_no_pixel_i
     assert sum(at * pixels for at, pixels in kept) == pytest.approx(sum(at * pixels for at, pixels in came))
 
 
-def test_a_day_without_redis_leaves_no_more_than_its_rows_and_some_arrivals(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_day_without_redis_leaves_bounded_memory(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def down(*_: Any, **__: Any) -> Any:
         raise RedisUnavailable("connection", "gone for a day")
 
@@ -266,7 +262,7 @@ def test_a_day_without_redis_leaves_no_more_than_its_rows_and_some_arrivals(
     assert sum(pixels for _, pixels in desk.publisher.backlog.arrivals) == 998 * 400
 
 
-def test_of_the_decisions_of_an_outage_the_newest_are_written_and_it_is_said_how_many_are_not(
+def test_an_outage_keeps_the_newest_decisions_and_counts_the_lost(
     desk: Desk, client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def decide(number: int) -> None:
@@ -294,7 +290,7 @@ def test_of_the_decisions_of_an_outage_the_newest_are_written_and_it_is_said_how
 
 
 @pytest.mark.parametrize(("policy", "warns"), [("allkeys-lru", True), ("volatile-ttl", False)])
-def test_a_redis_that_may_evict_any_row_is_told_of_at_the_start(
+def test_an_evicting_redis_is_reported_at_the_start(
     policy: str, warns: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with EmbeddedValkey({"maxmemory-policy": policy}) as server:
@@ -304,7 +300,7 @@ def test_a_redis_that_may_evict_any_row_is_told_of_at_the_start(
     assert (f"maxmemory_policy={policy}" in "".join(capsys.readouterr())) == warns
 
 
-def test_a_redis_that_does_not_tell_its_policy_is_no_obstacle(client: Client, valkey: EmbeddedValkey) -> None:
+def test_a_redis_with_an_unreadable_policy_is_accepted(client: Client, valkey: EmbeddedValkey) -> None:
     client.acl_setuser(  # type: ignore[union-attr]  # a single node
         "modest",
         enabled=True,
@@ -322,9 +318,7 @@ def test_a_redis_that_does_not_tell_its_policy_is_no_obstacle(client: Client, va
 KEY = 0xFF00FF00FF00FF00
 
 
-def test_what_was_found_of_a_forgotten_person_is_told_with_the_cut_that_dropped_it(
-    desk: Desk, client: Client
-) -> None:
+def test_erasure_findings_are_published_with_their_cut(desk: Desk, client: Client) -> None:
     desk.erases((KEY, "touches", 2), (KEY, "touches", 3), (KEY, "household_touches", 1), (7, "touches", 0))
     told = {
         name: json.loads(text) for name, text in client.hgetall(f"{desk.settings.namespace}:erased").items()
@@ -342,7 +336,7 @@ def test_what_was_found_of_a_forgotten_person_is_told_with_the_cut_that_dropped_
     assert again == told[f"{KEY:016x}"], "who begins anew finds nothing, and the first account stays"
 
 
-def test_an_account_waits_for_a_redis_that_is_away(
+def test_an_account_waits_for_an_absent_redis(
     desk: Desk, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> None:
@@ -359,7 +353,7 @@ def test_an_account_waits_for_a_redis_that_is_away(
 
 
 @pytest.mark.parametrize(("denied", "said"), [(0, "0" * 16), (KEY, "ff00ff00ff00ff00"), (None, None)])
-def test_meta_says_whom_all_partitions_deny_and_by_which_key_listeners_are_known(
+def test_meta_contains_common_denials_and_the_listener_key(
     desk: Desk, client: Client, denied: int | None, said: str | None
 ) -> None:
     desk.publisher.listener_key = "0123"

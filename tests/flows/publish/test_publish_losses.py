@@ -151,7 +151,7 @@ def disturbed(
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["flushed", "restarted"])
-def test_a_store_that_is_emptied_behind_any_command_of_a_flush_has_all_back_with_the_next_it_takes(
+def test_a_store_emptied_within_a_flush_is_restored_by_the_next(
     server: EmbeddedValkey, redis: Redis, truth: Undisturbed, restarted: bool
 ) -> None:
     first, second = truth.commands[:2]
@@ -172,7 +172,7 @@ def test_a_store_that_is_emptied_behind_any_command_of_a_flush_has_all_back_with
 
 @profile(suppress_health_check=list(HealthCheck))
 @given(moments=st.data())
-def test_a_store_that_comes_back_as_it_was_at_any_earlier_moment_has_all_back_with_a_later_flush(
+def test_a_store_restored_to_any_moment_recovers_with_a_flush(
     server: EmbeddedValkey, redis: Redis, truth: Undisturbed, moments: st.DataObject
 ) -> None:
     end = moments.draw(st.integers(1, truth.commands[1]), "lost behind")
@@ -190,9 +190,7 @@ def test_a_store_that_comes_back_as_it_was_at_any_earlier_moment_has_all_back_wi
     assert after[3] == truth.after[3]
 
 
-def test_a_counter_of_executions_that_was_lost_alone_or_with_all_else_is_no_obstacle_to_the_next_start(
-    server: EmbeddedValkey, redis: Redis
-) -> None:
+def test_a_lost_execution_counter_does_not_stop_a_start(server: EmbeddedValkey, redis: Redis) -> None:
     redis.flushall()
     redis.set(f"{NAMESPACE}:fence", 19)
     first = Execution(server.url)
@@ -214,7 +212,7 @@ class Died(Exception):
     """The process is gone."""
 
 
-def test_a_flow_that_dies_when_it_has_lost_data_leaves_no_row_without_the_positions_that_cover_it(
+def test_a_crash_after_a_loss_leaves_no_row_without_positions(
     server: EmbeddedValkey, redis: Redis, truth: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(*_: object) -> None:
@@ -241,7 +239,7 @@ def test_a_flow_that_dies_when_it_has_lost_data_leaves_no_row_without_the_positi
 
 
 @pytest.mark.parametrize("flushed", [True, False])
-def test_behind_a_loss_nothing_is_shown_before_what_an_older_execution_has_shown_since(
+def test_after_a_loss_no_row_is_older_than_published_ones(
     server: EmbeddedValkey, redis: Redis, monkeypatch: pytest.MonkeyPatch, flushed: bool
 ) -> None:
     redis.flushall()
@@ -281,7 +279,7 @@ def test_behind_a_loss_nothing_is_shown_before_what_an_older_execution_has_shown
         ("meta", "unjudged_since_ms", "long ago"),
     ],
 )
-def test_what_no_execution_has_written_ends_a_start_by_one_line(
+def test_invalid_values_in_redis_end_a_start_in_one_line(
     server: EmbeddedValkey, redis: Redis, key: str, field: str, text: str
 ) -> None:
     redis.flushall()

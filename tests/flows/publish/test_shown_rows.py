@@ -129,7 +129,7 @@ def test_behind_a_crash_no_reader_sees_less_and_nothing_counts_twice(
 
 
 @pytest.mark.parametrize("rare", [False, True])
-def test_no_row_is_older_than_one_that_readers_had(
+def test_no_row_is_older_than_its_published_version(
     rare: bool, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows that wait for their part would be written as they were while the log was read again."""
@@ -159,7 +159,7 @@ def test_no_row_is_older_than_one_that_readers_had(
     again.close()
 
 
-def test_a_row_that_ended_unseen_before_a_crash_is_told_whole_and_leaves_redis(
+def test_a_row_ended_before_a_crash_is_published_and_leaves_redis(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of(shards=1)
@@ -206,7 +206,7 @@ def test_without_redis_no_row_begins(settings_of: Callable[..., Settings]) -> No
         rows.on_batch([batch(cut, ["s"]), *CreditBook(1).cut(cut, [])[0]])
 
 
-def test_who_begins_a_generation_keeps_no_places_of_another_log(
+def test_a_new_generation_keeps_no_positions_of_another_log(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     settings = settings_of(shards=1, row_cap=3)

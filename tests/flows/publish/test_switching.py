@@ -235,7 +235,7 @@ def test_a_kill_at_any_step_leaves_one_generation_whole(
         assert serving is (world.again if step == "meta" else world.live)
 
 
-def test_the_flow_that_serves_may_be_dead_and_finds_its_place_when_it_comes_back(world: World) -> None:
+def test_a_dead_serving_flow_finds_its_place_at_its_return(world: World) -> None:
     world.ask()
     for _ in range(8):
         world.again.flush(5_000)  # the serving flow writes nothing: after 30 s it is down
@@ -249,7 +249,7 @@ def test_the_flow_that_serves_may_be_dead_and_finds_its_place_when_it_comes_back
     assert standing(world.client, BESIDE).generation == 2
 
 
-def test_a_request_that_nobody_follows_is_forgotten(world: World) -> None:
+def test_an_unanswered_switch_request_is_dropped(world: World) -> None:
     world.ask()
     world.live.flush()
     assert world.reader.meta()["unjudged_reason"] == "switching"
@@ -259,7 +259,7 @@ def test_a_request_that_nobody_follows_is_forgotten(world: World) -> None:
     assert world.reader.used() == {1: {*NAMES}}
 
 
-def test_a_claim_whose_answer_was_lost_is_made_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_without_an_answer_is_repeated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.ask()
     world.live.flush()
     claim = RowStore.claim
@@ -281,7 +281,7 @@ def test_a_claim_whose_answer_was_lost_is_made_again(world: World, monkeypatch: 
     assert (world.live.namespace, world.again.namespace) == (BESIDE, NAMESPACE)
 
 
-def test_an_emptied_redis_gets_both_back_where_they_were(world: World) -> None:
+def test_both_flows_restore_their_places_in_an_emptied_redis(world: World) -> None:
     world.ask()
     world.live.flush()
     world.again.flush()
@@ -301,7 +301,7 @@ def test_a_foreign_flow_still_ends_this_one(world: World) -> None:
         world.live.flush()
 
 
-def test_the_fence_s_file_is_as_before_where_nothing_has_moved(world: World, tmp_path: Path) -> None:
+def test_the_fence_file_keeps_its_format_without_a_switch(world: World, tmp_path: Path) -> None:
     assert (tmp_path / "live" / "fence-0").read_text().splitlines()[0] == "[1,1,false]"
     write_fence_record(tmp_path, 0, FenceRecord(3, 2))
     assert latest_fence_record(tmp_path) == FenceRecord(3, 2)
@@ -309,7 +309,7 @@ def test_the_fence_s_file_is_as_before_where_nothing_has_moved(world: World, tmp
     assert latest_fence_record(tmp_path) == FenceRecord(4, 2, True, "here", "there")
 
 
-def test_the_next_request_does_not_hide_where_the_displaced_flow_goes(world: World) -> None:
+def test_the_next_request_keeps_the_displaced_flows_place(world: World) -> None:
     world.ask()
     world.live.flush()
     world.again.flush()
@@ -323,7 +323,7 @@ def test_the_next_request_does_not_hide_where_the_displaced_flow_goes(world: Wor
     assert world.reader.meta()["generation"] == "3"
 
 
-def test_a_request_that_came_while_the_displaced_flow_was_down_does_not_hide_its_place(world: World) -> None:
+def test_a_request_during_a_downtime_keeps_the_displaced_flows_place(world: World) -> None:
     world.ask()
     world.live.flush()
     world.again.flush()
@@ -332,7 +332,7 @@ def test_a_request_that_came_while_the_displaced_flow_was_down_does_not_hide_its
     assert world.live.namespace == BESIDE
 
 
-def test_a_flow_that_slept_before_its_claim_does_not_overwrite_rows_that_are_judged(
+def test_a_flow_delayed_before_its_claim_overwrites_no_judged_row(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.ask()
@@ -352,7 +352,7 @@ def test_a_flow_that_slept_before_its_claim_does_not_overwrite_rows_that_are_jud
     assert (world.reader.meta()["judged"], world.reader.meta()["unjudged_reason"]) == ("0", "switching")
 
 
-def test_after_a_kill_the_rows_that_the_other_flow_has_left_go_at_the_next_start(
+def test_a_start_after_a_kill_deletes_the_other_flows_rows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.live.names += ["only-live"]
@@ -371,9 +371,7 @@ def test_after_a_kill_the_rows_that_the_other_flow_has_left_go_at_the_next_start
 
 
 @pytest.mark.parametrize("starts", [False, True])
-def test_a_flow_that_was_down_in_a_switch_finds_its_place_after_redis_was_emptied(
-    world: World, starts: bool
-) -> None:
+def test_a_flow_down_during_a_switch_survives_an_emptied_redis(world: World, starts: bool) -> None:
     world.ask()
     world.live.flush()
     world.again.flush()
@@ -388,7 +386,7 @@ def test_a_flow_that_was_down_in_a_switch_finds_its_place_after_redis_was_emptie
     assert world.reader.used() == {2: {*NAMES}}
 
 
-def test_nobody_takes_rows_of_which_redis_has_lost_the_generation(world: World) -> None:
+def test_rows_with_a_lost_generation_are_not_taken_over(world: World) -> None:
     world.redis.flushall()
     assert world.ask() == 1
     world.again.flush()
@@ -397,7 +395,7 @@ def test_nobody_takes_rows_of_which_redis_has_lost_the_generation(world: World) 
     assert world.reader.used() == {1: {*NAMES}}
 
 
-def test_a_claim_whose_answer_was_lost_is_made_again_under_its_own_fence(
+def test_an_unanswered_claim_is_repeated_under_its_own_fence(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.ask()

@@ -103,7 +103,7 @@ def test_many_are_written_in_parts_behind_the_numbers_of_pixels(desk: Desk) -> N
     ], "one a flush: what came behind it is in the next"
 
 
-def test_a_row_that_gets_a_pixel_waits_no_more(desk: Desk) -> None:
+def test_a_row_with_a_new_pixel_stops_waiting(desk: Desk) -> None:
     desk.flush(2, turned=NAMES)
     assert (desk.shown(), desk.behind) == ("221111", 1)
     desk.flush(3, fresh="f", turned="ab")
@@ -112,7 +112,7 @@ def test_a_row_that_gets_a_pixel_waits_no_more(desk: Desk) -> None:
     assert (desk.shown(), desk.behind) == ("332223", None)
 
 
-def test_parts_without_an_end_move_what_meta_says(desk: Desk) -> None:
+def test_an_endless_round_still_moves_metas_lower_bound(desk: Desk) -> None:
     desk.flush(2, fresh="f", turned="ab", whole=1)
     assert (desk.shown(), desk.behind) == ("221112", 1), "behind the flush, though they are few"
     desk.flush(3, turned="cd", whole=2)
@@ -126,7 +126,7 @@ def test_few_are_written_with_the_others(desk: Desk) -> None:
     assert (desk.shown(), desk.behind) == ("222112", None)
 
 
-def test_a_later_minute_takes_the_place_of_one_that_waits(desk: Desk) -> None:
+def test_a_later_minute_replaces_a_waiting_one(desk: Desk) -> None:
     desk.flush(2, turned=NAMES)
     desk.flush(3, turned=NAMES)
     assert (desk.shown(), desk.behind) == ("223311", 1)
@@ -135,7 +135,7 @@ def test_a_later_minute_takes_the_place_of_one_that_waits(desk: Desk) -> None:
     assert (desk.shown(), desk.behind) == ("333333", None)
 
 
-def test_a_log_that_ends_is_written_whole(desk: Desk) -> None:
+def test_an_ended_log_is_written_whole(desk: Desk) -> None:
     desk.flush(2, turned=NAMES)
     desk.flush(3, turned="ab", ended=True)
     assert (desk.shown(), desk.behind) == ("332222", None)
@@ -147,14 +147,14 @@ def test_a_stop_writes_all(desk: Desk) -> None:
     assert (desk.shown(), desk.behind) == ("332222", None)
 
 
-def test_a_store_that_was_emptied_gets_those_that_wait_too(desk: Desk) -> None:
+def test_an_emptied_store_gets_waiting_rows_too(desk: Desk) -> None:
     desk.flush(2, turned=NAMES)
     desk.client.flushall()
     desk.flush(3, fresh="a")
     assert (desk.shown(), desk.behind) == ("322222", None)
 
 
-def test_a_row_that_ends_while_it_waits_is_gone(desk: Desk) -> None:
+def test_a_row_ending_while_waiting_is_deleted(desk: Desk) -> None:
     desk.flush(2, turned=NAMES)
     cut = Cut(3, T0 + 3, False, (("log", 3),))
     desk.publisher.flush(cut, [Flush(0, cut, ended=[("placement", "f")])])
@@ -163,7 +163,7 @@ def test_a_row_that_ends_while_it_waits_is_gone(desk: Desk) -> None:
     assert (desk.shown(), desk.behind) == ("22222-", None)
 
 
-def test_a_flush_that_failed_moves_no_promise(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_flush_moves_no_lower_bound(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("connectors.redis.RowStore.write", down)
         desk.flush(2, turned="abc")
@@ -176,7 +176,7 @@ def down(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_every_row_is_as_of_what_meta_says_or_later(
+def test_no_row_is_older_than_metas_lower_bound(
     seed: int, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Out of two shards that give out parts, through a writer that writes parts, and a Redis that fails."""

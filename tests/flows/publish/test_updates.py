@@ -97,7 +97,7 @@ def test_each_message_names_itself_and_the_one_before_as_meta_does(desk: Desk) -
     assert [one["as_of_ms"] for one in told] == [T0 + 1, T0 + 2, T0 + 3]
 
 
-def test_another_execution_begins_with_one_that_names_none(desk: Desk) -> None:
+def test_another_execution_begins_with_an_update_without_names(desk: Desk) -> None:
     desk.flush("a")
     desk.publisher.close()
     desk.begin()
@@ -106,7 +106,7 @@ def test_another_execution_begins_with_one_that_names_none(desk: Desk) -> None:
     assert links(desk.messages())[1:] == [[1, 2, 1, None], [1, 2, 2, [1, 2, 1]]]
 
 
-def test_behind_a_loss_of_data_comes_one_that_names_none(desk: Desk) -> None:
+def test_a_loss_of_data_sends_an_update_without_names(desk: Desk) -> None:
     desk.flush("a")
     desk.flush("b")
     desk.client.flushdb()
@@ -118,7 +118,7 @@ def test_behind_a_loss_of_data_comes_one_that_names_none(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("sent", [True, False])
-def test_one_whose_publication_failed_comes_again_under_its_number(
+def test_a_failed_update_is_repeated_under_its_number(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, sent: bool
 ) -> None:
     """Whether it went out or not, a subscriber misses nothing, and reads nothing for nothing."""
@@ -140,9 +140,7 @@ def test_one_whose_publication_failed_comes_again_under_its_number(
     assert desk.chain == again[0]
 
 
-def test_rows_written_behind_a_flush_and_rows_that_ended_are_named_in_the_next(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_update_names_late_and_ended_rows(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "TURNED_A_FLUSH", 1)
     desk.flush("a", "b", "c", "d")
     desk.flush("d", turned="ab")
@@ -198,7 +196,7 @@ class Follower:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_who_follows_the_messages_has_what_redis_has(
+def test_a_follower_of_updates_has_the_rows_of_redis(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Rows are written in parts after a flush, and end. Writes and publications fail, with an effect or

@@ -65,7 +65,7 @@ def test_equal_sides_are_equal_whatever_their_versions_and_times_are(sides: Side
     assert "equal" in report(found)
 
 
-def test_what_moves_most_by_its_share_comes_first(sides: Sides, client: Client) -> None:
+def test_the_largest_relative_move_comes_first(sides: Sides, client: Client) -> None:
     sides.row(sides.other, "a", flight__impressions=40, delivery__state="on_track")
     sides.row(sides.other, "b", flight__impressions=900, flight__reach=7)
     sides.row(sides.other, "c", flight__impressions=3)
@@ -87,7 +87,7 @@ def test_what_moves_most_by_its_share_comes_first(sides: Sides, client: Client) 
     assert json.loads(as_json(found))["moved"] == 5
 
 
-def test_a_changed_rule_is_named_beside_what_it_moves(
+def test_a_changed_rule_is_named_with_its_moves(
     sides: Sides, client: Client, settings_of: Callable[..., Settings]
 ) -> None:
     texts = [methodology(settings_of(**more)) for more in ({}, {"click_window": timedelta(days=1)})]
@@ -124,7 +124,7 @@ def test_at_different_watermarks_final_days_are_compared(sides: Sides, client: C
     }
 
 
-def test_what_cannot_be_compared_is_refused(sides: Sides, client: Client) -> None:
+def test_incomparable_namespaces_are_refused(sides: Sides, client: Client) -> None:
     sides.meta(sides.other, watermark_ms=NOW_MS - 1, counted_since_ms=NOW_MS - 1_000)
     with pytest.raises(AudiopixelError, match="nothing can be compared"):
         difference(client, sides.serving, sides.other, LONDON)
@@ -147,9 +147,7 @@ def test_ids_and_texts_from_outside_are_shown_as_letters(sides: Sides, client: C
         ({"watermark_ms": NOW_MS - 61_000}, "61 s behind"),
     ],
 )
-def test_a_flow_that_is_not_fit_to_serve_is_refused(
-    sides: Sides, client: Client, fields: dict[str, object], why: str
-) -> None:
+def test_an_unfit_flow_is_refused(sides: Sides, client: Client, fields: dict[str, object], why: str) -> None:
     now_ms = sides.redis.time()[0] * 1000
     sides.meta(sides.other, **{"flushed_ms": now_ms, **fields})
     with pytest.raises(StateError, match=why):
@@ -157,7 +155,7 @@ def test_a_flow_that_is_not_fit_to_serve_is_refused(
     assert not sides.redis.exists(f"{sides.serving}:switch")
 
 
-def test_a_switch_that_nobody_makes_is_taken_back(sides: Sides, client: Client) -> None:
+def test_an_unanswered_switch_is_withdrawn(sides: Sides, client: Client) -> None:
     sides.meta(sides.other, flushed_ms=sides.redis.time()[0] * 1000)
     sides.redis.hset(f"{sides.serving}:positions", mapping={"generation": 1, "fence": 1})
     found = turn(client, sides.serving, "august", patience_s=0.5)

@@ -21,7 +21,7 @@ T0 = 1_790_000_000_000
 
 
 @pytest.mark.parametrize("field", ["flight.impressions", "1h.starts", "1d.conversions", "flight.pixels"])
-def test_a_flow_of_capped_rows_reconciles_and_a_wrong_other_is_found(
+def test_capped_rows_reconcile_and_a_wrong_other_is_found(
     field: str, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     log, settings = tmp_path / "log.ndjson", settings_of(row_cap=5, shards=2)
@@ -82,7 +82,7 @@ def listens(number: int, placements: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("model", ["first_touch", "linear", "time_decay", "last_touch"])
-def test_decisions_that_a_cap_on_touches_may_have_changed_are_compared_as_sums(
+def test_decisions_near_a_touch_cap_are_compared_as_sums(
     model: str, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     """One listener, 70 listens: the flow looks at the newest 64 of them, the oracle knows all."""
@@ -106,7 +106,7 @@ def test_decisions_that_a_cap_on_touches_may_have_changed_are_compared_as_sums(
 
 
 @pytest.mark.parametrize("model", ["first_touch", "linear"])
-def test_a_listener_with_as_many_touches_as_a_cap_takes_is_compared_exactly(
+def test_a_listener_at_a_touch_cap_is_compared_exactly(
     model: str, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     log, settings = tmp_path / "log.ndjson", settings_of(attribution=model)

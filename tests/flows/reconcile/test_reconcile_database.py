@@ -82,25 +82,25 @@ def test_ctrl_c_at_any_moment_of_an_insert_is_an_interrupt() -> None:
 
 
 @pytest.mark.parametrize("text", ["KeyboardInterrupt: ", "x\nKeyboardInterrupt", "Query interrupted"])
-def test_a_value_that_reads_like_an_interrupt_is_none(text: str) -> None:
+def test_a_value_spelling_an_interrupt_is_not_an_interrupt(text: str) -> None:
     db = Database(threads=1)
     db.run("CREATE TABLE rows (of BIGINT)")
     with pytest.raises(Exception, match="Could not convert"):
         db.insert("rows", [(text,)])
 
 
-def test_a_query_that_is_wrong_is_said_to_be() -> None:
+def test_a_wrong_query_is_reported() -> None:
     with pytest.raises(Exception, match="nowhere"):
         Database(threads=1).run("FROM nowhere")
 
 
 @pytest.mark.parametrize("memory", ["x", "0", "2GB'; select 1", "1e99TB"])
-def test_a_memory_that_is_no_size_is_refused(memory: str) -> None:
+def test_an_invalid_memory_size_is_refused(memory: str) -> None:
     with pytest.raises(UsageError, match="takes a size such as 2GB"):
         Database(memory=memory)
 
 
-def test_a_memory_that_is_too_small_is_said_in_one_line() -> None:
+def test_a_memory_limit_too_small_is_one_line() -> None:
     with pytest.raises(AudiopixelError) as said:
         Database(threads=1, memory="1KB").run("CREATE TABLE rows AS FROM range(100000)")
     assert "not enough memory" in str(said.value)

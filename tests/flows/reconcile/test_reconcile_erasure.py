@@ -41,7 +41,7 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_what_was_forgotten_is_no_difference_whenever_it_was(
+def test_an_erasure_at_any_time_is_no_difference(
     before: bool, log: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of(listener_key=KEY.decode())
@@ -66,7 +66,7 @@ def test_what_was_forgotten_is_no_difference_whenever_it_was(
 
 
 @pytest.mark.parametrize("household", ["home", "l1"])
-def test_the_listens_of_who_is_forgotten_count_for_no_household_and_its_others_do(
+def test_only_a_forgotten_persons_listens_leave_the_household(
     household: str, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     """Also where a sender has one text for both."""
@@ -90,7 +90,7 @@ def test_the_listens_of_who_is_forgotten_count_for_no_household_and_its_others_d
     assert found == {"o": ["his"], "hers": []}
 
 
-def test_a_row_that_has_ended_is_no_difference_and_one_that_is_gone_before_is(
+def test_only_a_row_missing_too_early_is_a_difference(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings, file, day = settings_of(), tmp_path / "days.ndjson", 86_400_000

@@ -21,7 +21,7 @@ KEY = b"a key of sixteen bytes or more"
 
 
 @pytest.mark.parametrize(("days", "told"), [(1, "1"), (60, "1"), (61, "0")])
-def test_who_has_heard_nothing_for_sixty_days_is_in_no_class_of_a_conversion(
+def test_a_listener_silent_for_sixty_days_has_no_class(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Path, days: int, told: str
 ) -> None:
     who = {"listener_id": "anna", "consent": True, "campaign_id": "c", "placement_id": "a"}

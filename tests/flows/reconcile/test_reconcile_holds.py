@@ -53,7 +53,7 @@ ALIKE += [Message(T0, None, "c", T0, bye=True), *[Message(T0, T0)] * 2, Message(
     st.sampled_from([1, 3, 50_000_000]),
     st.sampled_from([HOLD, HOUR]),
 )
-def test_the_flow_and_the_oracle_judge_the_pixels_of_a_file_by_the_same_watermarks(
+def test_flow_and_oracle_share_the_watermarks_of_a_file(
     log: list[Message], received: bool, logged: bool, size: int, plainly: bool, most: int, hold: int
 ) -> None:
     lines = lines_of(log, received, logged)
@@ -75,7 +75,7 @@ def test_the_flow_and_the_oracle_judge_the_pixels_of_a_file_by_the_same_watermar
         assert clock.watermark_ms == (reader.holds[0].watermark or 0)
 
 
-def test_what_rested_for_an_hour_counts_in_the_recomputation_too(tmp_path: Path) -> None:
+def test_the_oracle_counts_pixels_spooled_for_an_hour(tmp_path: Path) -> None:
     log = [Message(T0 - HOUR, T0 - HOUR, "late", T0 - HOUR), Message(T0, T0, "fresh", T0)]
     log += [Message(T0 + n, T0 - HOUR + n * SECOND, "late", T0 - HOUR + n * SECOND) for n in range(1, 60)]
     for name, low in (("held", True), ("free", False)):
@@ -88,7 +88,7 @@ def test_what_rested_for_an_hour_counts_in_the_recomputation_too(tmp_path: Path)
     assert impatient.totals["rejected.too_late"] > 50
 
 
-def test_a_log_on_disk_that_has_the_times_of_its_marks_is_judged_as_the_topic_was(tmp_path: Path) -> None:
+def test_a_log_file_with_mark_times_is_judged_like_its_topic(tmp_path: Path) -> None:
     log = [Message(T0 - SECOND, T0 - SECOND, "slow", T0 - HOUR)]
     for n in range(60):
         at = T0 + n * 10 * SECOND
@@ -116,7 +116,7 @@ def test_a_log_on_disk_that_has_the_times_of_its_marks_is_judged_as_the_topic_wa
     ],
     ids=["mark", "pixel"],
 )
-def test_a_low_mark_in_a_file_that_is_ahead_of_all_time_is_no_difference(
+def test_a_low_mark_ahead_of_all_time_is_no_difference(
     pixel: str,
     low_ms: int,
     watermark_ms: int,
@@ -131,7 +131,7 @@ def test_a_low_mark_in_a_file_that_is_ahead_of_all_time_is_no_difference(
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
 
 
-def test_a_collector_that_a_line_names_twice_ends_no_flow(
+def test_a_collector_named_twice_in_a_line_ends_no_flow(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     log, settings = tmp_path / "log.ndjson", settings_of()
@@ -145,7 +145,7 @@ def test_a_collector_that_a_line_names_twice_ends_no_flow(
 
 @pytest.mark.parametrize("last", [[], ['{"collector":"A","low_ms":1764001200000,"bye":true}']])
 @pytest.mark.parametrize("batch", [1, 5_000])
-def test_a_log_that_ends_with_marks_ends_at_the_same_time_whatever_its_batches(
+def test_a_log_ending_with_marks_ends_equally_for_any_batches(
     batch: int, last: list[str], tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     log, settings = tmp_path / "log.ndjson", settings_of(batch_messages=batch)
@@ -163,7 +163,7 @@ def test_a_log_that_ends_with_marks_ends_at_the_same_time_whatever_its_batches(
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_row_stays_for_its_time_behind_a_pixel_that_does_not_count_whatever_partition_is_behind(
+def test_an_uncounted_pixel_keeps_a_row_for_its_time(
     apart: bool, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     def line(ts: int, placement: str, **more: str) -> str:

@@ -80,7 +80,7 @@ def log(directory: Path) -> Path:
     return file
 
 
-def test_labels_that_no_plan_lists_have_no_row_and_all_else_is_as_the_oracle_says(
+def test_unlisted_labels_have_no_row_in_flow_and_oracle(
     planned: Settings,
     client: Client,
     tmp_path: Path,

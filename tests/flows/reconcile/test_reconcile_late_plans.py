@@ -65,7 +65,7 @@ def late(
     return settings, recompute([log], rules(settings))
 
 
-def test_a_row_of_a_late_plan_is_no_difference_and_is_counted(
+def test_a_late_plans_row_is_counted_without_a_difference(
     late: tuple[Settings, Recomputation], client: Client
 ) -> None:
     settings, truth = late
@@ -78,7 +78,7 @@ def test_a_row_of_a_late_plan_is_no_difference_and_is_counted(
 
 
 @pytest.mark.parametrize("row", ["placement:{late}", "campaign:{c}"])
-def test_each_delivery_field_of_a_row_of_a_late_plan_is_compared(
+def test_each_delivery_field_of_a_late_plans_row_is_compared(
     late: tuple[Settings, Recomputation], client: Client, row: str
 ) -> None:
     settings, truth = late
@@ -96,7 +96,7 @@ def test_each_delivery_field_of_a_row_of_a_late_plan_is_compared(
     assert compare(truth, client, settings.namespace).differences == []
 
 
-def test_a_row_that_tells_all_but_what_was_delivered_is_a_difference(
+def test_a_row_without_its_delivered_count_is_a_difference(
     late: tuple[Settings, Recomputation], client: Client
 ) -> None:
     settings, truth = late

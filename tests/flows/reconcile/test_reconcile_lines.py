@@ -142,6 +142,6 @@ def test_a_receipt_at_the_epoch_bounds_a_pixel_alike() -> None:
 @pytest.mark.parametrize(
     "twice", ['"u":["\\ude39"],"u":1', '"play_id":"\\ude39","play_id":"x"', '"u":1e999,"v":"\\ude39","v":1']
 )
-def test_half_a_character_in_a_value_that_is_said_again_makes_a_line_malformed(good: str, twice: str) -> None:
+def test_half_a_character_in_a_repeated_value_is_malformed(good: str, twice: str) -> None:
     line = f"{{{good}{twice}}}".encode()
     assert by_the_oracle([line]) == by_the_flow([line]) == ([], {"marks": 0, "malformed": 1})

@@ -55,7 +55,7 @@ def log_of(directory: Path, quiet_days: int) -> Path:
 @pytest.mark.parametrize(
     ("cuts", "begins_anew"), [(SMALL_CUTS, True), ({}, False)], ids=["small cuts", "one cut"]
 )
-def test_a_row_that_was_silent_for_longer_than_it_is_remembered_may_begin_anew_or_not(
+def test_a_row_silent_beyond_its_memory_may_restart(
     settings_of: Callable[..., Settings],
     client: Client,
     tmp_path: Path,
@@ -73,7 +73,7 @@ def test_a_row_that_was_silent_for_longer_than_it_is_remembered_may_begin_anew_o
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
 
 
-def test_a_row_that_began_anew_before_its_time_differs(
+def test_a_row_restarted_too_early_is_a_difference(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     settings, log = settings_of(**SMALL_CUTS), log_of(tmp_path, 63)

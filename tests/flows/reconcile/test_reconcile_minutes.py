@@ -47,7 +47,7 @@ def told(found: tuple[Recomputation, Path], **spoiled: Any) -> set[str]:
     return {one.metric for one in minute_differences(truth, file.with_name("spoiled.ndjson"))}
 
 
-def test_the_minutes_of_a_replay_have_no_difference_and_no_other_field(
+def test_a_replays_minutes_equal_the_oracles(
     replayed: tuple[Recomputation, Path],
 ) -> None:
     assert told(replayed) == set()

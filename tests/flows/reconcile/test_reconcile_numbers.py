@@ -30,7 +30,7 @@ def test_a_value_of_zero_is_one_whatever_its_exponent(tmp_path: Path, value: str
 @pytest.mark.parametrize(
     "text", [" 200 ", "2_0_0", "٢٠٠", "2E2", "+200", "200.", "200.0000000", "", "NaN", "-"]
 )
-def test_what_readers_take_for_no_number_is_a_difference(text: str) -> None:
+def test_an_unreadable_number_is_a_difference(text: str) -> None:
     assert decimal_of(text) is None
     assert wrong_of(200, text) == "200"
     assert wrong_of(200, "200") is wrong_of(200, "200.000000") is None

@@ -88,7 +88,7 @@ def read(settings_of: Callable[..., Settings], tmp_path: Path) -> tuple[Settings
     return settings, recompute([log], rules(settings))
 
 
-def test_a_replay_of_flights_that_had_begun_before_reconciles(
+def test_a_replay_of_flights_begun_earlier_reconciles(
     read: tuple[Settings, Recomputation], client: Client
 ) -> None:
     settings, truth = read

@@ -100,7 +100,7 @@ def test_a_planned_flight_counts_from_the_minute_of_its_plans_start_by_cohorts(r
     assert numbers(run(*BEFORE_AND_AFTER, b=Planned(T0 + 90_000))) == numbers(run(*BEFORE_AND_AFTER))
 
 
-def test_delivered_are_the_flights_impressions_of_minutes_that_begin_before_its_end(run: Run) -> None:
+def test_delivery_counts_minutes_beginning_before_the_flights_end(run: Run) -> None:
     lines = [pixel("impression", at, f"p{at}", **HEARD) for at in (59, 60, 119, 120, 150, 179, 180, 900)]
     for end_ms, delivered in ((T0 + 120_000, 2), (T0 + 120_001, 5), (T0 + 180_000, 5), (T0 + 3_600_000, 7)):
         row = run(*lines, a=Planned(T0 + 90_000, end_ms=end_ms)).flight["placement", "a"]
@@ -126,7 +126,7 @@ def test_conversions_of_minutes_before_the_start_are_not_in_the_flight(run: Run)
     assert truth.totals["unattributed"] == 0
 
 
-def test_what_is_planned_has_a_row_of_zeros_before_any_pixel(run: Run) -> None:
+def test_a_plan_has_a_row_of_zeros_before_any_pixel(run: Run) -> None:
     truth = run(pixel("impression", 0), quiet=Planned(T0, campaign="autumn"), later=Planned(2 * T0))
     for key in (("placement", "quiet"), ("placement", "later"), ("campaign", "autumn")):
         assert set(truth.flight[key]) >= {f"flight.{metric}" for metric in FLIGHT_METRICS}
@@ -159,7 +159,7 @@ CATEGORIES: list[tuple[Any, int]] = [
 """What a pixel says of its content, and whether its impression is a blocked one."""
 
 
-def test_blocked_is_an_id_or_a_part_of_it_in_any_case(run: Run) -> None:
+def test_an_id_or_its_parts_are_blocked_in_any_case(run: Run) -> None:
     blocked = Planned(blocked_categories=("432", "IAB26", "IAB7-39"))
     lines = [
         pixel("impression", 0, f"p{number}", f"a{number}", content_category=category)
@@ -171,7 +171,7 @@ def test_blocked_is_an_id_or_a_part_of_it_in_any_case(run: Run) -> None:
         assert numbers(found, name=f"a{number}") == expected, category
 
 
-def test_blocked_impressions_are_what_counts_and_sum_up_by_the_pixels_own_fields(run: Run) -> None:
+def test_blocked_impressions_sum_by_the_pixels_own_fields(run: Run) -> None:
     def heard(after_s: float, play: str | None, at: str = "a", **more: Any) -> Line:
         return pixel("impression", after_s, play, at, **{"content_category": "IAB26-3", **more})
 
@@ -272,7 +272,7 @@ def test_a_household_of_the_hour_alone_gives_a_row_no_unit_of_reach(
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
 
 
-def test_who_was_heard_before_a_plans_start_is_in_the_reach_of_the_hour_and_the_day(
+def test_listeners_before_a_plans_start_count_in_recent_reach(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     settings = planned(f"a,1000,{iso(3600)},{iso(86_400)},,,")
@@ -286,7 +286,7 @@ def test_who_was_heard_before_a_plans_start_is_in_the_reach_of_the_hour_and_the_
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
 
 
-def test_a_campaigns_values_are_in_the_currency_that_some_of_its_plans_name(
+def test_a_campaigns_values_have_a_currency_of_its_plans(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     def bought(after_s: float, value: str, currency: str) -> Line:
@@ -342,7 +342,7 @@ def test_a_row_without_a_value_in_its_plans_currency_has_none(
     assert differences(recompute([log], rules(settings)), client, settings.namespace) == []
 
 
-def test_a_simulated_log_reconciles_with_plans_that_start_in_the_midst_of_it(
+def test_a_simulated_log_reconciles_with_plans_starting_within_it(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     files = [tmp_path / f"{n}.ndjson" for n in range(3)]
@@ -365,7 +365,7 @@ def test_a_simulated_log_reconciles_with_plans_that_start_in_the_midst_of_it(
         assert flown["flight.consented"] == whole["flight.consented"]
 
 
-def test_a_simulated_log_reconciles_with_plans_that_end_in_the_midst_of_it(
+def test_a_simulated_log_reconciles_with_plans_ending_within_it(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     files = [tmp_path / f"{n}.ndjson" for n in range(3)]
@@ -395,7 +395,7 @@ def test_pixels_after_a_flights_end_do_not_complete_it(
         assert told["flight.impressions"] == "110"
 
 
-def test_a_log_of_years_ago_that_says_nothing_of_its_receipt_is_never_paced_by_the_wall_clock(
+def test_an_old_log_without_receipts_ignores_the_wall_clock(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     """Its only pixel is no more than a candidate for the time, until the log ends."""
@@ -406,7 +406,7 @@ def test_a_log_of_years_ago_that_says_nothing_of_its_receipt_is_never_paced_by_t
     assert client.xlen(f"{settings.namespace}:alerts") == 0
 
 
-def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
+def test_the_oracle_takes_every_rule_from_the_settings(
     planned: Callable[..., Settings],
 ) -> None:
     settings = planned(
@@ -442,7 +442,7 @@ def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
     }
 
 
-def test_the_flow_blocks_what_the_oracle_blocks(
+def test_flow_and_oracle_block_the_same_content(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     settings = planned(
@@ -479,7 +479,7 @@ def test_the_flow_blocks_what_the_oracle_blocks(
     assert numbers(truth, "campaign", "c")["blocked_impressions"] == 3 * 8
 
 
-def test_a_planned_row_that_is_missing_is_a_difference(
+def test_a_missing_planned_row_is_a_difference(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     settings = planned(f"quiet,1000,{iso(0)},{iso(86_400)},autumn,,")
@@ -525,7 +525,7 @@ def test_the_command_reads_the_plans_of_the_settings(
     ("first", "second", "currency"),
     [(None, "blue", "EUR"), ("blue", None, "GBP"), ("red", "blue", "EUR"), ("blue", "red", "GBP")],
 )
-def test_a_placement_credited_through_two_campaigns_has_the_currency_of_its_first_touchs(
+def test_a_placement_of_two_campaigns_has_its_first_touchs_currency(
     first: str | None,
     second: str | None,
     currency: str,

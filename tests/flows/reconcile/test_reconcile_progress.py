@@ -30,7 +30,7 @@ def other(after_s: int) -> bytes:
     return pixel("impression", after_s).replace(b'"play"', b'"play-%d"' % after_s)
 
 
-def test_a_repeated_progress_is_known_by_its_own_time_and_not_by_its_plays(
+def test_a_repeated_progress_is_identified_by_its_own_time(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     settings = settings_of(allowed_lateness="PT30S", horizon="PT2M")
@@ -56,7 +56,7 @@ def test_a_repeated_progress_is_known_by_its_own_time_and_not_by_its_plays(
 
 @pytest.mark.parametrize("received", [True, False])
 @pytest.mark.parametrize("days", [(0, 2, 0, 0), (2, 0, 0), (0, 2, 2, 0), (0, 2, 0, 2, 2, 0)])
-def test_a_jump_of_days_in_a_file_makes_the_same_pixels_late(
+def test_a_jump_of_days_makes_the_same_pixels_late_in_both(
     days: tuple[int, ...],
     received: bool,
     settings_of: Callable[..., Settings],

@@ -39,7 +39,7 @@ INVALID = KNOWN | {"user_agent": "a robot"}
         ([INVALID], "0", None),
     ],
 )
-def test_a_row_whose_consented_pixels_have_no_listener_has_no_reach_and_buyers_are_told_no_0(
+def test_a_row_without_listeners_has_no_reach_instead_of_0(
     settings_of: Callable[..., Settings],
     client: Client,
     tmp_path: Path,

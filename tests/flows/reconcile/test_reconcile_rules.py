@@ -72,7 +72,7 @@ def test_an_unreplaced_macro_is_no_play_id(run: Run) -> None:
         assert placement(result, name) == {"unlinked_starts": 2}, macro
 
 
-def test_ids_that_differ_in_any_byte_are_two_plays(run: Run) -> None:
+def test_ids_differing_in_any_byte_are_two_plays(run: Run) -> None:
     plays = ["p", "P", "p ", "p\0", "é", "e\u0301"]
     assert placement(run(*(pixel("start", play=play) for play in plays)))["starts"] == len(plays)
 
@@ -84,20 +84,20 @@ def test_a_milestone_before_its_start_joins_the_cohort(run: Run) -> None:
     assert {minute for name, minute in result.minutes if name == "a"} == {T0}
 
 
-def test_a_milestone_whose_minute_became_final_without_a_start_stays_an_orphan(run: Run) -> None:
+def test_a_milestone_final_without_a_start_stays_an_orphan(run: Run) -> None:
     late_start = pixel("start", 600)
     waited = run(pixel("midpoint", 0), clock(669.999), late_start)
     assert placement(waited) == dict.fromkeys(("starts", "first_quartiles", "midpoints", "repaired"), 1)
     assert placement(run(pixel("midpoint", 0), clock(670), late_start)) == {"starts": 1, "orphans": 1}
 
 
-def test_a_milestone_is_late_when_its_starts_minute_is_final_though_its_own_is_not(run: Run) -> None:
+def test_a_milestone_is_late_after_its_starts_final_minute(run: Run) -> None:
     result = run(pixel("start", 0), clock(670), pixel("complete", 61))
     assert placement(result) == {"starts": 1, "too_late": 1}
     assert placement(run(pixel("start", 0), clock(669), pixel("complete", 61)))["completes"] == 1
 
 
-def test_a_pixel_that_moves_the_watermark_past_its_starts_minute_is_late_itself(run: Run) -> None:
+def test_a_pixel_finalising_its_starts_minute_is_late(run: Run) -> None:
     assert placement(run(pixel("start", 0), pixel("complete", 670))) == {"starts": 1, "too_late": 1}
 
 
@@ -121,7 +121,7 @@ def test_a_late_pixel_does_not_keep_its_play_in_memory(run: Run) -> None:
     assert result.totals["rejected.too_late"] == 1
 
 
-def test_skips_move_to_a_start_that_comes_in_time(run: Run) -> None:
+def test_skips_move_to_a_timely_start(run: Run) -> None:
     skip, start = pixel("skip", 61, station="own"), pixel("start", 0, station="start")
     moved = run(skip, start)
     assert ("station", "own") in moved.flight
@@ -133,7 +133,7 @@ def test_skips_move_to_a_start_that_comes_in_time(run: Run) -> None:
     assert alone.minutes["a", T0 + MINUTE]["skips"] == 1
 
 
-def test_what_names_no_play_counts_apart_and_once_by_its_event_id(run: Run) -> None:
+def test_a_pixel_without_a_play_counts_once_by_event_id(run: Run) -> None:
     lines = [
         pixel(event, play=None) for event in ("impression", "start", "midpoint", "complete", "skip", "error")
     ]
@@ -169,7 +169,7 @@ def test_reach_needs_consent_and_an_impression_or_a_start(run: Run) -> None:
     assert placement(run(*lines, consent="assumed"))["reach"] == 3
 
 
-def test_a_caller_years_ahead_is_clamped_and_makes_nobody_late(run: Run) -> None:
+def test_a_caller_years_ahead_is_clamped_and_makes_no_other_late(run: Run) -> None:
     mad = pixel("start", play="mad") | {"ts": T0 + 10 * 365 * 86_400_000}
     result = run(pixel("start"), mad, pixel("start", 1, play="q"))
     assert result.minutes["a", T0 + MINUTE]["starts"] == 1
@@ -187,7 +187,7 @@ def test_without_a_time_of_receipt_a_jump_waits_for_the_next_pixel(run: Run) -> 
     assert placement(real) == {"starts": 4, "too_late": 1}
 
 
-def test_dead_letters_that_are_given_are_taken_out_and_nothing_else_is_late(run: Run) -> None:
+def test_only_given_dead_letters_are_late(run: Run) -> None:
     lines = [pixel("start", 0, "1"), clock(10_000), pixel("start", 0, "2"), pixel("start", 9999, "3")]
     assert placement(run(*lines)) == {"starts": 2, "too_late": 1}
     assert placement(run(*lines, too_late=[4])) == {"starts": 2, "too_late": 1}
@@ -234,13 +234,13 @@ def test_a_window_holds_both_its_ends(run: Run, age_days: float, event: str, pla
     assert result.totals["unattributed"] == (not placed)
 
 
-def test_a_click_goes_before_a_later_listen_and_ties_go_to_the_greater_placement(run: Run) -> None:
+def test_a_click_precedes_a_later_listen_and_ties_favour_greater_placements(run: Run) -> None:
     listens = [touch("impression", 2, name) for name in ("b", "é", "z")]
     assert credits(run(*listens, purchase(3))) == {"é": (1, 10_000_001)}
     assert credits(run(touch("click", 1, "a"), *listens, purchase(3))) == {"a": (1, 10_000_001)}
 
 
-def test_a_listen_is_at_its_impression_if_there_is_one(run: Run) -> None:
+def test_a_listen_is_at_its_impression_if_any(run: Run) -> None:
     play = [touch("impression", 1, "a", "p"), touch("start", 1.0001, "a", "p"), touch("start", 1, "b", "q")]
     assert credits(run(*play, purchase(2), model="linear")) == {"a": (0.5, 5_000_000), "b": (0.5, 5_000_001)}
 
@@ -300,7 +300,7 @@ def test_an_order_converts_once_and_other_currencies_are_counted_apart(run: Run)
     assert planned["flight.conversion_value_other_count"] == 1
 
 
-def test_values_that_public_tags_have_told_are_counted_apart_in_the_same_minute(run: Run) -> None:
+def test_public_tag_values_count_separately_in_the_same_minute(run: Run) -> None:
     claims = (None, True, False, True)
     lines = [touch("click", 0, "a")]
     lines += [
@@ -333,7 +333,7 @@ def bought_for(run: Run, values: list[Any]) -> list[tuple[float, float, int]]:
     return [tuple(row[f"flight.{name}"] for name in names) for row in rows]
 
 
-def test_a_value_that_is_no_decimal_of_six_places_in_bounds_is_counted_as_another(run: Run) -> None:
+def test_an_out_of_range_value_counts_as_other(run: Run) -> None:
     values = [0.0000005, "1e-7", "0.0000015", "1,5", True, [], "9" * 14, 1e13 + 1]
     assert bought_for(run, values) == [(1, 0, 1)] * len(values)
 
@@ -404,7 +404,7 @@ def pixel_by_pixel(lines: list[dict[str, Any]], lateness: int, horizon: int) -> 
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_looking_at_the_whole_log_at_once_gives_what_reading_it_forward_gives(run: Run, seed: int) -> None:
+def test_the_whole_log_at_once_equals_a_forward_read(run: Run, seed: int) -> None:
     rng = random.Random(seed)
     events = ("impression", "start", *MILESTONES, "skip", "resume")
     lines = []

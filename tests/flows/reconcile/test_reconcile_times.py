@@ -53,7 +53,7 @@ def live(found: Replayed, client: Client) -> None:
     client.hset(f"{found[0].namespace}:positions", "positions", json.dumps({"t/0": 1}))
 
 
-def test_a_log_that_has_ended_has_all_its_minutes_final(replayed: Replayed, client: Client) -> None:
+def test_an_ended_log_has_only_final_minutes(replayed: Replayed, client: Client) -> None:
     for name in ("old", "planned", "new"):
         assert told(replayed, client, name, final_through_ms=FINAL_MS) == set()
         for off_ms in (-660_000, -600_000, -60_000, -59_999, -1, 1, 60_000):
@@ -61,7 +61,7 @@ def test_a_log_that_has_ended_has_all_its_minutes_final(replayed: Replayed, clie
             assert found == {"final_through_ms"}, (name, off_ms)
 
 
-def test_each_row_of_a_log_that_has_ended_is_as_of_its_end(replayed: Replayed, client: Client) -> None:
+def test_each_row_of_an_ended_log_is_as_of_its_end(replayed: Replayed, client: Client) -> None:
     for name in ("old", "planned", "new"):
         for at_ms in (1, T0, END_MS - 10_000, END_MS - 1, END_MS, END_MS + 1):
             wrong = set() if at_ms == END_MS else {"as_of_ms", "reach_as_of_ms"}
@@ -69,7 +69,7 @@ def test_each_row_of_a_log_that_has_ended_is_as_of_its_end(replayed: Replayed, c
             assert found >= wrong, (name, at_ms)
 
 
-def test_a_live_row_says_final_what_the_lateness_has_closed(replayed: Replayed, client: Client) -> None:
+def test_a_live_row_is_final_up_to_its_lateness(replayed: Replayed, client: Client) -> None:
     live(replayed, client)
     closed_ms = (END_MS - LATENESS_MS) // 60_000 * 60_000
     for name in ("old", "planned", "new"):
@@ -78,9 +78,7 @@ def test_a_live_row_says_final_what_the_lateness_has_closed(replayed: Replayed, 
             assert told(replayed, client, name, final_through_ms=wrong) == {"final_through_ms"}, name
 
 
-def test_a_quiet_live_row_says_final_what_the_lateness_had_closed_when_it_was_written(
-    replayed: Replayed, client: Client
-) -> None:
+def test_a_quiet_live_row_is_final_as_of_its_write(replayed: Replayed, client: Client) -> None:
     live(replayed, client)
     at_ms = T0 + 29 * HOUR_MS + 5_000
     closed_ms = (at_ms - LATENESS_MS) // 60_000 * 60_000
@@ -117,7 +115,7 @@ HORIZON_MS, BOUND_MS = 1_800_000, 10_000
         (HORIZON_MS + 1, "start", (2, 0, 0, 0)),
     ],
 )
-def test_a_play_is_known_until_its_newest_pixel_is_the_horizon_behind_the_watermark(
+def test_a_play_is_remembered_for_the_horizon_after_its_newest_pixel(
     later_ms: int,
     event: str,
     counts: tuple[int, ...],

@@ -112,9 +112,7 @@ def test_a_log_split_by_listener_gives_the_same_numbers(tmp_path: Path) -> None:
     assert [account["received"] for account in split.ledger.values()] == [len(part) for part in parts]
 
 
-def test_what_is_published_exactly_has_no_difference(
-    adversarial: Recomputation, published: redis.Redis
-) -> None:
+def test_an_exact_publication_has_no_difference(adversarial: Recomputation, published: redis.Redis) -> None:
     assert differences(adversarial, published) == []
     assert format_differences([]) == ""
 
@@ -125,7 +123,7 @@ def as_a_live_flow(client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize(("minutes", "listed"), [(10, False), (3, True)])
-def test_a_row_may_be_as_old_as_the_minute_from_which_its_numbers_stayed(
+def test_a_row_may_be_as_old_as_its_last_change(
     own_valkey: redis.Redis, tmp_path: Path, minutes: int, listed: bool
 ) -> None:
     # In its fifth minute the only pixel leaves `5m`; the hour keeps it until the end.
@@ -149,7 +147,7 @@ def test_a_row_may_be_as_old_as_the_minute_from_which_its_numbers_stayed(
     assert ("as_of_ms" in told) is listed
 
 
-def test_a_row_may_be_as_old_as_meta_says_that_all_are(own_valkey: redis.Redis, tmp_path: Path) -> None:
+def test_a_row_may_be_as_old_as_metas_lower_bound(own_valkey: redis.Redis, tmp_path: Path) -> None:
     own_valkey.flushall()
     begin_ms, log, early = 1_764_000_000_000, tmp_path / "log.ndjson", tmp_path / "early.ndjson"
     quiet, other = (
@@ -184,7 +182,7 @@ def test_a_row_may_be_as_old_as_meta_says_that_all_are(own_valkey: redis.Redis, 
         pytest.param("click", (5, 12, 30), {"mature_after": timedelta(minutes=10)}, False, id="no start"),
     ],
 )
-def test_a_row_is_too_old_when_time_alone_has_changed_its_numbers(
+def test_a_row_is_too_old_once_time_changes_its_numbers(
     own_valkey: redis.Redis,
     tmp_path: Path,
     event: str,
@@ -231,7 +229,7 @@ def test_one_play_too_many_is_listed(adversarial: Recomputation, published: redi
     assert differences(adversarial, published, without=["completes", *(rate[7:] for rate in rates)]) == []
 
 
-def test_every_field_that_the_flow_publishes_is_in_a_class() -> None:
+def test_every_published_field_has_a_class() -> None:
     assert {*FIELDS, *VERSIONS} == ROW.keys()
     assert {*ledger.FIELDS, *VERSIONS} == PARTITION.keys()
     assert {*META_FIELDS, *VERSIONS} == META.keys()
@@ -262,7 +260,7 @@ def test_nonsense_in_any_field_is_found(
     assert differences(adversarial, published)
 
 
-def test_a_null_that_is_told_and_a_number_that_is_not_are_found(
+def test_missing_and_surplus_numbers_are_differences(
     adversarial: Recomputation, published: redis.Redis
 ) -> None:
     row = "audiopixel:v1:placement:{pl-000}"
@@ -274,7 +272,7 @@ def test_a_null_that_is_told_and_a_number_that_is_not_are_found(
     }
 
 
-def test_what_was_compared_is_told_by_class(adversarial: Recomputation, published: redis.Redis) -> None:
+def test_compared_fields_are_reported_by_class(adversarial: Recomputation, published: redis.Redis) -> None:
     comparison = compare(adversarial, published)
     assert comparison.differences == []
     assert set(comparison.compared) == set(How)

@@ -37,21 +37,19 @@ def told(found: Replayed, client: Client) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("time", ["1e400", "999999999999999", "-5", "abc", "1_764"])
-def test_a_watermark_that_is_no_moment_is_a_difference(replayed: Replayed, client: Client, time: str) -> None:
+def test_an_invalid_watermark_is_a_difference(replayed: Replayed, client: Client, time: str) -> None:
     client.hset(f"{replayed[0]}:meta", "watermark_ms", time)
     assert ("meta", "watermark_ms") in told(replayed, client)
 
 
 @pytest.mark.parametrize("positions", ["null", "5", "[]", "{", '"t"'])
-def test_positions_that_are_no_object_are_a_difference(
-    replayed: Replayed, client: Client, positions: str
-) -> None:
+def test_invalid_positions_are_a_difference(replayed: Replayed, client: Client, positions: str) -> None:
     client.hset(f"{replayed[0]}:positions", "positions", positions)
     assert told(replayed, client) == {("positions", "row")}
 
 
 @pytest.mark.parametrize("count", ["abc", "4", "NaN"])
-def test_a_count_of_a_topics_ledger_that_is_wrong_is_a_difference(
+def test_a_wrong_count_of_a_topics_ledger_is_a_difference(
     replayed: Replayed, client: Client, count: str
 ) -> None:
     (path,) = replayed[1].ledger
@@ -66,7 +64,7 @@ def test_a_count_of_a_topics_ledger_that_is_wrong_is_a_difference(
     ("key", "scope"),
     [("other:{placement}", "other"), ("placement:{p}", "placement"), ("meta", "meta")],
 )
-def test_a_key_that_is_no_hash_is_a_difference(
+def test_a_key_of_another_type_is_a_difference(
     replayed: Replayed, client: Client, key: str, scope: str
 ) -> None:
     client.delete(f"{replayed[0]}:{key}")
@@ -74,13 +72,13 @@ def test_a_key_that_is_no_hash_is_a_difference(
     assert (scope, "(type)") in told(replayed, client)
 
 
-def test_an_index_that_is_no_sorted_set_is_a_difference(replayed: Replayed, client: Client) -> None:
+def test_an_index_of_another_type_is_a_difference(replayed: Replayed, client: Client) -> None:
     client.delete(f"{replayed[0]}:index:placement")
     client.set(f"{replayed[0]}:index:placement", "5")
     assert told(replayed, client) == {("placement", "index")}
 
 
-def test_an_id_that_is_no_utf_8_ends_in_one_line_that_says_where(replayed: Replayed, client: Client) -> None:
+def test_an_id_outside_utf_8_is_an_error_with_its_place(replayed: Replayed, client: Client) -> None:
     client.zadd(f"{replayed[0]}:index:placement", {b"\xff": 1})
     with pytest.raises(AudiopixelError, match=r"index:placement in Redis has what is no UTF-8"):
         told(replayed, client)

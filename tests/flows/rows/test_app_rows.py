@@ -85,7 +85,7 @@ def test_switched_off_all_is_as_if_no_pixel_named_an_app(
 
 
 @pytest.mark.parametrize(("cap", "workers"), [(1_000, 1), (20, 3)])
-def test_switched_on_every_name_has_its_row_up_to_the_cap_and_sums_add_up(
+def test_enabled_app_rows_add_up_to_the_cap(
     cap: int, workers: int, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of(app_rows=True, row_cap=cap, shards=4)

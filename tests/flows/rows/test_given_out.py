@@ -161,7 +161,7 @@ def unnumbered(state: Any, number: int) -> Any:
 @pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("in_files", [False, True])
 @pytest.mark.parametrize("seed", range(16))
-def test_nothing_that_changes_with_time_alone_is_kept_back(
+def test_every_change_by_time_alone_is_published(
     seed: int, in_files: bool, in_parts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In parts it is for some cuts, and the shard says since when."""

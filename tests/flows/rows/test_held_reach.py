@@ -38,9 +38,7 @@ def held(minutes: int) -> Rolling:
 
 
 @pytest.mark.parametrize("minutes", [30, 240])
-def test_a_hold_that_ends_minute_by_minute_adds_each_pixel_once(
-    minutes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gradually_ending_hold_adds_each_pixel_once(minutes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rolling, rows, calls, add = held(minutes), 0, 0, Rolling.add
 
     def counting(self: Rolling, of: Any, *rest: Any) -> None:
@@ -56,7 +54,7 @@ def test_a_hold_that_ends_minute_by_minute_adds_each_pixel_once(
     assert int(rolling.reach(np.zeros(1, np.int64))[1][0]) == min(minutes, 60) * CUTS * EACH
 
 
-def test_a_save_in_a_hold_copies_only_the_minutes_of_which_pixels_came_since_the_one_before() -> None:
+def test_a_save_in_a_hold_copies_only_changed_minutes() -> None:
     rolling = held(120)
     before = {id(body): body for packed in rolling.snapshot(Files(None))[-1] for body in packed}
     heard(rolling, NOW + 120, np.array([7], np.uint64))
@@ -99,7 +97,7 @@ cuts = st.lists(
 
 
 @given(cuts, st.sampled_from([3, 1_000]))
-def test_reach_is_as_if_all_that_waits_were_looked_at_each_minute(history: list[Cut], limit: int) -> None:
+def test_held_reach_equals_a_count_of_all_waiting_pixels(history: list[Cut], limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rolling_reach, "MINUTE_EXACT_UP_TO", limit)
         minute, both = NOW, [Rolling(), Rolling()]
@@ -130,7 +128,7 @@ def test_reach_is_as_if_all_that_waits_were_looked_at_each_minute(history: list[
                 assert new == old
 
 
-def test_a_save_of_before_whose_parts_mix_minutes_goes_on(tmp_path: Path) -> None:
+def test_an_older_save_with_mixed_minutes_is_resumed(tmp_path: Path) -> None:
     rolling = held(10)
     *state, packed = rolling.snapshot(Files(None))
     mixed = tuple(b"".join(column) for column in zip(*packed, strict=True))

@@ -30,14 +30,14 @@ def noted(of: RowColumns, *moved: tuple[int, int], account: tuple[int, ...] = (0
     )
 
 
-def test_a_listener_whom_other_counted_leaves_no_class_of_the_row() -> None:
+def test_a_listener_counted_in_other_leaves_no_class_of_the_row() -> None:
     of = RowColumns()
     noted(of, (0, -2), (1, 2))
     noted(of, (0, 3))
     assert of.frequencies[0][0] == (3, 2, *[0] * (len(CLASSES) - 2))
 
 
-def test_a_conversion_that_other_accepted_is_accepted_when_it_is_decided() -> None:
+def test_a_conversion_accepted_in_other_stays_accepted() -> None:
     of = RowColumns()
     noted(of, account=(1, 0, 0, 1))
     noted(of, account=(0, 2, 1, -3))
@@ -46,7 +46,7 @@ def test_a_conversion_that_other_accepted_is_accepted_when_it_is_decided() -> No
     assert of.accounts[0] == ConversionAccount(4, 2, 1, 1)
 
 
-def test_bases_are_the_impressions_where_a_pixel_made_one_of_other_stronger() -> None:
+def test_bases_sum_to_the_impressions_after_upgrades_in_other() -> None:
     for impressions, audible, streamed in ((0, 1, 0), (2, 1, 0), (3, 5, -1), (3, -1, 2)):
         sides = np.zeros(len(SIDES), np.int64)
         sides[:2] = audible, streamed
@@ -56,7 +56,7 @@ def test_bases_are_the_impressions_where_a_pixel_made_one_of_other_stronger() ->
         assert min(shown) >= 0
 
 
-def test_what_a_play_of_other_takes_back_is_not_below_nothing() -> None:
+def test_a_correction_from_other_never_makes_a_count_negative() -> None:
     sums, every, none = np.zeros((1, MINUTE_COUNTS), np.int64), np.ones(1, bool), np.zeros(1, np.int64)
     sums[0, [REPAIRED, SKIP + HELD_COLUMN, MUTE, MUTE + HELD_COLUMN]] = -1, -1, 2, -1
     out = np.zeros((1, CONSENTED_PLAYS + 4), np.int64)

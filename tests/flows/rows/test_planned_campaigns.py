@@ -57,7 +57,7 @@ class Line:
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_campaign_that_had_ended_comes_back_whole_with_a_plan_of_it(
+def test_an_ended_campaign_returns_whole_with_its_plan(
     settings_of: Callable[..., Settings], restarts: bool
 ) -> None:
     line = Line(settings_of(shards=1))
@@ -75,7 +75,7 @@ def test_a_campaign_that_had_ended_comes_back_whole_with_a_plan_of_it(
 
 
 @pytest.mark.parametrize("others", [1, 62, 63, 64, 127])
-def test_a_row_comes_back_whole_also_where_it_makes_its_table_grow(
+def test_a_row_returns_whole_also_when_its_table_grows(
     settings_of: Callable[..., Settings], others: int
 ) -> None:
     """Seed 162914: its mark was put into the table of before, so the flow failed, at each start again."""
@@ -88,7 +88,7 @@ def test_a_row_comes_back_whole_also_where_it_makes_its_table_grow(
 
 
 @pytest.mark.parametrize("names", [None, "plans.csv"], ids=["unset", "of another placement"])
-def test_a_placement_whose_plan_is_gone_when_the_flow_starts_counts_its_own_flight(
+def test_a_placement_unplanned_at_the_start_counts_its_own_flight(
     settings_of: Callable[..., Settings], tmp_path: Path, names: str | None
 ) -> None:
     plans = tmp_path / "plans.csv"

@@ -114,7 +114,7 @@ def ranked(who: int) -> tuple[int, int]:
     return rank(hashed)
 
 
-def test_the_rank_of_a_hash_is_the_place_of_its_first_one_behind_the_registers_bits() -> None:
+def test_a_hashs_rank_is_its_first_bit_after_the_register() -> None:
     for register in (0, 1, REGISTERS - 1):
         for zeros in range(50):
             assert ranked(register << 50 | 1 << 49 - zeros) == (register, zeros + 1)
@@ -140,7 +140,7 @@ def registers_of(distinct: Distinct) -> dict[int, bytes]:
 
 
 @pytest.mark.parametrize("number", [300, 990, 20_000])
-def test_a_roll_up_that_is_fed_its_placements_listeners_is_their_union(number: int) -> None:
+def test_a_roll_up_is_the_union_of_its_placements_listeners(number: int) -> None:
     rng = np.random.default_rng(number)
     who = listeners(rng, number)
     of = [who[: number // 2], who[number // 3 :], who[:: number // 7]]
@@ -165,7 +165,7 @@ def test_a_roll_up_that_is_fed_its_placements_listeners_is_their_union(number: i
     st.lists(st.tuples(st.integers(0, 1_500), st.sampled_from(["", "", "clear", "merge"])), max_size=8),
     st.booleans(),
 )
-def test_a_distinct_count_goes_on_after_a_restart_as_if_there_had_been_none(
+def test_a_restart_does_not_change_a_distinct_count(
     seed: int, steps: list[tuple[int, str]], in_files: bool
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -193,7 +193,7 @@ def test_a_distinct_count_goes_on_after_a_restart_as_if_there_had_been_none(
             assert registers_of(stopped) == registers_of(straight)
 
 
-def test_a_snapshot_writes_who_is_new_and_sketches_now_and_then(
+def test_a_snapshot_writes_new_listeners_and_occasional_sketches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "COMPACTION_SLACK", 1_000)
@@ -245,7 +245,7 @@ def wanted(heard: set[Heard], minute: int, rows: int, limit: int) -> list[list[i
 
 @pytest.mark.parametrize("in_files", [False, True])
 @pytest.mark.parametrize("seed", range(6))
-def test_rolling_reach_is_that_of_the_last_5_and_60_minutes_and_of_who_was_heard_alone(
+def test_rolling_reach_counts_only_listeners_of_5_and_60_minutes(
     seed: int, limit: int, in_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With pixels ahead of the watermark's minute and behind it, jumps, quiet hours, restarts anywhere."""
@@ -318,7 +318,7 @@ def ranked_apart(who: Iterable[int]) -> U64:
     return np.array([one * 0x9E3779B97F4A7C15 & (1 << 64) - 1 for one in who], np.uint64)
 
 
-def test_rolling_reach_is_exact_up_to_a_thousand_however_large_the_row_once_was_and_its_memory_is_given_back(
+def test_rolling_reach_is_exact_again_after_a_row_shrinks(
     tmp_path: Path,
 ) -> None:
     rng, row, files = np.random.default_rng(1), np.zeros(1, np.int64), Files(tmp_path)
@@ -341,7 +341,7 @@ def test_rolling_reach_is_exact_up_to_a_thousand_however_large_the_row_once_was_
     assert not rolling.file_names()
 
 
-def test_many_listeners_of_quiet_minutes_are_counted_exactly_and_take_no_registers() -> None:
+def test_listeners_of_quiet_minutes_are_exact_without_registers() -> None:
     rng, rolling = np.random.default_rng(3), Rolling()
     for minute in range(29_000_000, 29_000_000 + 60):
         rolling.advance(minute)
@@ -396,7 +396,7 @@ def test_rolling_memory_is_that_of_an_hour() -> None:
     assert rolling.used <= 2 * 60 * 200  # once an hour those are dropped who have no minute left
 
 
-def test_a_log_that_nobody_takes_is_small_though_minutes_become_crowded(
+def test_an_unread_log_stays_small_with_crowded_minutes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rolling_reach, "MINUTE_EXACT_UP_TO", 10)

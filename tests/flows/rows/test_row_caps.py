@@ -69,7 +69,7 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def test_rows_and_other_add_up_to_the_log_and_meta_says_that_names_are_beyond_the_cap(
+def test_rows_and_other_add_up_to_the_log(
     log: Path, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     plans = tmp_path / "plans.csv"
@@ -105,7 +105,7 @@ def test_rows_and_other_add_up_to_the_log_and_meta_says_that_names_are_beyond_th
             assert 40 <= int(meta["rows_beyond_cap"]) <= 120
 
 
-def test_names_that_have_rows_now_are_no_longer_in_what_an_earlier_execution_counted_beyond_the_cap(
+def test_names_with_rows_leave_an_earlier_executions_other(
     log: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     counted, beyond = [], []
@@ -126,7 +126,7 @@ NAMES = st.lists(st.integers(0, 30), min_size=1, max_size=80)
 
 
 @given(NAMES, st.integers(1, 8), st.sets(st.integers(0, 30), max_size=3))
-def test_who_has_a_row_keeps_it_until_it_ends_and_who_is_planned_always_has_one(
+def test_rows_stay_until_their_end_and_plans_always_have_one(
     names: list[int], cap: int, planned: set[int]
 ) -> None:
     index = RowIndex(Limits(rows=cap))
@@ -157,7 +157,7 @@ def test_the_cap_is_held_a_shard() -> None:
     assert Limits.of(load(row_cap=1, shards=8)).rows == 1
 
 
-def test_names_that_no_plan_has_share_one_budget_over_all_scopes(
+def test_unplanned_names_share_one_budget_over_all_scopes(
     log: Path, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     plans = tmp_path / "plans.csv"
@@ -186,7 +186,7 @@ def test_names_that_no_plan_has_share_one_budget_over_all_scopes(
     assert compare(recompute([log], rules(known)), client, known.namespace).differences == []
 
 
-def test_a_name_that_no_plan_has_waits_for_memory() -> None:
+def test_an_unplanned_name_waits_for_memory() -> None:
     limits = Limits(unplanned_bytes=2 * ROW_MEMORY)
     shard = RowShard(0, 1, MINUTE, MINUTE, lambda minute: minute // 1440, limits=limits)
     shard.have_plans([("placement", "planned")], [("station", "named")])
@@ -230,9 +230,7 @@ def flush(publisher: Publisher, number: int, *names: str, ended: bool = False, p
     publisher.flush(cut, [Flush(0, cut, [PackedRow("placement", name, T0, packed) for name in names])])
 
 
-def test_rows_whose_numbers_are_what_readers_have_are_not_written_again(
-    publisher: Publisher, client: Client
-) -> None:
+def test_unchanged_rows_are_not_written_again(publisher: Publisher, client: Client) -> None:
     key = f"{publisher.settings.namespace}:placement:{{a}}"
 
     def flushed(number: int, impressions: int, label: str, ended: bool = False) -> tuple[str | None, ...]:
@@ -260,9 +258,7 @@ def test_rows_whose_numbers_are_what_readers_have_are_not_written_again(
 
 
 @given(st.integers(0, 1 << 45), st.integers(0, 1 << 45), st.text(max_size=40), st.text(max_size=40))
-def test_only_what_is_the_same_but_for_its_times_is_taken_for_the_same(
-    one: int, other: int, label: str, another: str
-) -> None:
+def test_only_rows_equal_except_times_are_equal(one: int, other: int, label: str, another: str) -> None:
     def packed(at_ms: int, campaign: str) -> bytes:
         values = empty(at_ms)
         for name in TIMES:
@@ -284,7 +280,7 @@ def test_a_publisher_writes_the_cuts_that_readers_get(publisher: Publisher, clie
     assert shown == [(None, "-1"), ("2", "2"), ("2", "2"), ("2", "2"), ("5", "5")]
 
 
-def test_what_a_flow_writes_as_it_ends_is_of_one_cut(publisher: Publisher, client: Client) -> None:
+def test_the_final_writes_of_a_flow_are_of_one_cut(publisher: Publisher, client: Client) -> None:
     """By an error the flow ends at any cut; then what waited is written, by the last that readers get."""
     namespace = publisher.settings.namespace
     for number, publish in enumerate((True, False), 1):
@@ -297,7 +293,7 @@ def test_what_a_flow_writes_as_it_ends_is_of_one_cut(publisher: Publisher, clien
     assert held[0]["received"] == "1"
 
 
-def test_a_flood_of_new_rows_delays_no_known_one_and_loses_none(publisher: Publisher, client: Client) -> None:
+def test_a_flood_of_new_rows_delays_and_loses_no_known_row(publisher: Publisher, client: Client) -> None:
     def shown(name: str) -> str | None:
         key = f"{publisher.settings.namespace}:placement:{{{name}}}"
         return read_rows(client, [key])[0].get("flight.impressions")
@@ -333,7 +329,7 @@ PLACES = ("a", "b", "c", "d", "e")
         max_size=30,
     )
 )
-def test_what_a_name_counted_where_it_had_no_row_is_never_missing_from_what_it_delivered(steps: Any) -> None:
+def test_counts_in_other_are_never_missing_from_delivery(steps: Any) -> None:
     limits = Limits(stays=2 * HOUR, remembered=6 * HOUR, rows=2)
 
     def new() -> RowShard:
@@ -377,7 +373,7 @@ def planned(shard: RowShard, plans: dict[str, int]) -> None:
         shard.plan(name, start, start + 10_000)
 
 
-def test_a_plan_of_a_name_in_other_is_known_from_where_other_ends() -> None:
+def test_a_plan_of_a_name_in_other_counts_from_its_own_row() -> None:
     shard = RowShard(0, 1, 600_000, 90_000, lambda minute: minute // 1440, limits=Limits(rows=1))
     cut = Cut(1, BEGIN * 60_000, False, ())
     first = batch(cut, [(BEGIN, 1)])._replace(rows=[("placement", "x")])
@@ -390,7 +386,7 @@ def test_a_plan_of_a_name_in_other_is_known_from_where_other_ends() -> None:
         assert windows.delivered == [Delivered(start, start + 10_000, delivered)]
 
 
-def test_other_waits_for_no_part_of_a_minute_that_turns() -> None:
+def test_other_does_not_wait_for_turning_minutes() -> None:
     """Shards have it together: parts of several minutes would be a sum of no moment."""
     shard = RowShard(0, 1, MINUTE, MINUTE, lambda minute: minute // 1440, limits=Limits(rows=1, turned=1))
     given = []

@@ -95,7 +95,7 @@ def test_whoever_ended_is_found_until_it_is_forgotten_whatever_restarts(
         assert all(ended.take(row, minute - remembered) is None for row in alive)
 
 
-def test_an_ended_row_that_a_disk_has_changed_behind_the_start_is_refused(tmp_path: Path) -> None:
+def test_an_ended_row_damaged_on_disk_is_refused(tmp_path: Path) -> None:
     values = [7, "x" * 150, 2**40]
 
     def ended_rows() -> Ended:
@@ -123,9 +123,7 @@ def test_an_ended_row_that_a_disk_has_changed_behind_the_start_is_refused(tmp_pa
     assert refused > 0
 
 
-def test_an_ended_row_takes_sixteen_bytes_of_memory_and_what_it_says_at_most_a_kilobyte_of_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ended_row_takes_sixteen_bytes_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 1 << 18)
     monkeypatch.setattr("flows.rows.ended.MERGE_AT", 4_096)
     line = Line(tmp_path, Limits(rows=1 << 20, unplanned=1 << 20, unplanned_bytes=1 << 40))
@@ -214,7 +212,7 @@ class Line:
         }
 
 
-def test_a_row_stays_for_all_of_the_time_behind_its_last_pixel() -> None:
+def test_a_row_stays_for_its_whole_time_after_its_last_pixel() -> None:
     line = Line()
     line.cut(T0 + 59_999, {"a": [1]})
     line.cut(T0 + 48 * HOUR + 10_000, {"b": [1]})  # in the minute of the day in which its pixel came
@@ -247,9 +245,7 @@ def flight(row: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("listeners", [3, 1_000, 5_000])
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("in_files", [False, True])
-def test_a_row_that_ended_comes_back_whole(
-    listeners: int, restarts: bool, in_files: bool, tmp_path: Path
-) -> None:
+def test_an_ended_row_returns_whole(listeners: int, restarts: bool, in_files: bool, tmp_path: Path) -> None:
     line = Line(tmp_path if in_files else None)
     line.cut(T0, {"a": list(range(1, listeners + 1)), "b": [1]}, credited(T0), campaign="autumn")
     before = line.cut(T0 + DAY, {"b": [2]}, ended=False)
@@ -290,7 +286,7 @@ def test_a_row_that_ended_comes_back_whole(
     assert line.cut(T0 + 6 * DAY + HOUR, {"b": [9]})[A]["1h.reach"] == 0
 
 
-def test_what_was_quiet_for_longer_than_rows_are_remembered_begins_anew_and_says_so() -> None:
+def test_a_row_quiet_beyond_its_memory_restarts_visibly() -> None:
     line = Line(limits=Limits(stays=120, remembered=6 * 1440))
     line.cut(T0, {"a": [1, 2], "b": [1, 2]})
     for day in (1, 2, 3, 4, 5):
@@ -302,7 +298,7 @@ def test_what_was_quiet_for_longer_than_rows_are_remembered_begins_anew_and_says
     assert (anew["flight.impressions"], anew["flight.reach"], anew["flight.since_ms"]) == (1, 1, T0 + 8 * DAY)
 
 
-def test_a_row_that_never_had_a_listener_or_was_only_credited_comes_back_too() -> None:
+def test_rows_without_listeners_or_with_only_credits_return() -> None:
     line = Line()
     line.cut(T0, {"b": [1]}, credited(T0))
     line.cut(T0 + 3 * DAY, {"c": [1]})
@@ -322,7 +318,7 @@ def test_a_planned_row_and_its_campaign_never_end() -> None:
     assert line.shard.ended_rows == [A]
 
 
-def test_a_long_life_of_new_placements_every_day_costs_what_its_last_days_hold(tmp_path: Path) -> None:
+def test_daily_new_placements_cost_only_their_last_days(tmp_path: Path) -> None:
     line = Line(tmp_path, Limits(stays=1440, remembered=5 * 1440))
     sizes, kept = [], []
     for day in range(40):
@@ -356,7 +352,7 @@ def pixel(number: int, placement: str, at_ms: int) -> bytes:
     ).encode()
 
 
-def test_an_ended_row_leaves_redis_its_index_and_its_sketch_and_comes_back_whole(
+def test_an_ended_row_leaves_redis_and_returns_whole(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.ndjson"
@@ -385,7 +381,7 @@ def test_an_ended_row_leaves_redis_its_index_and_its_sketch_and_comes_back_whole
 
 
 @pytest.mark.parametrize("cut_ms", [1, 500])
-def test_a_pixel_that_is_kept_out_keeps_a_row_however_the_log_is_cut(
+def test_an_excluded_pixel_keeps_a_row_for_any_cuts(
     cut_ms: int, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     """A single cut may hold days of a sparse log."""
@@ -417,7 +413,7 @@ def days_again(counts: DayCounts, files: Files) -> DayCounts:
     return again
 
 
-def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) -> None:
+def test_days_of_an_ended_row_stay_away_after_a_restart(tmp_path: Path) -> None:
     def counted(counts: DayCounts, row: int, unkeyed: int) -> None:
         sides = np.array([[5, UNKEYED_COLUMNS[0], unkeyed]], np.int64)
         columns = RowColumns()
@@ -441,7 +437,7 @@ def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) 
     assert sorted(again.cells.counts[slots].sum(axis=1).tolist()) == [1, 2]
 
 
-def test_a_second_restart_has_the_days_that_the_first_brought_back(
+def test_a_second_restart_has_the_days_restored_by_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "COMPACTION_SLACK", 0)

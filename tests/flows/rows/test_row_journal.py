@@ -80,9 +80,7 @@ def names(number: int) -> list[str]:
     return [f"p{at:05}" for at in range(number)]
 
 
-def test_a_save_of_one_changed_row_does_not_grow_with_those_that_are_quiet(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quiet_rows_do_not_grow_a_save_of_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 10_000)  # a save copies the ends of journals
     sizes = []
     for quiet in (5_000, 10_000):
@@ -97,9 +95,7 @@ def test_a_save_of_one_changed_row_does_not_grow_with_those_that_are_quiet(
     assert sizes[1] < 20_000
 
 
-def test_a_save_of_one_changed_row_does_not_grow_with_the_side_counts_of_the_last_hour(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_past_side_counts_do_not_grow_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 10_000)
 
     def counted(line: Line, rows: list[RowName]) -> None:
@@ -126,7 +122,7 @@ def test_a_save_of_one_changed_row_does_not_grow_with_the_side_counts_of_the_las
     assert sizes[1] < 40_000
 
 
-def test_a_save_writes_the_records_of_the_rows_that_changed(tmp_path: Path) -> None:
+def test_a_save_writes_only_changed_rows(tmp_path: Path) -> None:
     line = Line(tmp_path)
     line.cut(names(5_000))
     line.save()
@@ -140,7 +136,7 @@ def test_a_save_writes_the_records_of_the_rows_that_changed(tmp_path: Path) -> N
     assert len(line.shard.records.journal) == 5_002
 
 
-def test_a_restart_makes_no_row_one_that_changed(tmp_path: Path) -> None:
+def test_a_restart_marks_no_row_as_changed(tmp_path: Path) -> None:
     line = Line(tmp_path)
     line.cut(names(50))
     line.shard = line.again()
@@ -150,7 +146,7 @@ def test_a_restart_makes_no_row_one_that_changed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quiet", [3, 300])
-def test_a_journal_of_rows_that_change_at_every_cut_stays_bounded(
+def test_a_journal_of_constantly_changing_rows_stays_bounded(
     quiet: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
@@ -173,9 +169,7 @@ def test_a_journal_of_rows_that_change_at_every_cut_stays_bounded(
     assert len(files) < 2 * quiet + 40
 
 
-def test_rows_that_ended_leave_the_journal_and_do_not_come_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ended_rows_leave_the_journal_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
     monkeypatch.setattr(journal, "COMPACTION_SLACK", 10)
     line = Line(tmp_path)
@@ -196,7 +190,7 @@ def test_rows_that_ended_leave_the_journal_and_do_not_come_back(
     assert len(line.shard.records.journal) <= 2 * 3 + line.shard.records.journal.slack
 
 
-def test_a_row_that_begins_and_that_no_cut_has_changed_is_saved(tmp_path: Path) -> None:
+def test_a_new_unchanged_row_is_saved(tmp_path: Path) -> None:
     line = Line(tmp_path)
     line.cut(["a"])
     line.save()
@@ -204,7 +198,7 @@ def test_a_row_that_begins_and_that_no_cut_has_changed_is_saved(tmp_path: Path) 
     assert line.again().row_index.numbers == {("placement", "a"): 0, ("placement", "b"): 1}
 
 
-def test_the_minute_from_which_a_plan_alone_keeps_a_row_is_saved(tmp_path: Path) -> None:
+def test_the_first_minute_of_a_row_kept_by_its_plan_is_saved(tmp_path: Path) -> None:
     line = Line(tmp_path)
     line.cut([])
     line.shard.plan("planned", BEGIN, BEGIN + 5)
@@ -218,7 +212,7 @@ def test_the_minute_from_which_a_plan_alone_keeps_a_row_is_saved(tmp_path: Path)
     )
 
 
-def test_counts_of_a_day_that_became_none_stay_none_behind_a_restart(tmp_path: Path) -> None:
+def test_a_days_zero_counts_stay_zero_after_a_restart(tmp_path: Path) -> None:
     line = Line(tmp_path)
     line.cut(["a"])
     line.save()

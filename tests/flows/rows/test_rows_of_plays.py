@@ -54,7 +54,7 @@ class Flow:
 
 
 @pytest.mark.parametrize(("then", "said"), [("audible_2s", "audible_2s"), ("vast_impression", "mixed")])
-def test_a_name_that_leaves_other_says_the_basis_of_what_its_row_counts(then: str, said: str) -> None:
+def test_a_name_leaving_other_publishes_its_own_rows_basis(then: str, said: str) -> None:
     flow = Flow(Limits(stays=2 * HOUR, rows=1))
     flow.pixel("a", T0, "vast_impression")
     for half_day in range(4):
@@ -63,7 +63,7 @@ def test_a_name_that_leaves_other_says_the_basis_of_what_its_row_counts(then: st
     assert flow.row("b") == (2, said)
 
 
-def test_a_row_that_was_forgotten_says_its_basis_anew() -> None:
+def test_a_restarted_row_publishes_its_basis_again() -> None:
     flow = Flow(Limits(stays=2 * HOUR, remembered=30 * HOUR))
     flow.pixel("b", T0)
     for hour in range(0, 60, 6):
@@ -72,7 +72,7 @@ def test_a_row_that_was_forgotten_says_its_basis_anew() -> None:
     assert flow.row("b") == (1, "audible_2s")
 
 
-def test_what_settles_days_later_is_no_pixel_of_its_row() -> None:
+def test_a_late_settlement_is_no_pixel_of_its_row() -> None:
     """An orphan does, at the first cut that it is final by: as late as the next pixel of whoever comes."""
     flow = Flow(Limits(stays=48 * HOUR))
     flow.pixel("a", T0)

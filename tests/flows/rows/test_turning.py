@@ -7,7 +7,7 @@ import numpy as np
 from flows.rows.turning import Turning
 
 
-def test_rows_that_turn_again_come_behind_all_others() -> None:
+def test_rows_turning_again_come_last() -> None:
     turning, rows = Turning(most=2), np.arange(5)
     given = [(turning.part(rows, now).tolist(), turning.whole_ms) for now in range(10, 17)]
     assert given == [
@@ -34,7 +34,7 @@ def test_the_last_cut_waits_for_no_part() -> None:
     assert (given.tolist(), turning.whole_ms) == ([2, 3, 4], 11)
 
 
-def test_rows_that_pixels_have_changed_meanwhile_end_a_round() -> None:
+def test_rows_changed_by_pixels_meanwhile_end_a_round() -> None:
     turning = Turning(most=2)
     assert turning.part(np.array([1, 3, 5]), 10).tolist() == [1, 3]
     assert (turning.part(np.array([0, 1, 2]), 11).tolist(), turning.whole_ms) == ([], 10)

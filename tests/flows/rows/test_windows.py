@@ -389,7 +389,7 @@ class World:
     st.sampled_from((0, 1, 5)),
     st.booleans(),
 )
-def test_every_cut_shows_the_sums_of_what_has_come(
+def test_every_cut_shows_the_sums_so_far(
     steps: list[Step], lateness_ms: int, begin_ms: int, every: int, in_files: bool
 ) -> None:
     with TemporaryDirectory() as name:
@@ -397,7 +397,7 @@ def test_every_cut_shows_the_sums_of_what_has_come(
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_run_longer_than_what_is_kept_shows_the_sums_of_what_has_come(seed: int, tmp_path: Path) -> None:
+def test_a_run_longer_than_its_memory_shows_the_sums(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     World(
         rng.choice((0, MINUTE // 2, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)),
@@ -432,7 +432,7 @@ def impressions(cut: Cut, minutes: range, who: U64 = NOBODY, homes: U64 = NOBODY
     )  # fmt: skip
 
 
-def test_a_minute_that_turns_gives_out_the_rows_whose_windows_it_changes() -> None:
+def test_a_turning_minute_publishes_rows_with_changed_windows() -> None:
     shard = RowShard(0, 1, 10 * MINUTE, 30 * MINUTE, london_day)
     given = []
     for minute in range(1, 66):
@@ -481,7 +481,7 @@ def credited(cut: Cut, minute: int) -> CreditBatch:
     )
 
 
-def test_a_planned_flight_counts_from_its_start_and_begins_anew_when_the_plan_moves_it() -> None:
+def test_a_planned_flight_restarts_if_the_plan_moves_it() -> None:
     shard = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day)
     first = at(2026, 7, 1, 12, 0) // MINUTE
 
@@ -505,7 +505,7 @@ def test_a_planned_flight_counts_from_its_start_and_begins_anew_when_the_plan_mo
     assert flight(4, range(first + 7, first + 8), first + 7) == (3, 1)
 
 
-def test_a_final_minute_stays_final_where_a_restart_lengthens_the_lateness() -> None:
+def test_a_final_minute_stays_final_under_a_lateness_lengthened_later() -> None:
     shard, noon = RowShard(0, 1, MINUTE, MATURE_MS, london_day), at(2026, 7, 1, 12, 0) // MINUTE
     here = Cut(1, noon * MINUTE, False, ())
     shard.apply(here, [impressions(here, range(noon, noon + 1))])
@@ -514,7 +514,7 @@ def test_a_final_minute_stays_final_where_a_restart_lengthens_the_lateness() -> 
     assert longer.first_open == shard.first_open > noon - 29
 
 
-def test_households_from_before_a_flight_that_is_yet_to_begin_are_none_of_it() -> None:
+def test_households_before_a_future_flight_are_outside_it() -> None:
     shard, noon = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day), at(2026, 7, 1, 12, 0) // MINUTE
 
     def heard(number: int, minute: int) -> tuple[list[int], list[int]]:
@@ -533,7 +533,7 @@ def test_households_from_before_a_flight_that_is_yet_to_begin_are_none_of_it() -
     assert heard(4, noon + 9) == ([4, 1], [4, 1])
 
 
-def test_a_row_with_nothing_but_a_conversion_shows_an_empty_day_once_the_day_has_turned() -> None:
+def test_a_row_of_one_conversion_shows_an_empty_next_day() -> None:
     shard, noon = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day), at(2026, 7, 1, 12, 0) // MINUTE
     days = []
     for number, minute in enumerate((noon, noon + 180, noon + 24 * 60, noon + 25 * 60)):
@@ -563,7 +563,7 @@ def test_memory_is_flat_in_a_run_of_a_week() -> None:
     assert max(state) - state[6] <= (DAYS_OPEN + 1) * 8 * (DAY_COLUMNS + 3)
 
 
-def test_a_change_to_a_final_minute_is_our_bug_and_stops_the_flow() -> None:
+def test_a_change_to_a_final_minute_stops_the_flow() -> None:
     shard = RowShard(0, 1, 0, MATURE_MS, london_day)
     first = BEGINNINGS[2] // MINUTE
     cut = Cut(1, (first + 5) * MINUTE, False, ())
@@ -582,7 +582,7 @@ def test_state_of_another_format_or_ring_is_refused() -> None:
         RowShard(0, 2, 0, MATURE_MS, london_day).restore(state)
 
 
-def test_the_columns_are_those_that_the_kernels_are_written_for() -> None:
+def test_the_columns_match_the_kernels() -> None:
     assert BY_MINUTE[START : COMPLETE + 1] == (
         "starts",
         "first_quartiles",
@@ -605,7 +605,7 @@ def test_the_columns_are_those_that_the_kernels_are_written_for() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_neither_an_estimated_reach_nor_starts_without_a_play_take_a_frequency_below_one(seed: int) -> None:
+def test_frequency_is_never_below_one(seed: int) -> None:
     who = np.random.default_rng(seed).integers(1, (1 << 64) - 1, 20_000, np.uint64).tolist()
     shard = RowShard(0, 1, 600_000, 90_000, lambda minute: minute // 1440)
     cut = Cut(1, 29_000_000 * 60_000, False, ())
@@ -623,7 +623,7 @@ def test_neither_an_estimated_reach_nor_starts_without_a_play_take_a_frequency_b
 
 
 @given(st.data())
-def test_rows_that_are_alike_are_packed_as_each_is_alone(data: st.DataObject) -> None:
+def test_equal_rows_are_packed_like_single_ones(data: st.DataObject) -> None:
     """New rows mostly are alike; none takes a number of another's."""
     cut = Cut(1, 29_000_000 * 60_000, False, ())
     shard = RowShard(0, 1, 600_000, 90_000, lambda minute: minute // 1440)
