@@ -1,5 +1,5 @@
-"""`python -m dashboards` makes the generated files, checks that they are current, pushes them to a Grafana,
-and makes files for one machine.
+"""`python -m dashboards` writes the generated files, checks that they are current, pushes them to a Grafana,
+and writes files for one machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from dashboards.site import GENERATED, Site
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-
 Docs = Annotated[
     str | None,
     typer.Option(
@@ -35,7 +34,7 @@ Over = Annotated[float | None, typer.Option(help="AUDIOPIXEL_OVER of the flow.",
 
 
 def _site(docs: str | None, grafana: str, under: float | None, over: float | None) -> Site:
-    """The choices that are given, else those of the environment and audiopixel.toml."""
+    """The site by the options of a command, else by the environment and audiopixel.toml."""
     if docs is None or under is None or over is None:
         from flows.errors import SettingsError
         from flows.settings import load
@@ -53,7 +52,9 @@ def _site(docs: str | None, grafana: str, under: float | None, over: float | Non
 
 @contextmanager
 def _grafana() -> Iterator[None]:
-    """An import of what needs Grafana's packages: where one is missing, one line and code 1."""
+    """A context for imports of Grafana's packages. A missing package ends the command with one line and code
+    1.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -66,7 +67,9 @@ def _grafana() -> Iterator[None]:
 
 @contextmanager
 def _writing(directory: Path) -> Iterator[None]:
-    """A directory that is written to: where it or a file cannot be, one line and code 1."""
+    """A context for writing to a directory. A file that cannot be written ends the command with one line and
+    code 1.
+    """
     try:
         yield
     except OSError as error:
@@ -77,7 +80,7 @@ def _writing(directory: Path) -> Iterator[None]:
 
 @app.command()
 def build(
-    to: Annotated[Path, typer.Option(help="Where to write them.")] = GENERATED,
+    to: Annotated[Path, typer.Option(help="Directory for the generated files.")] = GENERATED,
     docs: Docs = None,
     grafana: Grafana = "",
     under: Under = None,
@@ -108,7 +111,7 @@ def check() -> None:
 
 @app.command()
 def local(
-    directory: Annotated[Path, typer.Argument(help="Where to write the three files.")],
+    directory: Annotated[Path, typer.Argument(help="Directory for the three files.")],
     flow: Annotated[int, typer.Option(help="Port of the flow's /metrics.")] = 9464,
     exporter: Annotated[int, typer.Option(help="Port of the exporter.")] = 9480,
     alertmanager: Annotated[int, typer.Option(help="Port of Alertmanager.")] = 9093,
@@ -139,9 +142,13 @@ def push(
     url: Annotated[str, typer.Option(envvar="GRAFANA_URL", help="Grafana's root.")] = "http://127.0.0.1:3000",
     token: Annotated[
         str,
-        typer.Option(envvar="GRAFANA_TOKEN", help="Of a service account that may edit.", show_default=False),
+        typer.Option(
+            envvar="GRAFANA_TOKEN", help="Token of a service account that may edit.", show_default=False
+        ),
     ] = "",
-    directory: Annotated[Path, typer.Option("--from", help="Where build --to has written them.")] = GENERATED,
+    directory: Annotated[
+        Path, typer.Option("--from", help="Directory to which `build --to` wrote them.")
+    ] = GENERATED,
 ) -> None:
     """Create or replace the dashboards in a Grafana, in a folder of their own."""
     with _grafana():

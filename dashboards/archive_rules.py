@@ -1,4 +1,4 @@
-"""The alerts about the archive: what it does not have yet, and what it will never have."""
+"""The alerts about the archive: messages that it does not have yet, and messages that it will never have."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def generated(site: Site = USUAL_SITE) -> dict[str, str]:
 
 
 def write(directory: Path = GENERATED, site: Site = USUAL_SITE) -> list[str]:
-    """Write what differs; the names of the files written."""
+    """Write the files that differ, and return their names."""
     directory.mkdir(parents=True, exist_ok=True)
     names = stale(directory, site)
     contents = generated(site)

@@ -1,4 +1,4 @@
-"""The dashboard *Collector*: what the doors took, what they could not, and what callers send wrong."""
+"""The dashboard *Collector*: events that the collectors stored and refused, and the mistakes of callers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _now() -> list[Panel]:
         ),
         number(
             "Oldest stored event",
-            "Age of what has waited longest for Kafka; rolling windows and pacing wait for it.",
+            "Age of the event that has waited longest for Kafka; rolling windows and pacing wait for it.",
             "s",
             Query(f"max({q.select(m.COLLECT_OLDEST)})"),
             steps=_WAIT,
@@ -108,7 +108,7 @@ def _calls() -> list[Panel]:
         ),
         lines(
             "Low mark, age by collector",
-            "How long ago the oldest event was received that is not in the log; pacing waits for it.",
+            "Age of the oldest event that is not in the log; pacing waits for it.",
             "s",
             [Query(f"time() - min by (instance) ({q.select(m.COLLECT_LOW)})", "{{instance}}")],
             steps=_WAIT,
@@ -141,7 +141,7 @@ def _callers() -> list[Panel]:
     return [
         lines(
             "Unreplaced macros, by dialect",
-            "Values that are a macro which the vendor did not replace.",
+            "Values that are still a macro, since the vendor did not replace it.",
             "cps",
             [Query(unreplaced, "{{dialect}}")],
             alert="AudiopixelMacrosUnreplaced",
@@ -174,7 +174,7 @@ def collector() -> Dashboard:
     return board(
         UID,
         "Collector",
-        "The pixel's door: what was called, stored and refused, what waits, and what callers send wrong.",
+        "The collectors: calls, stored and refused events, events that wait, and the mistakes of callers.",
         [
             Row("Now", 4, 4, _now()),
             Row("Calls", 8, 8, _calls()),

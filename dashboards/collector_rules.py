@@ -1,7 +1,7 @@
 """The alerts about collectors and about the tags that call them.
 
-A collector that is down or refuses loses pixels for good: those are critical. The alerts about tags go to
-traders, who placed them.
+A collector that is down or refuses loses pixels for good, so its alerts are critical. Alerts about tags go to
+traders, who placed the tags.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from flows.metrics import CLONED, SILENT_TAGS
 FULL: Final = 0.5
 """Share of a spool from which an alert fires."""
 UNREPLACED: Final = 0.05
-"""Share of an hour's events that carry one macro unreplaced, from which an alert fires."""
+"""Share of an hour's events with one unreplaced macro from which an alert fires."""
 MIN_EVENTS: Final = 100
-"""Events of an hour that are enough to judge macros and consent by."""
+"""The fewest events of an hour by which macros, senders and consent are judged."""
 REJECTED: Final = 0.05
-"""Share of a sender's last hour that is rejected, from which an alert fires."""
+"""Rejected share of a sender's calls of the last hour from which an alert fires."""
 CLOCK_S: Final = 60
-"""Seconds of a clock's offset from which an alert fires; a collector that is that far ahead of its machine
-changes its lane by itself, where Kafka takes what it has stored.
+"""The offset of a clock, in s, from which an alert fires. A collector that is as far ahead of its machine's
+clock changes its lane by itself, once Kafka has taken its stored events.
 """
-FALLEN: Final = 0.8
-"""Part of the usual share of consent below which it has fallen."""
-STORELESS: Final = 'reason=~"store|clock|plans|busy"'
+FALLEN_CONSENT: Final = 0.8
+"""Part of the usual share of consent below which an alert fires."""
+OWN_FAULTS: Final = 'reason=~"store|clock|plans|busy"'
 """Refusals that are the collector's fault; the others are the caller's."""
 
 EVENTS: Final = "pipeline:audiopixel_collect_events:increase1h"
@@ -37,11 +37,11 @@ USUAL_GIVEN: Final = "pipeline:audiopixel_collect_consent_given:avg1d"
 _BOARD: Final = "audiopixel-collector"
 _UP: Final = f'up{{job="{COLLECTOR_JOB}"}}'
 _NOT_GIVEN: Final = f'{m.COLLECT_CONSENT.name}{{reason!="given"}}'
-_OURS: Final = f"{m.COLLECT_REFUSED.name}{{{STORELESS}}}"
+_OWN_REFUSALS: Final = f"{m.COLLECT_REFUSED.name}{{{OWN_FAULTS}}}"
 _SENT: Final = f"sum by (sender) (increase({m.COLLECT_SENDERS.name}[1h]))"
 _REJECTED: Final = f'sum by (sender) (increase({m.COLLECT_SENDERS.name}{{outcome="rejected"}}[1h]))'
-_ITS: Final = f'sum(increase({m.COLLECT_SENDERS.name}{{outcome="rejected",sender=%q}}[1h]))'
-_REFUSED: Final = f"sum(increase({_OURS}[5m]))"
+_SENDERS_REJECTED: Final = f'sum(increase({m.COLLECT_SENDERS.name}{{outcome="rejected",sender=%q}}[1h]))'
+_REFUSED: Final = f"sum(increase({_OWN_REFUSALS}[5m]))"
 
 
 def _at_instance(expr: str, form: str = "humanize") -> str:
@@ -78,11 +78,10 @@ ALERTS: Final = (
         "pipeline",
         "Collectors refused {{ $value | printf `%.0f` }} events in five minutes",
         "They could store them neither in Kafka nor on the spool, had more calls in hand than they take, or "
-        "had no plans to judge them by, and "
-        "answered 503. Players and tags that do not retry lose their pixel. Reasons: "
-        f"{listed(f'sum by (reason) (increase({_OURS}[5m])) > 0', '.Labels.reason')}. The fullest spool is "
-        f"at "
-        f"{number(f'100 * max({m.COLLECT_SPOOL_FULL.name})', form='printf `%.0f`')} %.",
+        "had no plans to judge them by, and answered 503. Players and tags that do not retry lose their "
+        "pixel. Reasons: "
+        f"{listed(f'sum by (reason) (increase({_OWN_REFUSALS}[5m])) > 0', '.Labels.reason')}. The fullest "
+        f"spool is at {number(f'100 * max({m.COLLECT_SPOOL_FULL.name})', form='printf `%.0f`')} %.",
         timedelta(minutes=1),
         board=_BOARD,
     ),
@@ -146,10 +145,8 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
         f"Tags of {shown('$labels.dialect')} arrive with the macro of {shown('$labels.parameter')} "
         f"unreplaced",
         "It is in {{ $value | humanizePercentage }} of the last hour's events. The vendor does not replace "
-        "this "
-        "macro: "
-        f"{shown('$labels.parameter')} is missing from their pixels. `audiopixel tag --check URL` shows what "
-        "the vendor supports.",
+        f"this macro: {shown('$labels.parameter')} is missing from their pixels. `audiopixel tag --check "
+        "URL` shows what the vendor supports.",
         timedelta(minutes=15),
         labels={},
         board=_BOARD,
@@ -162,8 +159,8 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
         "warning",
         "tags",
         f"{{{{ $value | humanizePercentage }}}} of the calls of {shown('$labels.sender')} are rejected",
-        f"{number(_ITS, 'sender', 'printf `%.0f`')} of its calls of the last hour are no pixels and "
-        "count nowhere. Reasons of all senders: "
+        f"{number(_SENDERS_REJECTED, 'sender', 'printf `%.0f`')} of its calls of the last hour are no pixels "
+        "and count nowhere. Reasons of all senders: "
         f"{listed(f'sum by (reason) (increase({m.COLLECT_REJECTED.name}[1h])) > 0', '.Labels.reason')}. "
         "`audiopixel rejected --sender NAME` lists them with examples.",
         timedelta(minutes=15),
@@ -172,15 +169,14 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
     ),
     Alert(
         "AudiopixelConsentFalling",
-        f"""{GIVEN} < {FALLEN} * {USUAL_GIVEN}
+        f"""{GIVEN} < {FALLEN_CONSENT} * {USUAL_GIVEN}
 and count_over_time({GIVEN}[1d] offset 1h) >= 360""",
         "warning",
         "tags",
         "Consent has fallen to {{ $value | humanizePercentage }} of pixels",
         f"The average of the last day is {number(USUAL_GIVEN, form='humanizePercentage')}. Reach, frequency "
-        f"and "
-        "conversions count consented listeners alone and fall with it; impressions and delivery do not. Most "
-        "frequent reason without consent: "
+        "and conversions count consented listeners alone and fall with it; impressions and delivery do not. "
+        "Most frequent reason without consent: "
         f"{{{{ range query `topk(1, sum by (reason) (increase({_NOT_GIVEN}[1h])))` }}}}"
         "{{ .Labels.reason }}{{ end }}.",
         timedelta(minutes=15),

@@ -1,13 +1,14 @@
-"""The alerts about placements and campaigns, and what they are made of.
+"""The alerts about placements and campaigns, and the records behind them.
 
-Each is judged on records that exist while the numbers are fresh (`pipeline_rules.FRESH`): a pipeline that
-stands still gives no under-delivery. Of a placement that is not judged, as while its feed is silent, no
-alert begins, and one that fires goes on. The exception is brand safety: a breach that was counted is one,
-however late. States, indicators and their thresholds come from the flow: the alerts show what Redis has,
-but for what may be chance.
+The alerts are judged on records that exist while the numbers are fresh (`pipeline_rules.FRESH`), so a
+pipeline that stands still raises no under-delivery. While a placement is not judged, as during a silence of
+its feed, no alert of it begins, and a firing alert goes on. Brand safety is the exception: a counted breach
+is a breach, however late. States, indicators and their thresholds come from the flow. The alerts show what
+Redis has, without differences that may be chance.
 
-An alert is of a placement and its campaign, and shows platform and station. As labels these, which are of
-the latest pixel, would make another alert of it, whose time begins again, whenever it runs somewhere else.
+An alert has the labels placement and campaign. Its text has platform and station, which are those of the
+latest pixel. As labels they would begin another alert, with another waiting time, whenever the placement runs
+elsewhere.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ SUSTAINED: Final = timedelta(0)
 SILENT: Final = timedelta(minutes=5)
 """The time for which a silence of half an hour must last on before an alert fires."""
 MIN_STARTS: Final = 50
-"""In a window whose completion rate is judged."""
+"""The fewest starts in a window whose completion rate is judged."""
 MIN_DUE: Final = 20
-"""Impressions due in half an hour, of which none is no chance (1 in 10⁸)."""
+"""The fewest impressions due in half an hour at which zero delivered is no chance (1 in 10⁸)."""
 SURE: Final = 3
-"""Standard errors of a count of impressions by which it must miss what is due: one in a thousand does by
-chance, for as long as a tenth of what is due is less than that (900 impressions).
+"""Standard errors by which a count of impressions must miss the due impressions; one count in a thousand does
+by chance. It matters up to 900 due impressions: beyond, a tenth of these is more.
 """
 MIN_CONVERSIONS: Final = 10
-"""Usual in six hours, of which none is no chance (1 in 10⁴)."""
+"""The fewest usual conversions of six hours at which zero is no chance (1 in 10⁴)."""
 HISTORY_EVERY: Final = timedelta(minutes=5)
 KNOWN: Final = 66
-"""Of the 72 samples of six hours, before an empty span counts as no delivery."""
+"""The fewest of the 72 samples of six hours that must exist before zero conversions count as zero."""
 
 INFO: Final = "placement:audiopixel_info:group"
 INDICATOR: Final = "placement:audiopixel_delivery_indicator:max"
@@ -45,7 +46,9 @@ EXPECTED: Final = "placement:audiopixel_delivery_expected:max"
 STAKE_END: Final = "placement:audiopixel_delivery_at_stake_end:max"
 SHORT_COST: Final = "placement:audiopixel_delivery_short_cost:max"
 UNJUDGED: Final = "placement:audiopixel_delivery_unjudged:max"
-"""1 or since when, by placement; absent while it is judged. None is judged while the flow writes nothing."""
+"""1, or the time since when (epoch s), for each placement that is not judged. No placement is judged while
+the flow writes nothing.
+"""
 STARTS: Final = {
     "5m": "placement:audiopixel_starts:increase5m",
     "1h": "placement:audiopixel_starts:increase1h",
@@ -62,7 +65,7 @@ IMPRESSIONS: Final = "campaign:audiopixel_impressions:rate10m"
 _BOARD: Final = "audiopixel-placement"
 _FRESH: Final = f"and on (job, instance) {FRESH}"
 _NAMED: Final = f"* on (placement) group_left (campaign) {INFO}"
-_WHO: Final = (
+_NAME: Final = (
     f"{shown('$labels.placement')}{{{{ with $labels.campaign }}}} of campaign {shown('.')}{{{{ end }}}}"
 )
 
@@ -79,7 +82,7 @@ _WHERE: Final = _where("platform", "station")
 
 
 def _own(definition: m.Definition) -> str:
-    # Whole: `humanize` calls half an impression 500m.
+    # Rounded: `humanize` prints half an impression as 500m.
     return number(f"round({bridged(f'{definition.name}{{placement=%q}}')})", "placement")
 
 
@@ -156,12 +159,9 @@ or max by (placement) (
     ),
     Record(DELIVERED, _by_placement(m.PLACEMENT["delivery.delivered"].name)),
     Record(EXPECTED, _by_placement(m.PLACEMENT["delivery.expected"].name)),
-    Record(
-        SHORT_COST,
-        _by_placement(m.PLACEMENT["delivery.at_stake"].name),
-    ),
+    Record(SHORT_COST, _by_placement(m.PLACEMENT["delivery.at_stake"].name)),
     Record(STAKE_END, _by_placement(m.PLACEMENT["delivery.at_stake_end"].name)),
-    # A state that was left is not bridged: a placement has one.
+    # A state that a placement has left is not bridged: it has one state at a time.
     Record(
         STATE,
         f"""{_STATES} ({m.PLACEMENT_STATE.name} {_FRESH})
@@ -181,7 +181,7 @@ or (
             ("1h", m.PLACEMENT["1h.mature_completion_rate"]),
         )
     ),
-    # Few have any, so that a day of it can be looked at.
+    # Absent at 0: few placements have any, so a query can read a day of it.
     Record(BLOCKED, f"max by (placement) ({bridged(m.PLACEMENT['flight.blocked_impressions'].name)}) > 0"),
 )
 
@@ -199,9 +199,11 @@ HISTORY: Final = (
         )
     ),
 )
-"""Of hours and days, every five minutes: a day of every placement's samples is too much to read at once."""
+"""Records over hours and days, evaluated every `HISTORY_EVERY`: they read a day of every placement's samples.
+"""
 
-# In the same hours of yesterday, since nights have few; a quarter of the day where those are not known.
+# The same hours of yesterday, since nights have few conversions; a quarter of the last day if those hours
+# have too few samples.
 _USUAL_CONVERSIONS: Final = f"""(
   6 * 3600 * avg_over_time({CONVERSIONS}[6h] offset 1d)
   and count_over_time({CONVERSIONS}[6h] offset 1d) >= {KNOWN}
@@ -215,7 +217,7 @@ def _judged(name: str, value: str, *conditions: str, labels: str = "") -> str:
     that is not judged, since its end would be taken for good news.
 
     Args:
-        labels: matchers of the alert's own labels, where it has any.
+        labels: matchers of the alert's own labels, if it has any.
     """
     firing = f'ALERTS{{alertname="{name}", alertstate="firing"{labels}}}'
     condition_lines = "\n  ".join(conditions)
@@ -232,7 +234,7 @@ def _judged(name: str, value: str, *conditions: str, labels: str = "") -> str:
 
 def _completion_dropped(window: str) -> Alert:
     rate, starts = RATE[window], STARTS[window]
-    # With thousands of placements, two or three standard errors are somebody's chance at every moment.
+    # Among thousands of placements some miss by two or three standard errors at every moment, by chance.
     errors = f"5 * sqrt(clamp_min({USUAL_RATE} * (1 - {USUAL_RATE}), 0.05) / {starts})"
     return Alert(
         "AudiopixelCompletionRateDropped",
@@ -245,18 +247,16 @@ def _completion_dropped(window: str) -> Alert:
         ),
         "warning",
         "delivery",
-        f"{_WHO} has a completion rate of {_percent(rate)}, usually {_percent(USUAL_RATE)}",
+        f"{_NAME} has a completion rate of {_percent(rate)}, usually {_percent(USUAL_RATE)}",
         f"Of the plays that started in the last {window}, {_percent(rate)} were completed; the average of "
-        f"the "
-        f"last day is {_percent(USUAL_RATE)}. The youngest plays are left out: they cannot have been "
-        f"completed "
-        f"yet. {number(f'round({starts}{{placement=%q}})', 'placement')} plays started.{_WHERE}",
+        f"the last day is {_percent(USUAL_RATE)}. The youngest plays are left out: they cannot have been "
+        f"completed yet. {number(f'round({starts}{{placement=%q}})', 'placement')} plays started.{_WHERE}",
         labels={"window": window},
         board=_BOARD,
     )
 
 
-_OTHERS: Final = (
+_FIXED_ALERTS: Final = (
     Alert(
         "AudiopixelConversionsMissing",
         f"""{_USUAL_CONVERSIONS} >= {MIN_CONVERSIONS}
@@ -273,16 +273,15 @@ and on () max({FRESH})""",
     ),
     Alert(
         "AudiopixelBrandSafetyBreach",
-        # A count of fifteen minutes ago may be older, since the exporter was away.
+        # The earlier count is at least fifteen minutes old, and older if the exporter was away then.
         f"""({BLOCKED} - {_KNOWN_BLOCKED} > 0 or {BLOCKED} unless {_KNOWN_BLOCKED})
 {_NAMED}""",
         "critical",
         "safety",
-        f"{_WHO} ran in content that its plan blocks",
+        f"{_NAME} ran in content that its plan blocks",
         "{{ $value | printf `%.0f` }} new impressions in blocked content categories within fifteen minutes, "
         f"{_own(m.PLACEMENT['flight.blocked_impressions'])} in all. Stop the placement at the ad server "
-        "first."
-        f"{_where('platform', 'station', 'podcast', 'program')}",
+        f"first.{_where('platform', 'station', 'podcast', 'program')}",
         board=_BOARD,
     ),
 )
@@ -293,8 +292,8 @@ def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Al
     """The alerts.
 
     Args:
-        sustained: how long a state of under- or over-delivery must hold.
-        limits: a placement that has all it booked, and goes on, is over above the one of these.
+        sustained: the time for which a state of under- or over-delivery must hold.
+        limits: a placement that goes on with its booking complete is over above `limits.over`.
     """
     return (
         Alert(
@@ -307,14 +306,14 @@ def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Al
             ),
             "warning",
             "delivery",
-            f"{_WHO} has delivered {_percent(INDICATOR)} of what is due{_short(', {} impressions short')}",
+            f"{_NAME} has delivered {_percent(INDICATOR)} of what is due{_short(', {} impressions short')}",
             f"{_DELIVERED}{_SHORT}{_SINCE}{_ENDS}{_HEADED}{_NEEDS}{_WHERE}",
             sustained,
             board=_BOARD,
         ),
         Alert(
             "AudiopixelNotDelivering",
-            # Both halves, so that a plan that was raised is not taken for impressions that became due.
+            # Both halves: a raised plan, too, makes impressions due, but in one half alone.
             _judged(
                 "AudiopixelNotDelivering",
                 f"delta({EXPECTED}[30m])",
@@ -325,7 +324,7 @@ def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Al
             ),
             "critical",
             "delivery",
-            f"{_WHO} has delivered nothing for 30 minutes",
+            f"{_NAME} has delivered nothing for 30 minutes",
             f"{{{{ $value | printf `%.0f` }}}} impressions were due in that time. "
             f"{_DELIVERED}{_SHORT}{_ENDS}{_NEEDS}{_WHERE}",
             SILENT,
@@ -347,14 +346,14 @@ def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Al
             ),
             "warning",
             "delivery",
-            f"{_WHO} has delivered {_percent(INDICATOR)} of what is due",
+            f"{_NAME} has delivered {_percent(INDICATOR)} of what is due",
             f"{_DELIVERED}{_SINCE}{_ENDS}{_HEADED} Impressions beyond the booking are not paid for.{_WHERE}",
             sustained,
             board=_BOARD,
         ),
         _completion_dropped("5m"),
         _completion_dropped("1h"),
-        *_OTHERS,
+        *_FIXED_ALERTS,
     )
 
 

@@ -11,13 +11,16 @@ from flows import metrics_beside as m
 _UP: Final = f'up{{job="{EXPORT_JOB}"}}'
 _SENT: Final = f"sum by (export) (increase({m.EXPORT_SENT.name}[15m]))"
 _WAITING: Final = f"sum by (export) ({m.EXPORT_WAITING.name})"
-_ALL: Final = m.EXPORT_DEAD.name
-# A reason's series begins with its first letters, which `increase` alone does not see.
+_DEAD_TOTAL: Final = m.EXPORT_DEAD.name
+# A reason's series begins with its first dead letters, which `increase` alone does not count.
 _DEAD: Final = f"""sum by (export) (
-  increase({_ALL}[1h]) and last_over_time({_ALL}[15m] offset 1h)
-  or {_ALL} unless last_over_time({_ALL}[15m] offset 1h)
+  increase({_DEAD_TOTAL}[1h]) and last_over_time({_DEAD_TOTAL}[15m] offset 1h)
+  or {_DEAD_TOTAL} unless last_over_time({_DEAD_TOTAL}[15m] offset 1h)
 )"""
 _WAIT: Final = number(f"sum({m.EXPORT_LAG.name}{{export=%q}})", "export")
+_SENT_OF_HOUR: Final = number(
+    f"sum(increase({m.EXPORT_SENT.name}{{export=%q}}[1h]))", "export", "printf `%.0f`"
+)
 
 ALERTS: Final = (
     Alert(
@@ -50,9 +53,7 @@ ALERTS: Final = (
         f"The target of the export {shown('$labels.export')} refused "
         "{{ $value | printf `%.0f` }} messages in an hour",
         "They are in the dead letters of the exports, each with its reason, and are not sent again. "
-        f"Of the hour's messages "
-        f"{number(f'sum(increase({m.EXPORT_SENT.name}{{export=%q}}[1h]))', 'export', 'printf `%.0f`')} were "
-        "taken.",
+        f"Of the hour's messages {_SENT_OF_HOUR} were taken.",
         timedelta(minutes=1),
     ),
 )

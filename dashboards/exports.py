@@ -15,7 +15,7 @@ EXPORTS: Final = Row(
     6,
     [
         lines(
-            "Told to other systems",
+            "Acknowledged by other systems",
             "Messages that each export's target has acknowledged.",
             "cps",
             [Query(q.per_second(m.EXPORT_SENT, by="export"), "{{export}}")],
@@ -37,7 +37,7 @@ EXPORTS: Final = Row(
         ),
         lines(
             "Dead letters and left out",
-            "Dead letters the target refused for good; what is left out is not for it, by reason.",
+            "Dead letters: the target refused the message for good. Left out: the message is not for it.",
             "cps",
             [
                 Query(q.per_second(m.EXPORT_DEAD, by="export, reason"), "{{export}} dead: {{reason}}"),

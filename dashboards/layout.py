@@ -60,9 +60,11 @@ Variable = Builder[VariableModel]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels in a row under a heading. Those beyond `WIDTH` go on below.
+    """Panels in a row under a heading. Panels beyond `WIDTH` go on below.
 
-    `height` is of every panel, in Grafana's units of 30 pixels; `width` of each that is not made `wide`.
+    Attributes:
+        height: the height of every panel, in Grafana's units of 30 pixels.
+        width: the width of every panel that is not `wide`, in 24ths of the page.
     """
 
     title: str
@@ -94,7 +96,7 @@ def variable(name: str, query: str, *, label: str = "", many: bool = True, all_v
 
 
 def _variables(job_metric: str, more: Sequence[Variable]) -> list[Variable]:
-    # Grafana resolves them by their dependencies, whatever their order.
+    # Grafana resolves variables by their dependencies, in any order.
     return [
         *more,
         variable("instance", f'label_values({job_metric}{{job=~"$job"}}, instance)'),
@@ -116,9 +118,9 @@ def board(
     """A dashboard of these rows.
 
     Args:
-        job_metric: a metric that each of its jobs and instances has.
-        variables: more than datasource, job and instance.
-        since: begin of the time shown at first.
+        job_metric: a metric of each job and instance that the dashboard shows.
+        variables: the variables besides data source, job and instance.
+        since: the begin of the time range shown first.
     """
     links = (
         dashboard.DashboardLink("audiopixel")
@@ -126,7 +128,7 @@ def board(
         .tags([TAG])
         .include_vars(False)
         .keep_time(True)
-        .placement("")  # the default hides them in a menu
+        .placement("")  # the default hides the links in a menu
     )
     dashboard_built = (
         dashboard.Dashboard(title)
@@ -139,7 +141,7 @@ def board(
         .refresh("30s")
         .timezone("browser")
         .variables(_variables(job_metric, variables))
-        .annotations([_annotation(*one) for one in ANNOTATIONS])
+        .annotations([_annotation(*annotation) for annotation in ANNOTATIONS])
         .link(links)
         .build()
     )
@@ -187,8 +189,10 @@ def _placed(rows: Sequence[Row]) -> list[Panel | RowPanel]:
 
 
 def to_json(built: Dashboard, docs: str = "") -> str:
-    """As Grafana takes it, keys sorted, so that a change reads as one; links lead to `docs`, where there is
-    one.
+    """The JSON of a dashboard for Grafana, with sorted keys, so that a diff shows the change alone.
+
+    Args:
+        docs: the address of the documents to which links lead; empty: no such links.
     """
     content = linked(json.loads(JSONEncoder().encode(built)), docs)
     return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n"

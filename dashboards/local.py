@@ -1,7 +1,7 @@
-"""Prometheus and Alertmanager on one machine with everything on loopback: what they are to read.
+"""The configuration of Prometheus and Alertmanager for one machine with everything on loopback.
 
-The rules are those of dashboards/generated, but for how long a state must hold: `audiopixel demo` shows in
-seconds what takes a trader's plan minutes.
+The rules are those of dashboards/generated, but for the time for which a state must hold: `audiopixel demo`
+shows in seconds what takes minutes with a trader's plan.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def files(
 
     Args:
         flow, exporter, manager: ports of the flow's metrics, of the exporter, of Alertmanager.
-        collector: port of a collector's metrics; 0: there is none.
-        token_file: a file with a token of the exporter that may `metrics`, `NAME.SECRET`.
+        collector: port of a collector's metrics; 0: no collector.
+        token_file: a file with a read token of the exporter, `NAME.SECRET`, with the right `metrics`.
     """
-    shown: dict[str, Any] = {}
+    authorization: dict[str, Any] = {}
     if token_file is not None:
-        shown["authorization"] = {"credentials_file": str(token_file.absolute())}
+        authorization["authorization"] = {"credentials_file": str(token_file.absolute())}
 
     def scrape(job: str, port: int, path: str = "/metrics", **more: Any) -> dict[str, Any]:
         return {"job_name": job, "metrics_path": path, "static_configs": _targets(port), **more}
@@ -38,8 +38,8 @@ def files(
         "rule_files": ["rules.yml"],
         "scrape_configs": [
             scrape(FLOW_JOB, flow),
-            scrape(PLACEMENTS_JOB, exporter, "/metrics/placements", **shown),
-            scrape(EXPORTER_JOB, exporter, **shown),
+            scrape(PLACEMENTS_JOB, exporter, "/metrics/placements", **authorization),
+            scrape(EXPORTER_JOB, exporter, **authorization),
             *([scrape(COLLECTOR_JOB, collector)] if collector else []),
         ],
         "alerting": {"alertmanagers": [{"static_configs": _targets(manager)}]},

@@ -1,6 +1,6 @@
-"""The kinds of panels: each describes its value, its unit, when it is worth a look, and where to read on.
+"""The kinds of panels: each shows its value, its unit, the values worth a look, and a link to read on.
 
-A panel stands nowhere yet: `dashboards.layout` numbers and places it.
+A panel has no place yet: `dashboards.layout` numbers and places it.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ STATE_COLORS: Final[Mapping[str, str]] = {
 }
 SEVERITY_COLORS: Final[Mapping[str, str]] = {"critical": RED, "warning": AMBER}
 Steps = Sequence[tuple[float | None, str]]
-"""Colours from a value on, the first from None on."""
+"""Colours, each from its value on; the first value is None."""
 NO_STEPS: Final[Steps] = ((None, PLAIN),)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query of a panel; `legend` may hold labels, as `{{placement}}`."""
+    """A query of a panel; `legend` may contain labels, such as `{{placement}}`."""
 
     expr: str
     legend: str = ""
@@ -192,9 +192,9 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: its head.
-        field: label, or `Value #A` of the query with that letter.
-        link: where a click on a cell leads; Grafana's variables in it.
+        title: its heading.
+        field: a label, or `Value #A` for the value of query A.
+        link: the address to which a click on a cell leads; it may contain Grafana's variables.
         steps: colours of its cells.
         colors: colours of its cells by their text, in which `_` is shown as a space.
     """
@@ -222,8 +222,8 @@ def rows(
     """A table of present values, one row by label set; only `columns` are shown, in their order.
 
     Args:
-        join: label by which the queries' rows are one row.
-        sort: title of the column that it is sorted by.
+        join: the label by which rows of several queries become one row.
+        sort: the title of the column by which the table is sorted.
     """
     panel = (
         table.Panel()

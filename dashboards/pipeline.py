@@ -1,4 +1,4 @@
-"""The dashboard *Pipeline*: whether the numbers can be trusted, and where it sticks when they cannot."""
+"""The dashboard *Pipeline*: whether the numbers can be trusted, and the part that is stuck if they cannot."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dashboards import queries as q
 from dashboards.exports import EXPORTS
 from dashboards.layout import Row, board
 from dashboards.panels import AMBER, GREEN, RED, Column, Query, Steps, lines, number, rows
+from dashboards.pipeline_rules import BLINDING
 from dashboards.platforms import platforms
 from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows import metrics as m
@@ -30,7 +31,7 @@ _NOW: Final = Row(
     [
         number(
             "Targets up",
-            "Share of the flow's workers and the exporter that Prometheus reaches, of those it knows.",
+            "Share of the known workers of the flow and exporters that Prometheus reaches.",
             "percentunit",
             Query(f"avg(up{{{q.MATCH}, {_OURS}}})"),
             steps=_UP,
@@ -116,26 +117,26 @@ _INPUT: Final = Row(
         ),
         lines(
             "Messages waiting, by partition",
-            "Not read yet; what only grows in one partition is stuck.",
+            "Not read yet. A partition in which they only grow is stuck.",
             "short",
             [Query(f"max by (partition) ({q.select(m.LAG)})", "{{partition}}")],
             alert="AudiopixelPipelineLagging",
         ),
         lines(
             "Watermark age, by partition",
-            "The oldest holds back what is final; a partition that is not read does not advance.",
+            "The oldest watermark holds back final minutes; a partition that is not read does not advance.",
             "s",
             [Query(q.age(m.PARTITION_WATERMARK, "partition"), "{{partition}}")],
             alert="AudiopixelPipelineStalled",
         ),
         lines(
             "Errors of Kafka, and messages skipped",
-            "Errors a second that the client recovers from; and how many messages were lost to retention "
-            "before the flow read them, since it was started.",
+            "Errors a second from which the client recovers, and the messages lost to retention before the "
+            "flow read them, since its start.",
             "short",
             [
                 Query(q.per_second(m.KAFKA_ERRORS), "errors a second"),
-                # Before the first scrape, which no rate sees.
+                # Not a rate: messages are skipped before the first scrape.
                 Query(f"sum({q.select(m.SKIPPED)})", "skipped in all"),
             ],
             alert="AudiopixelMessagesLost",
@@ -150,7 +151,7 @@ _OUTPUT: Final = Row(
     [
         lines(
             "From a pixel's receipt until Redis shows it",
-            "Half, and all but a hundredth, of the pixels are faster.",
+            "p50: half of the pixels are faster. p99: 99 of 100 are faster.",
             "s",
             [
                 Query(q.quantile(m.EVENT_TO_REDIS, 0.5), "p50"),
@@ -182,12 +183,11 @@ _OUTPUT: Final = Row(
         ),
         lines(
             "Errors of Redis",
-            "Flushes a second that Redis did not take, to be repeated; 1 while the exporter could read.",
+            "Flushes a second that Redis refused, which are repeated; and 1 while the exporter can read.",
             "short",
             [
                 Query(
-                    f"{q.per_second(m.REDIS_ERRORS)} or 0 * max({q.select(m.PENDING_ROWS)})",
-                    "failed flushes",
+                    f"{q.per_second(m.REDIS_ERRORS)} or 0 * max({q.select(m.PENDING_ROWS)})", "failed flushes"
                 ),
                 Query(f"min({q.select(m.EXPORTER_UP)})", "exporter reads"),
             ],
@@ -195,7 +195,7 @@ _OUTPUT: Final = Row(
         ),
         lines(
             "A scrape of the placements takes",
-            "All but a hundredth are faster; of it, rendering, and waiting for Redis.",
+            "99 of 100 scrapes are faster: the time to render, and the time to read Redis.",
             "s",
             [
                 Query(q.quantile(m.EXPORTER_RENDER, 0.99), "render"),
@@ -243,13 +243,10 @@ _STATE: Final = Row(
         ),
         lines(
             "The flow's own clock",
-            "How far its watermark is behind, and when it last wrote: while it reads again what readers "
-            "have seen, the first falls, and the second grows.",
+            "Age of its watermark and of its last write. While it reads pixels again that Redis already has, "
+            "the first falls, and the second grows.",
             "s",
-            [
-                Query(q.age(m.WATERMARK), "watermark age"),
-                Query(q.age(m.LAST_FLUSH), "last flush ago"),
-            ],
+            [Query(q.age(m.WATERMARK), "watermark age"), Query(q.age(m.LAST_FLUSH), "last flush ago")],
             alert="AudiopixelPipelineStalled",
         ),
     ],
@@ -274,8 +271,8 @@ _RUNS: Final = Row(
         ),
         rows(
             "Alerts that fire",
-            "Of the pipeline. While one does that blinds, delivery is not judged: all but those of lost "
-            "messages and of placements cut.",
+            "Of the pipeline. Delivery is not judged while one of these fires: "
+            f"{', '.join(name.removeprefix('Audiopixel') for name in BLINDING)}.",
             [Query(q.firing('area="pipeline"'))],
             [Column("Alert", "alertname"), Column("Severity", "severity"), Column("Job", "job")],
             sort="Severity",
@@ -290,7 +287,7 @@ def pipeline() -> Dashboard:
     return board(
         UID,
         "Pipeline",
-        "Whether the numbers can be trusted, and where it sticks when they cannot.",
+        "Whether the numbers can be trusted, and the part that is stuck if they cannot.",
         [_NOW, _INPUT, Row("Platforms", 8, 24, [platforms()]), _OUTPUT, EXPORTS, _STATE, _RUNS],
         job_metric="up",
         since="now-3h",

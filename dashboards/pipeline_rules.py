@@ -1,7 +1,7 @@
 """Freshness of the numbers, and the alerts of the pipeline itself.
 
-A pipeline that stands still raises one alert: what is down explains what is stalled, a failing Redis too,
-and what is stalled does not also lag. Freshness is judged by the exporter, which shows what traders see.
+A pipeline that stands still raises one alert: a process that is down, or a failing Redis, explains a stall,
+and a stalled pipeline does not lag as well. Freshness is judged by the exporter's numbers, which traders see.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from dashboards.rules import (
 )
 from flows import metrics as m
 
-FLUSH_KEPT: Final = timedelta(minutes=2)
-"""Time without a write after which alerts on placements end. They begin to wait at `FLUSH_STALE`, and outlive
-a restart; by this time an alert of the pipeline holds back the word that they have ended.
+FLUSH_ENDS: Final = timedelta(minutes=2)
+"""Time without a write after which alerts on placements end. From `FLUSH_STALE` on they stand still, which
+bridges a restart. When they end, an alert of the pipeline inhibits the message that they are resolved.
 """
 FLUSH_LATE: Final = timedelta(seconds=90)
-"""From when on flushes that fail are not made good by those that succeed."""
+"""The age of the last write from which failing flushes count as an outage, though others may succeed."""
 WATERMARK_OLD: Final = timedelta(minutes=5)
 """A healthy watermark is 10 s behind, on a quiet topic 60 s."""
 UNJUDGED_LONG: Final = timedelta(minutes=3)
-"""Time without judging from which on no alert on a placement goes on. It is longer than
-`AudiopixelDeliveryNotJudged` waits, which then holds back the word that they have ended, too.
+"""Time without judging after which alerts on placements end. It is longer than `AudiopixelDeliveryNotJudged`
+waits, so that this alert inhibits the message that they are resolved.
 """
-KEPT: Final = timedelta(minutes=2)
-"""For how long a number still counts that a scrape did not bring: no longer than `AudiopixelPipelineDown`
-waits, so that no single scrape that fails takes back an alert, or restarts its time.
+BRIDGE: Final = timedelta(minutes=2)
+"""The time for which a number counts on after a failed scrape, so that one failed scrape neither ends an
+alert nor restarts its time. It is no longer than `AudiopixelPipelineDown` waits.
 """
 MIN_OTHER_VALUES: Final = 4
-"""Orders in an hour up to which a server's other value than the tag's is a slip."""
+"""Orders in an hour up to which a server's value that differs from the tag's is a slip."""
 OTHER_VALUES_SHARE: Final = 0.05
-"""Of the orders that are confirmed, the same."""
+"""Share of the confirmed orders up to which such a difference is a slip."""
 MIN_MESSAGES: Final = 20
-"""Usual in half an hour, of which none is no chance (1 in 10⁸)."""
+"""The fewest usual messages of half an hour at which zero is no chance (1 in 10⁸)."""
 
 FRESH: Final = "instance:audiopixel_fresh:bool"
-"""1 by exporter, absent unless its numbers are fresh, and where the flow has not judged them for a while."""
+"""1 for each exporter with fresh numbers; absent once the flow has not judged them for `UNJUDGED_LONG`."""
 FLUSH_AGE: Final = "pipeline:audiopixel_flush_age_seconds:min"
 WATERMARK_AGE: Final = "pipeline:audiopixel_watermark_age_seconds:min"
 MOVES: Final = "pipeline:audiopixel_watermark:changes5m"
@@ -62,17 +62,17 @@ SKIPPED_BEFORE: Final = "instance:audiopixel_skipped_messages:last1d"
 
 
 def bridged(name: str) -> str:
-    """A gauge's series, over a scrape or a restart of the exporter in which it is missing."""
-    return f"last_over_time({name}[{duration(KEPT)}])"
+    """A gauge's series, bridged over a failed scrape or a restart of the exporter."""
+    return f"last_over_time({name}[{duration(BRIDGE)}])"
 
 
 _WATERMARK: Final = f"max({m.EXPORTER_WATERMARK.name})"
-# Another program may answer at a target, so that no metric of ours is as bad as no answer.
+# Another program may answer at a target, so a target without our metrics is unreachable, too.
 _UNREACHABLE: Final = f"""min by (job) (up{{job=~"{FLOW_JOB}|{PLACEMENTS_JOB}"}}) == 0
 or absent({m.BUILD.name}{{job="{FLOW_JOB}"}})
 or absent({m.EXPORTER_UP.name}{{job="{PLACEMENTS_JOB}"}})"""
 _STALE_S: Final = int(m.FLUSH_STALE_S)
-_FLUSH_KEPT_S: Final = int(FLUSH_KEPT.total_seconds())
+_FLUSH_ENDS_S: Final = int(FLUSH_ENDS.total_seconds())
 _FLUSH_LATE_S: Final = int(FLUSH_LATE.total_seconds())
 _WATERMARK_OLD_S: Final = int(WATERMARK_OLD.total_seconds())
 _UNJUDGED_LONG_S: Final = int(UNJUDGED_LONG.total_seconds())
@@ -81,7 +81,7 @@ RECORDS: Final = (
     Record(
         FRESH,
         f"""{bridged(m.EXPORTER_UP.name)} == 1
-and on (job, instance) (time() - {bridged(m.EXPORTER_LAST_FLUSH.name)} <= {_FLUSH_KEPT_S})
+and on (job, instance) (time() - {bridged(m.EXPORTER_LAST_FLUSH.name)} <= {_FLUSH_ENDS_S})
 and on (job, instance) (time() - {bridged(m.EXPORTER_WATERMARK.name)} <= {_WATERMARK_OLD_S})
 unless on (job, instance) (time() - (
   {m.EXPORTER_UNJUDGED.name}
@@ -158,7 +158,7 @@ _REACHED: Final = (
 
 
 def _top_reason(template: str) -> str:
-    """Template text: `template` of the most frequent reason of the last ten minutes' rejections."""
+    """Template text: `template` for the most frequent reason of the last ten minutes' rejections."""
     most = f"topk(1, round(sum by (reason) (increase({m.REJECTED.name}[10m]))))"
     return f"{{{{ range query `{most}` }}}}{template}{{{{ end }}}}"
 
@@ -243,16 +243,15 @@ unless on () {DOWN}""",
     ),
     Alert(
         FEED_SILENT,
-        # Kept over a restart of the flow, which publishes its silences again with its first flush.
+        # Bridged over a restart of the flow, which publishes its silences again with its first flush.
         f"min by (kind, unit) ({bridged(m.FEED_SILENT_SINCE.name)})",
         "critical",
         "pipeline",
         f"The {{{{ $labels.kind }}}} {shown('$labels.unit')} has been silent since {utc_time('$value')}",
         f"No pixel has come from the {{{{ $labels.kind }}}} {shown('$labels.unit')} since "
-        f"{utc_time('$value')}, over twice as long as its longest gap in such an hour. "
-        "The flow is healthy and reads the topic to "
-        f"its end: this is the feed, not delivery. {_UNJUDGED} placements are not judged now, and their "
-        "alerts wait. Check what sends its pixels. It ends with the next 20 of them.",
+        f"{utc_time('$value')}, over twice as long as its longest gap in such an hour. The flow is healthy "
+        f"and reads the topic to its end: this is the feed, not delivery. {_UNJUDGED} placements are not "
+        "judged now, and their alerts wait. Check what sends its pixels. It ends with the next 20 of them.",
     ),
     Alert(
         "AudiopixelPipelineRejecting",
@@ -292,8 +291,7 @@ unless on () {DOWN}""",
         f"Redis {{{{ if query `max({m.EXPORTER_UP.name}) == 1` }}}}is rejecting writes{{{{ else }}}}is not "
         "answering{{ end }}",
         f"{_count(f'sum(increase({m.REDIS_ERRORS.name}[2m])) or vector(0)')} writes failed in two minutes "
-        f"and "
-        f"{_count(f'sum({m.PENDING_ROWS.name})')} rows are waiting. The exporter "
+        f"and {_count(f'sum({m.PENDING_ROWS.name})')} rows are waiting. The exporter "
         f"{{{{ if query `max({m.EXPORTER_UP.name}) == 1` }}}}can read Redis{{{{ else }}}}cannot read Redis"
         f"{{{{ end }}}}. {_AGES} Nothing is lost: the rows are written when Redis is back.",
         timedelta(minutes=3),

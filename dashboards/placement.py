@@ -1,4 +1,4 @@
-"""The dashboard *Placement*: one of them, from its plan to its integrity."""
+"""The dashboard *Placement*: one placement, from its plan to its integrity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONSENT: Final[Steps] = ((None, RED), (0.5, AMBER), (0.7, GREEN))
 
 
 def _rate(definition: m.Definition) -> str:
-    return q.per_second(definition, q.ONE)
+    return q.per_second(definition, q.ONE_PLACEMENT)
 
 
 _AHEAD: Final = [
@@ -32,7 +32,7 @@ _AHEAD: Final = [
     ),
     number(
         "Short by",
-        "Impressions that are due by now and not delivered; 0 where it is ahead.",
+        "Impressions that are due by now and not delivered; 0 if it is ahead.",
         "locale",
         Query(q.chosen(m.PLACEMENT["delivery.short_by"])),
         alert="AudiopixelUnderDelivery",
@@ -59,7 +59,7 @@ _AHEAD: Final = [
         ),
     ),
 ]
-"""Panels of what is to come, and what it costs."""
+"""Panels about the rest of the flight, and its cost."""
 
 
 def _plan(limits: Limits) -> Row:
@@ -73,7 +73,7 @@ def _plan(limits: Limits) -> Row:
                 "on_track, at_risk, warming_up, under, over, paused, complete, not_started, ended_short, "
                 "unknown_before or ended_unknown.",
                 "string",
-                Query(f"max by (state) ({q.select(m.PLACEMENT_STATE, q.ONE)})", "{{state}}"),
+                Query(f"max by (state) ({q.select(m.PLACEMENT_STATE, q.ONE_PLACEMENT)})", "{{state}}"),
                 named=True,
                 alert="AudiopixelUnderDelivery",
             ),
@@ -128,8 +128,7 @@ _CURVE: Final = Row(
         ),
         lines(
             "Impressions and clicks a second",
-            "When they were counted, and the impressions that are needed from each moment on to have "
-            "what is booked at the end.",
+            "When they were counted, and the impressions that the booking needs from each moment on.",
             "cps",
             [
                 Query(_rate(m.PLACEMENT["flight.impressions"]), "impressions"),
@@ -217,7 +216,7 @@ _PEOPLE: Final = Row(
             lines(
                 "Value of conversions",
                 "Of the flight, in the plan's currency; a refund makes it fall. Claimed values come from "
-                "public tags: whoever reads the page can tell another one.",
+                "public tags: any visitor of the page can send another value.",
                 "locale",
                 [
                     Query(q.chosen(m.PLACEMENT["flight.conversion_value"]), "value"),
@@ -243,7 +242,7 @@ _SENT: Final = Row(
                 "Basis",
                 "What kind of impressions these are; mixed: there are several.",
                 "string",
-                Query(f"max by (basis) ({q.select(m.PLACEMENT_INFO, q.ONE, _KNOWN)})", "{{basis}}"),
+                Query(f"max by (basis) ({q.select(m.PLACEMENT_INFO, q.ONE_PLACEMENT, _KNOWN)})", "{{basis}}"),
                 named=True,
             ),
             4,

@@ -1,4 +1,4 @@
-"""Sending the dashboards to a Grafana, with the extra `dashboards`."""
+"""The upload of the dashboards to a Grafana, with the extra `dashboards`."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from grafana_client.client import GrafanaClientError, GrafanaException
 from dashboards.site import BOARDS, GENERATED
 
 FOLDER: Final = "audiopixel"
-"""Uid and title of their folder."""
+"""The uid and title of the dashboards' folder."""
 
 
 class PushError(Exception):
-    """The dashboards are not there, or Grafana did not take them; the message has the reason."""
+    """A dashboard's file is missing, or Grafana refused it; the message has the reason."""
 
 
 def push(url: str, token: str, directory: Path = GENERATED) -> list[str]:
-    """Create or replace the dashboards in their folder; their addresses.
+    """Create or replace the dashboards in their folder, and return their addresses.
 
     Args:
         url: Grafana's root.
-        token: of a service account that may edit.
-        directory: where their files are.
+        token: the token of a service account that may edit.
+        directory: the directory of their files.
 
     Raises:
-        PushError: a dashboard is not there, or Grafana is not, or refuses.
+        PushError: a file is missing, or Grafana is away or refuses.
     """
     bodies = [_body(directory / f"{name}.json") for name in BOARDS]
     grafana = GrafanaApi.from_url(url, credential=token)

@@ -1,7 +1,7 @@
 """Queries: PromQL over the metrics of `flows.metrics`, with Grafana's variables.
 
 Every selector takes the dashboard's `job` and `instance`, those of placements its `campaign` or `placement`.
-A placement's number is that of the exporter that shows the greatest, should there be several of one Redis.
+If several exporters show one Redis, a placement's number is the greatest of theirs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from flows import metrics as m
 MATCH: Final = 'job=~"$job", instance=~"$instance"'
 CAMPAIGN: Final = 'campaign=~"$campaign"'
 CHOSEN: Final = f'{CAMPAIGN}, platform=~"$platform", station=~"$station"'
-"""Of a placement's info series."""
-ONE: Final = 'placement="$placement"'
+"""Matchers for a placement's info series."""
+ONE_PLACEMENT: Final = 'placement="$placement"'
 FIRING: Final = 'alertstate="firing"'
 RUNNING: Final = 'state=~"under|warming_up|at_risk|over|on_track"'
 """States of a delivery about which something can be done: a flight that has ended keeps its indicator."""
@@ -24,7 +24,7 @@ def select(definition: m.Definition, *matchers: str, suffix: str = "") -> str:
     """A selector of the dashboard's jobs and instances.
 
     Args:
-        suffix: of the name, for the parts of a histogram.
+        suffix: the suffix of the metric's name, for the parts of a histogram.
     """
     return f"{definition.name}{suffix}{{{', '.join((MATCH, *matchers))}}}"
 
@@ -38,7 +38,7 @@ def per_second(definition: m.Definition, *matchers: str, by: str = "") -> str:
 def quantile(definition: m.Definition, q: float, by: str = "") -> str:
     """Quantile of a histogram, by one of its labels; absent where nothing was observed."""
     buckets = f"rate({select(definition, suffix='_bucket')}[$__rate_interval])"
-    return f"histogram_quantile({q}, sum by (le{f', {by}' if by else ''}) ({buckets})) >= 0"  # NaN is not
+    return f"histogram_quantile({q}, sum by (le{f', {by}' if by else ''}) ({buckets})) >= 0"  # drops NaN
 
 
 def mean(definition: m.Definition, by: str) -> str:
@@ -51,20 +51,20 @@ def mean(definition: m.Definition, by: str) -> str:
 
 
 def age(definition: m.Definition, by: str = "") -> str:
-    """Seconds since a timestamp; the youngest, by labels if any. An unknown timestamp, 0, is left out."""
+    """Seconds since the latest timestamp, by labels if any. An unknown timestamp, 0, is left out."""
     grouped = f" by ({by})" if by else ""
     return f"time() - max{grouped} ({select(definition)} > 0)"
 
 
 def share(part: m.Definition, whole: m.Definition) -> str:
-    """The part of a counter's rate in another's; 0 as long as the part has not begun."""
+    """The rate of `part` divided by the rate of `whole`; 0 as long as `part` has no series."""
     whole_rate = per_second(whole)
     return f"({per_second(part)} or 0 * {whole_rate}) / ({whole_rate} > 0)"
 
 
 def chosen(definition: m.Definition) -> str:
     """The chosen placement's value."""
-    return f"max({select(definition, ONE)})"
+    return f"max({select(definition, ONE_PLACEMENT)})"
 
 
 def of_campaign(expr: str) -> str:
@@ -107,7 +107,7 @@ def running(definition: m.Definition) -> str:
 
 
 def short() -> str:
-    """Impressions due and not delivered, by placement that still delivers, of the chosen ones."""
+    """Impressions due and not delivered, by placement that still delivers, of the chosen placements."""
     return running(m.PLACEMENT["delivery.short_by"])
 
 
@@ -123,7 +123,7 @@ def campaigns_short() -> str:
 
 
 def ends_in(definition: m.Definition, by: str) -> str:
-    """Seconds until the flights end, below 0 after it."""
+    """Seconds until the flights end, negative after the end."""
     selected = by_placement(definition) if by == "placement" else by_campaign(definition)
     return f"({selected}) - time()"
 
@@ -139,7 +139,7 @@ def yesterday(definition: m.Definition) -> str:
     return f"sum({of_campaign(rate)})"
 
 
-def completed_half(least: int) -> str:
+def completion_by_placement(least: int) -> str:
     """Mature completion rate of the last hour, by placement of the chosen campaigns with so many starts."""
     starts = f"max by (placement) (increase({select(m.PLACEMENT['flight.starts'])}[1h])) >= {least}"
     return f"{by_placement(m.PLACEMENT['1h.mature_completion_rate'])} and on (placement) {starts}"
@@ -165,7 +165,7 @@ def names() -> str:
 
 def completion() -> str:
     """Mature completion rate of the chosen campaigns' last hour, placements weighed by their starts; absent
-    where none was seen to start.
+    without a start.
     """
     rate = f"max by (placement) ({select(m.PLACEMENT['1h.mature_completion_rate'])})"
     starts = f"max by (placement) (increase({select(m.PLACEMENT['flight.starts'])}[1h]))"
@@ -174,11 +174,11 @@ def completion() -> str:
 
 
 def firing(*matchers: str) -> str:
-    """Alerts that fire: of placements and of the pipeline, so that they have neither job nor instance."""
+    """Firing alerts, whose series have neither job nor instance."""
     return f"ALERTS{{{', '.join((FIRING, *matchers))}}}"
 
 
 def firing_since() -> str:
-    """Epoch seconds since when each alert that fires is there."""
-    alike = "alertname, placement, campaign, severity"
-    return f"max by ({alike}) (ALERTS_FOR_STATE and ignoring (alertstate) {firing()})"
+    """Epoch seconds since when each firing alert holds."""
+    labels = "alertname, placement, campaign, severity"
+    return f"max by ({labels}) (ALERTS_FOR_STATE and ignoring (alertstate) {firing()})"

@@ -1,8 +1,8 @@
 """The routing of alerts: Alertmanager's configuration.
 
-While the numbers are old or short, the pipeline's alerts silence those about delivery, which would be about
-the pipeline too: traders are alerted that delivery is not judged. That alert silences them as well, if only
-the flow has the reason. Brand safety is silenced by nothing. The alert for no delivery covers under-delivery.
+While the numbers are old or incomplete, alerts of the pipeline inhibit those about delivery, and traders get
+one alert that delivery is not judged. For a reason that only the flow has, this alert inhibits the others.
+Nothing inhibits brand safety. The alert for no delivery inhibits the alert for under-delivery.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def alertmanager(
     """The configuration, as YAML.
 
     Args:
-        webhook: URL that both receivers post to; None: alerts are seen in Alertmanager alone.
-        group_wait: for further alerts of a group before the first message.
-        group_interval: least time between two messages about a group.
+        webhook: the URL to which both receivers post; None: alerts are shown in Alertmanager alone.
+        group_wait: the wait for further alerts of a group before its first message.
+        group_interval: the least time between two messages about a group.
     """
     hooks: dict[str, Any] = {"webhook_configs": [{"url": webhook, "send_resolved": True}]} if webhook else {}
     return to_text(

@@ -1,7 +1,7 @@
 """Prometheus rules as values: recording rules, alerts, groups of them, and their YAML.
 
-Their texts are in `dashboards.delivery_rules` and `dashboards.pipeline_rules`, their receivers in
-`dashboards.routing`; what to do about each alert in docs/runbook.md.
+The rules are in the modules `*_rules`, the receivers in `dashboards.routing`, and the remedy of each alert in
+docs/runbook.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import yaml
 
 DOCS: Final = "https://docs.invalid"
-"""The place of the documents' address in rules and panels, until `linked` puts the installation's there."""
+"""A placeholder for the address of the documents; `linked` replaces it by the installation's."""
 RUNBOOK: Final = f"{DOCS}/runbook.md"
 """The address of docs/runbook.md, whose headings are the names of the alerts."""
 
@@ -27,7 +27,6 @@ COLLECTOR_JOB: Final = "audiopixel-collector"
 """Scrape job of the collectors."""
 EXPORT_JOB: Final = "audiopixel-export"
 """Scrape job of the exports."""
-
 ARCHIVE_JOB: Final = "audiopixel-archive"
 """Scrape job of the process that writes the archive."""
 SOURCES_JOB: Final = "audiopixel-sources"
@@ -50,13 +49,13 @@ USUAL: Final = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A recording rule. `name` is `level:metric:operations`, the level being the labels that are left."""
+    """A recording rule. `name` is `level:metric:operations`; the level names the labels of the result."""
 
     name: str
     expr: str
 
     def to_yaml(self, grafana: str = "") -> dict[str, Any]:
-        """As in a rule file."""
+        """The value as in a rule file."""
         return {"record": self.name, "expr": self.expr}
 
 
@@ -65,12 +64,12 @@ class Alert:
     """An alert.
 
     Attributes:
-        area: `delivery` is judged on fresh numbers, silenced by the pipeline's alerts; `safety` and `tags` by
-            nothing.
-        description: with the numbers; Go template.
-        sustained: how long it must hold.
-        labels: more of them.
-        board: uid of the dashboard that shows it.
+        area: `delivery` is judged on fresh numbers and inhibited by the pipeline's alerts; nothing inhibits
+            `safety` and `tags`.
+        description: the text with the numbers, a Go template.
+        sustained: the time for which it must hold before it fires.
+        labels: the labels besides severity and area.
+        board: the uid of the dashboard that shows it.
     """
 
     name: str
@@ -84,7 +83,7 @@ class Alert:
     board: str = "audiopixel-pipeline"
 
     def to_yaml(self, grafana: str = "") -> dict[str, Any]:
-        """As in a rule file; with the address of `board`, where Grafana's root is known."""
+        """The alert as in a rule file, with the address of `board` if Grafana's root is known."""
         chosen = "?var-placement={{ $labels.placement | urlquery }}" if "placement" in self.board else ""
         dashboard = {"dashboard_url": f"{grafana.rstrip('/')}/d/{self.board}{chosen}"} if grafana else {}
         return {
@@ -113,7 +112,7 @@ class Group:
     interval: timedelta | None = None
 
     def to_yaml(self, grafana: str = "") -> dict[str, Any]:
-        """As in a rule file."""
+        """The value as in a rule file."""
         interval = {"interval": duration(self.interval)} if self.interval else {}
         return {"name": self.name, **interval, "rules": [rule.to_yaml(grafana) for rule in self.rules]}
 
@@ -145,16 +144,17 @@ def _groups(groups: tuple[Group, ...], grafana: str) -> dict[str, Any]:
 def linked(content: Any, docs: str) -> Any:
     """Content of a file whose links lead to `docs`; without an address, content without these links.
 
-    A link to a public place would lead to a 404 on call, or to whoever takes that name.
+    There is no public default: its link would be a 404 for the person on call, or belong to whoever takes
+    that name.
     """
     match content:
         case str():
             return content.replace(DOCS, docs.rstrip("/"))
         case dict():
-            kept_fields = {name: value for name, value in content.items() if docs or not _to_docs(value)}
-            return {name: linked(value, docs) for name, value in kept_fields.items()}
+            fields = {name: value for name, value in content.items() if docs or not _to_docs(value)}
+            return {name: linked(value, docs) for name, value in fields.items()}
         case list():
-            return [linked(one, docs) for one in content if docs or not _is_link_to_docs(one)]
+            return [linked(item, docs) for item in content if docs or not _is_link_to_docs(item)]
         case _:
             return content
 
@@ -168,7 +168,7 @@ def _is_link_to_docs(value: Any) -> bool:
 
 
 def duration(span: timedelta) -> str:
-    """As Prometheus writes it: `90s` is `1m30s`."""
+    """A duration in Prometheus's form: 90 s is `1m30s`."""
     seconds = int(span.total_seconds())
     parts = zip(("d", "h", "m", "s"), (86_400, 3_600, 60, 1), strict=True)
     text = ""
@@ -182,7 +182,7 @@ def number(expr: str, label: str = "", form: str = "humanize") -> str:
     """Template text: the present value of an expression, or `unknown`.
 
     Args:
-        label: its value in the alert stands where the expression has `%q`.
+        label: the label whose value in the alert replaces `%q` in the expression.
         form: a template function for the value.
     """
     query = f"printf `{expr}` $labels.{label}" if label else f"`{expr}`"
@@ -191,8 +191,8 @@ def number(expr: str, label: str = "", form: str = "humanize") -> str:
 
 
 def moment(expr: str, label: str = "", template: str = "{}", absent: str = "") -> str:
-    """Template text: an expression's value in epoch seconds, as a date and time in UTC, within `template`;
-    `absent` where there is none.
+    """Template text: `template` with a date and time in UTC, from an expression's value in epoch seconds;
+    `absent` without a value.
     """
     query = f"printf `{expr}` $labels.{label}" if label else f"`{expr}`"
     filled = template.format(utc_time(". | first | value"))
@@ -211,14 +211,16 @@ def utc_time(seconds: str) -> str:
 
 
 def shown(value: str) -> str:
-    """Template text: a label that somebody else chose, without what a receiver may obey: control and
-    bidirectional characters, and the brackets of HTML and of Slack's `<!channel>` and `<address|text>`.
+    """Template text: a label that somebody else chose, without characters that a receiver would interpret.
+
+    These are control and bidirectional characters, and the brackets of HTML and of Slack's `<!channel>` and
+    `<address|text>`.
     """
     return f"{{{{ {value} | reReplaceAll `[\\p{{C}}\\p{{Zl}}\\p{{Zp}}<>]` `\N{REPLACEMENT CHARACTER}` }}}}"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Long texts as blocks, so that a change of a rule reads as one."""
+    """A dumper that writes long texts as blocks, so that a diff shows the changed line."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -229,6 +231,6 @@ _Dumper.add_representer(str, _text)
 
 
 def to_text(content: dict[str, Any]) -> str:
-    """YAML in the order given, with a head that names its source."""
+    """YAML in the order of `content`, with a first line that names its source."""
     body = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=1_000, allow_unicode=True)
     return f"# Generated by `python -m dashboards build`; do not edit.\n{body}"

@@ -19,7 +19,7 @@ from dashboards.rules import USUAL, Group, Limits, prometheus_rule, rule_file
 
 GENERATED: Final = Path(__file__).parent / "generated"
 BOARDS: Final = ("trading-desk", "placement", "pipeline", "collector")
-"""Files of dashboards, without `.json`."""
+"""The names of the dashboards' files, without `.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,10 @@ class Site:
     """The choices of one installation.
 
     Attributes:
-        docs: address of the documents that alerts and panels link to; empty: to none.
-        grafana: root of a Grafana that has the dashboards, to which alerts link; empty: to none.
-        sustained: how long a state of under- or over-delivery must hold.
+        docs: address of the documents to which alerts and panels link; empty: no links.
+        grafana: root of a Grafana with the dashboards, to which alerts link; empty: no links.
+        limits: the pacing limits of the flow's settings.
+        sustained: the time for which a state of under- or over-delivery must hold.
     """
 
     docs: str = ""
@@ -61,4 +62,4 @@ class Site:
 
 
 USUAL_SITE: Final = Site()
-"""The files that are committed are of this one."""
+"""The site of the committed files."""

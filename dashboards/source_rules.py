@@ -1,4 +1,4 @@
-"""The alerts about sources: what of a foreign topic is read no more."""
+"""The alerts about sources: partitions of a foreign topic that are not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard *Trading desk*: what needs me now."""
+"""The dashboard *Trading desk*: placements and campaigns that need action now."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def _worst(limits: Limits) -> Panel:
 def _campaigns(limits: Limits) -> Panel:
     return rows(
         "Campaigns, most short first",
-        "Each chosen campaign with a planned placement, by the sums of these. Needed an hour is what they "
-        "must bring together from now on to have what is booked by their ends.",
+        "Each chosen campaign with a planned placement, by the sums of its placements. Needed an hour is the "
+        "rate at which they reach their bookings together.",
         [
             Query(q.by_campaign(m.CAMPAIGN_STATE, "campaign, state")),
             Query(q.by_campaign(m.CAMPAIGN["delivery.indicator"])),
@@ -129,8 +129,8 @@ def _campaigns(limits: Limits) -> Panel:
 
 _ALERTS: Final = rows(
     "Alerts that fire",
-    "With the time since when. Their texts, with numbers and what to do, are in Alertmanager's messages and "
-    "in the runbook, to which a click on an alert leads where AUDIOPIXEL_DOCS_URL is set.",
+    "Each with its beginning. Its text, with numbers and advice, is in Alertmanager's message and in the "
+    "runbook, to which a click on an alert leads if AUDIOPIXEL_DOCS_URL is set.",
     [Query(f"1000 * {q.firing_since()}")],
     [
         Column("Since", "Value", "dateTimeFromNow"),
@@ -152,8 +152,7 @@ _NOW: Final = Row(
     [
         number(
             "Numbers are of",
-            "How far what is shown is behind the clock. Below 90 s all is well; above "
-            "five minutes delivery is not judged.",
+            "Age of the numbers. Below 90 s all is well; above five minutes delivery is not judged.",
             "s",
             Query(q.age(m.EXPORTER_WATERMARK)),
             steps=_FRESH,
@@ -169,7 +168,7 @@ _NOW: Final = Row(
         ),
         number(
             "At risk",
-            "Placements that would end below what is booked, going on as in the last hour.",
+            "Placements that would end below their booking at the last hour's rate.",
             "short",
             Query(q.count_in("at_risk")),
             steps=_SOME,
@@ -185,8 +184,8 @@ _NOW: Final = Row(
         ),
         number(
             "Completion, 1 h",
-            "Completes by starts of the last hour, without the youngest, which cannot "
-            "have completed yet; placements weighed by their starts.",
+            "Completes by starts of the last hour, without the youngest, which cannot have completed yet; "
+            "placements weighed by their starts.",
             "percentunit",
             Query(q.completion()),
             alert="AudiopixelCompletionRateDropped",
@@ -196,9 +195,9 @@ _NOW: Final = Row(
 )
 
 
-def _how_it_came(limits: Limits) -> Row:
+def _history(limits: Limits) -> Row:
     return Row(
-        "How it came",
+        "History",
         9,
         8,
         [
@@ -222,10 +221,10 @@ def _how_it_came(limits: Limits) -> Row:
             ),
             lines(
                 "Completion of the ten worst",
-                "Completes by starts of the last hour, without the youngest starts; of "
-                f"placements with at least {MIN_STARTS}.",
+                "Completes by starts of the last hour, without the youngest starts; of placements with at "
+                f"least {MIN_STARTS} starts.",
                 "percentunit",
-                [Query(f"bottomk(10, {q.completed_half(MIN_STARTS)})", "{{placement}}")],
+                [Query(f"bottomk(10, {q.completion_by_placement(MIN_STARTS)})", "{{placement}}")],
                 alert="AudiopixelCompletionRateDropped",
             ),
         ],
@@ -237,12 +236,12 @@ def trading_desk(limits: Limits = USUAL) -> Dashboard:
     return board(
         UID,
         "Trading desk",
-        "What needs me now: the placements and campaigns that are not as they were sold.",
+        "What needs action now: placements and campaigns that do not deliver what was sold.",
         [
             _NOW,
             Row("Placements", 14, 24, [_worst(limits)]),
             Row("Campaigns", 8, 24, [_campaigns(limits)]),
-            _how_it_came(limits),
+            _history(limits),
         ],
         job_metric=m.PLACEMENT_INFO.name,
         variables=[
