@@ -45,7 +45,7 @@ from flows.demo.summary import collected, compare, compare_calls, ledger_totals,
 from flows.errors import DifferencesError
 from flows.settings import PREFIX, Settings, load
 from flows.simulate import Traffic, now_ms, write_plans
-from flows.viewers.access import MADE
+from flows.viewers.access import LOCAL_TOKEN
 from flows.viewers.columns import FIELDS
 from flows.viewers.reader import RowsReader
 from flows.viewers.top import PLAIN_WIDTH
@@ -121,7 +121,7 @@ class Demo:
             with steps.step("start a Kafka-protocol broker and a Valkey"):
                 broker = stack.enter_context(EmbeddedBroker())
                 valkey = stack.enter_context(EmbeddedValkey(binary=own_redis()))
-            token, reader = secrets.token_hex(16), f"{MADE}.{secrets.token_urlsafe(16)}"
+            token, reader = secrets.token_hex(16), f"{LOCAL_TOKEN}.{secrets.token_urlsafe(16)}"
             settings = self._settings(broker.bootstrap, valkey.url, directory, token, reader)
             processes = Processes(
                 settings, directory, lambda text: console.print(Text(text, "bold"), soft_wrap=True)
@@ -218,7 +218,7 @@ class Demo:
             },
             collect_token=f"desk.{token}",
             read_tokens={
-                MADE: {
+                LOCAL_TOKEN: {
                     "sha256": _hash(reader.partition(".")[2]),
                     "read_all": True,
                     "rights": ["metrics", "read", "tag"],

@@ -25,13 +25,13 @@ _TO_COME: Final = "not_started"
 
 @dataclass
 class MediaBuys:
-    """The media buys of an agent whose board reads `FIELDS` of `SCOPES`."""
+    """The media buys of an agent whose reader reads `FIELDS` of `SCOPES`."""
 
     agent: Agent
     clock_s: Callable[[], float] = time.time
 
     def _snapshot(self) -> Snapshot:
-        snapshot = self.agent.board.refresh()
+        snapshot = self.agent.reader.refresh()
         if not snapshot.up:
             raise ConnectError(snapshot.error)
         return snapshot

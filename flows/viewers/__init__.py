@@ -2,6 +2,6 @@
 nothing.
 
 Owns: nothing that lasts. Receives: rows out of Redis. Sends: pages, series, tables.
-Door: none; a shelf of independent files, so that `top` never loads a compiler.
+Door: none; the files are independent, so that `top` never loads a compiler.
 Must not import: a stage, the engine.
 """

@@ -24,20 +24,21 @@ from flows.settings import ReadRight, ReadToken
 from flows.viewers.reader import Rows, Snapshot
 
 EVERY_S: Final = 5.0
-"""Time between two looks at the plans, in s."""
+"""Time between two reads of the plans, in s."""
 LONGEST: Final = 512
-"""The greatest length of a token or a session that is read."""
+"""The greatest length, in characters, of a token or a session that is read."""
 NOBODY_SHA256: Final = "0" * 64
-MADE: Final = "local"
-"""The name of the token that is made if the settings have none."""
+LOCAL_TOKEN: Final = "local"
+"""The name of the token that is created if the settings have none."""
 _SESSION_KEY: Final = b"audiopixel session key 1"
 """The label that separates this key from other uses of the secret."""
 _ALL: Final[frozenset[ReadRight]] = frozenset(("metrics", "read", "tag", "act"))
 
 
 class Owner(NamedTuple):
-    """The campaign and the advertiser of a placement, by its plan. Without a placement it is a campaign that
-    wrong plans may name, whose advertiser is unknown.
+    """The campaign and the advertiser of a placement, by its plan.
+
+    An empty `placement` marks a campaign that an invalid plan may name: its advertiser is then unknown.
     """
 
     placement: str
@@ -50,7 +51,7 @@ class Owners:
     """The owners of the planned placements.
 
     Args:
-        read: the owners by the plans in force, if these are others than before, else None.
+        read: returns the owners by the plans in force; None if these plans have not changed.
     """
 
     read: Callable[[], Iterable[Owner] | None] = lambda: None
@@ -59,7 +60,7 @@ class Owners:
     """The advertiser of each campaign whose plans all name that advertiser."""
 
     def refresh(self) -> None:
-        """Read changed plans; may take a while."""
+        """Read the plans if they have changed; blocks while it reads."""
         if (plans := self.read()) is None:
             return
         named: dict[str, set[str | None]] = {}
@@ -74,8 +75,8 @@ class Owners:
         self.campaigns = {campaign: name for campaign, name in agreed.items() if name is not None}
 
     def campaign_of(self, name: str, row: Mapping[str, str]) -> str | None:
-        """The campaign of a placement: its plan's. If the plan names no advertiser either, that of its latest
-        pixel.
+        """The campaign of a placement: its plan's, or its latest pixel's if its plan names neither campaign
+        nor advertiser.
         """
         owner = self.placements.get(name)
         if owner is None or owner[1:] == (None, None):
@@ -101,7 +102,7 @@ class Owners:
         return {**rows, **relabelled, **unlabelled} if relabelled or unlabelled else rows
 
     def relabelled(self, snapshot: Snapshot) -> Snapshot:
-        """A reading whose placements are `labelled`."""
+        """The snapshot with its placements `labelled`."""
         placements = self.labelled(snapshot.rows.get("placement", {}))
         return replace(snapshot, rows={**snapshot.rows, "placement": placements})
 
@@ -117,8 +118,8 @@ class Sight:
     """The part of the rows that a reader sees.
 
     Attributes:
-        name: of the token; empty where none is needed.
-        everything: whether it has `read_all`.
+        name: the token's name; empty for `EVERYTHING` and `NOBODY`.
+        everything: true for a token with `read_all`.
     """
 
     name: str = ""
@@ -139,7 +140,7 @@ class Sight:
         """True if a placement is seen.
 
         Args:
-            row: its fields, `campaign_id` among them.
+            row: the fields of its row, `campaign_id` among them.
         """
         if self.everything:
             return True
@@ -164,7 +165,7 @@ class Sight:
         return {name: row for name, row in rows.items() if self.row(scope, name, row)}
 
     def alert(self, alert: Mapping[str, str]) -> bool:
-        """True if a change of state is seen: one of a seen placement whose record names a seen owner."""
+        """True if a change of state is seen: its placement is, and so is an owner that its record names."""
         if self.everything:
             return True
         if "placement" not in alert:  # a silent feed concerns placements of all owners
@@ -189,7 +190,9 @@ NOBODY: Final = Sight()
 
 
 def _session_key(key: SecretStr, tokens: Mapping[str, ReadToken]) -> bytes:
-    """The key of the sessions of tokens in the settings: another as soon as one of them changes."""
+    """The key of all sessions. It changes with every field of a token in the settings, which ends the
+    sessions.
+    """
     token_fields = [
         (
             *(name, token.sha256.get_secret_value(), sorted(token.rights), token.read_all),
@@ -203,20 +206,20 @@ def _session_key(key: SecretStr, tokens: Mapping[str, ReadToken]) -> bytes:
 
 
 class Access:
-    """The readers in the settings. If there are none, the reader of a token that is made here.
+    """The readers in the settings. Without any, the reader of one token that is created at the start.
 
-    A request's address and headers do not prove its sender: a proxy in its default settings makes the whole
-    internet look like this machine.
+    A request's address and headers do not prove its sender: behind a proxy with default settings, every
+    request seems to come from this machine.
 
     Args:
-        tokens: by name.
-        session: how long a browser stays signed in.
-        owners: of the planned placements.
+        tokens: the tokens by name.
+        session: the time for which a browser stays signed in.
+        owners: the owners of the planned placements.
         clock_s: wall clock, epoch s.
-        key: secret of the sessions, which then outlive a restart; None: a random one.
+        key: the secret of the sessions, which then outlive a restart; None: a random secret.
 
     Attributes:
-        made: the token that was made, `NAME.SECRET`; None if the settings have some.
+        created_token: the created token, `NAME.SECRET`; None if the settings have tokens.
     """
 
     def __init__(
@@ -231,11 +234,11 @@ class Access:
         self.created_token: str | None = None
         if not tokens:
             secret = secrets.token_urlsafe(32)
-            self.created_token = f"{MADE}.{secret}"
+            self.created_token = f"{LOCAL_TOKEN}.{secret}"
             digest = SecretStr(sha256(secret.encode()).hexdigest())
-            tokens = {MADE: ReadToken(sha256=digest, read_all=True, rights=tuple(sorted(_ALL)))}
-        self._hashes = {name: one.sha256.get_secret_value() for name, one in tokens.items()}
-        self._rights = {name: frozenset(one.rights) for name, one in tokens.items()}
+            tokens = {LOCAL_TOKEN: ReadToken(sha256=digest, read_all=True, rights=tuple(sorted(_ALL)))}
+        self._hashes = {name: token.sha256.get_secret_value() for name, token in tokens.items()}
+        self._rights = {name: frozenset(token.rights) for name, token in tokens.items()}
         self._sights = {
             name: EVERYTHING
             if token.read_all
@@ -248,23 +251,25 @@ class Access:
         self.owners.refresh()
 
     def of_token(self, token: str) -> Sight | None:
-        """The sight of `NAME.SECRET`; constant time except for the name's look-up."""
+        """The sight of `NAME.SECRET`; None for an invalid token. Takes constant time but for the name's
+        look-up.
+        """
         name, _, secret = token.partition(".") if len(token) <= LONGEST else ("", "", "")
         digest = sha256(secret.encode(errors="replace")).hexdigest()
-        right = hmac.compare_digest(digest, self._hashes.get(name, NOBODY_SHA256))
-        return self._sights[name] if right and name in self._sights else None
+        valid = hmac.compare_digest(digest, self._hashes.get(name, NOBODY_SHA256))
+        return self._sights[name] if valid and name in self._sights else None
 
     def rights(self, credential: str) -> frozenset[ReadRight]:
         """The rights of a valid token or session."""
         return self._rights.get(credential.partition(".")[0], frozenset())
 
     def session(self, token: str) -> str:
-        """The session of a valid token: `NAME.END.MAC`."""
+        """The session of a valid token: `NAME.END.MAC`, with its end in epoch s."""
         text = f"{token.partition('.')[0]}.{int(self.clock_s() + self.session_s)}"
         return f"{text}.{self._mac(text)}"
 
     def of_session(self, session: str) -> Sight | None:
-        """The sight of a session, while it lasts."""
+        """The sight of a session; None if it is invalid or has ended."""
         text, _, mac = session.rpartition(".") if len(session) <= LONGEST else ("", "", "")
         if not hmac.compare_digest(self._mac(text).encode(), mac.encode(errors="replace")):
             return None

@@ -30,13 +30,12 @@ CAPABILITIES: Final = "get_adcp_capabilities"
 STATUS: Final = "get_reporting_status"
 VIEWS: Final = ("summary", "periods", "revision")
 CONFIGURATION: Final = {"delivery_config_id": "live", "delivery_config_version": 1, "feed_purpose": "pacing"}
-"""The one feed of reports: what `get_media_buy_delivery` answers, always of now."""
+"""The only reporting feed: the answer of `get_media_buy_delivery`, always of the present."""
 ACCOUNT_OF_ALL: Final = "all"
 NO_CURRENCY: Final = "XXX"
 """ISO 4217's code for no currency, for an answer without any price."""
 
 Body = dict[str, Any]
-
 
 _RECOVERY: Final = {
     "SERVICE_UNAVAILABLE": "transient",
@@ -48,12 +47,12 @@ _RECOVERY: Final = {
 
 
 def problem(code: str, message: str) -> Body:
-    """An error of AdCP."""
+    """An error object of AdCP."""
     return {"code": code, "message": message, "recovery": _RECOVERY.get(code, "correctable")}
 
 
 class Refused(Exception):
-    """A task that cannot be done, in AdCP's words."""
+    """A task that cannot be done: AdCP's error code, a message, and the HTTP status."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -94,11 +93,11 @@ class Agent:
     """Answers tasks by the rows in Redis.
 
     Args:
-        owners: of the planned placements; an unplanned placement belongs to its label's campaign.
+        owners: the owners of the planned placements; an unplanned placement belongs to its label's campaign.
         clock_s: wall clock, epoch s.
     """
 
-    board: RowsReader
+    reader: RowsReader
     settings: Settings
     owners: Owners
     clock_s: Callable[[], float] = field(default=time.time)
@@ -107,7 +106,7 @@ class Agent:
         """The answer to a task.
 
         Raises:
-            Refused: it cannot be done.
+            Refused: the task cannot be done.
             ConnectError: Redis cannot be read.
         """
         answers = {
@@ -128,8 +127,8 @@ class Agent:
         )
 
     def _capabilities(self, request_body: Body, sight: Sight) -> Body:
-        # Also while Redis is away: the capabilities do not depend on it.
-        methodology = self.board.refresh().meta.get("methodology")
+        # While Redis is away, too: the capabilities do not depend on it.
+        methodology = self.reader.refresh().meta.get("methodology")
         shown = [metric for metric in metrics.PLACEMENT if metric.field]
         return {
             "adcp": {
@@ -152,7 +151,7 @@ class Agent:
         }
 
     def _snapshot(self) -> Snapshot:
-        snapshot = self.board.refresh()
+        snapshot = self.reader.refresh()
         if not snapshot.up:
             raise ConnectError(snapshot.error)
         return snapshot
@@ -174,7 +173,7 @@ class Agent:
                 f"{len(names)} media buys are in sight, and the answer has {MAX_BUYS}: ask by media_buy_ids."
             )
             errors.append(problem("RESULT_TRUNCATED", words))
-        rows = self.board.rows("campaign", names[:MAX_BUYS])
+        rows = self.reader.rows("campaign", names[:MAX_BUYS])
         lateness_text = snapshot.meta.get("allowed_lateness_ms")
         lateness_ms = ms(self.settings.allowed_lateness) if lateness_text is None else int(lateness_text)
         final_ms = open_from(whole_of(snapshot.meta, "watermark_ms"), lateness_ms) * MINUTE_MS
@@ -223,7 +222,7 @@ class Agent:
         """The whole rows of the placements of media buys, by media buy and placement."""
         placement_rows = sight.rows("placement", snapshot.rows.get("placement", {}))
         buy_of = {name: self.owners.campaign_of(name, row) for name, row in placement_rows.items()}
-        rows = self.board.rows("placement", sorted(name for name, buy in buy_of.items() if buy in set(buys)))
+        rows = self.reader.rows("placement", sorted(name for name, buy in buy_of.items() if buy in set(buys)))
         rows_by_buy: dict[str, dict[str, Mapping[str, str]]] = {}
         for name, row in rows.items():
             rows_by_buy.setdefault(buy_of[name] or "", {})[name] = row
@@ -241,7 +240,7 @@ class Agent:
             buys, errors = self._buys(request_body, sight, snapshot)
         except Refused as refused:
             raise (Unavailable() if refused.code == "ACCOUNT_NOT_FOUND" else refused) from None
-        if any(one["code"] == "MEDIA_BUY_NOT_FOUND" for one in errors):
+        if any(error["code"] == "MEDIA_BUY_NOT_FOUND" for error in errors):
             raise Unavailable
         packages = self._packages([buy.name for buy in buys], sight, snapshot)
         unjudged = snapshot.unjudged_at(self.clock_s())
@@ -340,7 +339,11 @@ def _names(request_body: Body) -> list[str] | None:
     names = request_body.get("media_buy_ids")
     if names is None:
         return None
-    if not isinstance(names, list) or len(names) > MAX_BUYS or not all(isinstance(one, str) for one in names):
+    if (
+        not isinstance(names, list)
+        or len(names) > MAX_BUYS
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise Refused("INVALID_REQUEST", f"media_buy_ids takes a list of at most {MAX_BUYS} ids.")
     return list(dict.fromkeys(names))
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from flows.model.catalogue.metrics import METRICS
 from flows.model.fields import IMPRESSION_BASIS, quotient
-from flows.viewers.curves import number
+from flows.viewers.words import integer, number
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUS: Final = {
@@ -20,21 +20,25 @@ _STATUS: Final = {
     "ended_unknown": "completed",
     "paused": "paused",
 }
-"""AdCP's status of a media buy by delivery state; all others are `active`."""
+"""AdCP's status of a media buy by delivery state; every other state is `active`."""
 _PACKAGE: Final = {"complete": "goal_met", "ended_short": "flight_ended", "ended_unknown": "flight_ended"}
-_NAMED: Final = {name: metric.field("flight") for metric in METRICS for name in metric.adcp}
-_OF_QUARTILES: Final = "quartile_data."
-_COUNTS: Final = {name: field for name, field in _NAMED.items() if not name.startswith(_OF_QUARTILES)}
-_QUARTILES: Final = {
-    name.removeprefix(_OF_QUARTILES): field for name, field in _NAMED.items() if name not in _COUNTS
+_FIELD_BY_NAME: Final = {name: metric.field("flight") for metric in METRICS for name in metric.adcp}
+_QUARTILE_PREFIX: Final = "quartile_data."
+_COUNTS: Final = {
+    name: field for name, field in _FIELD_BY_NAME.items() if not name.startswith(_QUARTILE_PREFIX)
 }
-"""The fields of a row, by their names in a delivery of AdCP, and in its quartiles."""
+_QUARTILES: Final = {
+    name.removeprefix(_QUARTILE_PREFIX): field
+    for name, field in _FIELD_BY_NAME.items()
+    if name not in _COUNTS
+}
+"""The fields of a row by their names in AdCP: of a delivery, and of its `quartile_data`."""
 
 Row = Mapping[str, str]
 
 
 def moment(epoch_ms: int) -> str:
-    """A time as AdCP has it, in UTC."""
+    """A time in the form of AdCP: ISO 8601, in UTC, to the millisecond."""
     return (
         (_EPOCH + timedelta(milliseconds=epoch_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )
@@ -42,8 +46,7 @@ def moment(epoch_ms: int) -> str:
 
 def whole_of(row: Row, name: str) -> int:
     """A whole number of a row; 0 without one."""
-    value = number(row.get(name))
-    return int(value) if value == value else 0
+    return integer(row.get(name))
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,9 @@ class Buy:
     """A media buy, or a package of one.
 
     Args:
-        row: of the campaign or the placement, whole.
-        final_ms: everything before it is final by the flow's watermark.
-        lateness_ms: how long a minute stays provisional after its end.
+        row: the whole row of the campaign or the placement.
+        final_ms: epoch ms before which every minute is final by the flow's watermark.
+        lateness_ms: the time for which a minute stays provisional after its end.
     """
 
     name: str
@@ -73,12 +76,12 @@ class Buy:
 
     @property
     def start_ms(self) -> int:
-        """The flight's first moment."""
+        """The flight's first moment, epoch ms."""
         return whole_of(self.row, "delivery.start_ms")
 
     @property
     def end_ms(self) -> int:
-        """The first moment after the flight."""
+        """The first moment after the flight, epoch ms."""
         return whole_of(self.row, "delivery.end_ms")
 
     @property
@@ -94,27 +97,29 @@ class Buy:
 
     @property
     def silent_since_ms(self) -> int:
-        """The time since which its delivery is not judged because of a silent feed, epoch ms; 0 if it is
-        judged.
-        """
+        """The time since which a silent feed leaves its delivery unjudged, epoch ms; 0 if it is judged."""
         return (
             whole_of(self.row, "delivery.unjudged_since_ms") if self.row.get("delivery.judged") == "0" else 0
         )
 
     def health(self, late: bool) -> str:
-        """AdCP's health of its delivery."""
+        """AdCP's health of its delivery.
+
+        Args:
+            late: true if no delivery at all is judged now.
+        """
         late = late or self.silent_since_ms > 0
         if self.final:
             return "complete"
         return "waiting" if self.status == "pending_start" else "delayed" if late else "healthy"
 
     def revision(self) -> dict[str, int]:
-        """The version of its row, and the row's time."""
+        """The version and the times (epoch ms) of its row."""
         names = ("generation", "fence", "rev", "as_of_ms", "final_through_ms")
         return {name: whole_of(self.row, name) for name in names}
 
     def finality(self) -> dict[str, Any]:
-        """Finality, with its time by the log's own clock."""
+        """The finality of the flight, with its moment by the log's own clock."""
         if not self.final:
             return {"is_final": False}
         return {"is_final": True, "finalized_at": moment(self.end_ms + self.lateness_ms)}
@@ -169,7 +174,9 @@ class Buy:
         Args:
             packages: the rows of its placements.
         """
-        parts = [Buy(name, row, self.final_ms, self.lateness_ms) for name, row in sorted(packages.items())]
+        package_buys = [
+            Buy(name, row, self.final_ms, self.lateness_ms) for name, row in sorted(packages.items())
+        ]
         return {
             "media_buy_id": self.name,
             "status": self.status,
@@ -178,12 +185,12 @@ class Buy:
             "pricing_model": "cpm",
             "totals": self.metrics(),
             **self._basis(),
-            "by_package": [part.package() for part in parts if part.covered],
+            "by_package": [buy.package() for buy in package_buys if buy.covered],
         }
 
     @property
     def covered(self) -> bool:
-        """True if its package's numbers are in the delivery, which AdCP allows only with a price."""
+        """True if its numbers are in the delivery, for which AdCP requires a price."""
         return self.priced and "delivery.cpm" in self.row
 
     def package(self) -> dict[str, Any]:
@@ -207,20 +214,22 @@ class Buy:
 def coverage_of(
     buys: Sequence[Buy], packages: Mapping[str, Mapping[str, Row]], evaluated_at: str
 ) -> dict[str, Any]:
-    """The media buys and packages whose delivery is answered, and those that are left out for lack of a
-    price.
+    """The media buys and packages with a delivery, and those that have none for lack of a price.
 
     Args:
-        packages: the rows of the placements of each.
+        packages: the rows of the placements, by media buy and placement.
+        evaluated_at: the time of the rows, in the form of AdCP.
     """
-    covered, left = dict[str, list[str]](), dict[str, list[str]]()
+    covered, unpriced = dict[str, list[str]](), dict[str, list[str]]()
     for buy in buys:
-        parts = [Buy(name, row, 0, 0) for name, row in sorted(packages.get(buy.name, {}).items())]
-        covered[buy.name] = [part.name for part in parts if buy.priced and part.covered]
-        left[buy.name] = [part.name for part in parts if part.name not in covered[buy.name]]
+        package_buys = [Buy(name, row, 0, 0) for name, row in sorted(packages.get(buy.name, {}).items())]
+        covered[buy.name] = [package.name for package in package_buys if buy.priced and package.covered]
+        unpriced[buy.name] = [
+            package.name for package in package_buys if package.name not in covered[buy.name]
+        ]
     unsupported = [buy.name for buy in buys if not buy.priced]
-    partly = [buy.name for buy in buys if buy.priced and left[buy.name]]
-    full = [buy.name for buy in buys if buy.priced and not left[buy.name]]
+    partly = [buy.name for buy in buys if buy.priced and unpriced[buy.name]]
+    full = [buy.name for buy in buys if buy.priced and not unpriced[buy.name]]
     whole = not unsupported and not partly
     return {
         "status": "full" if whole else "partial" if full or partly else "none",
@@ -230,15 +239,15 @@ def coverage_of(
         "partially_covered_media_buy_ids": partly,
         "unsupported_media_buy_ids": unsupported,
         "unknown_media_buy_ids": [],
-        "package_ids": sorted(name for some in (*covered.values(), *left.values()) for name in some),
-        "covered_package_ids": sorted(name for some in covered.values() for name in some),
-        "unsupported_package_ids": sorted(name for some in left.values() for name in some),
+        "package_ids": sorted(name for names in (*covered.values(), *unpriced.values()) for name in names),
+        "covered_package_ids": sorted(name for names in covered.values() for name in names),
+        "unsupported_package_ids": sorted(name for names in unpriced.values() for name in names),
         "unknown_package_ids": [],
         "limitations": [
             {
                 "reason": "offering_unsupported",
                 "media_buy_id": name,
-                **({"package_ids": left[name]} if left[name] else {}),
+                **({"package_ids": unpriced[name]} if unpriced[name] else {}),
             }
             for name in (*unsupported, *partly)
         ],

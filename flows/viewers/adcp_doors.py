@@ -1,7 +1,7 @@
 """The doors of the AdCP tasks: `POST /adcp/TASK` with a JSON object, and the same tasks as MCP tools at
 `/mcp`.
 
-MCP needs the package `mcp` (`pip install audiopixel[mcp]`); without it there is no such address.
+MCP needs the package `mcp` (`pip install audiopixel[mcp]`). Without the package there is no `/mcp`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from connectors.stream import ConnectError
 from flows.errors import UNREADABLE
 from flows.viewers.access import Sight
 from flows.viewers.adcp import MAX_BUYS, Agent, Body, Refused
-from flows.viewers.guard import sight_of
+from flows.viewers.guard import body_within, sight_of
 
 LONGEST_BODY: Final = 64 << 10
+"""The most bytes of a request's body."""
 _HEADERS: Final = {
     "content-type": "application/json",
     "cache-control": "private, no-store",
@@ -53,7 +54,7 @@ TASKS: Final = {
         {"account": _ACCOUNT, "media_buy_ids": _BUYS, "view": {"type": "string", "enum": ["summary"]}},
     ),
 }
-"""The tasks, with their words and what they take."""
+"""The tasks, each with its description and the JSON schema of its arguments."""
 
 
 def answer(agent: Agent, task: str, request_body: Body, sight: Sight) -> tuple[Body, int]:
@@ -73,12 +74,10 @@ def routes(agent: Agent) -> list[Route]:
     """The tasks over plain HTTP."""
 
     async def task(request: Request) -> Response:
-        name, body = request.path_params["task"], b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LONGEST_BODY:
-                words = f"takes at most {LONGEST_BODY:,} bytes"
-                return _json(Refused("INVALID_REQUEST", words).body(name), 413)
+        name, body = request.path_params["task"], await body_within(request, LONGEST_BODY)
+        if body is None:
+            words = f"takes at most {LONGEST_BODY:,} bytes"
+            return _json(Refused("INVALID_REQUEST", words).body(name), 413)
         try:
             request_body = msgspec.json.decode(body or b"{}", type=dict[str, Any])
         except UNREADABLE:
@@ -86,7 +85,7 @@ def routes(agent: Agent) -> list[Route]:
         answer_and_status = await run_in_threadpool(answer, agent, name, request_body, sight_of(request))
         try:
             return _json(*answer_and_status)
-        except RecursionError:  # writing needs more stack than reading
+        except RecursionError:  # the encoder needs more stack than the decoder
             return _json(Refused("INVALID_REQUEST", "takes a context of fewer levels").body(name), 400)
 
     return [Route("/adcp/{task}", task, methods=["POST"])]
@@ -114,7 +113,7 @@ class McpTools:
     async def run(self) -> None:
         """Serve from the first request on, until cancelled."""
         await self._requested.wait()
-        # Not at import: it takes a second of processor and 40 MB.
+        # Imported at the first request: the import takes a second of processor time and 40 MB.
         manager = await asyncio.to_thread(_manager, self._agent)
         async with manager.run():
             self._app = manager.handle_request
@@ -152,5 +151,5 @@ def _manager(agent: Agent) -> Any:
 
 
 def mcp_tools(agent: Agent) -> McpTools | None:
-    """The tools, if the package is installed."""
+    """The tools; None without the package `mcp`."""
     return McpTools(agent) if find_spec("mcp") else None

@@ -19,6 +19,7 @@ from flows.settings import Settings
 from flows.viewers import tag_door
 from flows.viewers.collectors import Collectors
 from flows.viewers.compared import LONGEST, Compared
+from flows.viewers.guard import body_within
 from flows.viewers.live import LiveCalls
 from flows.viewers.platforms import Platforms
 
@@ -28,6 +29,7 @@ _HEADERS: Final = {
     "x-content-type-options": "nosniff",
 }
 LONGEST_BODY: Final = 64 << 10
+"""The most bytes of a form's fields."""
 
 
 def routes(
@@ -52,14 +54,11 @@ def routes(
 
     async def tag(request: Request) -> Response:
         fields = dict(request.query_params)
-        # A form of another site can send no JSON without asking first, so it can note nothing.
+        # A form of another site cannot send JSON without a CORS preflight, so it can note nothing.
         noting = request.method == "POST" and request.headers.get("content-type") == "application/json"
         if request.method == "POST":
-            body = b""
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > LONGEST_BODY:
-                    return _json({"error": f"takes at most {LONGEST_BODY:,} bytes"}, 413)
+            if (body := await body_within(request, LONGEST_BODY)) is None:
+                return _json({"error": f"takes at most {LONGEST_BODY:,} bytes"}, 413)
             try:
                 fields |= msgspec.json.decode(body or b"{}", type=dict[str, str])
             except UNREADABLE as error:
@@ -67,14 +66,11 @@ def routes(
         return await run_in_threadpool(_tag, settings, collectors, fields, noting)
 
     async def discrepancy(request: Request) -> Response:
-        # A form of another site can send no CSV without asking first.
+        # A form of another site cannot send CSV without a CORS preflight.
         if request.headers.get("content-type", "").partition(";")[0].strip() != "text/csv":
             return _json({"error": "takes a CSV (content-type: text/csv)"}, 415)
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LONGEST:
-                return _json({"error": f"takes at most {LONGEST:,} bytes"}, 413)
+        if (body := await body_within(request, LONGEST)) is None:
+            return _json({"error": f"takes at most {LONGEST:,} bytes"}, 413)
         status, answer = await run_in_threadpool(compared.answer, body)
         return _json(answer, status)
 
@@ -90,7 +86,7 @@ def routes(
 def _tag(settings: Settings, collectors: Collectors, fields: dict[str, str], noting: bool) -> Response:
     status, answer = tag_door.ask(settings, fields)
     if noting and status == 200 and answer.get("signed") is True and "tags" in answer:
-        # Not at the exporter's start: it reads no dialects, and starts faster without them.
+        # Imported at the first use: the exporter needs no dialects, and starts faster without them.
         from flows.collector.tag_answers import note
 
         try:

@@ -8,13 +8,12 @@ from html import escape
 from typing import Any, Final
 
 from flows.shown import cut
-from flows.viewers.curves import number
 from flows.viewers.desk import Row as PlacementRow
 from flows.viewers.desk import attention
-from flows.viewers.words import NULL, amount, percent, state_words, utc_moment, whole
+from flows.viewers.words import NULL, amount, number, percent, state_words, utc_moment, whole
 
 MOST: Final = 500
-"""Placements of a report, those that need attention first."""
+"""The most placements of a report, those that need attention first."""
 LEFT: Final = ' class="left"'
 _LONGEST: Final = 128
 Row = Mapping[str, str]
@@ -24,20 +23,24 @@ def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str, 
     """The report as HTML.
 
     Args:
-        placements: of the campaign, in sight.
+        campaign: the campaign's row.
+        placements: the rows of the campaign's placements in sight, by id.
         as_of: the moment of the numbers, in words.
         sentence: the campaign's sentence, or empty.
     """
     currency = campaign.get("delivery.currency")
     ordered = sorted(
         placements,
-        key=lambda one: (*attention(PlacementRow("placement", one, placements[one]), currency), one),
+        key=lambda row_id: (
+            *attention(PlacementRow("placement", row_id, placements[row_id]), currency),
+            row_id,
+        ),
     )
-    lines = "\n".join(_line(one, placements[one]) for one in ordered[:MOST])
+    lines = "\n".join(_line(row_id, placements[row_id]) for row_id in ordered[:MOST])
     left = len(ordered) - MOST
     more = f"<p>{left:,} more placements are not shown.</p>" if left > 0 else ""
     facts = "".join(f"<div><dt>{term}</dt><dd>{text}</dd></div>" for term, text in _facts(campaign))
-    titles = ("placement", *(one[0] for one in _COLUMNS))
+    titles = ("placement", *(title for title, _, _ in _COLUMNS))
     heads = "".join(
         f'<th scope="col"{LEFT if place < 2 else ""}>{title}</th>' for place, title in enumerate(titles)
     )

@@ -19,14 +19,15 @@ from flows import metrics
 from flows.model.redis_keys import archive_key, collectors_key, row_key, sources_key, tags_key
 
 STALE_MS: Final = 15_000
-"""A collector that has written nothing for so long is away: it writes its figures every two seconds."""
+"""The age of the last report, in ms, from which a collector is away: it reports every two seconds."""
 SILENT_MS: Final = 86_400_000
-"""A tag that has not fired for so long after it was built is silent."""
+"""The age, in ms, from which a tag that has never fired is silent."""
 MIN_FIRES: Final = 20
+"""The fewest pixels of a placement by which its tag is judged."""
 UNREPLACED_SHARE: Final = 0.5
 """The share of a placement's pixels with an unreplaced macro from which its tag is shown."""
 MOST: Final = 1_000
-"""Collectors, and silent tags, that are shown."""
+"""The most collectors, and the most silent tags, that are shown."""
 MOST_SERVERS: Final = 10
 """The greatest number of shown networks of unverified servers, over all collectors."""
 READ_EVERY_S: Final = 1.0
@@ -46,7 +47,8 @@ BY_REASON: Final = ("rejected_by", "refused_by", "not_counted_by", "consent_by",
 
 
 class Server(msgspec.Struct):
-    """A network of servers that speak for listeners' devices, and are not believed.
+    """A network of unverified servers: they send for listeners' devices, and the collector does not trust
+    them.
 
     Attributes:
         agent: the name of the user agent of most of its calls; empty if unknown.
@@ -102,9 +104,7 @@ class Collectors:
     def _read(self) -> dict[str, Any]:
         now_ms, space = self.now_ms(), self.namespace
         listed, tags, meta, archive = read_rows(
-            self.client,
-            [collectors_key(space), tags_key(space), f"{space}:meta", archive_key(space)],
-            None,
+            self.client, [collectors_key(space), tags_key(space), f"{space}:meta", archive_key(space)], None
         )
         ids = sorted(listed, key=lambda name: (-_whole(listed[name]), name))[:MOST]
         rows = read_rows(self.client, [row_key(space, "collector", name) for name in ids])
@@ -135,28 +135,28 @@ class Collectors:
         """Tags that have not fired for a day since they were built, unless their flight is to come; and tags
         that fire with unreplaced macros.
         """
-        old = {}
+        old_tags = {}
         for name, text in tags.items():
             built = msgspec.json.decode(text, type=dict[str, Any])
             if now_ms - int(built.get("built_ms", 0)) >= SILENT_MS:
-                old[name] = built
-        names = sorted(old)
+                old_tags[name] = built
+        names = sorted(old_tags)
         keys = [row_key(self.namespace, "placement", name) for name in names]
         states = read_rows(self.client, keys, ["delivery.state"]) if keys else []
         silent = [
-            {"placement": name, "why": NEVER_FIRED, **old[name], "fires": 0, "unreplaced": 0}
+            {"placement": name, "why": NEVER_FIRED, **old_tags[name], "fires": 0, "unreplaced": 0}
             for name, row in zip(names, states, strict=True)
             if row.get("delivery.state") != "not_started"
         ]
         fires: Counter[str] = Counter()
-        wrong: Counter[str] = Counter()
+        unreplaced_fires: Counter[str] = Counter()
         for collector in collectors:
             for name, (all_fires, unreplaced) in collector["placements_unreplaced"].items():
                 fires[name] += all_fires
-                wrong[name] += unreplaced
+                unreplaced_fires[name] += unreplaced
         return silent + [
             {"placement": name, "why": UNREPLACED, "fires": fires[name], "unreplaced": count}
-            for name, count in wrong.most_common()
+            for name, count in unreplaced_fires.most_common()
             if fires[name] >= MIN_FIRES and count >= UNREPLACED_SHARE * fires[name]
         ]
 
@@ -201,7 +201,9 @@ def _figures(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
         "platforms_unreplaced": msgspec.json.decode(
             row.get("platforms_unreplaced", "{}"), type=dict[str, tuple[int, int]]
         ),
-        "unverified_servers": [_listed(one) for one in _SERVERS.decode(row.get("unverified_servers", "[]"))],
+        "unverified_servers": [
+            _listed(server) for server in _SERVERS.decode(row.get("unverified_servers", "[]"))
+        ],
     }
 
 
@@ -219,7 +221,7 @@ def source_of(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
 
 
 def _listed(server: Server) -> dict[str, Any]:
-    """A server with the line of `audiopixel.toml` by which its network would be believed."""
+    """A server, with the line of `audiopixel.toml` that makes its network a verified one."""
     line = f'collect_servers."{server.network}" = "{server.device_from}"'
     return msgspec.structs.asdict(server) | {"line": line}
 
@@ -231,7 +233,8 @@ def _servers(collectors: list[dict[str, Any]]) -> list[dict[str, Any]]:
     server_by_network: dict[str, dict[str, Any]] = {}
     calls: Counter[str] = Counter()
     for server in sorted(
-        (server for one in collectors for server in one["unverified_servers"]), key=lambda one: -one["calls"]
+        (server for collector in collectors for server in collector["unverified_servers"]),
+        key=lambda server: -server["calls"],
     ):
         server_by_network.setdefault(server["network"], server)
         calls[server["network"]] += server["calls"]
@@ -242,27 +245,27 @@ def _servers(collectors: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _together(collectors: list[dict[str, Any]]) -> dict[str, Any]:
     """The sums over collectors, their worst spool, and the receipt of their oldest resting event."""
-    sums: dict[str, Any] = {name: sum(one[name] for one in collectors) for name in COUNTS}
+    sums: dict[str, Any] = {name: sum(figures[name] for figures in collectors) for name in COUNTS}
     for name in BY_REASON:
-        sums[name] = dict(sum((Counter(one[name]) for one in collectors), Counter[str]()))
+        sums[name] = dict(sum((Counter(figures[name]) for figures in collectors), Counter[str]()))
     unreplaced: dict[str, Counter[str]] = {}
     for collector in collectors:
         for dialect, counts in collector["unreplaced"].items():
             unreplaced.setdefault(dialect, Counter()).update(counts)
-    resting = [one["oldest_resting_ms"] for one in collectors if one["oldest_resting_ms"]]
+    resting_ms = [figures["oldest_resting_ms"] for figures in collectors if figures["oldest_resting_ms"]]
     return sums | {
         "unreplaced": unreplaced,
         "unverified_servers": _servers(collectors),
-        "spool_full_ratio": max((one["spool_full_ratio"] for one in collectors), default=0.0),
-        "oldest_resting_ms": min(resting, default=0),
-        "ready": sum(one["ready"] and not one["away"] for one in collectors),
-        "away": sum(one["away"] for one in collectors),
+        "spool_full_ratio": max((figures["spool_full_ratio"] for figures in collectors), default=0.0),
+        "oldest_resting_ms": min(resting_ms, default=0),
+        "ready": sum(figures["ready"] and not figures["away"] for figures in collectors),
+        "away": sum(figures["away"] for figures in collectors),
     }
 
 
 def _hold(meta: Mapping[str, str]) -> dict[str, Any] | None:
-    """The hold that the flow reports: since when time stands, the collector that causes it, and the reason,
-    `drain` or `clock`.
+    """The hold that the flow reports: since when the watermark waits (epoch ms), for which collector, and the
+    reason, `drain` or `clock`. None without a hold.
     """
     if not (since_ms := _whole(meta.get("held_since_ms", "0"))):
         return None

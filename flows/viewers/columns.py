@@ -13,17 +13,7 @@ from flows.model.catalogue.columns import WORDS, Form
 from flows.shown import shown
 from flows.viewers.desk import CURRENCY, Desk, Row
 from flows.viewers.feed import FIELDS as SHOWN
-from flows.viewers.words import (
-    NULL,
-    STATES,
-    amount,
-    fixed,
-    left,
-    percent,
-    shares,
-    span,
-    whole,
-)
+from flows.viewers.words import NULL, STATES, amount, fixed, left, percent, shares, span, whole
 
 _LONGEST_NAME: Final = 28
 Value = Callable[[Row], float | str]
@@ -37,12 +27,12 @@ class Column(NamedTuple):
         key: a short name.
         title: its heading.
         unit: below it; `money` stands for the plans' currency.
-        means: for people, in a sentence.
-        rank: where the terminal is narrow, the greatest goes first.
-        value: what it sorts by, a number or a text.
-        text: its cell.
-        left: whether it is set flush left.
-        down: whether its order begins with the greatest.
+        means: its meaning, in a sentence.
+        rank: its importance, 0 the greatest; a narrow terminal lacks the columns with the greatest numbers.
+        value: returns the number or the text by which a row is sorted.
+        text: returns the text of a cell.
+        left: true if it is set flush left.
+        down: true if its order begins with the greatest.
     """
 
     key: str
@@ -61,22 +51,21 @@ class Column(NamedTuple):
 
 
 def name_of(text: str) -> str:
-    """A name of at most 28 cells, without characters that a terminal obeys."""
+    """A name of at most 28 cells, without characters that control a terminal."""
     if len(text) <= _LONGEST_NAME and text.isascii() and text.isprintable():
-        return text  # nearly all are, and ten thousand are shown at once
+        return text  # as nearly all names; ten thousand are shown at once
     return shown(text, _LONGEST_NAME)
 
 
 def ends(row: Row, desk: Desk) -> str:
     """Time until the flight's end, by the clock: `2 d 8 h`, `begins 3 h 5 min`, `5 h ago`."""
-    start, end = row.get("delivery.start_ms"), row.get("delivery.end_ms")
-    if math.isnan(end):
+    start_ms, end_ms = row.get("delivery.start_ms"), row.get("delivery.end_ms")
+    if math.isnan(end_ms):
         return NULL
-    if desk.now_ms < start:
-        return f"begins {left((start - desk.now_ms) / 1000)}"
-    return (
-        left((end - desk.now_ms) / 1000) if end > desk.now_ms else f"{span((desk.now_ms - end) / 1000)} ago"
-    )
+    if desk.now_ms < start_ms:
+        return f"begins {left((start_ms - desk.now_ms) / 1000)}"
+    left_s = (end_ms - desk.now_ms) / 1000
+    return left(left_s) if left_s > 0 else f"{span(-left_s)} ago"
 
 
 def _booked(row: Row) -> float:
@@ -150,7 +139,7 @@ def _column(declared: catalogue.Column) -> Column:
     )
 
 
-COLUMNS: Final = tuple(_column(one) for one in catalogue.COLUMNS if one.form is not Form.CURVE)
+COLUMNS: Final = tuple(_column(declared) for declared in catalogue.COLUMNS if declared.form is not Form.CURVE)
 BY_KEY: Final = {column.key: column for column in COLUMNS}
 FIELDS: Final = (*SHOWN, "final_through_ms")
 """The fields of a row that the table shows."""

@@ -12,11 +12,11 @@ from connectors.redis import Client
 from connectors.stream import ConnectError
 from flows.errors import AudiopixelError, UsageError
 from flows.model.plan import Plan
-from flows.waterfall import body, compare, letter, read_csv
-from flows.waterfall.signed_parts import PART_WORDS
+from flows.viewers.disputed import described
+from flows.waterfall import compare, letter, read_csv
 
 LONGEST: Final = 1 << 20
-"""Bytes of a file."""
+"""The most bytes of a file."""
 MOST_ROWS: Final = 1_000
 BUSY: Final = "Another file is being compared: send yours again in some seconds."
 
@@ -26,8 +26,8 @@ class Compared:
     """Compares files, one at a time.
 
     Args:
-        zone: of the calendar day.
-        plans: those in force.
+        zone: the zone of calendar days.
+        plans: returns the plans in force.
     """
 
     client: Client
@@ -52,9 +52,7 @@ class Compared:
         finally:
             self._lock.release()
         rows = [
-            body(row) | {"letter": letter(row), "scope": row.scope, "id": row.name} for row in comparisons
+            described(row) | {"letter": letter(row), "scope": row.scope, "id": row.name}
+            for row in comparisons
         ]
-        for row in rows:
-            for part in row["parts"]:
-                part["said"] = PART_WORDS[part["name"].partition(".")[0]]
         return 200, {"rows": rows}

@@ -1,7 +1,7 @@
 """The course of a placement's flight: its rate by minute against the needed rate, its projection, and marks.
 
-It is made of the row, of the topic `placement-minutes` and of the stream of alerts, so that no restart of the
-flow or of the exporter changes it.
+Its sources are the row, the topic `placement-minutes` and the stream of alerts. A restart of the flow or of
+the exporter therefore does not change it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from flows.errors import UNREADABLE
-from flows.viewers.curves import number
 from flows.viewers.silence import FEED
+from flows.viewers.words import number
 
 MINUTE_MS: Final = 60_000
 MOST: Final = 1_440
-"""Minutes of an answer: a day, the latest."""
+"""The most minutes of an answer, the latest: a day."""
 MARKS: Final = 200
-"""Marks of an answer, the latest."""
+"""The most marks of an answer, the latest."""
 _LATEST_MS: Final = 1 << 47
 
 
@@ -31,14 +31,14 @@ def course(
     from_ms: int,
     changes: Iterable[Mapping[str, str]],
 ) -> dict[str, Any]:
-    """The course of a placement, as JSON has it.
+    """The course of a placement, for JSON.
 
     Args:
         row: the row in Redis.
-        minutes: of the topic, the oldest first, without empty minutes.
+        minutes: the placement's values in the topic, the oldest first, without empty minutes.
         from_ms: the beginning of the read part of the topic, in epoch ms; 0 if unknown.
         changes: entries of the stream of alerts about its states and about feeds, the oldest first. A silent
-            feed is a mark if the placement has impressions by it.
+            feed is a mark if the placement has pixels of it.
     """
     as_of_ms = _moment(row.get("as_of_ms"))
     start_ms, end_ms = _moment(row.get("delivery.start_ms")), _moment(row.get("delivery.end_ms"))
@@ -66,10 +66,10 @@ def course(
 
 
 def _by_minute(
-    minutes: Sequence[Mapping[str, Any]], from_ms: int, start_ms: int | None, as_of_ms: int | None
+    minutes: Sequence[Mapping[str, Any]], from_ms: int, flight_start_ms: int | None, as_of_ms: int | None
 ) -> dict[str, Any]:
-    """Impressions of every minute up to the present one, 0 for an empty one; `final_through_ms` is the minute
-    from which on they may change.
+    """Impressions of every minute up to the present one, 0 for an empty minute. From `final_through_ms` on
+    they may change.
     """
     counts: dict[int, int] = {}
     final_ms = None
@@ -80,13 +80,13 @@ def _by_minute(
             if minute.get("state") == "final":
                 final_ms = at_ms + MINUTE_MS
     first_ms = from_ms or min(counts, default=as_of_ms or 0)
-    first_ms = -(-max(first_ms, start_ms or 0) // MINUTE_MS) * MINUTE_MS
+    first_ms = -(-max(first_ms, flight_start_ms or 0) // MINUTE_MS) * MINUTE_MS
     last_ms = max(as_of_ms or 0, max(counts, default=0)) // MINUTE_MS * MINUTE_MS
     first_ms = max(first_ms, last_ms - (MOST - 1) * MINUTE_MS)
     minute_starts_ms = range(first_ms, last_ms + 1, MINUTE_MS) if counts or from_ms else range(0)
     return {
         "at_ms": [*minute_starts_ms],
-        "impressions": [counts.get(one, 0) for one in minute_starts_ms],
+        "impressions": [counts.get(start_ms, 0) for start_ms in minute_starts_ms],
         "final_through_ms": final_ms,
     }
 
@@ -102,7 +102,7 @@ def _marks(name: str, row: Mapping[str, str], changes: Iterable[Mapping[str, str
         if change.get("kind") == FEED:
             unit = change.get("unit", "")
             if change.get("to") == "silent":
-                if not _has(name, row, unit, change):
+                if not _has_pixels_of(name, row, unit, change):
                     continue
                 begun_ms = _moment(change.get("since_ms"))
                 silent[unit] = {"kind": "feed", "at_ms": begun_ms or at_ms, "until_ms": None, "unit": unit}
@@ -131,9 +131,9 @@ def _marks(name: str, row: Mapping[str, str], changes: Iterable[Mapping[str, str
     return sorted(marks, key=lambda mark: mark["at_ms"])
 
 
-def _has(name: str, row: Mapping[str, str], unit: str, alert: Mapping[str, str]) -> bool:
-    """True if a placement has impressions by a unit of the feed: by the alert's list of placements, by the
-    row's platform, or as it is not judged for this unit.
+def _has_pixels_of(name: str, row: Mapping[str, str], unit: str, alert: Mapping[str, str]) -> bool:
+    """True if a placement has pixels of a unit of the feed. The alert's list of placements shows it, the
+    row's platform, or the unit for which the row is not judged.
     """
     if unit == f"platform:{row.get('platform')}" or unit == row.get("delivery.unjudged_by"):
         return True
@@ -159,6 +159,6 @@ def _amount(row: Mapping[str, str], field: str) -> float | None:
 
 
 def _moment(text: str | None) -> int | None:
-    """Epoch ms within any calendar; None for anything else."""
+    """Epoch ms; None for a text that is no moment within the calendar."""
     value = number(text)
     return int(value) if 0 <= value < _LATEST_MS else None

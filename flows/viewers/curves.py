@@ -1,4 +1,4 @@
-"""Curves of rows in the exporter's memory: finer the younger, from its start on."""
+"""Curves of rows in the exporter's memory, from its start on; their latest points are the densest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Final
 
 from flows.viewers.reader import Rows
+from flows.viewers.words import number
 
 POINT_S: Final = 10.0
 POINTS: Final = 360
@@ -35,10 +36,10 @@ class Level:
         self.curves: dict[str, tuple[array[float], array[float]]] = {}
 
     def add(self, at_s: float, rows: Rows) -> bool:
-        """Take a sample at wall clock `at_s`; False if the last one is less than a step old. Samples from
-        after `at_s` are dropped: the clock was set back.
+        """Take a sample at wall clock `at_s`; False if the last one is less than a step old. Drop the samples
+        later than `at_s`, which a clock that was set back leaves.
         """
-        self._drop_behind(at_s)
+        self._drop_after(at_s)
         if self.times and at_s - self.times[-1] < self._step_s:
             return False
         self.times.append(at_s)
@@ -51,8 +52,8 @@ class Level:
         self.curves = curves
         return True
 
-    def _drop_behind(self, at_s: float) -> None:
-        ahead = sum(one > at_s for one in self.times)
+    def _drop_after(self, at_s: float) -> None:
+        ahead = sum(time_s > at_s for time_s in self.times)
         for _ in range(ahead):
             self.times.pop()
         for columns in self.curves.values() if ahead else ():
@@ -90,8 +91,8 @@ class History:
         """`at_s`, `impressions` and `expected` (NaN without one) of a row, the oldest first.
 
         Args:
-            length_s: of the curve, back from its latest sample. Older points than a level has come from the
-                next coarser one.
+            length_s: the length of the curve, back from its latest sample. Points older than a level's oldest
+                come from the next coarser level.
         """
         points: list[tuple[float, float, float]] = []
         for level in self._levels:
@@ -104,8 +105,8 @@ class History:
 
     def sparks(self, names: Iterable[str]) -> tuple[list[float], dict[str, list[int]]]:
         """The times of the samples of the last `SPARK_S`, the oldest first, and the growth of each row's
-        impressions from one to the next. A younger row has only the latest ones. Samples are as far apart as
-        the reads of Redis: the first is of the beginning of that time, or earlier.
+        impressions from one sample to the next. A younger row has only the latest samples. Samples are as far
+        apart as the reads of Redis, so the first may be earlier than `SPARK_S` ago.
         """
         curves, at_s = self._levels[0].curves, [*self._levels[0].times]
         if at_s:
@@ -114,15 +115,7 @@ class History:
 
 
 def steps(counts: array[float]) -> list[int]:
-    """Differences of counts. A count falls only when a log is recomputed from scratch, and then there is no
-    rate to draw.
+    """Differences of counts; 0 for a count that falls. It falls only when a log is recomputed from scratch,
+    which is no rate to draw.
     """
     return [int(after - before) if after > before else 0 for before, after in pairwise(counts)]
-
-
-def number(text: str | None) -> float:
-    """A field's number; NaN for an absent field, or another value."""
-    try:
-        return math.nan if text is None else float(text)
-    except ValueError:
-        return math.nan

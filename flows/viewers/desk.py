@@ -13,7 +13,7 @@ from flows.viewers.reader import Rows
 from flows.viewers.words import ATTENTION, STATES, number, state_words
 
 CURRENCY: Final = 8
-"""The greatest length of a shown currency."""
+"""The greatest length of a shown currency, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Row:
     Attributes:
         scope: `placement`, `campaign`, `creative` or `app`.
         id: its id.
-        fields: of its hash in Redis.
+        fields: the fields of its hash in Redis.
     """
 
     scope: str
@@ -107,9 +107,10 @@ class Desk:
     """The rows of one reading.
 
     Attributes:
-        rows: by scope.
-        currency: of all plans, if they agree.
-        now_ms: wall clock.
+        rows: the rows by scope.
+        currency: the currency of all plans, if they agree.
+        now_ms: wall clock, epoch ms.
+        by_id: the rows by scope and id.
     """
 
     rows: dict[str, list[Row]]
@@ -122,14 +123,14 @@ class Desk:
         """The placements, campaigns, creatives and apps.
 
         Args:
-            scopes: the placements with the campaigns that they are of (`Owners.labelled`).
-            now_ms: wall clock.
+            scopes: the rows by scope, placements labelled with their campaigns (`Owners.labelled`).
+            now_ms: wall clock, epoch ms.
         """
         plans = (fields for rows in scopes.values() for fields in rows.values())
         currencies = {fields["delivery.currency"] for fields in plans if "delivery.currency" in fields}
         rows = {
-            scope: [Row(scope, *one) for one in scopes.get(scope, {}).items()]
+            scope: [Row(scope, name, fields) for name, fields in scopes.get(scope, {}).items()]
             for scope in ("placement", "campaign", "creative", "app")
         }
-        by_id = {scope: {row.id: row for row in found} for scope, found in rows.items()}
+        by_id = {scope: {row.id: row for row in scope_rows} for scope, scope_rows in rows.items()}
         return cls(rows, shown(currencies.pop(), CURRENCY) if len(currencies) == 1 else None, now_ms, by_id)

@@ -1,4 +1,4 @@
-"""Others' counts that the page watches, with the waterfalls of a row in sight, from theirs to ours."""
+"""A watched file of others' counts, and the waterfalls of a row in sight, from their count to ours."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ from connectors.redis import Client
 from connectors.stream import ConnectError
 from flows.errors import AudiopixelError, UsageError
 from flows.model.plan import Plan
-from flows.waterfall import Claim, body, compare, read_claims
+from flows.waterfall import Claim, Difference, body, compare, read_claims
 from flows.waterfall.signed_parts import PART_WORDS
 
 MAX_DAYS: Final = 62
-"""The greatest number of their rows that are compared for one of ours: the flight, and the latest days."""
+"""The most rows of their file that are compared for one row of ours: the flight, and the latest days."""
 SERVES_S: Final = 5.0
-"""The time for which a comparison serves, in s: the page asks every two seconds."""
+"""The time for which a comparison serves, in s: the page requests it every two seconds."""
 MAX_CACHED: Final = 100
 
 Key = tuple[str, str]
+
+
+def described(comparison: Difference) -> dict[str, Any]:
+    """A comparison for JSON, with the words of each part as `said`."""
+    row = body(comparison)
+    for part in row["parts"]:
+        part["said"] = PART_WORDS[part["name"].partition(".")[0]]
+    return row
 
 
 @dataclass
@@ -32,9 +40,9 @@ class Disputed:
     """Compares a watched file with the day counts in Redis, row by row as they are asked for.
 
     Args:
-        path: of their counts, as `flows.waterfall.read_claims` takes it; read again when it changes.
-        zone: of the calendar day.
-        plans: those in force.
+        path: the file of their counts, for `flows.waterfall.read_claims`; read again when it changes.
+        zone: the zone of calendar days.
+        plans: returns the plans in force.
     """
 
     path: Path
@@ -52,7 +60,7 @@ class Disputed:
         """Read the file if it has changed.
 
         Raises:
-            UsageError: it cannot be read, or could not when it last changed.
+            UsageError: the file cannot be read, or could not be read when it last changed.
         """
         try:
             status = self.path.stat()
@@ -61,11 +69,11 @@ class Disputed:
         stamp = status.st_mtime_ns, status.st_ctime_ns, status.st_size
         if stamp != self._stamp:
             self._stamp, self._refused = stamp, None
-            self._take_up()
+            self._read()
         if self._refused is not None:
             raise self._refused
 
-    def _take_up(self) -> None:
+    def _read(self) -> None:
         """Read the file; if that fails, the last content stays."""
         claims: dict[Key, list[Claim]] = {}
         try:
@@ -82,7 +90,7 @@ class Disputed:
         are old.
 
         Args:
-            everything: whether the reader sees all rows: the reason quotes cells of any.
+            everything: true if the reader sees all rows. Only then `error` may quote cells of the file.
         """
         with self._lock:
             failed = None
@@ -103,14 +111,11 @@ class Disputed:
         cached = self._cached.get(key)
         if cached is not None and time.monotonic() - cached[0] < SERVES_S:
             return cached[1]
-        latest = sorted(claims, key=lambda one: (one.day is None, one.day or date.min), reverse=True)[
+        latest = sorted(claims, key=lambda claim: (claim.day is None, claim.day or date.min), reverse=True)[
             :MAX_DAYS
         ]
         comparisons = compare(self.client, self.namespace, self.zone, self.plans(), latest)
-        rows = [body(one) for one in comparisons]
-        for row in rows:
-            for part in row["parts"]:
-                part["said"] = PART_WORDS[part["name"].partition(".")[0]]
+        rows = [described(comparison) for comparison in comparisons]
         if len(self._cached) >= MAX_CACHED:
             self._cached.clear()
         self._cached[key] = time.monotonic(), rows

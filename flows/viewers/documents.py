@@ -2,7 +2,8 @@
 
 `/docs/runbook.md` is docs/runbook.md as HTML, its headings with GitHub's anchors. `/docs/` lists all
 documents by reader. `static/search.js` searches `/docs/search.json`. Pictures and the JSON schema are sent as
-files. Alerts and the live page link here, since the exporter is reachable wherever they are read.
+files. Alerts and the live page link to these pages: whoever reads an alert or the page can reach the
+exporter.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ READERS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Contribute": ("architecture", "proof", "performance", "decisions", "open"),
 }
-"""Documents by reader, in the order of reading. A document in no list goes to the last reader."""
+"""Documents by reader, in the order of reading. An unlisted document goes to the last reader."""
 _TYPES: Final = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
@@ -85,8 +86,8 @@ def routes(folder: Path = FOLDER) -> list[Route]:
 
     @cache
     def _sections() -> list[tuple[str, ...]]:
-        stems = [stem for one in shelves.values() for stem in one]
-        return [one for stem in stems for one in sections(stem, files[f"{stem}.md"].read_text())]
+        stems = [stem for shelf in shelves.values() for stem in shelf]
+        return [section for stem in stems for section in sections(stem, files[f"{stem}.md"].read_text())]
 
     def all_documents(_: Request) -> Response:
         if not names:
@@ -115,8 +116,8 @@ def _answer(html: str) -> Response:
 
 
 def _shelves(stems: Sequence[str]) -> dict[str, list[str]]:
-    """The present documents, by reader."""
-    listed = {stem for one in READERS.values() for stem in one}
+    """The documents that exist, by reader."""
+    listed = {stem for reader_stems in READERS.values() for stem in reader_stems}
     shelves = {reader: [stem for stem in wanted if stem in stems] for reader, wanted in READERS.items()}
     shelves[next(reversed(shelves))] += [stem for stem in stems if stem not in listed]
     return shelves
@@ -129,7 +130,7 @@ def anchor(heading: str) -> str:
 
 def to_html(text: str) -> str:
     """A document's Markdown as HTML."""
-    # Not at the exporter's start: few requests need it.
+    # Imported at the first use: few requests need it.
     from markdown_it import MarkdownIt
 
     markdown = MarkdownIt("commonmark").enable("table")
@@ -151,13 +152,13 @@ def to_html(text: str) -> str:
 
 
 def _opened(children: Sequence[Token], closing: Token) -> Token:
-    """The token that `closing` ends: links hold no links."""
+    """The opening token of the link that `closing` ends: links are never nested."""
     before = children[: children.index(closing)]
-    return next(one for one in reversed(before) if one.type == "link_open")
+    return next(token for token in reversed(before) if token.type == "link_open")
 
 
 def _words(children: Sequence[Token], broken: str = "") -> str:
-    """The text of a paragraph; `broken` stands for a line's end."""
+    """The text of a paragraph, with `broken` in place of each line's end."""
     return "".join(broken if child.type == "softbreak" else child.content for child in children)
 
 
@@ -190,9 +191,9 @@ def sections(stem: str, text: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _first_sentence(text: str) -> str:
-    """The first sentence of more than two words, cut at a word's end: not a bold `Meaning.` in front."""
+    """The first sentence of more than two words, unlike a bold `Meaning.` in front; cut at a word's end."""
     whole = re.split(r"(?<=[.!?])\s", text)
-    sentence = next((one for one in whole if len(one.split()) > 2), text)
+    sentence = next((part for part in whole if len(part.split()) > 2), text)
     return sentence if len(sentence) <= _LONGEST else sentence[:_LONGEST].rpartition(" ")[0] + " …"
 
 

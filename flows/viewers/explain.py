@@ -1,4 +1,4 @@
-"""A decision on a conversion, for people."""
+"""A decision on a conversion, as text for people."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def show(decision: Body, zone: ZoneInfo) -> Group:
     """The rule, and the touches with their credits, of a decision.
 
     Raises:
-        ValueError, ArithmeticError: a number that no decision has.
+        ValueError, ArithmeticError: a number of the decision is invalid.
     """
 
     def moment(ts_ms: int) -> str:

@@ -1,11 +1,14 @@
-"""The exporter: placements in Redis as Prometheus series, in one process that takes none of the flow's time.
+"""The exporter: placements in Redis as Prometheus series, in a process of its own that never slows the flow.
 
-`/metrics/placements` shows the rows, `/metrics` this process, `/healthz` that it serves, `/` the live page
-(`flows.viewers.page`), `/v1/…` rows for programs (`flows.viewers.v1`), `/adcp/…` and `/mcp` tasks
-for agents (`flows.viewers.adcp`), `/api/…` the collectors and tags
-(`flows.viewers.api`), each reader's own (`flows.viewers.guard`), `/docs/…` the documents of this version
-(`flows.viewers.documents`). Of campaigns it shows their pacing. Roll-ups of counters are sums joined with
-`audiopixel_placement_info`; those of reach, which does not add up, are in Redis alone.
+- `/metrics/placements` has the rows, `/metrics` this process, and `/healthz` answers while it serves.
+- `/` is the live page (`flows.viewers.page`), `/docs/…` the documents of this version
+  (`flows.viewers.documents`).
+- `/v1/…` has rows for programs (`flows.viewers.v1`), `/adcp/…` and `/mcp` tasks for agents
+  (`flows.viewers.adcp`), and `/api/…` the collectors and tags (`flows.viewers.api`).
+
+Each reader gets the rows of its own sight (`flows.viewers.guard`). Campaigns have series of their pacing
+alone. Roll-ups of counters are sums joined with `audiopixel_placement_info`. Reach does not add up, so its
+roll-ups are in Redis alone.
 """
 
 from __future__ import annotations
@@ -55,13 +58,13 @@ from flows.viewers.v1 import Api
 
 _GRACE_S: Final = 5
 SEND_BUFFER: Final = 256 << 10
-"""Bytes of a connection that the kernel stores until its client takes them."""
+"""Bytes that the kernel buffers for each connection."""
 _log: Final = structlog.get_logger("exporter")
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 def create_app(
-    board: RowsReader,
+    reader: RowsReader,
     *,
     cap: int = CAP,
     settings: Settings | None = None,
@@ -74,15 +77,15 @@ def create_app(
     """The exporter's web application.
 
     Args:
-        board: reads at least `FIELDS` of the placements, and of the campaigns where those are to be shown.
+        reader: reads at least `FIELDS` of placements, and of campaigns if these are to be shown.
         cap: placements with series of their own; the others are summed as `other`.
-        settings, collectors: the sources of `/api/…`, `/adcp/…` and `/mcp`; None for no such addresses.
-        access: the readers; None for the reader of a token that is created, `state.access.created_token`.
-        minutes: the topic of minutes; None for no addresses of minutes.
+        settings, collectors: the sources of `/api/…`, `/adcp/…` and `/mcp`; None: no such addresses.
+        access: the readers; None: the reader of a created token, `state.access.created_token`.
+        minutes: the topic of minutes; None: no addresses of minutes.
         disputed: others' counts that the page compares with ours, or None.
-        plans: those in force, for a file that is dropped on the page.
+        plans: returns the plans in force, for a file that is dropped on the page.
 
-    `state.feed` is what the live page shows; it moves while the application's lifespan runs.
+    `state.feed` holds the live page's data, and is updated while the application's lifespan runs.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -93,15 +96,15 @@ def create_app(
     registry.register(refreshing)
     view = Placements(cap)
     access = access or Access()
-    feed = Feed(board, owners=access.owners)
-    feed.zone = feed.zone if settings is None else settings.zone
+    feed = Feed(reader, owners=access.owners)
     running: list[Callable[[], Awaitable[None]]] = [feed.run, access.owners.keep]
     extra_routes: list[Route] = []
     if settings is not None and collectors is not None:
         feed.tags = tags_of(collectors.read)
         extra_routes = _api(settings, collectors, plans, registry)
     if settings is not None:
-        agent = Agent(board, settings, access.owners)
+        feed.zone = settings.zone
+        agent = Agent(reader, settings, access.owners)
         extra_routes += adcp_doors.routes(agent)
         if (tools := adcp_doors.mcp_tools(agent)) is not None:
             extra_routes.append(Route("/mcp", tools, methods=["POST"]))  # without sessions there is no stream
@@ -109,7 +112,7 @@ def create_app(
 
     def placements() -> bytes:
         began_s = time.perf_counter()
-        snapshot = access.owners.relabelled(board.refresh())
+        snapshot = access.owners.relabelled(reader.refresh())
         read_s = time.perf_counter()
         body = view.render(snapshot)
         refreshing.observe(read_s - began_s)
@@ -127,7 +130,7 @@ def create_app(
             *guard.routes(access),
             *page.routes(feed, disputed, minutes is not None),
             *documents.routes(),
-            *Api(board, minutes, access.owners, feed).routes(),
+            *Api(reader, minutes, access.owners, feed).routes(),
             *extra_routes,
         ],
         lifespan=page.ticking,
@@ -143,7 +146,9 @@ def _api(
     plans: Callable[[], Mapping[str, Plan]],
     registry: CollectorRegistry,
 ) -> list[Route]:
-    """The routes of `/api/…`; the figures that they read are also a metric."""
+    """The routes of `/api/…`. Registers the metrics of silent tags and platforms, which have the same
+    figures.
+    """
     client, namespace = collectors.client, collectors.namespace
     platforms = Platforms(client, namespace, collectors)
     registry.register(SilentTags(collectors))
@@ -165,14 +170,14 @@ def serve(
     """Serve until SIGTERM or Ctrl-C, then finish the open answers and return.
 
     Args:
-        host: `127.0.0.1` unless others are to see it.
-        owners: of the planned placements, by the plans.
+        host: the address to listen at; `127.0.0.1` is for this machine alone.
+        owners: the owners of the planned placements, by the plans.
         disputed: others' counts that the page compares with ours.
-        plans: those in force.
+        plans: returns the plans in force.
 
     Raises:
         AudiopixelError: the address cannot be listened at, or is not loopback and there are no read tokens.
-        ConnectError: Redis is not there at the start; later it may go and come back.
+        ConnectError: Redis is away at the start. A later outage raises nothing.
     """
     access = Access(settings.read_tokens, settings.read_session, owners, key=settings.read_session_key)
     with _listen(host, port) as listener:
@@ -182,16 +187,11 @@ def serve(
                 f"{host}: set read tokens, or listen at 127.0.0.1"
             )
         client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-        board = RowsReader(
-            client,
-            settings.namespace,
-            FIELDS,
-            scopes=SCOPES,
-        )
+        reader = RowsReader(client, settings.namespace, FIELDS, scopes=SCOPES)
         collectors = Collectors(client, settings.namespace)
         minutes = MinutesTopic.of_settings(settings)
         app = create_app(
-            board,
+            reader,
             cap=cap,
             settings=settings,
             collectors=collectors,
@@ -211,21 +211,21 @@ def serve(
             access_log=False,
             timeout_graceful_shutdown=_GRACE_S,
         )
-        keep_memory()  # 30 MB more at 10,000 placements, and a tenth less time a scrape
+        keep_memory()  # costs 30 MB at 10,000 placements, and saves a tenth of a scrape's time
         try:
-            with _signals_spent():
+            with _signals_absorbed():
                 server = uvicorn.Server(config)
                 app.state.feed.closing = lambda: server.should_exit
                 server.run(sockets=[listener])
         finally:
             minutes.close()
-            board.close()
+            reader.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family_of(host))
-        # The kernel would take megabytes for each reader who does not read.
+        # By default the kernel buffers megabytes for each client that does not read.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         return listener
     except (OSError, OverflowError) as error:
@@ -237,9 +237,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def _signals_spent() -> Iterator[None]:
-    """A context in which a signal that uvicorn has obeyed does not kill as well: when done, it raises them
-    once more.
+def _signals_absorbed() -> Iterator[None]:
+    """A context that absorbs SIGINT and SIGTERM. Uvicorn raises the signal that ended it once more, which
+    would kill the process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""The feed of the live page: the data that any number of browsers are pushed, from one reading of Redis.
+"""The feed of the live page: pushes one reading of Redis to any number of browsers.
 
 Redis is read once a second while a browser watches, else every ten seconds, for the curves.
 """
@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, tzinfo
 from typing import Any, Final
 
@@ -21,33 +21,33 @@ from flows.model.catalogue.columns import FIELDS as COLUMN_FIELDS
 from flows.model.catalogue.fields import LABELS, SHOWN
 from flows.model.freshness import FLUSH_STALE_S
 from flows.viewers.access import EVERYTHING, Owners, Sight
-from flows.viewers.curves import POINT_S, RANGES_S, SPARK_S, History, number
+from flows.viewers.curves import POINT_S, RANGES_S, SPARK_S, History
 from flows.viewers.reader import Rows, RowsReader, Snapshot, Unjudged
 from flows.viewers.row_sentence import Tags, sentence_of
 from flows.viewers.silence import FEED, SENT, Silence, silence_of
-from flows.viewers.words import ATTENTION
+from flows.viewers.words import ATTENTION, number
 
 FIELDS: Final = tuple(dict.fromkeys((*COLUMN_FIELDS, *LABELS)))
 """The fields of a row that the table shows, in the order in which they are sent."""
 SCOPES: Final = SHOWN
 MOST: Final = 10_000
-"""Rows of a scope sent to a page: those under-delivering or in blocked content, then the busiest."""
+"""The most rows of a scope sent to a page: those under-delivering or in blocked content, then the busiest."""
 MAX_ALERTS: Final = 10_000
-"""Changes of state that are stored for the histories: as many as the stream keeps."""
+"""Changes of state that are stored for the histories: as many as the stream holds."""
 ALERTS_SENT: Final = 200
 ALERTS_OF_ROW: Final = 30
 MAX_STREAMS: Final = 200
-"""Streams of one sight at a time: each holds a descriptor, and each new one is sent everything."""
+"""The most streams of one sight: each holds a descriptor, and each new stream gets everything."""
 MAX_ALL_STREAMS: Final = 500
-"""Streams of all sights together."""
+"""The most streams of all sights together."""
 TICK_S: Final = 1.0
 UNSEEN_S: Final = 30.0
-"""The greatest age of the curves while no browser watches, in s: Prometheus's reads suffice, and cost nothing
-more.
+"""The greatest age of a reading while no browser watches, in s. The reads for Prometheus suffice, and cost
+nothing more.
 """
 REST: Final = 9
-"""Rest after a tick, in times of the processor time it took: 0.1 s with 10,000 unchanged placements, 0.3 s if
-all of them change.
+"""The rest after a tick, as a multiple of the tick's processor time: 0.1 s with 10,000 unchanged placements,
+0.3 s if all of them change.
 """
 _ACCOUNTS: Final = ("received", "accepted", "repeated", "invalid_traffic")
 
@@ -88,7 +88,7 @@ class View:
         shown: dict[str, Cells] = {}
         for scope, held_rows in self.rows.items():
             read = snapshot.rows.get(scope, {})
-            # An unchanged scope, or row, is the very same dict, with its very cells.
+            # An unchanged scope or row is the same dict as before, so its cells are reused.
             same = self.sight.everything and read is self._read.get(scope)
             rows[scope] = held_rows if same else self._most(scope, read)
             if before is not None:
@@ -128,47 +128,53 @@ class View:
         grown: dict[str, dict[str, int]],
         alerts: list[dict[str, str]],
     ) -> None:
-        """Build the event with the changes since `before`, if that was asked for."""
+        """Build the event with the changes since `before`.
+
+        Args:
+            before: the earlier cells, by scope; None: the event is empty, and readers get everything.
+            grown: the growth of impressions, by scope and id; empty between two samples.
+            alerts: the changes of state since the last tick.
+        """
         change = b""
         if before is not None:
             after = self.shown()
             event_fields: dict[str, Any] = {
                 "status": self.status,
                 "rows": {scope: changes(before[scope], cells) for scope, cells in after.items()},
-                "gone": {scope: gone(before[scope], cells) for scope, cells in after.items()},
+                "gone": {scope: removed(before[scope], cells) for scope, cells in after.items()},
                 "alerts": [alert for alert in alerts if self.sight.alert(alert)],
             }
-            own = {
+            grown_in_sight = {
                 scope: {name: step for name, step in steps.items() if name in self.rows[scope]}
                 for scope, steps in grown.items()
             }
-            sampled = {"grown": own, "sampled_s": self._sampled_s} if grown else {}
+            sampled = {"grown": grown_in_sight, "sampled_s": self._sampled_s} if grown else {}
             change = _event("change", event_fields | sampled)
         self.latest, self.whole = (self.latest[0] + 1, change), None
 
 
 class Feed:
-    """The feed of the browsers: everything to a new one, then the changes from tick to tick. While there is
-    none, only the curves are updated.
+    """The feed of the browsers: a new browser gets everything, then the changes of each tick. Without a
+    browser, only the curves are updated.
 
-    Readers of one sight share a view; that of everything is always there.
+    Readers of one sight share a view. The view of everything always exists.
 
     Args:
-        board: reads at least `FIELDS` of the placements, and of the campaigns, creatives and apps where those
-            are to be shown.
-        closing: true once the process is to end, whereupon streams end too.
-        owners: of the planned placements, which are of their plans' campaigns.
-        tags: what is wrong with a placement's tag.
+        reader: reads at least `FIELDS` of placements, and of campaigns, creatives and apps if these are to be
+            shown.
+        closing: returns true once the process is to end; streams then end, too.
+        owners: the owners of the planned placements, by which these are labelled with their campaigns.
+        tags: returns the fault of a placement's tag.
     """
 
     def __init__(
         self,
-        board: RowsReader,
+        reader: RowsReader,
         closing: Callable[[], bool] = lambda: False,
         owners: Owners | None = None,
         tags: Tags = lambda _: None,
     ) -> None:
-        self._board, self.tags = board, tags
+        self._reader, self.tags = reader, tags
         self.zone: tzinfo = UTC
         self._owners = owners or Owners()
         self.closing = closing
@@ -186,14 +192,14 @@ class Feed:
         reading of less than `UNSEEN_S` ago suffices, and no event of changes is built.
 
         Args:
-            watched: whether everything is watched; None decides by open streams.
+            watched: true if a browser watches the view of everything; None: by its open streams.
         """
         with self._lock:
             views = list(self._views.values())
         watching = {view: view.viewers > 0 for view in views}
         if watched is not None:
             watching[self.everything] = watched
-        snapshot = self._owners.relabelled(self._board.refresh(0.0 if any(watching.values()) else UNSEEN_S))
+        snapshot = self._owners.relabelled(self._reader.refresh(0.0 if any(watching.values()) else UNSEEN_S))
         alerts = self._new_alerts() if snapshot.up else []
         with self._lock:
             before = {view: view.take(snapshot, is_watched) for view, is_watched in watching.items()}
@@ -204,15 +210,15 @@ class Feed:
                 if snapshot.up
                 and (grown := history.add(snapshot.read_s, self.everything.rows[scope])) is not None
             }
-            # Samples of a time that the clock had shown are gone: everything is sent again.
+            # The clock was set back, and later samples were dropped: everything is sent again.
             set_back, self._read_s = snapshot.read_s < self._read_s, snapshot.read_s
             for view, cells in before.items():
                 view.build_event(None if set_back else cells, grown, alerts)
 
     def _new_alerts(self) -> list[dict[str, str]]:
-        """Changes of state since the last tick; one that was written twice comes once."""
+        """Changes of state since the last tick, each once, even if the flow wrote it twice."""
         try:
-            entries = self._board.alerts_after(self._last_alert)
+            entries = self._reader.alerts_after(self._last_alert)
         except ConnectError:
             return []
         known_ids = {alert["id"] for alert in self._alerts}
@@ -220,15 +226,15 @@ class Feed:
         for entry, alert in entries:
             self._last_alert = entry
             known_form = "placement" in alert or alert.get("kind") == FEED
-            if known_form and (id := alert.setdefault("id", entry)) not in known_ids:
-                known_ids.add(id)
+            if known_form and (alert_id := alert.setdefault("id", entry)) not in known_ids:
+                known_ids.add(alert_id)
                 fresh.append(alert)
         return fresh
 
     def whole(self, view: View | None = None) -> tuple[int, bytes]:
         """The current version, and the event with all of a view.
 
-        All readers of a version have one copy: it is megabytes, and takes a tenth of a second.
+        The event is megabytes, and takes a tenth of a second to encode, so all readers of a version share it.
         """
         view = view or self.everything
         with self._lock:
@@ -257,21 +263,23 @@ class Feed:
         such row is in sight.
 
         Args:
-            length: of the curve, one of `RANGES_S`.
-            zone: the reader's.
+            length: the length of the curve, one of `RANGES_S`.
+            zone: the reader's zone.
 
         Raises:
             ConnectError: Redis cannot be read.
         """
         if scope not in SCOPES:
             return None
-        row = self._board.row(scope, name)
+        row = self._reader.row(scope, name)
         if scope == "placement":
             row = self._owners.labelled({name: row})[name]
         if not row or not sight.row(scope, name, row):
             return None
         with self._lock:
-            alerts = [one for one in reversed(self._alerts) if one.get(scope) == name and sight.alert(one)]
+            alerts = [
+                alert for alert in reversed(self._alerts) if alert.get(scope) == name and sight.alert(alert)
+            ]
             curve = self._histories[scope].curve(name, RANGES_S.get(length, RANGES_S["1h"]))
         sentence = self.sentence(scope, name, row, sight, zone)
         return {
@@ -286,8 +294,8 @@ class Feed:
         self, scope: str, name: str, row: Mapping[str, str], sight: Sight, zone: tzinfo
     ) -> str | None:
         """The sentence of a row that was read, in a reader's zone; None for a scope without sentences."""
-        around = self._owners.relabelled(self._board.refresh(UNSEEN_S))
-        return sentence_of(self._board, around, scope, name, row, sight=sight, zone=zone, tags=self.tags)
+        around = self._owners.relabelled(self._reader.refresh(UNSEEN_S))
+        return sentence_of(self._reader, around, scope, name, row, sight=sight, zone=zone, tags=self.tags)
 
     def changes(self, name: str, sight: Sight = EVERYTHING) -> list[dict[str, str]]:
         """The changes of a placement's states, and of feeds, in sight, the oldest first."""
@@ -300,17 +308,16 @@ class Feed:
         ]
 
     def placements(self, sight: Sight = EVERYTHING) -> tuple[Rows, dict[str, Any], Unjudged | None, Silence]:
-        """The placements in sight, the status, the reason why delivery is not judged now, if it is not, and
-        the silent feeds. If the last read is a second old, a new read comes first.
+        """The placements in sight, the status, the reason why delivery is not judged (None if it is), and the
+        silent feeds. Reads Redis first if the last reading is a second old.
         """
-        snapshot = self._owners.relabelled(self._board.refresh())
+        snapshot = self._owners.relabelled(self._reader.refresh())
         rows = most(sight.rows("placement", snapshot.rows.get("placement", {})))
         unjudged = snapshot.unjudged_at(time.time())
         return rows, _status(snapshot, sight), unjudged, silence_of(snapshot, sight)
 
     def _timed_tick(self) -> float:
-        # By the processor's clock, not the wall clock: a Redis that hangs must not make the page slow to show
-        # its return.
+        # Processor time: wall time would include a Redis that hangs, and the page would rest when it is back.
         began_s = time.thread_time()
         self.tick()
         return time.thread_time() - began_s
@@ -330,15 +337,16 @@ class Feed:
 
     def full(self, sight: Sight) -> bool:
         """True if a sight, or the process, has as many streams as it may."""
-        # Without the lock, which an encoding in another thread holds for a while: this is the event loop.
+        # Without the lock: another thread holds it while it encodes, and this is the event loop.
         view, views = self._views.get(sight), list(self._views.values())
         if view is not None and view.viewers >= MAX_STREAMS:
             return True
-        return sum(one.viewers for one in views) >= MAX_ALL_STREAMS
+        return sum(each.viewers for each in views) >= MAX_ALL_STREAMS
 
     async def events(self, sight: Sight = EVERYTHING) -> AsyncIterator[bytes]:
         """The stream of one browser. A browser that cannot keep up, or came during an unwatched tick, gets
-        everything again instead of a backlog. Nothing is sent before the first tick, or if a sight is `full`.
+        everything again instead of a backlog. Nothing is sent before the first tick, or if the sight is
+        `full`.
         """
         if self.full(sight):
             return
@@ -355,22 +363,22 @@ class Feed:
                     version, everything = await asyncio.to_thread(self.whole, view)
                     yield everything
                 else:
-                    await _either(self._ticked.wait(), TICK_S)
+                    await _wait_at_most(self._ticked.wait(), TICK_S)
         finally:
             view.viewers -= 1
             if not view.viewers and view is not self.everything:
                 self._views.pop(sight, None)
 
 
-async def _either(something: Any, most_s: float) -> None:
+async def _wait_at_most(awaited: Awaitable[Any], most_s: float) -> None:
     try:
-        await asyncio.wait_for(something, most_s)
+        await asyncio.wait_for(awaited, most_s)
     except TimeoutError:
         return
 
 
 def urgency(name: str, row: Mapping[str, str]) -> Rank:
-    """A key that sorts first what a trader must see first: under-delivering or in blocked content, then the
+    """A key that sorts rows as a trader must see them: under-delivering or in blocked content, then the
     busiest.
     """
     under = row.get("delivery.state") == "under" and row.get("delivery.judged") != "0"
@@ -387,7 +395,7 @@ def most(rows: Rows, ranks: Mapping[str, Rank] | None = None) -> Rows:
 
 
 def changes(before: Cells, after: Cells) -> dict[str, dict[int, str | None]]:
-    """The cells that differ, by place, of the rows that have such."""
+    """The cells that differ, by row and place, without unchanged rows."""
     if after is before:
         return {}
     differ = {
@@ -396,13 +404,13 @@ def changes(before: Cells, after: Cells) -> dict[str, dict[int, str | None]]:
     return {name: cells for name, cells in differ.items() if cells}
 
 
-def gone(before: Cells, after: Cells) -> list[str]:
-    """The rows that are no longer there."""
+def removed(before: Cells, after: Cells) -> list[str]:
+    """The ids of the rows that `after` lacks."""
     return [] if after is before else [*(before.keys() - after.keys())]
 
 
 def changed(before: list[str | None] | None, after: list[str | None]) -> dict[int, str | None]:
-    """The cells that differ, by place; for a new row all."""
+    """The cells that differ, by place; all cells of a new row."""
     if before == after:
         return {}
     if before is None:
@@ -436,7 +444,7 @@ def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
 
 
 def _silence(silence: Silence) -> dict[str, Any] | None:
-    """The silence as the page takes it; None if no feed is silent."""
+    """The silence for the page, as JSON has it; None if no feed is silent."""
     if not silence.units:
         return None
     return {

@@ -1,8 +1,8 @@
-"""The door of the exporter: every request gets its reader's sight here, before any route is matched.
+"""The guard of the exporter: it gives every request its reader's sight before a route is matched.
 
 A reader shows `Authorization: Bearer NAME.SECRET`, or the session that a browser gets by the form at
-`/login`. A reader who sees a part of the rows gets 404 at the other addresses, as at unknown ones. A token
-without the right that an address needs gets 403.
+`/login`. A reader who sees a part of the rows gets 404 outside the addresses of `SHARED`, as at an unknown
+address. A token without the right that an address needs gets 403.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from flows.viewers.adcp import CAPABILITIES, Refused
 
 COOKIE: Final = "audiopixel_session"
 LONGEST_FORM: Final = 4 << 10
+"""The most bytes of a form's body."""
 OPEN: Final = (
     "/healthz",
     "/login",
@@ -35,7 +36,9 @@ OPEN: Final = (
     "/page/icon.svg",
 )
 OPEN_BELOW: Final = "/docs/"
-"""Public addresses, which hold no numbers. An alert links to the documents, wherever it is read."""
+"""The beginning of more public addresses. They hold no numbers, and the reader of an alert that links to a
+document may have no token.
+"""
 SHARED: Final = ("/", "/events", "/report", "/row", "/table", "/mcp")
 """Addresses that show each reader the rows of its own sight."""
 SHARED_BELOW: Final = ("/page/", "/v1/", "/adcp/")
@@ -60,6 +63,16 @@ def sight_of(request: HTTPConnection) -> Sight:
 def lasts(request: HTTPConnection) -> bool:
     """False once a request's session has ended; a token's request lasts."""
     return bool(request.state.lasts())
+
+
+async def body_within(request: Request, most_bytes: int) -> bytes | None:
+    """The body of a request; None for a longer body, which is not read to its end."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most_bytes:
+            return None
+    return body
 
 
 class Guard:
@@ -97,8 +110,8 @@ class Guard:
         return None
 
     def _reader(self, headers: Headers) -> tuple[Sight | None, float, frozenset[ReadRight]]:
-        """The sight of a request, how long it lasts, and its rights. An invalid token is not taken for a
-        session either.
+        """The sight of a request, its end (epoch s; infinite for a token), and its rights. An invalid token
+        is refused even beside a valid session.
         """
         authorizations = headers.getlist("authorization")
         if authorizations:
@@ -122,23 +135,22 @@ def right_of(path: str) -> ReadRight:
 
 
 def _session(headers: Headers) -> str:
-    """The session of a request; none if it has several. A session has no character that is quoted.
+    """The session cookie of a request; empty if it has none or several.
 
-    Before Python 3.11.10 and 3.12.6 the standard library undoes quotes in the square of a cookie's length: in
-    15 s of 60 KB.
+    A session has no character that is quoted, so the header is split by hand. Before Python 3.11.10 and
+    3.12.6 the standard library takes a time quadratic in a cookie's length to unquote it: 15 s for 60 KB.
     """
-    cookies = [one.partition("=") for line in headers.getlist("cookie") for one in line.split(";")]
+    cookies = [pair.partition("=") for line in headers.getlist("cookie") for pair in line.split(";")]
     sessions = [value.strip() for name, _, value in cookies if name.strip() == COOKIE]
     return sessions[0] if len(sessions) == 1 else ""
 
 
-def _address(url: str) -> tuple[str, str]:
-    """The host with its port, and without, of a URL; empty without one."""
+def _host_of(url: str) -> str:
+    """The host of a URL, with its port; empty for an invalid URL."""
     try:
-        parts = urlsplit(url)
+        return urlsplit(url).netloc
     except ValueError:  # an unclosed bracket
-        return "", ""
-    return parts.netloc, parts.hostname or ""
+        return ""
 
 
 def _sign_in(path: str, headers: Headers) -> Response:
@@ -172,12 +184,12 @@ def _words(status: int, words: str) -> Response:
 
 
 def routes(access: Access) -> list[Route]:
-    """The routes of `/login`: the form, and its answers, a token or the wish to leave."""
+    """The routes of `/login`: the form, and its submission, which signs in with a token or signs out."""
 
     def form(request: Request) -> Response:
         return _form(access.of_session(_session(request.headers)) is not None)
 
-    async def enter(request: Request) -> Response:
+    async def submit(request: Request) -> Response:
         fields = await _fields(request)
         token = fields.get("token", "").strip()
         if fields.get("leave"):
@@ -193,18 +205,14 @@ def routes(access: Access) -> list[Route]:
         )  # fmt: skip
         return answer
 
-    return [Route("/login", form, methods=["GET"]), Route("/login", enter, methods=["POST"])]
+    return [Route("/login", form, methods=["GET"]), Route("/login", submit, methods=["POST"])]
 
 
 async def _fields(request: Request) -> dict[str, str]:
-    """The fields of a form; empty for one that is too long or no text."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LONGEST_FORM:
-            return {}
+    """The fields of a form; empty for a form that is too long or not UTF-8."""
+    body = await body_within(request, LONGEST_FORM)
     try:
-        fields = parse_qs(body.decode(), max_num_fields=8)
+        fields = parse_qs((body or b"").decode(), max_num_fields=8)
     except ValueError:
         return {}
     return {name: values[0] for name, values in fields.items()}
@@ -213,7 +221,7 @@ async def _fields(request: Request) -> dict[str, str]:
 def _same_site(request: Request) -> bool:
     """False for a form of another site, which could sign a reader in as another person."""
     origin: Any = request.headers.get("origin")
-    return origin is None or _address(origin)[0] == request.headers.get("host")
+    return origin is None or _host_of(origin) == request.headers.get("host")
 
 
 def _form(signed_in: bool, trouble: str = "", status: int = 200) -> Response:

@@ -1,4 +1,4 @@
-"""The last calls of all collectors, as these write them to Redis."""
+"""The last calls of all collectors, from Redis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flows.model.last_call import MOST, LastCall, decoded
 from flows.model.redis_keys import calls_key, collectors_key
 
 MOST_COLLECTORS: Final = 100
-"""Collectors whose calls are read: those that wrote last."""
+"""The most collectors whose calls are read: those that wrote last."""
 READ_EVERY_S: Final = 1.0
 
 
@@ -30,8 +30,8 @@ class LiveCalls:
     _latest: dict[str, Any] = field(default_factory=lambda: {"calls": [], "events": 0, "collectors": 0})
 
     def read(self) -> dict[str, Any]:
-        """The last `MOST` calls as JSON, the latest first, and the number `events` that they are a sample of.
-        While Redis is away the last ones stay, with `error`.
+        """The last `MOST` calls as JSON, the latest first, a sample of as many calls as `events` says. While
+        Redis is away the last answer stays, with `error`.
         """
         with self._lock:
             if time.monotonic() - self._read_s >= READ_EVERY_S:
@@ -49,8 +49,8 @@ class LiveCalls:
         calls: list[tuple[LastCall, str]] = []
         events = 0
         for name, row in zip(ids, rows, strict=False):
-            calls += [(one, name) for one in decoded(row.get("calls", "[]"))]
+            calls += [(call, name) for call in decoded(row.get("calls", "[]"))]
             events += int(row.get("events", 0))
-        calls.sort(key=lambda one: -one[0].at_ms)
-        shown = [msgspec.to_builtins(one) | {"collector": name} for one, name in calls[:MOST]]
+        calls.sort(key=lambda call_and_name: -call_and_name[0].at_ms)
+        shown = [msgspec.to_builtins(call) | {"collector": name} for call, name in calls[:MOST]]
         return {"calls": shown, "events": events, "collectors": sum(bool(row) for row in rows)}

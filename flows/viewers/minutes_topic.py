@@ -1,7 +1,7 @@
 """The latest minutes of placements, from the topic of minutes, for the exporter's readers.
 
-A thread follows the topic from the first question on. It stores the values as they are in the topic, at most
-`MAX_BYTES` of them; the oldest minutes are dropped first.
+A thread follows the topic from the first request on. It stores at most `MAX_BYTES` of the topic's values, as
+bytes, and drops the oldest minutes first.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from flows.settings import Settings, kafka_options
 
 MAX_BYTES: Final = 64 << 20
 FIRST_WAIT_S: Final = 5.0
-"""The time for which a question waits until the topic has been read, in s."""
+"""The time for which a request waits until the topic has been read, in s."""
 WAITING: Final = 4
-"""Questions that wait at a time: each holds one of the exporter's forty threads."""
+"""The most requests that wait at a time: each occupies one of the exporter's forty threads."""
 RETRY_S: Final = 5.0
 OUTAGE_S: Final = 5.0
-"""The outage of Kafka from which minutes are withheld until the topic has been read again, in s."""
+"""The length of an outage of Kafka, in s, after which minutes are withheld until the topic is read again."""
 POLL_S: Final = 60.0
-"""Between two looks whether the topic has more partitions."""
+"""Time between two checks for more partitions of the topic, in s."""
 _BEING_READ: Final = "the minutes are being read"
 _POLL: Final = timedelta(seconds=0.2)
 _ENTRY_BYTES: Final = 200
-"""The memory of a value besides itself, about, in bytes."""
+"""Memory that a stored value takes besides its own bytes, approximately."""
 
 
 class _Head(msgspec.Struct):
@@ -51,8 +51,8 @@ class StoredMinutes:
         """The minute before which minutes are no longer stored; 0 while none were dropped."""
 
     def take(self, value: bytes | None) -> None:
-        """Enter a value of the topic. Other values than minutes are skipped, and so is a provisional minute
-        after a final one.
+        """Store a value of the topic. Skip a value that is no minute, and a provisional minute after a final
+        one.
         """
         try:
             head = msgspec.json.decode(value or b"", type=_Head)
@@ -60,34 +60,36 @@ class StoredMinutes:
             return
         if head.minute_ms < self.since_ms:
             return
-        of_minute = self._minutes.setdefault(head.minute_ms, {})
-        final, before = of_minute.get(head.placement_id, (False, None))
+        minute_values = self._minutes.setdefault(head.minute_ms, {})
+        final, before = minute_values.get(head.placement_id, (False, None))
         if final and head.state != "final":
             return
         assert value is not None
         self._bytes += len(value) - len(before) if before is not None else len(value) + _ENTRY_BYTES
-        of_minute[head.placement_id] = head.state == "final", value
+        minute_values[head.placement_id] = head.state == "final", value
         while self._bytes > self._most_bytes and len(self._minutes) > 1:
             oldest = min(self._minutes)
             dropped = self._minutes.pop(oldest)
-            self._bytes -= sum(len(one) + _ENTRY_BYTES for _, one in dropped.values())
+            self._bytes -= sum(len(stored) + _ENTRY_BYTES for _, stored in dropped.values())
             self.since_ms = min(self._minutes)
 
     def of_placement(self, placement: str) -> list[dict[str, Any]]:
         """The minutes of a placement, the oldest first."""
-        values = [of[placement][1] for _, of in sorted(self._minutes.items()) if placement in of]
+        by_minute = [by_placement for _, by_placement in sorted(self._minutes.items())]
+        values = [by_placement[placement][1] for by_placement in by_minute if placement in by_placement]
         return [msgspec.json.decode(value, type=dict[str, Any]) for value in values]
 
 
 class MinutesUnread(ConnectError):
-    """The topic has not been read to its end yet, or Kafka does not answer: ask again."""
+    """The topic has not been read to its end yet, or Kafka does not answer: the caller may retry."""
 
 
 class MinutesTopic:
-    """The topic of minutes, followed from the first question on.
+    """The topic of minutes, followed from the first request on.
 
     Args:
-        open_table: called again after each outage.
+        open_table: opens the topic; called again after each outage.
+        stored: the minutes read so far; None: none.
     """
 
     def __init__(self, open_table: Callable[[], KafkaTable], stored: StoredMinutes | None = None) -> None:
@@ -99,11 +101,11 @@ class MinutesTopic:
         self._thread: threading.Thread | None = None
         self._trouble = _BEING_READ
         self.from_ms = 0
-        """The time from which on the topic was read, epoch ms; 0 if unknown."""
+        """Epoch ms from which on the topic was read; 0 if unknown."""
 
     @classmethod
     def of_settings(cls, settings: Settings) -> MinutesTopic:
-        """The topic that the settings name, from `read_minutes` ago on."""
+        """The topic named in the settings, read from `read_minutes` ago on."""
 
         def table() -> KafkaTable:
             since_ms = time.time_ns() // 1_000_000 - int(settings.read_minutes.total_seconds() * 1000)
@@ -117,8 +119,8 @@ class MinutesTopic:
         return topic
 
     def of_placement(self, placement: str) -> tuple[int, list[dict[str, Any]]]:
-        """The minute from which on minutes are stored (0 for as far as the topic was read), and the stored
-        minutes of a placement.
+        """The first stored minute of any placement (epoch ms; 0 if none was dropped), and the stored minutes
+        of this placement.
 
         Raises:
             MinutesUnread: the topic has not been read to its end within `wait_s`, many wait for it, or Kafka

@@ -70,7 +70,7 @@ _SILENT: Final = {
 
 
 def document() -> dict[str, Any]:
-    """Describe every address below `/v1/`, as JSON has it."""
+    """The description of every address below `/v1/`, for JSON."""
     try:
         release = version("audiopixel")
     except PackageNotFoundError:  # run from its sources

@@ -1,6 +1,7 @@
 """Overlap of the reach of two placements or campaigns, from flight sketches.
 
-|A ∩ B| = |A| + |B| - |A ∪ B|; the union's sketch has the registers' maxima. A sketch hides its listeners.
+|A ∩ B| = |A| + |B| - |A ∪ B|; the union's sketch has the registers' maxima. A sketch does not reveal its
+listeners.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ SIGMAS: Final = 3
 
 
 class Overlap(NamedTuple):
-    """Listeners reached by A, by B, and by both, each with its error: three standard errors of its estimates,
-    taken for independent.
+    """Listeners reached by A, by B, and by both, each with three standard errors. The estimates are taken for
+    independent.
     """
 
     a: int
@@ -39,10 +40,10 @@ class Overlap(NamedTuple):
 
 def overlap(a: U8, b: U8) -> Overlap:
     """The overlap of two sketches' registers."""
-    in_a, in_b, in_any = (estimate(histogram(some)) for some in (a, b, np.maximum(a, b)))
+    in_a, in_b, in_any = (estimate(histogram(registers)) for registers in (a, b, np.maximum(a, b)))
     both = min(max(in_a + in_b - in_any, 0.0), in_a, in_b)
-    off = SIGMAS * STANDARD_ERROR
-    errors = (off * in_a, off * in_b, off * sqrt(in_a**2 + in_b**2 + in_any**2))
+    margin = SIGMAS * STANDARD_ERROR  # a share of each estimate
+    errors = (margin * in_a, margin * in_b, margin * sqrt(in_a**2 + in_b**2 + in_any**2))
     return Overlap(*map(round, (in_a, in_b, both, *errors)))
 
 
@@ -51,8 +52,9 @@ class Audience(NamedTuple):
 
     Attributes:
         name: its id.
-        registers: of its sketch; of a campaign the maxima of its placements'.
-        placements: the number of placements in it; `without`: the number of further ones without a sketch.
+        registers: the registers of its sketch; for a campaign, the maxima over its placements' sketches.
+        placements: the number of its placements with a sketch.
+        without: the number of its placements without a sketch.
     """
 
     name: str
@@ -67,14 +69,14 @@ def audience(
     """Read the sketch of a placement, or of all placements of a campaign.
 
     Args:
-        campaigns: the placements of each, where `name` is a campaign.
+        campaigns: the placements of each campaign; None: `name` is a placement.
 
     Raises:
-        AudiopixelError: there is none, or it is damaged.
+        AudiopixelError: there is no sketch, or it is damaged.
         ConnectError: Redis cannot be read.
     """
     names = [name] if campaigns is None else campaigns.get(name, [])
-    rows = read_rows(client, [row_key(namespace, "sketch", one) for one in names])
+    rows = read_rows(client, [row_key(namespace, "sketch", placement) for placement in names])
     registers = [
         _unpacked(placement, row["registers"])
         for placement, row in zip(names, rows, strict=True)
@@ -96,7 +98,7 @@ def _unpacked(name: str, registers: str) -> U8:
 
 
 def _missing(client: Client, namespace: str, name: str, campaign: bool) -> str:
-    """The reason why there is no sketch, with the remedy."""
+    """A message with the reason why there is no sketch, and the remedy."""
     other_scope = "placement" if campaign else "campaign"
     (row,) = read_rows(client, [row_key(namespace, other_scope, name)], ["as_of_ms"])
     prefix = f"no sketch of {'campaign' if campaign else 'placement'} {shown(name)!r}: "

@@ -1,8 +1,8 @@
 """The live page of the exporter: placements, campaigns, creatives and apps as a trading desk sees them.
 
-`/` is the page, `/events` its server-sent events (`flows.viewers.feed`), `/row?scope=…&id=…&range=…` one row
-whole (in the query: an id may be `..`, which no browser leaves in a path), `/table` the placements without a
-script. Everything that the page shows is text to it, never markup.
+`/` is the page, and `/events` its server-sent events (`flows.viewers.feed`). `/row?scope=…&id=…&range=…` is a
+whole row; its id is in the query, since a browser resolves an id `..` in a path. `/table` is the placements
+without a script. The page inserts every value as text, never as markup.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from starlette.routing import Route
 from connectors.stream import ConnectError
 from flows.viewers.access import EVERYTHING, Sight
 from flows.viewers.campaign_report import report
-from flows.viewers.curves import number
 from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed, urgency
 from flows.viewers.guard import lasts, sight_of
 from flows.viewers.row_sentence import zone_of
 from flows.viewers.silence import sentences, unit_words
-from flows.viewers.words import reason, state_words, utc_moment
+from flows.viewers.words import number, reason, state_words, utc_moment
 
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
@@ -48,15 +47,15 @@ _HEADERS: Final = {
 }
 STATIC: Final = files("flows.viewers").joinpath("static")
 PIECE: Final = 64 << 10
-"""Bytes of an event that are sent at a time: pending data is a copy for each reader."""
+"""Bytes of an event that are sent at a time: the bytes under way are copied for each reader."""
 TAKEN_S: Final = 20.0
-"""Seconds within which a reader of the stream must take the pending data; else it is dropped."""
+"""Seconds within which a reader must take the pending bytes of the stream; a slower reader is dropped."""
 EVENT_S: Final = 30.0
-"""Seconds within which a reader must take most of an event: so long a version stays in memory for the
-slowest.
+"""Seconds within which a reader must take most of an event: the slowest reader keeps a version in memory for
+as long.
 """
 PLAIN_ROWS: Final = 1_000
-"""Placements in the table without a script."""
+"""The most placements in the table without a script."""
 _PLAIN: Final = (
     ("state", "delivery.state", None),
     ("campaign", "campaign_id", None),
@@ -77,28 +76,29 @@ def _file(name: str) -> Response:
 
 
 def _fixed(answer: Response) -> Callable[[Request], Awaitable[Response]]:
-    """Give one answer, without waiting for a thread."""
+    """A handler that always returns `answer`, without waiting for a thread."""
 
-    async def give(_: Request) -> Response:
+    async def handle(_: Request) -> Response:
         return answer
 
-    return give
+    return handle
 
 
-def _parts() -> list[str]:
-    """The names of the page's own files and of those that they import."""
-    names = [one.name for one in STATIC.iterdir()]
-    names += [f"vendor/{one.name}" for one in STATIC.joinpath("vendor").iterdir()]
+def _file_names() -> list[str]:
+    """The names of the page's own files and of the vendored files that they import."""
+    names = [file.name for file in STATIC.iterdir()]
+    names += [f"vendor/{file.name}" for file in STATIC.joinpath("vendor").iterdir()]
     return sorted(name for name in names if name.rpartition(".")[2] in ("js", "css", "svg"))
 
 
 def routes(feed: Feed, disputed: Disputed | None = None, course: bool = False) -> list[Route]:
-    """The page, its files, its events and its rows, with their waterfalls; the files are read once, here.
+    """The routes of the page, its files, its events and its rows. Reads the files once.
 
     Args:
-        course: whether `/v1/placements/…/course` has the minutes of a placement.
+        disputed: others' counts, for a row's waterfalls; None: a row has none.
+        course: true if `/v1/placements/…/course` has the minutes of a placement.
     """
-    page, parts = _file("index.html"), {name: _file(name) for name in _parts()}
+    page, file_responses = _file("index.html"), {name: _file(name) for name in _file_names()}
 
     async def events(request: Request) -> Response:
         async def while_signed_in() -> AsyncIterator[bytes]:
@@ -108,14 +108,14 @@ def routes(feed: Feed, disputed: Disputed | None = None, course: bool = False) -
                 began_s = time.monotonic()
                 for start in range(0, len(event), PIECE):
                     if time.monotonic() - began_s > EVENT_S:
-                        return  # the browser reconnects by itself, and is sent everything
+                        return  # the browser reconnects, and gets everything
                     yield event[start : start + PIECE]
-                    await asyncio.sleep(0)  # between the pieces of many readers others are answered
+                    await asyncio.sleep(0)  # other requests are answered between two pieces
 
         request.state.taken_s = TAKEN_S
         headers = {**_HEADERS, "content-type": "text/event-stream", "cache-control": "no-store"}
         if request.method == "HEAD":
-            return Response(headers=headers)  # which would have no end
+            return Response(headers=headers)  # a body would have no end
         if feed.full(sight_of(request)):
             message = "Too many pages are open, of this token or of all: close some of them.\n"
             return PlainTextResponse(message, 429, {**_HEADERS, "retry-after": "10"})
@@ -149,7 +149,7 @@ def routes(feed: Feed, disputed: Disputed | None = None, course: bool = False) -
     return [
         _report(feed),
         Route("/", _fixed(page)),
-        *(Route(f"/page/{name}", _fixed(part)) for name, part in parts.items()),
+        *(Route(f"/page/{name}", _fixed(response)) for name, response in file_responses.items()),
         Route("/events", events),
         Route("/row", row),
         Route("/table", table),
@@ -168,7 +168,7 @@ def _report(feed: Feed) -> Route:
             return PlainTextResponse("Numbers cannot be read now.\n", 503, _HEADERS)
         if report_row is None:
             return PlainTextResponse("There is no such campaign.\n", 404, _HEADERS)
-        own = {one: row for one, row in rows.items() if row.get("campaign_id") == name}
+        own = {placement: row for placement, row in rows.items() if row.get("campaign_id") == name}
         as_of = "an unknown moment" if status["watermark_s"] is None else utc_moment(status["watermark_s"])
         return Response(
             report(name, report_row["row"], own, as_of, report_row.get("sentence") or ""),
@@ -182,7 +182,9 @@ def plain_table(feed: Feed, sight: Sight = EVERYTHING) -> str:
     """The placements in sight as a page without a script, the most urgent first, as Redis has them now."""
     rows, status, unjudged, silence = feed.placements(sight)
     first = sorted(rows, key=lambda name: urgency(name, rows[name]))[:PLAIN_ROWS]
-    heads = "".join(f'<th scope="col">{title}</th>' for title in ("placement", *(one[0] for one in _PLAIN)))
+    heads = "".join(
+        f'<th scope="col">{title}</th>' for title in ("placement", *(title for title, _, _ in _PLAIN))
+    )
     body = "\n".join(
         f'<tr><th scope="row" class="left">{escape(name)}</th>{_plain_cells(rows[name])}</tr>'
         for name in first
@@ -225,15 +227,14 @@ def _plain_cells(row: Mapping[str, str]) -> str:
 def _state(row: Mapping[str, str]) -> str:
     if row.get("delivery.judged") != "0":
         return row.get("delivery.state", "").replace("_", " ")
-    words, by = state_words("unjudged", row.get("delivery.unjudged_reason")), row.get("delivery.unjudged_by")
-    return f"{words}, {unit_words(by)}" if by else words
+    words = state_words("unjudged", row.get("delivery.unjudged_reason"))
+    unit = row.get("delivery.unjudged_by")
+    return f"{words}, {unit_words(unit)}" if unit else words
 
 
 @asynccontextmanager
 async def ticking(app: Starlette) -> AsyncIterator[None]:
-    """An application's lifespan, during which the entries of `app.state.running` run, including the feed's
-    ticks.
-    """
+    """An application's lifespan: runs every entry of `app.state.running`, the feed's ticks among them."""
     tasks = [asyncio.create_task(run()) for run in app.state.running]
     try:
         yield

@@ -1,4 +1,4 @@
-"""Platforms side by side: the facts that their plays carry or lack, from their rows and the collectors'
+"""Platforms side by side: the facts that their pixels bring or lack, by their rows and the collectors'
 figures.
 """
 
@@ -20,10 +20,11 @@ from connectors.stream import ConnectError
 from flows import metrics
 from flows.model.redis_keys import row_key
 from flows.viewers.collectors import Collectors
-from flows.viewers.curves import number
+from flows.viewers.words import number
 
 LOOKED_AT: Final = 1_000
-"""Platforms with the latest pixels, of which the busiest are shown: senders choose the names."""
+"""Platforms with the latest pixels, of which the busiest are shown; bounded, since senders choose the names.
+"""
 MOST: Final = 100
 UNREPLACED: Final = "unreplaced_share"
 """The share of a platform's pixels at the collectors with an unreplaced macro."""
@@ -31,7 +32,7 @@ FIELDS: Final = tuple(
     dict.fromkeys(
         (
             *("1d.impressions", "1d.starts", "1d.unlinked_starts", "flight.impressions"),
-            *(one.field for one in metrics.PLATFORM if one.field != UNREPLACED),
+            *(metric.field for metric in metrics.PLATFORM if metric.field != UNREPLACED),
         )
     )
 )
@@ -51,7 +52,7 @@ class Platforms:
     _error: str | None = None
 
     def read(self) -> dict[str, Any]:
-        """The busiest platforms; raises nothing. While Redis is away the last ones stay, with `error`."""
+        """The busiest platforms; raises nothing. While Redis is away the last answer stays, with `error`."""
         with self._lock:
             if time.monotonic() - self._read_s >= 1:
                 try:
@@ -67,18 +68,22 @@ class Platforms:
         rows = {
             name: row for name, row in zip(names, read_rows(self.client, keys, FIELDS), strict=True) if row
         }
-        cleaned = self._unreplaced()
+        unreplaced = self._unreplaced()
         busiest = sorted(rows, key=lambda name: (-number(rows[name].get("flight.impressions", "0")), name))
-        return [{"platform": name, **rows[name], **cleaned.get(name, {})} for name in busiest[:MOST]]
+        return [{"platform": name, **rows[name], **unreplaced.get(name, {})} for name in busiest[:MOST]]
 
     def _unreplaced(self) -> Mapping[str, dict[str, str]]:
         fires: Counter[str] = Counter()
-        wrong: Counter[str] = Counter()
+        unreplaced_fires: Counter[str] = Counter()
         for collector in self.collectors.read()["collectors"]:
-            for platform, (every, unreplaced) in collector["platforms_unreplaced"].items():
-                fires[platform] += every
-                wrong[platform] += unreplaced
-        return {name: {UNREPLACED: f"{wrong[name] / count:.6f}"} for name, count in fires.items() if count}
+            for platform, (all_fires, unreplaced) in collector["platforms_unreplaced"].items():
+                fires[platform] += all_fires
+                unreplaced_fires[platform] += unreplaced
+        return {
+            name: {UNREPLACED: f"{unreplaced_fires[name] / count:.6f}"}
+            for name, count in fires.items()
+            if count
+        }
 
 
 class PlatformSeries(Registered):

@@ -1,7 +1,7 @@
 """The reader's side of the Redis contract: one read serves every viewer, and no viewer gets an exception.
 
-Keys and fields: docs/contracts.md. The keys are repeated here, so that a viewer does not load the flow and
-its compiler (0.4 s, 90 MB); the tests read the flow's output through this module.
+Keys and fields: docs/contracts.md. This module imports neither the flow nor its compiler (0.4 s, 90 MB), and
+the tests read the flow's output through it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from flows.viewers.silence import of_meta
 
 
 class Unjudged(NamedTuple):
-    """Delivery is not judged.
+    """The reason why delivery is not judged, and since when.
 
     Attributes:
         since_s: epoch s.
-        reason: the flow's own (`unjudged_reason`), `down` where the flow writes nothing, or `redis` where
-            Redis does not answer.
+        reason: the flow's own (`unjudged_reason`), `down` if the flow writes nothing, or `redis` if Redis
+            does not answer.
     """
 
     since_s: float
@@ -40,15 +40,15 @@ Rows = Mapping[str, Mapping[str, str]]
 """Fields by id; a null is an absent field."""
 
 MOST_SOURCES: Final = 1_000
-"""Processes of sources that are read."""
-DAMAGED: Final = "what Redis holds is damaged"
+"""The most processes of sources that are read."""
+DAMAGED: Final = "the content of Redis is damaged"
 
 STATE: Final = "delivery.state"
 """The field that every row with a plan has."""
 
 VERSION: Final = ("generation", "fence", "rev", "updated_ms")
-"""Fields that are set whenever the flow writes a row, and come first, where Redis finds them at once. The
-time complements the version for a Redis that was emptied: the next flow begins at the same numbers.
+"""Fields that the flow sets whenever it writes a row. They come first in a row, where Redis finds them at
+once. The time is one of them since a flow begins at the same three numbers again after Redis was emptied.
 """
 
 _Held = dict[str, tuple[dict[str, str], list[str | None]]]
@@ -56,13 +56,13 @@ _Held = dict[str, tuple[dict[str, str], list[str | None]]]
 
 
 class _FieldRequest(NamedTuple):
-    """The question which rows of a scope have changed, as long as the rows are the same.
+    """The request for the versions of a scope's rows, reused until the rows change.
 
     Attributes:
-        rows: by name, with their version.
-        names: of the index.
+        rows: the rows by name, with their version.
+        names: the names in the index.
         versioned: the names whose rows have a version.
-        keys, versions: of the versioned names.
+        keys, versions: the keys and the versions of the rows of `versioned`.
     """
 
     rows: _Held
@@ -74,16 +74,16 @@ class _FieldRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The content of Redis at the last read, as its own text.
+    """The content of Redis at the last successful read, as text.
 
     Attributes:
-        up: whether the latest try to read succeeded; all else is of the last try that did.
-        error: why it did not, empty while `up`.
-        read_s: wall clock of that read, epoch s; 0 before the first.
+        up: true if the latest read succeeded.
+        error: the reason why the latest read failed; empty while `up`.
+        read_s: wall clock of the last successful read, epoch s; 0 before the first.
         meta: fields of `meta`; empty while no flow has written.
-        rows: by scope.
-        accounts: the ledger, by source partition.
-        beyond_cap: what the names beyond a scope's cap have counted together, by scope.
+        rows: the rows by scope.
+        accounts: the accounts of the ledger, by source partition.
+        beyond_cap: the counts of all names beyond a scope's cap together, by scope.
         sources: the figures of the processes of live sources, by id.
     """
 
@@ -120,7 +120,7 @@ class Snapshot:
 
 
 def _seconds(text: str | None) -> float | None:
-    # The flow writes 0 while it is unknown: shown as a time it would be a lag of half a century.
+    # The flow writes 0 for an unknown time, which would show as a lag of half a century.
     number = int(text or 0)
     return number / 1000 if number > 0 else None
 
@@ -129,11 +129,11 @@ class RowsReader:
     """Reads the rows of a namespace, at most once an interval for any number of viewers in any threads.
 
     Args:
-        client: from `connectors.redis.connect`.
-        namespace: prefix of the keys.
-        fields: what to read of a row.
-        scopes: which rows to read.
-        interval: how long a read serves.
+        client: the client of `connectors.redis.connect`.
+        namespace: the prefix of the keys.
+        fields: the fields to read of a row.
+        scopes: the scopes whose rows to read.
+        interval: the time for which a read serves.
         clock_s: wall clock, epoch s.
     """
 
@@ -167,8 +167,8 @@ class RowsReader:
         """
         with self._lock:
             if time.monotonic() - self._tried_s >= max(age_s, self._interval_s):
-                # Set before a read: a viewer's timer of the same interval would find every second one too
-                # early.
+                # Set before a read: set after it, every second tick of a viewer's timer of the same interval
+                # would come too early.
                 self._tried_s = time.monotonic()
                 try:
                     self._snapshot, self._held = self._read()
@@ -218,7 +218,7 @@ class RowsReader:
         return entries_after(self._client, f"{self._namespace}:alerts", last)
 
     def _read(self) -> tuple[Snapshot, Mapping[str, _Held]]:
-        # `meta` first: the flow writes it last, so the rows are never older than it.
+        # `meta` first: the flow writes it last, so the rows are never older than `meta`.
         keys = [f"{self._namespace}:meta", f"{self._namespace}:positions", sources_key(self._namespace)]
         meta, positions, sources = read_rows(self._client, keys)
         partitions = list(msgspec.json.decode(positions.get("positions", "{}"), type=dict[str, int]))
@@ -246,7 +246,9 @@ class RowsReader:
         return snapshot, held_rows
 
     def _serving(self, generation: str | None, scope: str, rows: _Held) -> _Held:
-        """The rows of the generation of `meta`. While another flow takes over, rows are earlier ones."""
+        """The rows of the generation of `meta`. While another flow takes over, a row stays as it was read
+        before.
+        """
         before = self._held.get(scope, {})
         if rows is before and generation == self._snapshot.meta.get("generation"):
             return before
@@ -257,7 +259,7 @@ class RowsReader:
         return own if generation else rows
 
     def _rows(self, scope: str) -> _Held:
-        """The rows of a scope; the very dict of the last reading if none has changed, come or gone."""
+        """The rows of a scope; the dict of the last reading if no row has changed, begun or ended."""
         names = scan_index(self._client, f"{self._namespace}:index:{scope}")
         held_rows = self._held.get(scope, {})
         request = self._requests.get(scope)
@@ -274,19 +276,21 @@ class RowsReader:
             return held_rows
         pairs = zip(request.versioned, now, request.versions, strict=True)
         same = {name: held_rows[name] for name, version, before in pairs if version == before}
-        rest = [name for name in names if name not in same]
-        # For a field that is absent Redis looks through the whole row: so one without a plan is asked only
-        # for what it may have, and read again once it turns out to have got one. The first time none is
-        # known.
+        changed_names = [name for name in names if name not in same]
+        # Redis looks through a whole row for an absent field. A row without a plan is therefore read without
+        # the plan's fields, and read again once it has a plan. At the first read any row may have a plan.
         planned = {
-            name for name in rest if not held_rows or (name in held_rows and STATE in held_rows[name][0])
+            name
+            for name in changed_names
+            if not held_rows or (name in held_rows and STATE in held_rows[name][0])
         }
-        fresh = self._versioned(scope, [name for name in rest if name not in planned], self._unplanned)
+        unplanned = [name for name in changed_names if name not in planned]
+        fresh = self._versioned(scope, unplanned, self._unplanned)
         planned |= {name for name, (row, _) in fresh.items() if STATE in row}
         return same | fresh | self._versioned(scope, [*planned], self._fields)
 
     def _versioned(self, scope: str, names: Sequence[str], fields: Sequence[str]) -> _Held:
-        """Rows with their version, which may be younger than one that was read before."""
+        """Rows with their version, which may be younger than a version that was read before."""
         rows: _Held = {}
         keys, begin = [self._key(scope, name) for name in names], len(VERSION)
         for name, values in zip(names, read_fields(self._client, keys, (*VERSION, *fields)), strict=True):

@@ -18,10 +18,10 @@ from flows.viewers.reader import RowsReader, Snapshot
 SCOPES: Final = ("placement", "campaign")
 """The scopes whose rows have a sentence."""
 SIBLINGS: Final = 200
-"""The greatest number of placements of a campaign that are looked at."""
+"""The most placements of a campaign that a sentence considers."""
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}")
 Tags = Callable[[str], Tag | None]
-"""The tag of a placement, if something is wrong with it."""
+"""Returns the tag of a placement if it has a fault, else None."""
 
 
 def zone_of(name: str | None, otherwise: tzinfo = UTC) -> tzinfo:
@@ -62,7 +62,7 @@ def sentence_of(
     """The sentence of a row; None for a scope without sentences.
 
     Args:
-        snapshot: of a reader of at least `flows.viewers.feed.FIELDS`.
+        snapshot: a reading of at least `flows.viewers.feed.FIELDS`.
     """
     if scope not in SCOPES:
         return None
@@ -79,8 +79,8 @@ def sentence_of(
 def _around(
     reader: RowsReader, snapshot: Snapshot, name: str, row: Mapping[str, str], sight: Sight
 ) -> dict[str, Any]:
-    """The rows around a placement: those of its campaign that are in sight. Readers who see everything also
-    get its station and platform, which have the pixels of all owners.
+    """The rows around a placement: its campaign and the campaign's placements, if in sight. For readers who
+    see everything also its station and platform, which have the pixels of all owners.
     """
     rows_around: dict[str, Any] = {}
     campaign = row.get("campaign_id")

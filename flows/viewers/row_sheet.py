@@ -31,6 +31,7 @@ from flows.viewers.words import (
 )
 
 _WINDOWS: Final = ("5m", "1h", "1d", "flight")
+_WINDOW_HEADS: Final = ("impressions", "starts", "completed", "reach", "frequency", "households")
 _PAUSED_S: Final = 600
 """Seconds by which a flight must be paused before the sheet shows it: the plan's clock is the watermark, some
 seconds behind.
@@ -56,15 +57,15 @@ def sheet(row: Row, desk: Desk, zone: tzinfo | None = None, sentence: str | None
     """All sections, one text each.
 
     Args:
-        row: with all its fields.
-        desk: of the reading, for the currency and the clock.
-        zone: of the reader's clock; None is this machine's.
-        sentence: about the row, or None.
+        row: the row with all its fields.
+        desk: the reading, for the currency and the clock.
+        zone: the zone of the reader's clock; None: this machine's.
+        sentence: the sentence about the row, or None.
     """
     fields, now_ms = row.fields, desk.now_ms
     labels = " · ".join(shown(fields[label]) for label in LABELS if label in fields)
-    of_state = _since(row.delivery_state, row.get("delivery.since_ms"), now_ms, zone)
-    state_words = of_state
+    delivery_words = _since(row.delivery_state, row.get("delivery.since_ms"), now_ms, zone)
+    state_words = delivery_words
     if row.state == "unjudged":
         began = since(row.get("delivery.unjudged_since_ms"), now_ms, zone)
         state_words = row.words if began == NULL else f"{row.words} since {began}"
@@ -72,30 +73,19 @@ def sheet(row: Row, desk: Desk, zone: tzinfo | None = None, sentence: str | None
     lines += [Text(shown(sentence, LINE))] if sentence else []
     lines += [Text(labels, "dim")] if labels else []
     if row.state == "unjudged":
-        by = fields.get("delivery.unjudged_by")
-        silent = f"{unit_words(by)} is silent. " if by else ""
-        lines.append(Text(f"{silent}Its delivery state stands still: {of_state}"))
+        unit = fields.get("delivery.unjudged_by")
+        silent = f"{unit_words(unit)} is silent. " if unit else ""
+        lines.append(Text(f"{silent}Its delivery state stands still: {delivery_words}"))
     lines += [
         Text(STATES[row.state][1], "dim"),
         *_section("Pacing", _pacing(row, desk, zone)),
         Text("\nWindows", "bold"),
     ]
-    lines.append(
-        Text(
-            _table(
-                ("", "impressions", "starts", "completed", "reach", "frequency", "households"),
-                "",
-                [],
-                head=True,
-            ),
-            "dim",
-        )
-    )
-    lines += [Text(_window(row, window)) for window in _WINDOWS]
+    lines += [Text(_table("", _WINDOW_HEADS), "dim"), *(Text(_window(row, window)) for window in _WINDOWS)]
     lines += _section("Basis and deliveries of the flight", _sent(row))
     if by_client := _by_client(row):
         lines += [Text("\nBy client, by the windows of the IAB; final minutes alone", "bold")]
-        lines += [Text(_table(("", *(title for _, title in _IAB)), "", [], head=True), "dim"), *by_client]
+        lines += [Text(_table("", [title for _, title in _IAB]), "dim"), *by_client]
     lines += _section("Quartiles of the flight", _funnel(row))
     lines += _section("Conversions of the flight", _conversions(row))
     counts = ((title, whole(row.get(f"flight.{name}"))) for name, title in _INTEGRITY)
@@ -149,8 +139,8 @@ def _pacing(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
 
 
 def _coverage(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
-    """The counted part of a flight that is not counted whole: since when, its opening balance, the gap, and
-    the reason why the delivery is unknown.
+    """The facts of a flight that is counted in part: since when, its opening balance, the gap, and the reason
+    why the delivery is unknown. None of a flight that is counted whole.
     """
     counted, balance = row.get("flight.counted_since_ms"), row.get("delivery.delivered_before")
     reason, gap = row.fields.get("delivery.unknown_reason"), row.get("delivery.gap_ms")
@@ -173,8 +163,8 @@ def _coverage(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]
     return facts
 
 
-def _table(cells: tuple[str, ...], name: str, rest: list[str], head: bool = False) -> str:
-    texts = cells[1:] if head else rest
+def _table(name: str, texts: Iterable[str]) -> str:
+    """A line of a table: a name, and cells flush right."""
     return f"  {name:<20}" + "".join(f"{text:>14}" for text in texts)
 
 
@@ -182,11 +172,8 @@ def _window(row: Row, window: str) -> str:
     rate = "mature_completion_rate" if window in ("5m", "1h") else "completion_rate"
     texts = [whole(row.get(f"{window}.impressions")), whole(row.get(f"{window}.starts"))]
     texts += [percent(row.get(f"{window}.{rate}")), whole(row.get(f"{window}.reach"))]
-    return _table(
-        (),
-        window,
-        [*texts, fixed(row.get(f"{window}.frequency")), whole(row.get(f"{window}.household_reach"))],
-    )
+    texts += [fixed(row.get(f"{window}.frequency")), whole(row.get(f"{window}.household_reach"))]
+    return _table(window, texts)
 
 
 def _sent(row: Row) -> list[tuple[str, str]]:
@@ -201,13 +188,13 @@ def _sent(row: Row) -> list[tuple[str, str]]:
 
 
 def _by_client(row: Row) -> list[Text]:
-    """Counts once a client of today and of the flight, if the row has any."""
+    """Lines of the counts once a client, of today and of the flight; none for a row without such counts."""
     lines = []
     for kind, title in _CLIENTS:
         for window, when in (("1d", "today"), ("flight", "flight")):
             counts = [row.get(f"{window}.{kind}_{name}") for name, _ in _IAB]
             if any(count > 0 for count in counts):
-                lines.append(Text(_table((), f"{title}, {when}", [whole(count) for count in counts])))
+                lines.append(Text(_table(f"{title}, {when}", map(whole, counts))))
     return lines
 
 
@@ -224,7 +211,9 @@ def _conversions(row: Row) -> list[tuple[str, str]]:
     fields = row.fields
     currency = shown(fields.get("conversion_currency", fields.get("delivery.currency", "")))
     values = [number(fields.get(f"flight.conversion_{name}")) / 1e6 for name in ("value", "value_claimed")]
-    value, claimed = (f"{currency} {amount(of)}".strip() if math.isfinite(of) else NULL for of in values)
+    value, claimed = (
+        f"{currency} {amount(money)}".strip() if math.isfinite(money) else NULL for money in values
+    )
     return [
         ("conversions", shares(row.get("flight.conversions"))),
         ("of them by household", shares(row.get("flight.conversions_by_household"))),

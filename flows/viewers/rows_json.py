@@ -13,6 +13,7 @@ from flows.model.catalogue.metrics import BY_FIELD
 from flows.model.catalogue.metrics import TEXTS as TEXT_UNITS
 
 DOUBLES_HOLD: Final = 1 << 53
+"""The greatest whole number below which a double holds every whole number."""
 TEXTS: Final = frozenset(
     (
         *SCOPE_FIELDS[1:],
@@ -24,7 +25,7 @@ TEXTS: Final = frozenset(
 VERSION: Final = ("generation", "fence", "rev")
 TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms", "updated_ms")
 _FORMULA: Final = (*"=+-@\t\r\n", *"＝＋－＠")
-"""The first letters of formulae that OWASP lists, those of an Asian keyboard too."""
+"""The letters that begin a formula in the list of OWASP, with those of an Asian keyboard."""
 
 Value = int | float | str | None
 

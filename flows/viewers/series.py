@@ -22,19 +22,23 @@ campaigns, nine series each, are fewer than the placements.
 """
 
 BLOCK: Final = 500
-"""Rows rendered at a time, which the processor's cache holds: all at once take twice as long."""
+"""Rows rendered at a time: they fit into the processor's cache. All rows at once take twice as long."""
 
 OTHER: Final = "other"
 
-COUNTERS: Final = {one: one.field for one in metrics.PLACEMENT if one.kind == "counter"}
-GAUGES: Final = {one: one.field for one in metrics.PLACEMENT if one.kind == "gauge" and one.field}
-BESIDE_FIELDS: Final = tuple(dict.fromkeys(one.field for of in metrics.BESIDE.values() for one in of))
-CAMPAIGN_GAUGES: Final = {one: one.field for one in metrics.CAMPAIGN if one.field}
+COUNTERS: Final = {metric: metric.field for metric in metrics.PLACEMENT if metric.kind == "counter"}
+GAUGES: Final = {
+    metric: metric.field for metric in metrics.PLACEMENT if metric.kind == "gauge" and metric.field
+}
+BESIDE_FIELDS: Final = tuple(
+    dict.fromkeys(metric.field for definitions in metrics.BESIDE.values() for metric in definitions)
+)
+CAMPAIGN_GAUGES: Final = {metric: metric.field for metric in metrics.CAMPAIGN if metric.field}
 HOUR_S: Final = 3600
 SINCE: Final = "flight.since_ms"
 NO_ROW: Final[Mapping[str, str]] = {}
 NEW_MS: Final = 86_400_000
-"""A row that began this long before the last read and was not in it had ended, and has come back."""
+"""The age, in ms, from which a row that the last read lacked is a row that had ended and has come back."""
 
 
 def _seconds_of(ms: str) -> str:
@@ -45,55 +49,48 @@ def _millionths(number_text: str) -> str:
     return str(Decimal(number_text).scaleb(-6))
 
 
-_FROM: Final[Mapping[str, Callable[[str], str]]] = {
+_TO_SERIES: Final[Mapping[str, Callable[[str], str]]] = {
     Unit.MILLIONTH: _millionths,
     Unit.AN_HOUR: lambda an_hour: repr(float(an_hour) / HOUR_S),
     Unit.MILLISECOND: _seconds_of,
 }
 UNITS: Final = {
-    field: _FROM[metric.unit] for field, metric in BY_FIELD.items() if metric.series and metric.unit in _FROM
+    field: _TO_SERIES[metric.unit]
+    for field, metric in BY_FIELD.items()
+    if metric.series and metric.unit in _TO_SERIES
 }
-"""The change of a value to the unit of its series, of fields whose series has another unit."""
+"""Functions from a field's text to its number in the series' unit, for fields whose series has another unit.
+"""
 SCOPES: Final = ("placement", "campaign", *metrics.BESIDE)
-"""The scopes that its `Board` reads."""
+"""The scopes that the exporter's `RowsReader` reads."""
 LABELS: Final = dict(
     zip(
-        metrics.PLACEMENT_INFO.labels[1:],
-        (*ROW_LABELS, "delivery.currency", "impression_basis"),
-        strict=True,
+        metrics.PLACEMENT_INFO.labels[1:], (*ROW_LABELS, "delivery.currency", "impression_basis"), strict=True
     )
 )
 FIELDS: Final = tuple(
     dict.fromkeys(
-        (
-            *COUNTERS.values(),
-            *GAUGES.values(),
-            *BESIDE_FIELDS,
-            STATE,
-            SINCE,
-            *LABELS.values(),
-            *feed.FIELDS,
-        )
+        (*COUNTERS.values(), *GAUGES.values(), *BESIDE_FIELDS, STATE, SINCE, *LABELS.values(), *feed.FIELDS)
     )
 )
-"""The fields of a row that the exporter shows, and that its `Board` reads."""
+"""The fields of a row that the exporter shows, and that its `RowsReader` reads."""
 
 
 class Cap:
     """Separates the rows of a scope into those shown and those summed as `other`.
 
     Rows with a plan are shown whatever the cap. Among the others the busiest get the places, and keep them;
-    later ones get a place while one is free. A placement once in `other` stays there, with its last counts
-    once its row has ended, until the log is recomputed or the exporter restarted. Showing the busiest of each
-    moment would make `other` fall when one is promoted. Prometheus takes a falling counter for a restarted
-    one, and would count all of `other` again.
+    later rows get a place while one is free. A row once in `other` stays there until the log is recomputed or
+    the exporter restarted; when it ends, its last counts stay. Showing the busiest of each moment would make
+    `other` fall when a row is promoted. Prometheus takes a falling counter for a restarted counter, and would
+    count all of `other` again.
 
-    Of ended rows it keeps only sums. A row that comes back has its old counts, which these sums may include,
-    so only its growth is added to `other`.
+    Ended rows are stored as sums alone. A row that comes back has its old counts, which these sums may
+    include, so only its growth is added to `other`.
 
     Args:
-        most: rows to show.
-        fields: that are summed; by default those of the placements.
+        most: the most rows to show.
+        fields: the summed fields; by default those of placements.
     """
 
     def __init__(self, most: int, fields: Sequence[str] = tuple(COUNTERS.values())) -> None:
@@ -111,17 +108,18 @@ class Cap:
     def part(
         self, rows: Rows, generation: str, at_s: float = 0.0, beyond: Mapping[str, str] = NO_ROW
     ) -> tuple[list[str], int, list[Decimal]]:
-        """The placements to show, the number of those cut, and the sums of their fields.
+        """The rows to show, the number of rows that are cut, and the sums of the cut rows' fields.
 
         Args:
-            at_s: event time that the rows have got to.
-            beyond: what the names without a row have counted together; it goes when it is quiet, as rows do.
+            at_s: event time that the rows have reached, epoch s.
+            beyond: the counts of all names without a row together. Like a row, it is removed when it is
+                quiet.
         """
         if generation != self._generation:
             self._begin()
             self._generation = generation
         planned = {name for name, row in rows.items() if STATE in row} - {OTHER}
-        self._leave([name for name in self._cut if name not in rows or name in planned])
+        self._end([name for name in self._cut if name not in rows or name in planned])
         fresh = rows.keys() - self._shown - self._cut.keys() - planned - {OTHER}
         returned = {name for name in fresh if self._returned(rows[name])} if any(self._ended) else set()
         still_shown = (self._shown & rows.keys()) - planned
@@ -139,15 +137,15 @@ class Cap:
         sums = [sum(column, Decimal()) for column in zip(*parts, strict=True)]
         return sorted(self._shown), len(self._cut), sums
 
-    def _leave(self, names: Iterable[str]) -> None:
-        """Store the counts of these rows, and drop their names."""
+    def _end(self, names: Iterable[str]) -> None:
+        """Add the counts of these rows to those of ended rows, and drop their names."""
         for name in names:
             counts = self._cut.pop(name)
             self._counted_before.pop(name, None)
             self._ended = [total + count for total, count in zip(self._ended, counts, strict=True)]
 
     def _returned(self, row: Mapping[str, str]) -> bool:
-        """True if a row that was not there at the last read had begun long before it."""
+        """True if a row that the last read lacked had begun at least `NEW_MS` before it."""
         return 0 < int(row.get(SINCE, 0)) < self._read_ms - NEW_MS
 
     def _growth(self, name: str, counts: list[Decimal]) -> list[Decimal]:
@@ -160,7 +158,9 @@ class Cap:
 
 
 class _Named(NamedTuple):
-    """A placement's label strings: of all its series, and of its info, which names what it belongs to."""
+    """A placement's label strings: of all its series, and of its info series, whose label values are
+    `belongs`.
+    """
 
     belongs: tuple[str | None, ...]
     labels: str
@@ -236,7 +236,10 @@ class Placements:
         named = self._named.get(name)
         if named is not None and named.belongs == belongs:
             return named
-        whole = {"placement": name, **{label: of or "" for label, of in zip(LABELS, belongs, strict=True)}}
+        whole = {
+            "placement": name,
+            **{label: value or "" for label, value in zip(LABELS, belongs, strict=True)},
+        }
         return _Named(belongs, label_string({"placement": name}), label_string(whole))
 
 

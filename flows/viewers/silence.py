@@ -1,12 +1,11 @@
 """Feeds that have fallen silent, in words, for page, `top`, Slack and demo.
 
-A unit is a source partition, a platform or a sender, as `kind:name`. Its name comes from a sender: it is
+A unit is a source partition, a platform or a sender, as `kind:name`. Its name comes from a sender, so it is
 bounded and escaped wherever it is shown.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from flows.shown import shown
-from flows.viewers.words import amount, number, since
+from flows.viewers.words import amount, integer, number, since
 
 if TYPE_CHECKING:
     from flows.viewers.access import Sight
@@ -29,7 +28,7 @@ FEED: Final = "feed"
 NAMED: Final = 3
 """The number of units that a sentence names; it counts the others."""
 SENT: Final = 50
-"""The greatest number of units that a page is sent, those with the most placements first."""
+"""The most units that are sent to a page, those with the most placements first."""
 _LONGEST: Final = 40
 _CURRENCY: Final = 8
 
@@ -39,8 +38,8 @@ class Unit(NamedTuple):
 
     Attributes:
         key: `kind:name`, the name in its sender's words.
-        since_ms: epoch ms of its last pixel; NaN if that is no number.
-        placements: the placements with pixels of it.
+        since_ms: epoch ms of its last pixel; NaN if the field is no number.
+        placements: the number of placements with its pixels.
         money: the hourly value of its impressions, by currency.
     """
 
@@ -56,7 +55,7 @@ class Unit(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name, bounded, without characters that a terminal obeys."""
+        """Its name, bounded, without characters that control a terminal."""
         return shown(self.key.partition(":")[2] or self.key, _LONGEST)
 
 
@@ -65,8 +64,8 @@ class Silence:
     """The silent units, those with the most placements first.
 
     Attributes:
-        placements: that are not judged.
-        more: units that `meta` does not name.
+        placements: the number of placements that are not judged.
+        more: the number of units that `meta` does not name.
     """
 
     units: Sequence[Unit] = ()
@@ -88,11 +87,11 @@ class Silence:
         for kind in {unit.kind for unit in self.units}:
             sums: dict[str, Decimal] = {}
             for unit in self.units:
-                for currency, much in unit.money.items() if unit.kind == kind else ():
-                    sums[currency] = sums.get(currency, Decimal()) + much
-            most |= {currency: max(much, most.get(currency, much)) for currency, much in sums.items()}
+                for currency, value in unit.money.items() if unit.kind == kind else ():
+                    sums[currency] = sums.get(currency, Decimal()) + value
+            most |= {currency: max(value, most.get(currency, value)) for currency, value in sums.items()}
         return " and ".join(
-            f"{shown(currency, _CURRENCY)} {amount(float(much))}" for currency, much in sorted(most.items())
+            f"{shown(currency, _CURRENCY)} {amount(float(value))}" for currency, value in sorted(most.items())
         )
 
 
@@ -108,10 +107,11 @@ _decoder: Final = msgspec.json.Decoder(dict[str, _Silence])
 
 
 def silence_of(snapshot: Snapshot, sight: Sight | None = None) -> Silence:
-    """The silence in a reader's sight; unless that is everything, by the seen placements alone.
+    """The silence in a reader's sight. Unless the reader sees everything, it follows from the seen
+    placements.
 
     Args:
-        snapshot: with the fields of `delivery.unjudged_…`.
+        snapshot: a reading with the fields of `delivery.unjudged_…`.
         sight: None for everything.
     """
     if not (silent_json := snapshot.meta.get("silent")):
@@ -121,23 +121,23 @@ def silence_of(snapshot: Snapshot, sight: Sight | None = None) -> Silence:
     rows = rows if sight is None else sight.rows("placement", rows)
     concerned = {name: row for name, row in rows.items() if _waits(row)}
     units = of_meta(silent_json) if everything else _of_rows(concerned)
-    more = number(snapshot.meta.get("silent_more", "0")) if everything else 0.0
+    more = integer(snapshot.meta.get("silent_more")) if everything else 0
     units.sort(key=lambda unit: (-unit.placements, unit.since_ms, unit.key))
-    return Silence(units, len(concerned), 0 if math.isnan(more) else int(more))
+    return Silence(units, len(concerned), more)
 
 
 def of_meta(silent_json: str) -> list[Unit]:
     """The units of `meta.silent`.
 
     Raises:
-        msgspec.MsgspecError, ArithmeticError: it is damaged.
+        msgspec.MsgspecError, ArithmeticError: the text is damaged.
     """
     return [
         Unit(
             key,
             entry.since_ms,
             entry.placements,
-            {of: Decimal(much) for of, much in entry.money_per_hour.items()},
+            {currency: Decimal(value) for currency, value in entry.money_per_hour.items()},
         )
         for key, entry in _decoder.decode(silent_json).items()
     ]
@@ -160,8 +160,8 @@ def named(units: Sequence[Unit], count: int) -> str:
     """Units in words: `programmatic (platform)`, `a, b, c and 2 more (platform)`.
 
     Args:
-        units: the first of them.
-        count: of all.
+        units: the first units.
+        count: the number of all units.
     """
     first = units[:NAMED]
     kinds = {unit.kind for unit in first}

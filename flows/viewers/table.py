@@ -29,11 +29,10 @@ def ordered(rows: Iterable[Row], sort: str, desk: Desk) -> list[Row]:
         return sorted(rows, key=lambda row: (*attention(row, desk.currency), row.id))
     key, down = sort.removeprefix("-"), sort.startswith("-")
     valued = [(BY_KEY[key].value(row), row) for row in rows]
-    with_value = sorted((one for one in valued if one[0] == one[0]), key=lambda one: one[1].id)
-    with_value.sort(key=lambda one: one[0], reverse=down)
-    return [row for _, row in with_value] + sorted(
-        (row for value, row in valued if value != value), key=lambda row: row.id
-    )
+    with_value = sorted((pair for pair in valued if pair[0] == pair[0]), key=lambda pair: pair[1].id)
+    with_value.sort(key=lambda pair: pair[0], reverse=down)
+    without_value = sorted((row for value, row in valued if value != value), key=lambda row: row.id)
+    return [row for _, row in with_value] + without_value
 
 
 def sort_words(sort: str) -> str:
@@ -70,7 +69,7 @@ class Layout(NamedTuple):
 
 
 def cell_of(column: Column, row: Row, desk: Desk) -> str:
-    """A cell. A damaged one is a dash, and does not affect other cells."""
+    """A cell; a dash if its field is damaged, which affects no other cell."""
     try:
         return column.text(row, desk)
     except (ValueError, ArithmeticError):
@@ -83,13 +82,13 @@ def lay_out(
     """The columns that fit, the most important first, and the cells of `rows` in them.
 
     Args:
-        least: widths below which no column goes, by key, so that a table does not jump while it is scrolled.
+        least: the least width of each column, by key, so that a table does not jump while it is scrolled.
     """
     wanted = [column for column in COLUMNS if scope == "placement" or column.key not in _OF_PLACEMENTS]
     cells: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}
     room = width + GAP
-    for column in sorted(wanted, key=lambda one: one.rank):
+    for column in sorted(wanted, key=lambda column: column.rank):
         title, unit = column.heading(desk)
         texts = [cell_of(column, row, desk) for row in rows]
         heads = len(scope if column.key == "id" else title), len(unit), (least or {}).get(column.key, 0)

@@ -1,4 +1,4 @@
-"""The collector's door for tags, as the exporter uses it.
+"""The client of the collector's door for tags.
 
 Only the collector has the keys that sign tags. A reader's token, or control over the exporter, can sign
 nothing without it.
@@ -17,15 +17,19 @@ from flows.errors import UNREADABLE
 from flows.settings import Settings
 
 PATH: Final = "/v1/tags"
-"""Below the address of the collector's doors."""
+"""The path below the address of the collector's doors."""
 TIMEOUT: Final = timedelta(seconds=5)
 _NOT_SET: Final = (
     "The collector's door builds tags: set AUDIOPIXEL_COLLECT_URL, and AUDIOPIXEL_COLLECT_TOKEN to a token "
     "of the collector that may tag."
 )
-_REFUSED: Final = "The collector does not take AUDIOPIXEL_COLLECT_TOKEN for a token that may tag."
+_REFUSED: Final = (
+    "The collector refuses AUDIOPIXEL_COLLECT_TOKEN: set it to a token of the collector that may tag."
+)
 _AWAY: Final = "The collector's door at AUDIOPIXEL_COLLECT_URL does not answer now."
-_ODD: Final = "AUDIOPIXEL_COLLECT_URL answers as no collector of this version does: {status}."
+_ODD: Final = (
+    "AUDIOPIXEL_COLLECT_URL answers {status}, unlike a collector of this version: check the address."
+)
 
 
 def ask(settings: Settings, fields: Mapping[str, str]) -> tuple[int, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`audiopixel top`: the table of `flows.viewers.top_lines`, printed once, or alive in a terminal with keys
+"""`audiopixel top`: the table of `flows.viewers.top_lines`, printed once, or redrawn in a terminal with keys
 (`flows.viewers.top_app`).
 """
 
@@ -36,24 +36,24 @@ def run(
     scope: str = "placement",
     owners: Owners | None = None,
 ) -> None:
-    """Show the table until it is left; once, if the output is not a terminal.
+    """Show the table until the user quits; print it once if the output is not a terminal.
 
     Args:
-        interval: between two readings of Redis.
-        once: print it once and return.
-        whole_table: with `once`, print all rows, not those alone that fit the terminal.
-        scope: what to begin with, one of `SCOPES`.
-        owners: of the planned placements, which are of their plans' campaigns.
+        interval: the time between two reads of Redis.
+        once: print the table once and return.
+        whole_table: with `once`, print all rows instead of those that fit the terminal.
+        scope: the first scope shown, one of `SCOPES`.
+        owners: the owners of the planned placements, by which these are labelled with their campaigns.
 
     Raises:
-        ConnectError: Redis is not there at the start; later it may go and come back.
+        ConnectError: Redis is away at the start. A later outage raises nothing.
     """
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     terminal = is_terminal(sys.stdout)
     console = Console(width=None if terminal or "COLUMNS" in os.environ else PLAIN_WIDTH)
     plain = once or not terminal or not is_terminal(sys.stdin) or console.is_dumb_terminal
     scopes = SCOPES[: 1 + SCOPES.index(scope)] if plain else SCOPES
-    # Half: a timer that is slightly early reads all the same.
+    # Half the interval: a timer that fires slightly early must read, too.
     reader = RowsReader(client, settings.namespace, FIELDS, scopes=scopes, interval=interval / 2)
     try:
         if plain:
@@ -71,7 +71,7 @@ def run(
 
 
 def _print(console: Console, table: Group) -> None:
-    """Print lines that fit already: rich would search words to wrap, for a second in ten thousand lines."""
+    """Print lines that already fit. Rich would look for words to wrap, which takes 1 s for 10,000 lines."""
     if console.is_terminal:
         console.print(table)
         return

@@ -1,11 +1,12 @@
-"""The table of `audiopixel top` as it lives in a terminal: filter, order, scroll, open, quit.
+"""The table of `audiopixel top` in a terminal: filter, order, scroll, open, quit.
 
-Only the visible lines are made; ten thousand rows cost as much as fifty. Redis is read in a thread, so that a
-hanging one blocks no key.
+Only the visible lines are rendered, so ten thousand rows cost as much as fifty. A thread reads Redis, so a
+Redis that hangs blocks no key.
 """
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from datetime import UTC, datetime, timedelta
@@ -42,7 +43,7 @@ _PLURAL: Final = {scope: f"{scope}s" for scope in SCOPES}
 
 
 class Grid(ScrollView, can_focus=True):
-    """The table: its two heads above, then as many rows as there is room for."""
+    """The rows of the table, as many as there is room for."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,j", "move(1)", "down", show=False),
@@ -55,7 +56,7 @@ class Grid(ScrollView, can_focus=True):
     ]
 
     class Opened(Message):
-        """A message: a row must be shown whole."""
+        """A message: the user opens a row."""
 
         def __init__(self, row: Row) -> None:
             super().__init__()
@@ -172,10 +173,11 @@ class TopApp(App[None]):
     """`audiopixel top` in a terminal.
 
     Args:
-        reader: of the rows of `flows.viewers.top_lines.SCOPES`.
-        interval: between two readings of Redis.
-        scope: what to begin with.
-        owners: of the planned placements.
+        reader: reads the rows of `flows.viewers.top_lines.SCOPES`.
+        interval: the time between two reads of Redis.
+        scope: the first scope shown.
+        owners: the owners of the planned placements.
+        tags: returns the fault of a placement's tag.
     """
 
     TITLE = "audiopixel top"
@@ -213,7 +215,7 @@ class TopApp(App[None]):
         super().__init__()
         self._tags = tags
         self._owners = owners or Owners()
-        self._owned_s = float("-inf")
+        self._owners_read_s = float("-inf")
         self._reader = reader
         self._interval = interval
         self._scope = scope
@@ -229,39 +231,30 @@ class TopApp(App[None]):
         yield Static(id="sums")
         yield Static(id="heads")
         yield Grid()
-        yield Input(
-            placeholder="filter: placement, its labels or its state",
-            id="filter",
-        )
+        yield Input(placeholder="filter: placement, its labels or its state", id="filter")
         yield Footer()
 
     def on_mount(self) -> None:
         """Begin to read."""
         self.theme = "ansi-dark"
         self.query_one(Grid).focus()
-        # Textual takes the key, but not the signal that a supervisor sends.
+        # Textual handles the key alone, and not the signal that a supervisor sends.
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop_of().add_signal_handler(number, self.exit)
+            asyncio.get_running_loop().add_signal_handler(number, self.exit)
         self.set_interval(self._interval.total_seconds(), self.look)
         self.look()
-
-    @staticmethod
-    def _loop_of() -> Any:
-        import asyncio
-
-        return asyncio.get_running_loop()
 
     @work(thread=True, exclusive=True)
     def look(self) -> None:
         """Read Redis, in a thread."""
-        if time.monotonic() - self._owned_s > EVERY_S:
+        if time.monotonic() - self._owners_read_s > EVERY_S:
             self._owners.refresh()
-            self._owned_s = time.monotonic()
+            self._owners_read_s = time.monotonic()
         snapshot = self._owners.relabelled(self._reader.refresh())
         self.call_from_thread(self.take, snapshot)
 
     def take(self, snapshot: Snapshot) -> None:
-        """Show what was read."""
+        """Show a reading."""
         self._snapshot = snapshot
         self.show(fresh=time.monotonic() - self._sorted_s > RESORT_S)
 
@@ -282,7 +275,9 @@ class TopApp(App[None]):
         self.query_one("#head", Static).update(Group(*state(self._snapshot, now_s)))
         heads = grid.layout_of.heads(desk, self._scope)
         self.query_one("#heads", Static).update(
-            Group(*(Text(head, "bold" if not at else "dim", no_wrap=True) for at, head in enumerate(heads)))
+            Group(
+                *(Text(head, style, no_wrap=True) for head, style in zip(heads, ("bold", "dim"), strict=True))
+            )
         )
         total = len(desk.rows[self._scope])
         many = f"{len(rows):,} of {total:,}" if self._words else f"{total:,}"
@@ -295,13 +290,13 @@ class TopApp(App[None]):
     # Keys
 
     def action_ask(self) -> None:
-        """Ask for a filter."""
+        """Open the filter."""
         filter_input = self.query_one("#filter", Input)
         filter_input.add_class("asked")
         filter_input.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filter while it is typed."""
+        """Filter at each letter."""
         self._words = event.value.lower().split()
         self.show()
 

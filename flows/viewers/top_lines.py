@@ -23,18 +23,18 @@ from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import Snapshot
 from flows.viewers.silence import sentences, silence_of
 from flows.viewers.table import GAP, Layout, lay_out, ordered
-from flows.viewers.words import NULL, amount, moment, number, reason, since, span, whole
+from flows.viewers.words import NULL, amount, integer, moment, number, reason, since, span, whole
 
 SCOPES: Final = SHOWN
 
 _SLOW_S: Final = 5.0
 _OLD_S: Final = 300.0
-"""Ages of the last flush and of the watermark above which the page, too, shows `slow` and `behind`."""
+"""Ages of the last flush and of the watermark, in s, above which the page, too, shows `slow` and `behind`."""
 _HEAD_LINES: Final = 2
 _TIGHT: Final = 30
-"""The height of a terminal, in lines, up to which a placement replaces the line of reasons of rejections."""
+"""The height of a terminal, in lines, below which one more placement replaces the reasons of rejections."""
 _MOST_SOURCES: Final = 5
-"""Lines of sources' processes."""
+"""The most lines about processes of sources."""
 STYLES: Final = {
     **dict.fromkeys(("under", "ended_short"), "bold red"),
     "at_risk": "yellow",
@@ -60,10 +60,10 @@ def render(
     """The table below its lines of state, in `width` columns and `height` lines; None shows all rows.
 
     Args:
-        snapshot: of a reader of at least `FIELDS`.
+        snapshot: a reading of at least `flows.viewers.columns.FIELDS`.
         now_s: wall clock, epoch s.
         scope: one of `SCOPES`.
-        zone: of the reader's clock; None is this machine's.
+        zone: the zone of the reader's clock; None: this machine's.
     """
     desk = Desk.from_scopes(snapshot.rows, 1000 * now_s)
     above = state(snapshot, now_s, zone)
@@ -169,13 +169,13 @@ def state(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> list[
 
 
 def _sources(snapshot: Snapshot, now_s: float) -> list[Text]:
-    """A line of each process of a live source, those first that no longer report."""
+    """A line of each process of a live source, first those that no longer report."""
     sources = []
     for row in snapshot.sources.values():
-        ago_s = max(0.0, now_s - _whole(row.get("updated_ms")) / 1000)
-        away, waiting = 1000 * ago_s > STALE_MS, _whole(row.get("waiting"))
+        ago_s = max(0.0, now_s - integer(row.get("updated_ms")) / 1000)
+        away, waiting = 1000 * ago_s > STALE_MS, integer(row.get("waiting"))
         read, pixels, not_ours, rejected, behind = (
-            f"{_whole(row.get(name)):,}" for name in ("read", "pixels", "not_ours", "rejected", "behind")
+            f"{integer(row.get(name)):,}" for name in ("read", "pixels", "not_ours", "rejected", "behind")
         )
         words = f"source {shown(row.get('source', ''), LINE)}: "
         words += f"no report for {span(ago_s)} · " if away else ""
@@ -199,17 +199,14 @@ def _final_through(snapshot: Snapshot, now_s: float, zone: tzinfo | None) -> str
     return moment(max((ms for ms in final if math.isfinite(ms)), default=0.0), 1000 * now_s, zone)
 
 
-def _whole(text: str | None) -> int:
-    value = number(text)
-    return 0 if math.isnan(value) else int(value)
-
-
 def _ledger(accounts: Collection[Mapping[str, str]]) -> list[Text]:
     sums = Counter[str]()
     for account in accounts:
-        sums.update({field: _whole(text) for field, text in account.items() if field.startswith(_COUNTED)})
+        sums.update({field: integer(text) for field, text in account.items() if field.startswith(_COUNTED)})
     received, accepted, repeated = (f"{sums.pop(field, 0):,}" for field in _BALANCE)
-    listed = " · ".join(f"{field.removeprefix(_REJECTED)} {n:,}" for field, n in sums.most_common() if n)
+    listed = " · ".join(
+        f"{field.removeprefix(_REJECTED)} {count:,}" for field, count in sums.most_common() if count
+    )
     return [
         _line(f"received {received} = accepted {accepted} + repeated {repeated} + rejected {sums.total():,}"),
         _line(f"rejected: {listed or 'none'}"),
@@ -231,9 +228,7 @@ def sums(rows: Sequence[Row], desk: Desk) -> str:
     parts += [f"{hits:,} in blocked content"] if hits else []
     parts += [f"short by {whole(short)} impressions"] if short else []
     end = math.fsum(row.stake_end for row in rows if math.isfinite(row.stake_end))
-    money = [
-        f"{amount(sum_of)} {when}" for sum_of, when in ((stake, "at stake"), (end, "by the end")) if sum_of
-    ]
+    money = [f"{amount(value)} {when}" for value, when in ((stake, "at stake"), (end, "by the end")) if value]
     parts += [f"{desk.currency} {', '.join(money)}"] if money and desk.currency else []
     return " · ".join(parts) or NULL
 

@@ -2,7 +2,7 @@
 describes it.
 
 An id is one segment of the path, percent-encoded: `a%2Fb` is an id, and `a/b` is none. A client that cannot
-send `..` in a path asks by `?id=`.
+send `..` in a path sends `?id=`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from flows.viewers.rows_json import csv_of, fields_json, row_csv, row_json, valu
 
 PREFIX: Final = "/v1/"
 LISTED: Final = ("placement", "campaign")
-"""The scopes of which there are lists."""
+"""The scopes with a list of rows."""
 MAX_LISTED: Final = 10_000
 _SCOPE: Final = {f"{scope}s": scope for scope in SCOPES}
 _LONGEST_ID: Final = 128
@@ -63,17 +63,13 @@ class Api:
     Args:
         minutes: the topic of minutes; None if there is none.
         owners: of the planned placements.
-        feed: gives changes of states, and sentences; None for neither.
+        feed: the source of changes of state and of sentences; None: answers have neither.
     """
 
     def __init__(
-        self,
-        board: RowsReader,
-        minutes: MinutesTopic | None,
-        owners: Owners,
-        feed: Feed | None = None,
+        self, reader: RowsReader, minutes: MinutesTopic | None, owners: Owners, feed: Feed | None = None
     ) -> None:
-        self._board, self._minutes, self._owners = board, minutes, owners
+        self._reader, self._minutes, self._owners = reader, minutes, owners
         self._feed = feed
         self._document = msgspec.json.encode(document())
 
@@ -100,14 +96,14 @@ class Api:
             case ["openapi.json"]:
                 return Response(self._document, headers={**_HEADERS, "content-type": "application/json"})
             case ["meta"]:
-                return _json(meta_json(self._board.refresh(), sight))
+                return _json(meta_json(self._reader.refresh(), sight))
             case ["other", scope] if scope in SCOPES:
-                row = self._board.row("other", scope) if sight.everything else {}
+                row = self._reader.row("other", scope) if sight.everything else {}
                 return self._row(request, "other", scope, row)
             case ["methodology"]:
                 return self._methodology("")
-            case ["methodology", of] if len(of) <= _LONGEST_ID:
-                return self._methodology(of)
+            case ["methodology", hash_text] if len(hash_text) <= _LONGEST_ID:
+                return self._methodology(hash_text)
             case ["conversions", name]:
                 return self._decisions(name, sight)
             case ["placements", name, "minutes"]:
@@ -124,14 +120,14 @@ class Api:
                 return _json(ABSENT, 404)
 
     def _methodology(self, hash_text: str) -> Response:
-        text = self._board.methodology(hash_text)
+        text = self._reader.methodology(hash_text)
         if text is None:
             return _json({"error": "There is no such methodology."}, 404)
         return Response(text, headers={**_HEADERS, "content-type": "application/json"})
 
     def row_in_sight(self, scope: str, name: str, sight: Sight) -> Mapping[str, str]:
         """A row in sight, read now; empty if there is none."""
-        row = self._board.row(scope, name) if 0 < len(name) <= _LONGEST_ID else {}
+        row = self._reader.row(scope, name) if 0 < len(name) <= _LONGEST_ID else {}
         return row if row and sight.row(scope, name, row) else {}
 
     def _row(self, request: Request, scope: str, name: str, row: Mapping[str, str]) -> Response:
@@ -157,7 +153,7 @@ class Api:
         return {} if sentence is None else {"sentence": sentence}
 
     def _list(self, request: Request, scope: str, sight: Sight) -> Response:
-        query, snapshot = request.query_params, self._board.refresh()
+        query, snapshot = request.query_params, self._reader.refresh()
         if not snapshot.up:
             raise ConnectError(snapshot.error)
         name, campaign, after = query.get("id"), query.get("campaign"), query.get("after", "")
@@ -169,17 +165,18 @@ class Api:
             self._owners.campaign_of if scope == "placement" else lambda _, row: row.get("campaign_id")
         )
         names = sorted(
-            one
-            for one, row in rows.items()
-            if one > after and (campaign is None or campaign == campaign_of(one, row))
+            row_id
+            for row_id, row in rows.items()
+            if row_id > after and (campaign is None or campaign == campaign_of(row_id, row))
         )
         if _wants_csv(request):
-            columns = sorted({field for one in names for field in rows[one]})
-            return _csv(csv_of((scope, *columns), ({scope: one, **rows[one]} for one in names), {scope}))
+            columns = sorted({field for row_id in names for field in rows[row_id]})
+            lines = ({scope: row_id, **rows[row_id]} for row_id in names)
+            return _csv(csv_of((scope, *columns), lines, {scope}))
         page = names[:MAX_LISTED]
         return _json(
             {
-                f"{scope}s": [{"id": one, "fields": fields_json(rows[one])} for one in page],
+                f"{scope}s": [{"id": row_id, "fields": fields_json(rows[row_id])} for row_id in page],
                 "after": page[-1] if len(names) > MAX_LISTED else None,
             }
         )
@@ -203,7 +200,7 @@ class Api:
         return _json(course(name, row, minutes, from_ms, changes))
 
     def _decisions(self, name: str, sight: Sight) -> Response:
-        row = self._board.row("conversion", name) if 0 < len(name) <= _LONGEST_ID else {}
+        row = self._reader.row("conversion", name) if 0 < len(name) <= _LONGEST_ID else {}
         decisions = []
         for _, body in sorted(row.items()):
             try:
@@ -216,7 +213,7 @@ class Api:
 
 
 def _decision_seen(decision: Mapping[str, Any], sight: Sight) -> bool:
-    """True if a decision is of a seen campaign, and none of its credits is of another."""
+    """True if the reader sees a decision's campaign, and the campaign of each of its credits."""
     named = [credit.get("campaign_id") for credit in decision.get("credits", ())]
     return sight.campaign(decision.get("campaign_id")) and all(
         campaign is None or sight.campaign(campaign) for campaign in named
@@ -240,7 +237,7 @@ def meta_json(snapshot: Snapshot, sight: Sight) -> dict[str, Any]:
 
 
 def _segments(request: Request) -> list[str]:
-    """The segments of the path below the prefix, decoded once each; empty if one is no text."""
+    """The segments of the path below the prefix, each decoded once; empty if a segment is not UTF-8."""
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     path = raw.partition(b"?")[0]
     if not path.startswith(PREFIX.encode()):
@@ -259,7 +256,7 @@ def _wants_csv(request: Request) -> bool:
 def _has_current(request: Request, tag: str) -> bool:
     """True if the reader has this version already."""
     known_tags = [
-        one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")
+        known.strip().removeprefix("W/") for known in request.headers.get("if-none-match", "").split(",")
     ]
     return tag in known_tags or "*" in known_tags
 

@@ -17,13 +17,13 @@ from flows.model.catalogue.states import UNKNOWN_BEFORE as UNKNOWN_BEFORE
 
 NULL: Final = "–"
 AWAY: Final = {"down": "the flow writes nothing", "redis": "Redis does not answer"}
-"""Reasons that `meta` cannot have."""
+"""Reasons that only a viewer can see: `meta` never has them."""
 _LAST_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 
 
 def reason(reason: str) -> str:
-    """The words for a reason for which delivery is not judged."""
+    """The words for the reason why delivery is not judged."""
     return (UNJUDGED | AWAY).get(reason, "the flow gives no reason")
 
 
@@ -42,6 +42,12 @@ def number(text: str | None) -> float:
     except ValueError:
         return math.nan
     return value if math.isfinite(value) else math.nan
+
+
+def integer(text: str | None) -> int:
+    """A whole number of Redis; 0 for an absent or invalid one."""
+    value = number(text)
+    return 0 if math.isnan(value) else int(value)
 
 
 def whole(value: float) -> str:
@@ -110,11 +116,11 @@ def moment(ms: float, now_ms: float, zone: tzinfo | None = None) -> str:
     Args:
         ms: epoch milliseconds.
         now_ms: wall clock.
-        zone: of the reader; None is this machine's.
+        zone: the reader's zone; None: this machine's.
     """
     if not math.isfinite(ms) or not 0 < ms <= _LAST_MS:
         return NULL
-    moment, now = (datetime.fromtimestamp(one / 1000, UTC).astimezone(zone) for one in (ms, now_ms))
+    moment, now = (datetime.fromtimestamp(epoch_ms / 1000, UTC).astimezone(zone) for epoch_ms in (ms, now_ms))
     year = f" {moment.year}" if moment.year != now.year else ""
     return f"{moment.day} {moment:%b}{year}, {moment:%H:%M} {moment.tzname()}"
 

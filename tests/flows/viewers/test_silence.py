@@ -170,7 +170,7 @@ def test_a_reader_of_one_campaign_is_told_of_its_own_placements_and_of_nobodys_m
     put(valkey.url, "sight", rows, **units)
     one, mine = feed(valkey.url, "sight"), Sight("me", False, frozenset(["mine"]), owners=Owners())
     view = View(mine)
-    snapshot = one._board.refresh()
+    snapshot = one._reader.refresh()
     view.take(snapshot, False)
     assert view.status["silence"] == {
         "units": [["platform", "x", SINCE_MS + 5]],
@@ -200,7 +200,7 @@ def test_a_feed_in_the_stream_of_alerts_is_told_once_to_who_sees_everything_and_
         ("platform:x", "live"),
     ]
     view = View(Sight("me", False, frozenset(["mine"]), owners=Owners()))
-    view.take(one._board.refresh(), False)
+    view.take(one._reader.refresh(), False)
     assert json.loads(one.whole(view)[1].partition(b"data: ")[2])["alerts"] == []
     view.build_event(view.shown(), {}, [*one._alerts])
     assert json.loads(view.latest[1].partition(b"data: ")[2])["alerts"] == []
