@@ -81,7 +81,7 @@ def test_a_smoke_run_compares_outputs_and_ends_with_the_ratios(tmp_path: Path) -
         ({}, {}, ["no answers at all"]),
     ],
 )
-def test_a_number_that_differs_is_named(
+def test_a_differing_number_is_named(
     flights: dict[str, dict[str, int]], minutes: dict[str, dict[str, int]], found: list[str]
 ) -> None:
     assert differences(TRUTH, Answers(flights, minutes)) == found
@@ -92,7 +92,7 @@ def found(bench: str = "bench", **figures: float) -> dict[str, Saved]:
     return {bench: Saved("2026-11-26", "a log", table, figures)}
 
 
-def test_a_line_is_missed_by_one_figure_and_passed_by_all_of_them() -> None:
+def test_a_line_passes_only_with_all_its_figures() -> None:
     def verdict(line: str, bench: str = "bench", **figures: float) -> str:
         return next(row[4] for row in verdicts(found(bench, **figures)) if row[1] == f"**{line}**")
 
@@ -106,7 +106,7 @@ def test_a_line_is_missed_by_one_figure_and_passed_by_all_of_them() -> None:
     assert verdict("Promises of before", bytes_a_play=65.0) == "**miss**"
 
 
-def test_a_run_that_misses_ends_with_1_and_one_of_another_size_is_not_kept(
+def test_a_failed_bar_exits_with_1_and_other_sizes_are_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("benchmarks.bars.KEPT", tmp_path)
@@ -121,7 +121,7 @@ def test_a_run_that_misses_ends_with_1_and_one_of_another_size_is_not_kept(
     )
 
 
-def test_the_tables_of_a_document_are_those_of_the_last_runs_and_again_the_same() -> None:
+def test_a_documents_tables_are_filled_from_the_last_runs() -> None:
     text = "a\n<!-- bench: bench -->\nold\n<!-- end -->\nb\n<!-- bench: soak -->\nkept\n<!-- end -->\n"
     text += "<!-- bench: lines -->\n<!-- end -->\nc\n"
     runs = found() | found("second", kafka_by_file=0.5)
@@ -147,7 +147,7 @@ def test_the_documents_have_the_published_results_and_no_bar_without_one() -> No
     assert rows[1][4] == "pass"
 
 
-def test_every_bench_has_a_place_in_the_documents_and_every_bar_a_bench() -> None:
+def test_every_bench_is_documented_and_every_bar_has_a_bench() -> None:
     benches = {name or "bench" for name in ALL}
     places = [re.findall(r"<!-- bench: (\w+) -->", (ROOT / name).read_text()) for name in WRITTEN]
     assert {name for names in places for name in names} == {*benches, "lines"}
@@ -155,7 +155,7 @@ def test_every_bench_has_a_place_in_the_documents_and_every_bar_a_bench() -> Non
     assert all(LINES[bar.line].why for bar in BARS if bar.line)
 
 
-def test_each_bar_of_cost_by_a_rival_is_of_a_log_on_which_a_start_is_under_3_percent() -> None:
+def test_cost_bars_use_logs_with_starts_under_3_percent() -> None:
     judged = {bench.name: bench.usual for bench in (Bench, SecondBench, PeersBench, EqualBench)}
     for bar in COST_BARS:
         assert judged.get(bar.of.bench, 10_000_000) == 10_000_000, bar.name
@@ -176,13 +176,13 @@ def test_contenders_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {one: len(of) for one, of in runs.items()} == {"ours": 3, "theirs": 3}
 
 
-def test_a_disk_that_a_bench_would_fill_is_refused_before_it_begins(tmp_path: Path) -> None:
+def test_a_bench_larger_than_the_disk_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AudiopixelError, match=r" MiB free, and needs 8\d\d,\d{3},\d{3}$"):
         SecondBench(10**12, False, tmp_path).run()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bench_that_fails_says_why(
+def test_a_failing_bench_reports_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -190,7 +190,7 @@ def test_a_bench_that_fails_says_why(
     assert re.search(r"^bench: \S+ has [\d,]+ MiB free, and needs ", capsys.readouterr().err)
 
 
-def test_a_bench_that_is_stopped_deletes_its_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_bench_deletes_its_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stopped(Bench):
         def run(self) -> int:
             (self.directory / "log.ndjson").write_text("a log")
@@ -217,7 +217,7 @@ def took(seconds: float, cpu_s: float) -> Result:
     return Result(events=1_000_000, seconds=seconds, cpu_s=cpu_s, startup_s=0, peak_mib=1, answers=Answers())
 
 
-def test_a_ratio_is_that_of_elapsed_or_of_processor_time_whichever_is_less() -> None:
+def test_a_ratio_is_the_lesser_of_elapsed_and_processor_time() -> None:
     assert worse(took(2.0, 1.0), took(3.0, 3.0)) == 1.5
     assert worse(took(1.0, 2.0), took(3.0, 3.0)) == 1.5
 
@@ -257,18 +257,18 @@ def test_the_rivals_job_counts_a_repeated_pixel_and_a_listener_once(tmp_path: Pa
     }
 
 
-def test_a_rival_that_counts_one_listener_more_differs() -> None:
+def test_a_rival_counting_one_more_listener_differs() -> None:
     truth, more = (answers([("p", 1, 1, 1, 0, 0, 0, 0, 2000 + extra)]) for extra in (0, 1))
     assert differences(truth, more) == ["p|60000 listeners: 2000 and 2001"]
 
 
-def test_what_cannot_be_built_says_so_with_the_last_words(tmp_path: Path) -> None:
+def test_a_failed_build_is_reported_with_its_last_output(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="sh could not build it: no repository"):
         build(["/bin/sh", "-c", "echo no repository >&2; exit 1"], tmp_path)
 
 
 @pytest.mark.timeout(300)
-def test_rivals_that_cannot_be_had_are_named_and_the_others_compared(tmp_path: Path) -> None:
+def test_unavailable_rivals_are_named_and_the_others_compared(tmp_path: Path) -> None:
     tools = tmp_path / "bin"  # neither Java's nor Rust's
     tools.mkdir()
     tools.joinpath("sh").symlink_to("/bin/sh")
@@ -288,7 +288,7 @@ def test_rivals_that_cannot_be_had_are_named_and_the_others_compared(tmp_path: P
     assert re.search(r"^DuckDB \S+: batch, one thread +\d+\.\d\d ", done.stdout, re.MULTILINE)
 
 
-def test_a_stage_is_told_its_own_time_without_stages_within_it(
+def test_a_stages_time_excludes_nested_stages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter((0.0, 1.0, 4.0, 6.0, 7.0, 10.0))
@@ -312,14 +312,14 @@ def test_every_stage_is_entered_by_a_method_of_the_flow() -> None:
     assert [one for one in STAGES if not callable(getattr(one[1], one[2], None))] == []
 
 
-def test_a_gap_is_the_longest_time_in_which_nothing_new_is_shown() -> None:
+def test_a_gap_is_the_longest_time_without_a_new_number() -> None:
     shown = Shown.__new__(Shown)
     shown.seen = [Mark((one,), at_s) for one, at_s in ((0, 0.0), (1, 1.0), (1, 1.8), (2, 2.5), (3, 3.0))]
     assert shown.gap_s(0.5, 3.2) == 1.5
     assert shown.gap_s(0.5, 9.0) == 6.0
 
 
-def test_freshness_is_the_median_run_and_says_how_much_worse_the_worst_is() -> None:
+def test_freshness_is_the_median_run_with_the_worst_beside_it() -> None:
     runs = [Freshness(1.0, p50, 1.0, 2.0, gap, 0.0, 0.5) for p50, gap in ((0.4, 0.9), (0.5, 0.8), (0.9, 0.7))]
     assert figures(2000, runs) == {"2000.p50": 0.5, "2000.p99": 1.0, "2000.gap": 0.8, "2000.worst": 1.8}
 
@@ -328,7 +328,7 @@ PSEUDONYMS = {"listener_id", "client_id", "household_id"}
 
 
 @pytest.mark.timeout(300)
-def test_the_second_log_has_the_collectors_fields_and_answers_equal_to_duckdbs(tmp_path: Path) -> None:
+def test_the_second_log_gives_answers_equal_to_duckdbs(tmp_path: Path) -> None:
     bench = SecondBench(20_000, True, tmp_path)
     assert bench.run() == 0
     pixels = [msgspec.json.decode(line) for line in (tmp_path / "second.ndjson").open("rb")]
@@ -361,7 +361,7 @@ def test_a_recovery_is_measured_and_stopped_before_the_end(tmp_path: Path) -> No
 
 
 @pytest.mark.timeout(300)
-def test_rows_of_all_placements_are_shown_while_a_tenth_of_them_change(tmp_path: Path) -> None:
+def test_rows_of_all_placements_are_read_while_a_tenth_change(tmp_path: Path) -> None:
     row = re.search(r"^ +1,000 +(\d+) +\d+\.\d\d ", smoke("rows", tmp_path), re.MULTILINE)
     assert row is not None
     assert 80 < int(row[1]) < 130

@@ -31,7 +31,7 @@ def test_a_bar_is_passed_or_missed_by_its_run(bar: Bar, turn: Turn, outcome: str
     assert verdict(bar, {"one": turn})[3:5] == [outcome, stretch]
 
 
-def test_a_figure_that_is_missing_says_how_to_get_it() -> None:
+def test_a_missing_figure_names_its_command() -> None:
     for turns in ({}, {"one": Turn({}, 0.0)}):
         assert verdict(RATE._replace(where="install it"), turns)[3] == "not run: install it"
 
@@ -63,7 +63,7 @@ def test_a_spoiled_turn_is_repeated_and_a_quiet_one_is_not(
 @pytest.mark.parametrize(
     ("figures", "smoke", "code"), [({"x": 1.0}, False, 0), ({}, False, 1), ({}, True, 0)]
 )
-def test_a_bench_that_fails_is_no_pass(
+def test_a_failing_bench_is_no_pass(
     monkeypatch: pytest.MonkeyPatch, figures: dict[str, float], smoke: bool, code: int
 ) -> None:
     monkeypatch.setattr(cost, "_turn", lambda *_: Turn(figures, 0.0))

@@ -31,7 +31,7 @@ def test_a_patch_names_each_of_its_files_once() -> None:
     assert files_of(patch) == ["d/y.md", "x.py"]
 
 
-def test_a_list_that_shares_two_thirds_of_its_names_with_another_file_s_stands_twice() -> None:
+def test_a_list_sharing_two_thirds_of_its_names_is_a_duplicate() -> None:
     one = Spelt("a.py:1", frozenset((*QUARTILES, "skips", "mutes")))
     again = Spelt("b.py:9", frozenset((*QUARTILES, "skips")))
     less = Spelt("c.py:9", frozenset((*QUARTILES, "clicks", "errors", "orphans", "repaired")))
@@ -44,7 +44,7 @@ def test_the_lists_of_the_product_are_found() -> None:
     assert places["flows/model/catalogue/fields.py"] >= {"event_id", "placement_id", "listener_id"}
 
 
-def test_what_belongs_into_the_store_is_found_outside_it(
+def test_storage_mechanisms_outside_the_store_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not any(mechanisms().values()), "flows/state has it once"

@@ -65,14 +65,14 @@ def test_it_barks_when_messages_are_skipped() -> None:
     assert number("differences", said) > 0
 
 
-def test_a_flow_whose_recovery_store_has_lost_a_shard_refuses_to_go_on() -> None:
+def test_a_flow_with_a_lost_shard_refuses_to_start() -> None:
     code, said = chaos(seed=2, bug="forgotten")
 
     assert code == 1, said
     assert "the flow refuses its recovery store" in said
 
 
-def test_it_barks_when_a_source_stores_its_place_before_its_pixels_are_acknowledged() -> None:
+def test_chaos_detects_a_source_storing_its_position_early() -> None:
     code, said = chaos(seed=3, bug="stored-early")
 
     assert code == 1, said
@@ -87,18 +87,18 @@ STORED = dict.fromkeys(ANSWERED, 1) | {"e0": 2, "never-answered": 1}
 ROWS = {"door-1": {"flight.starts": "3"}, "door-2": {"flight.impressions": "1"}}
 
 
-def test_what_was_answered_once_and_is_counted_once_is_well_however_often_it_was_sent() -> None:
+def test_an_event_answered_and_counted_once_is_valid() -> None:
     assert against_the_answers(ANSWERED, STORED, ROWS.__getitem__) == []
 
 
 @pytest.mark.parametrize("told", ["2", "4", None])
-def test_an_answered_event_that_is_not_counted_or_counted_twice_is_seen(told: str | None) -> None:
+def test_an_answered_event_not_counted_once_is_detected(told: str | None) -> None:
     row = {} if told is None else {"flight.starts": told}
     (said,) = against_the_answers(ANSWERED, STORED, (ROWS | {"door-1": row}).__getitem__)
     assert said == f"door-1 starts: 3 were answered as stored, {told} are counted"
 
 
-def test_an_answered_event_that_is_not_in_the_log_is_seen() -> None:
+def test_an_answered_event_missing_from_the_log_is_detected() -> None:
     lost = {key: times for key, times in STORED.items() if key != "i0"}
     (said,) = against_the_answers(ANSWERED, lost, ROWS.__getitem__)
     assert said == "i0 was answered as stored, and is not in the log"
@@ -122,7 +122,7 @@ def account(
     return found
 
 
-def test_what_a_source_writes_twice_under_one_id_is_well() -> None:
+def test_a_sources_duplicate_under_one_id_is_valid() -> None:
     assert account() == []
 
 
@@ -137,11 +137,11 @@ def test_what_a_source_writes_twice_under_one_id_is_well() -> None:
         ({"row": COUNTED | {"flight.starts": "2"}}, "p starts: 1 were sent to the source, 2 are counted"),
     ],
 )
-def test_what_is_lost_or_counted_twice_or_under_another_id_is_seen(wrong: dict[str, Any], said: str) -> None:
+def test_lost_and_doubled_and_renamed_events_are_detected(wrong: dict[str, Any], said: str) -> None:
     assert said in "\n".join(account(**wrong))
 
 
-def test_a_gap_in_what_a_source_read_is_seen() -> None:
+def test_a_gap_in_a_sources_reads_is_detected() -> None:
     _, found = against_the_topic(SENT, EVENTS, {(1, 2)}, len(SENT) - 1, {"p": COUNTED}.__getitem__)
     assert found == ["the source has read 4, and accounts for 5"]
 
@@ -170,7 +170,7 @@ def seen(*rows: dict[str, str]) -> list[str]:
     ]
 
 
-def test_a_row_that_grows_is_well() -> None:
+def test_a_growing_row_is_valid() -> None:
     assert seen(ROW, ROW, ROW | {"rev": "8", "1h.impressions": "9", "flight.impressions": "9"}) == []
 
 
@@ -183,7 +183,7 @@ def test_a_row_that_grows_is_well() -> None:
         ({"fence": "3", "rev": "1"}, "backward version"),
     ],
 )
-def test_a_count_or_a_version_that_falls_is_seen(change: dict[str, str], said: str) -> None:
+def test_a_falling_count_or_version_is_detected(change: dict[str, str], said: str) -> None:
     assert said in seen(ROW | change, ROW)
 
 
@@ -203,12 +203,12 @@ def test_a_days_count_may_fall_on_the_next_day() -> None:
         {"final_through_ms": "1764000120000"},
     ],
 )
-def test_a_row_that_is_not_of_one_piece_is_seen(change: dict[str, str]) -> None:
+def test_a_torn_row_is_detected(change: dict[str, str]) -> None:
     assert "torn" in seen(ROW | change)
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_row_may_vanish_once_for_each_time_that_redis_is_emptied(times: int) -> None:
+def test_a_row_may_vanish_once_per_emptied_redis(times: int) -> None:
     assert seen(ROW, {}) == ["vanished"]
     monitor = Monitor()
     said = list(monitor.check("row", ROW))
@@ -221,7 +221,7 @@ def test_a_row_may_vanish_once_for_each_time_that_redis_is_emptied(times: int) -
     assert [one["what"] for one in said] == ["vanished"]
 
 
-def test_a_row_that_comes_back_smaller_is_seen() -> None:
+def test_a_row_returning_smaller_is_detected() -> None:
     monitor = Monitor()
     list(monitor.check("row", ROW | {"flight.clicks": "1"}))
     monitor.emptied(1)
@@ -229,7 +229,7 @@ def test_a_row_that_comes_back_smaller_is_seen() -> None:
     assert [one["field"] for one in monitor.check("row", ROW)] == ["flight.clicks"]
 
 
-def test_a_round_that_finds_anything_begins_the_count_of_kills_anew_in_its_file(tmp_path: Path) -> None:
+def test_a_round_with_findings_restarts_the_count_of_kills(tmp_path: Path) -> None:
     file = tmp_path / "chaos.json"
     for kills, fell, lost in ((100, 0, 0), (90, 3, 0), (80, 0, 0), (70, 0, 1), (60, 0, 0), (50, 0, 0)):
         Account.read(file).add(file, 1, Figures(kills=kills, backward_steps=fell, differences=lost))
@@ -269,14 +269,14 @@ def found(bidder: Bidder, rev: int = 1) -> list[str]:
     ]
 
 
-def test_a_client_that_shows_what_redis_has_is_well(bidder: Bidder) -> None:
+def test_a_client_equal_to_redis_is_valid(bidder: Bidder) -> None:
     for rev in (1, 2, 2, 3):
         bidder.client.shows(rev)
         assert found(bidder, rev) == []
     assert (bidder.reads, bidder.usable) == (4, 4)
 
 
-def test_a_version_that_falls_in_the_client_is_seen(bidder: Bidder) -> None:
+def test_a_falling_version_in_the_client_is_detected(bidder: Bidder) -> None:
     bidder.client.shows(2)
     assert found(bidder, 2) == []
     bidder.client.shows(1, usable=False)
@@ -287,16 +287,14 @@ def test_a_version_that_falls_in_the_client_is_seen(bidder: Bidder) -> None:
     "fields",
     [{"delivery.state": "unknown_before"}, {"delivery.judged": 0}, {"flight.blocked_impressions": 1}],
 )
-def test_a_usable_row_that_the_rules_refuse_is_seen(bidder: Bidder, fields: dict[str, Any]) -> None:
+def test_a_usable_row_against_the_rules_is_detected(bidder: Bidder, fields: dict[str, Any]) -> None:
     bidder.client.shows(1, **fields)
     assert found(bidder) == ["client usable"]
     bidder.client.shows(1, usable=False, **fields)
     assert found(bidder) == []
 
 
-def test_a_usable_row_that_redis_has_had_newer_for_long_is_seen(
-    bidder: Bidder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_outdated_usable_row_is_detected(bidder: Bidder, monkeypatch: pytest.MonkeyPatch) -> None:
     bidder.client.shows(1)
     assert found(bidder, 2) == []
     monkeypatch.setattr(chaos_bidder, "SLACK_S", -chaos_bidder.STALE_S)

@@ -55,7 +55,7 @@ def misnamed(source: str, words: list[str]) -> list[str]:
     return [found for text in docstrings(source) for found in refused.findall(text)]
 
 
-def test_each_term_is_in_the_glossary_once_in_the_order_of_the_alphabet() -> None:
+def test_the_glossary_is_alphabetical_without_duplicates() -> None:
     terms = list(glossary())
     assert len(terms) > 30
     assert terms == sorted(terms)
@@ -85,7 +85,7 @@ def test_the_architecture_has_one_heading_for_each_folder() -> None:
     assert len(headings) == len(set(headings))
 
 
-def test_a_file_that_a_document_names_is_there() -> None:
+def test_every_file_named_by_a_document_exists() -> None:
     folders = ("flows", "connectors", "dashboards", "benchmarks", "tests", "clients", "examples")
     names = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
     stale = [
@@ -124,7 +124,7 @@ def test_a_docstring_begins_with_its_subject(package: str) -> None:
     assert found == {}
 
 
-def test_a_docstring_that_asks_is_found() -> None:
+def test_a_docstring_opening_with_a_question_word_is_found() -> None:
     assert openings('def f():\n    """What it does."""') == ["What it does."]
     assert openings('def f():\n    """Whatever comes goes."""') == []
 

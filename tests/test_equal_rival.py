@@ -101,7 +101,7 @@ def test_the_rival_counts_as_the_flow_does(engine: str, rate: float, tmp_path: P
     assert sum(minute["impressions"] for minute in answers.minutes.values()) > EVENTS / 10
 
 
-def test_each_field_that_differs_is_named() -> None:
+def test_each_differing_field_is_named() -> None:
     with EmbeddedValkey() as valkey:
         client = connect(valkey.url)
         for space, fields in (

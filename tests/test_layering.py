@@ -84,7 +84,7 @@ def test_a_lower_layer_imports_nothing_of_a_higher_one(package: str, forbidden: 
     assert ours(found, forbidden) == []
 
 
-def test_dashboards_know_of_flows_only_the_metrics_and_errors_and_their_command_the_settings() -> None:
+def test_dashboards_import_only_metrics_errors_and_settings() -> None:
     known = {"flows.metrics", "flows.metrics_beside", "flows.errors"}
     for one in ours(imports("dashboards")):
         assert one.module in known | ({"flows.settings"} if one.by == "dashboards.__main__" else set())
@@ -97,11 +97,11 @@ def siblings(found: list[Import]) -> list[Import]:
     return [one for one in crossing if (room(one.by), room(one.module)) != ("publish", "delivery")]
 
 
-def test_stages_are_siblings_that_never_import_each_other() -> None:
+def test_stages_never_import_each_other() -> None:
     assert siblings(imports("flows")) == []
 
 
-def test_stages_import_of_ours_only_the_ground_that_they_share() -> None:
+def test_stages_import_only_their_common_ground() -> None:
     ground = {"model", "state", "settings", "errors", "instruments", "metrics", "delivery", "sentence"}
     reached = {
         room(one.module) for one in ours(of(imports("flows"), *STAGES)) if room(one.by) != room(one.module)
@@ -114,7 +114,7 @@ def test_the_sentence_knows_only_published_fields() -> None:
     assert found <= {"sentence"}
 
 
-def test_the_words_know_only_the_types_of_arrays_and_the_tools_only_errors() -> None:
+def test_model_imports_only_array_types_and_state_only_errors() -> None:
     found = imports("flows")
     words = {one.module for one in ours(of(found, "model")) if room(one.module) != "model"}
     tools = {one.module for one in ours(of(found, "state")) if room(one.module) != "state"}
@@ -128,13 +128,13 @@ def test_only_the_engine_and_the_page_of_the_flow_reach_bytewax() -> None:
 
 
 @pytest.mark.parametrize("beside", ["viewers", "collector", "demo", "exports"])
-def test_what_stands_beside_the_flow_reaches_no_stage(beside: str) -> None:
+def test_rooms_beside_the_flow_import_no_stage(beside: str) -> None:
     found = of(imports("flows"), beside)
     assert found
     assert [one for one in found if room(one.module) in (*STAGES, "engine", "pixels")] == []
 
 
-def test_nobody_reaches_the_command_line() -> None:
+def test_no_room_imports_the_command_line() -> None:
     assert [one for one in imports("flows") if room(one.module) == "cli" and room(one.by) != "cli"] == []
 
 
@@ -160,14 +160,14 @@ def passing(found: list[Import]) -> list[Import]:
     return [one for one in deep if room(one.by) != room(one.module) and one.module not in BEHIND_NO_DOOR]
 
 
-def test_nobody_passes_a_door() -> None:
+def test_imports_of_a_room_go_through_its_door() -> None:
     assert passing([*imports("flows"), *imports("connectors"), *imports("dashboards")]) == []
 
 
 @pytest.mark.parametrize(
     "door", [f"flows.{name}" for name in DOORS] + ["connectors.redis", "connectors.kafka"]
 )
-def test_a_door_says_what_it_hands_on(door: str) -> None:
+def test_a_door_lists_its_exports(door: str) -> None:
     tree = ast.parse((ROOT / door.replace(".", "/") / "__init__.py").read_text())
     handed = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     (named,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
@@ -175,7 +175,7 @@ def test_a_door_says_what_it_hands_on(door: str) -> None:
     assert len(ast.get_docstring(tree) or "") > 40
 
 
-def test_these_rules_fail_where_they_are_broken(tmp_path: Path) -> None:
+def test_a_broken_layering_rule_is_found(tmp_path: Path) -> None:
     package = tmp_path / "flows" / "plays"
     package.mkdir(parents=True)
     (package / "bad.py").write_text(
@@ -259,7 +259,7 @@ def test_no_function_but_a_loop_has_more_than_80_lines() -> None:
     assert long_functions(sources()) == []
 
 
-def test_no_call_but_a_loops_has_more_than_eight_arguments_without_a_name() -> None:
+def test_only_a_loops_call_has_over_eight_positional_arguments() -> None:
     assert long_calls(sources()) == []
 
 
@@ -273,7 +273,7 @@ def test_a_function_takes_at_most_ten_parameters() -> None:
     assert many == []
 
 
-def test_the_rules_of_size_fail_where_they_are_broken() -> None:
+def test_a_broken_rule_of_size_is_found() -> None:
     body = "\n    pass" * 80
     text = f"def long():{body}\n\n\n@kernel\ndef loop():{body}\n\n\nf(1, 2, 3, 4, 5, 6, 7, 8, 9)\n"
     assert long_functions([Source("a", ast.parse(text))]) == ["a: long"]
@@ -303,7 +303,7 @@ def unconnected() -> Dataflow:
     return build(PixelSource(source, settings, settings.secret_listener_key(), stop), sinks, settings)
 
 
-def test_the_steps_with_state_are_exactly_those_whose_names_never_change() -> None:
+def test_stateful_steps_are_exactly_those_with_fixed_names() -> None:
     kept = {"input", "stateful_batch", "output"}
     named = [one.step_id for one in operators(unconnected()) if type(one).__name__ in kept]
     assert sorted(named) == sorted(f"audiopixel.{step}" for step in STEPS)

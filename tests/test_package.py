@@ -84,7 +84,7 @@ def behind(lock: str, requirements: list[str]) -> list[str]:
     return found + [f"{line} cannot be read" for line in unread]
 
 
-def test_the_image_has_what_sources_need() -> None:
+def test_the_image_contains_the_packages_of_sources() -> None:
     assert OF_SOURCES == "audiopixel[buckets,parquet]"
     assert "--extra buckets --extra sources pyproject.toml" in (ROOT / "Makefile").read_text()
 
@@ -106,7 +106,7 @@ def test_the_images_lock_is_current_and_has_hashes(path: str) -> None:
         ([], ("--hash=sha256:", "--hash=md5:"), "has no hash"),
     ],
 )
-def test_a_lock_that_is_behind_is_found(requirements: list[str], lock: tuple[str, str], found: str) -> None:
+def test_an_outdated_lock_is_found(requirements: list[str], lock: tuple[str, str], found: str) -> None:
     text = (ROOT / "deploy/requirements.txt").read_text().replace(*lock)
     names = {normal(Requirement(one).name) for one in requirements}
     kept = [one for one in IMAGE if normal(Requirement(one).name) not in names]

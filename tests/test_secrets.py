@@ -86,7 +86,7 @@ def assert_known_alone(names: list[str]) -> None:
     assert known - new.keys() == set(), f"these are gone: {AGAIN}"
 
 
-def test_one_that_somebody_pastes_is_found(tmp_path: Path) -> None:
+def test_a_pasted_secret_is_found(tmp_path: Path) -> None:
     lines = {
         "token.py": 'token = "ghp_' + "Zq3v" * 9 + '"',
         "aws.py": "aws = AKIA" + "Z7Q2" * 4,

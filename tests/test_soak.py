@@ -18,7 +18,7 @@ def test_a_soak_counts_every_event_once_while_names_come_and_go() -> None:
     assert len(run.days) == 8
 
 
-def test_what_grows_in_the_last_quarter_is_said() -> None:
+def test_growth_in_the_last_quarter_is_reported() -> None:
     day = Day(100, 10, 1, 50, 10, 10, 1000, 0.01)
     table, grown = changes([day] * 6 + [day._replace(memory_mib=106)] * 2)
     assert grown["memory"] == pytest.approx(0.06)
@@ -27,7 +27,7 @@ def test_what_grows_in_the_last_quarter_is_said() -> None:
     assert table[1] == ["memory, MiB", "100", "106", "+6.0%"]
 
 
-def test_days_behind_their_time_to_live_and_decisions_are_taken_out_of_redis() -> None:
+def test_expired_days_and_decisions_are_removed_from_redis() -> None:
     run, first = Soak(9, 400, 20, Console(file=StringIO())), date(2025, 11, 25)
     run.days = [Day(100, 10, 1, 50, 10, 10, 1000, 0.01)] * 100
     with EmbeddedValkey() as valkey:

@@ -13,7 +13,7 @@ NAMED = [name for name in (*LONG, *SHORT) if name != APACHE]
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_what_is_named_is_there(name: str) -> None:
+def test_every_named_test_exists(name: str) -> None:
     beginning, _, test = name.partition("::")
     files = [path for path in [*ROOT.glob(f"{beginning}*")] if path.is_dir() or path.suffix == ".py"]
     assert files

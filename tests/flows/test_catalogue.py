@@ -15,7 +15,7 @@ from flows.model.fields import FIELDS
 SERIES = [(metric, series) for metric in METRICS for series in metric.series]
 
 
-def test_each_series_of_the_catalogue_is_defined_once_with_the_field_that_it_shows() -> None:
+def test_each_catalogue_series_is_defined_once_with_its_field() -> None:
     of_rows = (metrics.PLACEMENT, metrics.CAMPAIGN, metrics.PLATFORM, *metrics.BESIDE.values())
     defined = Counter((one.name, one.help, one.field) for of in of_rows for one in of)
     declared = Counter((PREFIX + one.name, one.help, metric.field(one.window)) for metric, one in SERIES)
@@ -24,7 +24,7 @@ def test_each_series_of_the_catalogue_is_defined_once_with_the_field_that_it_sho
     assert set(declared.values()) == {1}
 
 
-def test_a_series_shows_a_window_that_its_metric_has() -> None:
+def test_a_series_shows_a_window_of_its_metric() -> None:
     assert {
         one.name for metric, one in SERIES if metric.windows and one.window not in metric.windows
     } == set()
@@ -37,7 +37,7 @@ def test_the_series_of_a_field_is_found_by_it() -> None:
             metrics.PLACEMENT[unknown]
 
 
-def test_columns_show_fields_of_a_row_and_each_but_the_first_two_is_in_a_group() -> None:
+def test_columns_show_row_fields_in_groups() -> None:
     keys = [column.key for column in COLUMNS]
     assert len(keys) == len(set(keys))
     assert {field for column in COLUMNS for field in column.fields} <= set(FIELDS)

@@ -23,7 +23,7 @@ def test_every_table_and_line_stands_in_a_document() -> None:
     assert {begin for begin in LINES if not re.search(f"^{re.escape(begin)}", said, re.M)} == set()
 
 
-def test_a_table_that_is_not_current_is_replaced_and_nothing_else() -> None:
+def test_only_an_outdated_table_is_replaced() -> None:
     text = "before\n<!-- consent -->\n| old |\n<!-- /consent -->\nbehind\n"
     made = current(text)
     assert made.startswith("before\n<!-- consent -->\n| reason |")

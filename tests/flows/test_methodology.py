@@ -92,13 +92,13 @@ def test_each_published_metric_is_declared_exactly_once() -> None:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_setting_that_changes_a_number_changes_the_words_and_their_hash(name: str) -> None:
+def test_a_setting_with_effect_on_numbers_changes_text_and_hash(name: str) -> None:
     usual, other = methodology(load()), methodology(load(**{name: CHANGES[name]}))
     assert usual.hash != other.hash
     assert (usual.rules, usual.metrics) != (other.rules, other.metrics)
 
 
-def test_labels_that_plans_list_change_the_words_and_their_hash() -> None:
+def test_labels_listed_by_plans_change_text_and_hash() -> None:
     plans = Path("plans.csv")
     usual, other = methodology(load(plans=plans)), methodology(load(plans=plans, labels="planned"))
     assert usual.hash != other.hash
@@ -110,11 +110,11 @@ def test_the_order_of_bases_is_of_all_of_them() -> None:
     assert sorted(STRONGEST) == sorted(BASES)
 
 
-def test_a_setting_that_changes_no_number_changes_no_hash() -> None:
+def test_a_setting_without_effect_on_numbers_changes_no_hash() -> None:
     assert methodology(load()).hash == methodology(load(shards=4, metrics_port=0, namespace="x:v2")).hash
 
 
-def test_a_skip_without_a_start_is_said_to_count_in_its_own_minute() -> None:
+def test_a_skip_without_a_start_is_documented_in_its_own_minute() -> None:
     """Specification 2.2; `flight.skips` has plays that never started."""
     metrics = methodology(load()).metrics
     for name, done in (("skips", "skipped"), ("mutes", "muted")):
@@ -122,7 +122,7 @@ def test_a_skip_without_a_start_is_said_to_count_in_its_own_minute() -> None:
         assert metrics[name]["minute"] == "In the minute of the play's start; in its own while there is none."
 
 
-def test_pixels_without_a_play_id_count_where_the_words_say(
+def test_pixels_without_a_play_id_count_as_documented(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     settings, described = settings_of(), methodology(load())
@@ -173,7 +173,7 @@ def test_reach_is_said_to_have_a_standard_error() -> None:
         )
 
 
-def test_what_is_not_counted_by_minutes_is_said_to_be_since_the_first_pixel() -> None:
+def test_metrics_outside_minutes_are_documented_since_the_first_pixel() -> None:
     described = methodology(load())
     for name in (*BY_FLIGHT, "consent_coverage"):
         assert described.metrics[name]["windows"] == "flight: since the first pixel, also with a plan."
@@ -182,7 +182,7 @@ def test_what_is_not_counted_by_minutes_is_said_to_be_since_the_first_pixel() ->
     )
 
 
-def test_a_conversion_is_said_to_be_joined_in_the_order_in_which_it_is() -> None:
+def test_the_documented_order_of_joining_is_the_real_one() -> None:
     joining = methodology(load(utm_placements={"spring": "a"})).rules["joining"]
     words = ("names its placement", "own listener", "household", "utm_content", "the settings' table, hash ")
     places = [joining.index(word) for word in words]
@@ -192,7 +192,7 @@ def test_a_conversion_is_said_to_be_joined_in_the_order_in_which_it_is() -> None
     )
 
 
-def test_the_half_life_is_told_where_it_counts() -> None:
+def test_the_half_life_is_described_only_if_used() -> None:
     half = {"attribution": "time_decay", "half_life": timedelta(days=3)}
     described = methodology(load(**half)).sentences_of("1d.conversions")
     assert described is not None
@@ -229,7 +229,7 @@ def told(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str) -
     return found.output
 
 
-def test_the_command_describes_the_flow_that_counts_and_not_its_own_settings(
+def test_the_command_describes_the_flows_settings_not_its_own(
     settings_of: Callable[..., Settings],
     client: Client,
     monkeypatch: pytest.MonkeyPatch,
@@ -279,7 +279,7 @@ def test_without_a_flow_or_its_text_the_command_describes_nothing(
     assert asked(monkeypatch, settings, "--hash", "0123456789abcdef", "--local").exit_code == 2
 
 
-def test_a_text_is_found_by_its_hash_after_the_settings_have_changed(
+def test_a_text_is_found_by_its_hash_after_a_change(
     settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with EmbeddedBroker() as broker:
@@ -302,7 +302,7 @@ def test_a_flow_without_the_topic_says_so_and_goes_on(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_final_minute_is_of_the_collectors_that_had_spoken_by_its_end(
+def test_a_final_minute_has_the_collectors_methods_by_its_end(
     workers: int, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     settings, wanted = settings_of(batch_messages=3), dict[int, str]()
@@ -344,7 +344,7 @@ def test_the_newest_methods_are_kept_by_their_first_mark() -> None:
     assert [is_method(text) for text in ("0123abcd", "", "a" * 33, "é", "a b")] == [True, *[False] * 4]
 
 
-def test_a_flood_of_methods_fills_no_table_and_is_told_by_one_thread() -> None:
+def test_a_flood_of_methods_fills_no_table() -> None:
     begun: list[Sequence[Methods]] = []
     away = Event()
 
@@ -372,7 +372,7 @@ def test_a_flood_of_methods_fills_no_table_and_is_told_by_one_thread() -> None:
     assert len(begun) == 2
 
 
-def test_a_redis_that_loses_its_data_under_a_flow_has_the_text_back_with_the_rows(
+def test_an_emptied_redis_gets_the_text_with_the_rows(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(flush_interval=timedelta(milliseconds=1), batch_messages=2)
@@ -398,7 +398,7 @@ def test_a_redis_that_loses_its_data_under_a_flow_has_the_text_back_with_the_row
     eventually(lambda: client.exists(methodology_key(settings.namespace, named)) == 1)
 
 
-def test_behind_a_loss_the_text_of_each_part_of_the_methods_is_told_once_more() -> None:
+def test_each_text_of_the_methods_is_published_again_after_a_loss() -> None:
     begun: list[Sequence[Methods]] = []
     described, losses = Described(load(), lambda _, several: begun.append(several)), 0
     described.losses = lambda: losses

@@ -139,7 +139,7 @@ def test_the_size_of_batches_changes_no_number(
     assert wrong(rows_of(settings, "placement"), "adversarial") == []
 
 
-def test_the_minutes_and_the_ledger_of_the_adversarial_log_are_its_truth(
+def test_minutes_and_ledger_match_the_adversarial_truth(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
@@ -201,9 +201,7 @@ def test_a_simulated_log_reconciles_without_a_difference(
     assert {f"flight.conversions_{way}" for way in ("listen", "utm", "declared")} <= ways
 
 
-def test_a_second_replay_of_the_same_log_changes_nothing_but_the_fence(
-    settings_of: Callable[..., Settings], rows_of: Rows
-) -> None:
+def test_a_second_replay_changes_only_the_fence(settings_of: Callable[..., Settings], rows_of: Rows) -> None:
     settings = settings_of()
     log = [str(DATA / "obd.ndjson.gz")]
     replay(log, settings, LISTENER_KEY)
@@ -219,7 +217,7 @@ def test_a_second_replay_of_the_same_log_changes_nothing_but_the_fence(
 
 
 @pytest.mark.parametrize("received", [True, False])
-def test_a_log_of_one_pixel_ends_on_that_pixels_day(
+def test_a_log_of_one_pixel_ends_on_the_pixels_day(
     received: bool, tmp_path: Path, settings_of: Callable[..., Settings], rows_of: Rows
 ) -> None:
     settings, ts = settings_of(), 1_764_000_000_000
@@ -231,7 +229,7 @@ def test_a_log_of_one_pixel_ends_on_that_pixels_day(
     assert (row["as_of_ms"], row["final_through_ms"]) == (str(ts), str(ts + 60_000))
 
 
-def test_a_mad_clock_at_a_logs_end_takes_no_window_with_it(
+def test_a_wrong_clock_at_a_logs_end_moves_no_window(
     tmp_path: Path, settings_of: Callable[..., Settings], rows_of: Rows
 ) -> None:
     settings, ts = settings_of(), 1_764_000_000_000

@@ -38,7 +38,7 @@ STOPPED = {"delivery.state": "under", "1h.impressions": "0", "delivery.required_
 AT = Context(NOW, LONDON, {"other": RUNS})
 
 
-def test_what_happens_since_when_what_it_costs_and_why() -> None:
+def test_a_sentence_has_event_begin_cost_and_cause() -> None:
     assert sentence(ROW, AT) == (
         "Nearly stopped: 15 an hour of 1,996 needed, since 03:20. GBP 32 short now, GBP 136 by 11:55. "
         "Other placements of c-4 run, so look at this ad's tag or budget."
@@ -67,7 +67,7 @@ STARTED = {
         ({"delivery.state": "at_risk"}, "Nearly stopped: 15 an hour of 1,996 needed, at risk since 03:20."),
     ],
 )
-def test_what_never_ran_has_not_stopped(row: dict[str, str], begins: str) -> None:
+def test_an_ad_that_never_ran_has_not_stopped(row: dict[str, str], begins: str) -> None:
     assert sentence(ROW | STARTED | row, AT).startswith(begins)
 
 
@@ -155,7 +155,7 @@ def test_each_cause_is_said_with_its_evidence(
     assert told.startswith("Not judged, under until then. No pixel") == (name == "feed_silent")
 
 
-def test_the_causes_stand_in_the_order_of_what_explains_most() -> None:
+def test_causes_are_ordered_by_their_explained_share() -> None:
     every = Context(
         NOW,
         LONDON,
@@ -211,11 +211,11 @@ def test_no_cause_is_named_without_evidence() -> None:
         ({"flight.impressions": "7"}, "7 impressions, without a plan."),
     ],
 )
-def test_a_row_that_is_well_says_so_in_a_few_words(row: dict[str, str], said: str) -> None:
+def test_a_healthy_row_has_a_short_sentence(row: dict[str, str], said: str) -> None:
     assert sentence(row, Context(NOW, UTC)) == said
 
 
-def test_what_runs_as_needed_now_is_catching_up() -> None:
+def test_an_ad_at_its_required_rate_is_catching_up() -> None:
     assert sentence(ROW | {"1h.impressions": "2500"}, AT).startswith("Behind, and catching up: 2,500 an hour")
     assert sentence(ROW | {"1h.impressions": "0"}, AT).startswith("Stopped: 0 an hour of 1,996 needed")
 

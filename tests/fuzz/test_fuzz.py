@@ -23,7 +23,7 @@ ALIKE = ("log", "shown")
 
 
 @pytest.mark.parametrize("name", DOORS)
-def test_what_an_enemy_sends_does_no_harm_and_is_accounted_for(name: str) -> None:
+def test_hostile_inputs_do_no_harm_and_are_counted(name: str) -> None:
     found = sum(fuzz(name, DOORS[name], 7, INPUTS), Counter[str]())
     assert found.total() >= INPUTS
     assert name in ALIKE or len(found) > 1, f"all inputs are {found}: that reaches little"
@@ -48,7 +48,7 @@ class Touchy:
         pass
 
 
-def test_of_inputs_that_do_harm_together_the_least_part_is_told() -> None:
+def test_the_smallest_harmful_set_of_inputs_is_reported() -> None:
     with pytest.raises(Harm) as harm:
         list(fuzz("touchy", Touchy, 1, 250))
     first, *inputs = str(harm.value).splitlines()
@@ -62,7 +62,7 @@ def broker() -> Iterator[EmbeddedBroker]:
         yield server
 
 
-def test_over_a_real_socket_no_call_is_the_servers_fault_and_each_is_in_the_ledger(
+def test_every_call_over_a_socket_is_in_the_ledger_without_server_faults(
     broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     rng, statuses, sent = Random(7), Counter[int](), 0

@@ -136,9 +136,7 @@ def held(client: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_commands_and_scripts_do_to_the_simulated_redis_what_they_do_to_a_real_one(
-    server: EmbeddedValkey, seed: int
-) -> None:
+def test_the_simulated_redis_agrees_with_a_real_one(server: EmbeddedValkey, seed: int) -> None:
     redis = Redis(port=server.port)
     redis.flushall()
     store = Store(lambda: 0, lambda _: None)
@@ -154,7 +152,7 @@ def test_commands_and_scripts_do_to_the_simulated_redis_what_they_do_to_a_real_o
     redis.close()
 
 
-def test_an_older_copy_has_nothing_that_has_expired_since() -> None:
+def test_an_older_copy_has_no_key_expired_since() -> None:
     world = World(0)
     store = Store(lambda: world.now_ms, lambda _: None)
     client: Any = Client(Server(world, store))
@@ -169,7 +167,7 @@ def test_an_older_copy_has_nothing_that_has_expired_since() -> None:
     assert list(store.keys) == ["long"]
 
 
-def test_an_older_copy_has_what_stayed_beyond_its_time() -> None:
+def test_an_older_copy_has_keys_overdue_for_expiry() -> None:
     world = World(0)
     store = Store(lambda: world.now_ms, lambda _: None)
     put_fields(client := cast(Any, Client(Server(world, store))), {"idle": {"a": "1"}}, timedelta(seconds=1))
@@ -180,7 +178,7 @@ def test_an_older_copy_has_what_stayed_beyond_its_time() -> None:
     client.close()
 
 
-def test_an_older_copy_takes_no_command_that_waited_in_the_server_before_it() -> None:
+def test_an_older_copy_runs_no_command_queued_before_it() -> None:
     world = World(0, (Fault("redis", 2, "stall", 2), Fault("redis", 3, "older")))
     store = Store(lambda: world.now_ms, lambda _: None)
     client: Any = Client(Server(world, store))
@@ -190,7 +188,7 @@ def test_an_older_copy_takes_no_command_that_waited_in_the_server_before_it() ->
     assert list(store.keys) == ["last", "end"]
 
 
-def test_a_crash_brings_no_file_back_whose_directory_was_removed(tmp_path: Path) -> None:
+def test_a_crash_restores_no_file_of_a_removed_directory(tmp_path: Path) -> None:
     for order in range(8):  # each keeps or loses a name that was not synced by chance
         disk, save = Disk(World(order)), tmp_path / str(order)
         save.mkdir()
@@ -202,7 +200,7 @@ def test_a_crash_brings_no_file_back_whose_directory_was_removed(tmp_path: Path)
         assert not save.exists()
 
 
-def test_a_script_that_is_not_known_is_an_error_and_no_guess() -> None:
+def test_an_unknown_script_is_an_error() -> None:
     with pytest.raises(KeyError):
         Store(lambda: 0, lambda _: None).run("EVAL", "return 1", 0)
 
@@ -338,7 +336,7 @@ def test_the_simulated_engine_keeps_order_and_tells_the_end(seed: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("epoch_s", [0, 10])
-def test_bytewax_keeps_what_the_simulated_engine_keeps(workers: int, epoch_s: int) -> None:
+def test_bytewax_and_the_simulated_engine_keep_equal_states(workers: int, epoch_s: int) -> None:
     written = list[Any]()
     cluster_main(
         sums(written), [], 0, epoch_interval=timedelta(seconds=epoch_s), worker_count_per_proc=workers

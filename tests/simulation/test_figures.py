@@ -16,7 +16,7 @@ from simulation.__main__ import STOPS, played
 from simulation.figures import COUNTED, RUNS, Sum, add_up, first_seed
 
 
-def test_figures_add_up_over_runs_and_say_which_seed_is_next(tmp_path: Path) -> None:
+def test_figures_add_up_over_runs_and_name_the_next_seed(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert first_seed(file) == 0
     told = {"seeds": 10, "failures": 0, "steps": 100, "crashes": 3}
@@ -43,7 +43,7 @@ def test_the_file_stays_small(tmp_path: Path) -> None:
     assert (held["sum"]["seeds"], len(held["runs"])) == (RUNS + 5, RUNS)
 
 
-def test_a_run_that_is_killed_has_left_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_leaves_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, some = tmp_path / "figures.json", dict.fromkeys(COUNTED, 2)
     monkeypatch.setattr(figures, "SAVED_EVERY_S", 0)
     run = Sum(file, 40)
@@ -68,7 +68,7 @@ def signals() -> Iterator[None]:
 
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_that_is_stopped_adds_what_has_begun(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_adds_its_started_seeds(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "AT_ONCE", 1)
     monkeypatch.setattr(command, "IN_LINE", 2)
     seeds = []

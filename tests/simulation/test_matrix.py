@@ -18,7 +18,7 @@ def test_it():
 """
 
 
-def test_a_bug_is_found_by_the_file_that_fails_under_it(
+def test_a_bug_is_found_by_a_file_failing_under_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finds, other = tmp_path / "test_finds.py", tmp_path / "test_other.py"
@@ -31,13 +31,13 @@ def test_a_bug_is_found_by_the_file_that_fails_under_it(
     assert capsys.readouterr().out == f"{BUG}: none\n"
 
 
-def test_files_that_fail_without_a_bug_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_failing_without_a_bug_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fails = tmp_path / "test_fails.py"
     fails.write_text("def test_it(): assert False")
     assert main([str(fails)]) == 2
     assert "fails without any bug: " in capsys.readouterr().err
 
 
-def test_arguments_that_choose_no_test_are_no_answer(tmp_path: Path) -> None:
+def test_arguments_selecting_no_test_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no tests ran"):
         failing("", [str(tmp_path)])

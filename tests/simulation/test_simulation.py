@@ -53,7 +53,7 @@ def test_members_with_disks_of_their_own_become_fewer_and_more(seed: int) -> Non
     assert any("is dealt to" in text for _, text in found.story)
 
 
-def test_an_error_that_nobody_expects_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     def cut(*_: object) -> None:
         raise ValueError("too many values")
 
@@ -66,7 +66,7 @@ def test_a_seed_is_the_same_history_each_time() -> None:
     assert (one.story, one.end, one.steps) == (other.story, other.end, other.steps)
 
 
-def test_kernels_that_nothing_compiles_play_the_same_history() -> None:
+def test_uncompiled_kernels_play_the_same_history() -> None:
     told = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "simulation", "--seed", "5"],
         env=os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
@@ -77,7 +77,7 @@ def test_kernels_that_nothing_compiles_play_the_same_history() -> None:
     assert told.strip() == story(judged(make(5))).strip()
 
 
-def test_the_oracle_finds_no_difference_in_what_an_undisturbed_history_leaves(tmp_path: Path) -> None:
+def test_the_oracle_finds_no_difference_after_an_undisturbed_history(tmp_path: Path) -> None:
     # The model counts what depends on pixels alone; DuckDB judges windows, rates and conversions, too.
     history = replace(make(6), forgets=False).undisturbed()
     history = replace(
@@ -101,16 +101,16 @@ def test_the_oracle_finds_no_difference_in_what_an_undisturbed_history_leaves(tm
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_a_bug_that_is_put_in_is_found_by_its_seed(name: str) -> None:
+def test_an_injected_bug_is_found_by_its_seed(name: str) -> None:
     assert any(judged(history, name).wrong for history in histories(FOUND[name]["seed"]))
 
 
-def test_the_list_of_what_was_found_is_of_the_mutations_that_there_are() -> None:
+def test_the_list_of_found_bugs_names_existing_mutations() -> None:
     assert len(FOUND) >= 30
     assert set(FOUND) <= set(mutations())
 
 
-def test_a_history_that_fails_is_made_short_and_told() -> None:
+def test_a_failing_history_is_shortened_and_reported() -> None:
     name = "a message is skipped at a restart"
     whole = make(FOUND[name]["seed"])
     short = shrunk(whole, lambda history: judged(history, name), tries=25)
@@ -122,7 +122,7 @@ def test_a_history_that_fails_is_made_short_and_told() -> None:
         assert part in told
 
 
-def test_a_history_is_not_made_so_short_that_it_fails_in_another_way() -> None:
+def test_shortening_keeps_a_historys_failure() -> None:
     def failing(history: History) -> Result:
         return Result(history, f"row {history.pixels} fell" if history.pixels > 9 else "no row is there")
 

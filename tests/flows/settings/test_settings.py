@@ -124,9 +124,7 @@ def test_nonsense_is_refused_by_its_name_in_our_words(
 
 
 @pytest.mark.parametrize("name", sorted(INTERNAL))
-def test_what_nobody_needed_to_set_is_no_setting_any_more(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_removed_setting_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "audiopixel.toml").write_text(f"{name} = 1\n")
     with pytest.raises(SettingsError, match=rf"^audiopixel.toml:1: {name}: no such setting"):
         load()
@@ -155,7 +153,7 @@ def test_a_host_of_clicks_is_found_however_it_is_written() -> None:
     assert load(collect_click_hosts=("Shop.Example",)).collect_click_hosts == ("shop.example",)
 
 
-def test_a_name_in_the_file_that_is_none_is_told_with_the_file(tmp_path: Path) -> None:
+def test_an_unknown_name_in_a_file_is_reported_with_the_file(tmp_path: Path) -> None:
     (tmp_path / "audiopixel.toml").write_text("nosuch = 1\n")
     with pytest.raises(SettingsError, match=r"^audiopixel.toml:1: nosuch: no such setting; without it"):
         load()
@@ -220,7 +218,7 @@ def test_a_malformed_url_is_not_shown(url: str) -> None:
     assert re.search(r"^AUDIOPIXEL_REDIS_URL +\(malformed, not shown\) ", done.stdout, re.M)
 
 
-def test_of_secrets_config_shows_that_they_are_set() -> None:
+def test_config_shows_only_that_secrets_are_set() -> None:
     done = shown(
         AUDIOPIXEL_REDIS_URL=f"rediss://user:{SECRET}@host:6380/2",
         AUDIOPIXEL_LISTENER_KEY=f"redis://{SECRET * 3}",
@@ -235,7 +233,7 @@ def test_of_secrets_config_shows_that_they_are_set() -> None:
         assert re.search(rf"^AUDIOPIXEL_{name} +{re.escape(value)} +the environment ", done.stdout, re.M)
 
 
-def test_config_is_one_line_a_setting_that_can_be_grepped_however_narrow_it_is() -> None:
+def test_config_prints_one_greppable_line_per_setting() -> None:
     done = shown(COLUMNS="80")
     names = [line.split()[0] for line in done.stdout.splitlines()[1:]]
     assert names == [f"AUDIOPIXEL_{name.upper()}" for group in groups() for name in group.names]
@@ -247,7 +245,7 @@ def config(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     return run_command("config", *arguments, directory=Path.cwd(), environment=known, into=Path.cwd())
 
 
-def test_config_shows_what_is_needed_and_what_differs_from_the_default() -> None:
+def test_config_shows_required_and_changed_settings() -> None:
     head, *rows, empty, rest = config(AUDIOPIXEL_FLUSH_INTERVAL="2").stdout.splitlines()
     assert head.split() == ["setting", "value", "from", "takes", "meaning"]
     assert [row.split()[0].removeprefix("AUDIOPIXEL_") for row in rows] == [
@@ -266,7 +264,7 @@ def test_config_shows_the_settings_with_a_part_of_their_name() -> None:
     assert "no setting has KAFKA_BORKERS in its name (did you mean KAFKA_BROKERS?)" in unknown.stderr
 
 
-def test_the_example_of_config_sets_every_default_once_its_marks_are_taken_off(tmp_path: Path) -> None:
+def test_the_example_of_config_sets_every_default_once_uncommented(tmp_path: Path) -> None:
     text = config("--example").stdout
     settings = [line[2:] for line in text.splitlines() if re.match(r"# [a-z_0-9]+ = ", line)]
     assert sorted(line.split(" = ")[0] for line in settings) == sorted(SETTABLE)
@@ -274,7 +272,7 @@ def test_the_example_of_config_sets_every_default_once_its_marks_are_taken_off(t
     assert load() == Settings()
 
 
-def test_what_config_shows_can_be_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_value_shown_by_config_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     before = load(utm_placements={"spring": "breakfast"}, plans="kafka:plans", redis_timeout=0.25)
     for name in SETTABLE:
         value = written(name, getattr(before, name))
@@ -316,7 +314,7 @@ def test_settings_with_a_choice_are_among_them() -> None:
     assert ("kafka_on_lost", "skip") not in CHOICES
 
 
-def test_every_value_that_a_meaning_names_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_value_named_by_a_description_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = {"consent", "1d"}  # of a pixel, of a row
     named = [
         (name, value)
@@ -354,7 +352,7 @@ SAID = [
 ]
 
 
-def test_every_value_that_a_text_gives_to_a_setting_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_in_the_documents_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name for _, name, _ in SAID} >= {"CONSENT", "PLANS", "COLLECT_PLACEMENTS"}
     for _, name, value in SAID:
         if "{" in value:
@@ -364,7 +362,7 @@ def test_every_value_that_a_text_gives_to_a_setting_is_accepted(monkeypatch: pyt
             load()
 
 
-def test_config_says_what_each_setting_takes_and_its_bounds() -> None:
+def test_config_shows_each_settings_type_and_bounds() -> None:
     said = {name: takes(field) for name, field in Settings.model_fields.items()}
     assert said["kafka_on_lost"] == "stop | earliest | latest"
     assert said["consent"] == "required | assumed"
@@ -376,7 +374,7 @@ def test_config_says_what_each_setting_takes_and_its_bounds() -> None:
     assert re.search(r"^setting +value +from +takes +meaning$", shown().stdout, re.M)
 
 
-def test_the_number_of_shards_is_the_recovery_stores_where_none_is_set(tmp_path: Path) -> None:
+def test_the_number_of_shards_defaults_to_the_recovery_stores(tmp_path: Path) -> None:
     def told(**environment: str) -> list[str]:
         table = shown(**environment).stdout
         found = re.search(r"^AUDIOPIXEL_SHARDS +(\d+) +(\S+(?: \S+)*) {2,}", table, re.M)

@@ -51,7 +51,7 @@ class Feed:
         return names
 
 
-def test_a_unit_is_silent_behind_a_minute_and_until_its_next_twenty_pixels() -> None:
+def test_a_unit_is_silent_after_a_minute_until_twenty_pixels() -> None:
     feed = Feed()
     feed.send(700)
     last_ms = T0_MS + int(1000 * feed.at_s)
@@ -73,7 +73,7 @@ def test_a_unit_with_little_history_is_never_silent(seconds: int, count: int) ->
     assert feed.rest(2 * HOUR_S) == []
 
 
-def test_while_the_flow_has_not_read_all_there_is_no_time() -> None:
+def test_silence_grows_only_while_the_flow_has_read_everything() -> None:
     feed = Feed()
     feed.send(700)
     assert feed.rest(HOUR_S, proven=False) == []
@@ -106,7 +106,7 @@ def test_a_gap_is_held_against_those_of_the_same_hour(days: int) -> None:
     assert [one.bound_ms for one in feed.found] == [60_000], "another hour has other gaps"
 
 
-def test_a_unit_that_sends_little_may_be_quiet_for_as_long_as_a_hundred_pixels_took() -> None:
+def test_a_slow_unit_may_pause_as_long_as_a_hundred_pixels() -> None:
     feed = Feed()
     for _ in range(240):
         feed.rest(25)
@@ -115,7 +115,7 @@ def test_a_unit_that_sends_little_may_be_quiet_for_as_long_as_a_hundred_pixels_t
     assert feed.rest(540) == [UNIT]
 
 
-def test_a_unit_that_says_bye_ends_until_its_next_pixel() -> None:
+def test_a_bye_ends_a_unit_until_its_next_pixel() -> None:
     feed = Feed()
     feed.send(700)
     feed.watch.end(UNIT)
@@ -134,7 +134,7 @@ def test_a_collector_ends_by_its_id_and_any_unit_by_its_key() -> None:
     assert watch._ended == ["sender:edge-1", "partition:t/0", "sender:a:b"]
 
 
-def test_a_silence_ends_behind_a_day_and_its_gap_is_known_when_the_unit_returns() -> None:
+def test_a_silence_ends_after_a_day_and_its_gap_at_the_return() -> None:
     feed = Feed()
     feed.send(700)
     assert feed.rest(24 * HOUR_S) == [UNIT]
@@ -144,7 +144,7 @@ def test_a_silence_ends_behind_a_day_and_its_gap_is_known_when_the_unit_returns(
     assert feed.rest(2 * HOUR_S) == [], "a gap of a day is known of this hour"
 
 
-def test_made_up_names_take_no_place_of_a_unit_that_sends() -> None:
+def test_invented_names_displace_no_sending_unit() -> None:
     feed = Feed()
     feed.send(700, one=100, two=100)
     for number in range(3 * MAX_UNITS // 100):
@@ -155,7 +155,7 @@ def test_made_up_names_take_no_place_of_a_unit_that_sends() -> None:
     assert feed.watch.gaps.number("platform:late") >= 0, "it takes the place of one that was made up"
 
 
-def test_a_clock_that_goes_back_or_far_ahead_makes_nobody_silent() -> None:
+def test_a_clock_jump_makes_no_unit_silent() -> None:
     feed = Feed()
     feed.send(700)
     for jump_s in (-2 * HOUR_S, 40 * 24 * HOUR_S, -HOURS * HOUR_S):
@@ -182,7 +182,7 @@ def delivering(feed: Feed, seconds: int, *some: tuple[str, str, str, int]) -> No
         feed.cut(5.0)
 
 
-def test_a_silent_platform_concerns_the_planned_placements_that_it_had() -> None:
+def test_a_silent_platform_concerns_its_planned_placements() -> None:
     feed = Feed()
     feed.watch.follow(["p", "q", "r"])
     both = (
@@ -203,7 +203,7 @@ def test_a_silent_platform_concerns_the_planned_placements_that_it_had() -> None
     assert one.impressions == pytest.approx(13 / 8 * part.impressions, rel=0.01)
 
 
-def test_what_goes_to_another_collector_shows_in_the_rate_since() -> None:
+def test_traffic_moved_to_another_collector_counts_in_the_rate_since() -> None:
     feed = Feed()
     feed.watch.follow(["p"])
     delivering(feed, HOUR_S, ("p", "acast", "c-1", 5), ("p", "acast", "c-2", 5))
@@ -229,7 +229,7 @@ def test_a_placement_keeps_its_four_largest_units_and_a_new_one_gets_in() -> Non
     assert "platform:new" in kept()
 
 
-def test_a_placement_without_its_plan_is_forgotten_and_its_place_is_anothers() -> None:
+def test_an_unplanned_placement_frees_its_place() -> None:
     feed = Feed()
     feed.watch.follow(["p", "q"])
     delivering(feed, HOUR_S, ("p", "acast", "", 5), ("q", "acast", "", 5))
@@ -242,7 +242,7 @@ def test_a_placement_without_its_plan_is_forgotten_and_its_place_is_anothers() -
     assert feed.watch.shares.names == ["new", "q"]
 
 
-def test_behind_a_restart_what_is_not_known_of_the_hour_before_is_as_the_day_was() -> None:
+def test_a_restart_fills_the_lost_hour_with_the_days_rate() -> None:
     feed = Feed()
     feed.watch.follow(["p"])
     delivering(feed, 5 * HOUR_S, ("p", "acast", "", 10))
@@ -257,7 +257,7 @@ def test_behind_a_restart_what_is_not_known_of_the_hour_before_is_as_the_day_was
 
 @pytest.mark.parametrize("log_ms", [0, T0_MS - 6 * HOUR_S * 1000], ids=["unknown begin", "known begin"])
 @pytest.mark.parametrize("batches", [1, 5])
-def test_a_backlog_of_hours_that_is_read_in_seconds_is_no_rate_of_seconds(log_ms: int, batches: int) -> None:
+def test_a_backlog_read_fast_is_not_a_fast_rate(log_ms: int, batches: int) -> None:
     watch, hours = Watch(ZoneInfo("Europe/London")), 6
     watch.follow(["p"])
     for n in range(1, batches + 1):
@@ -272,7 +272,7 @@ def test_a_backlog_of_hours_that_is_read_in_seconds_is_no_rate_of_seconds(log_ms
     assert part.before == pytest.approx(60, rel=0.05), "a minute"
 
 
-def test_a_backlog_whose_first_batches_come_before_the_watermark_is_measured_whole() -> None:
+def test_a_backlog_before_the_watermark_is_measured_whole() -> None:
     watch = Watch(ZoneInfo("Europe/London"))
     watch.follow(["p"])
     for watermark_ms in (0, 0, T0_MS - 2_000):

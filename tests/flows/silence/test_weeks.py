@@ -45,9 +45,7 @@ def test_every_dead_feed_is_named_within_its_bound_and_ten_seconds(market: Marke
     assert len(named) == 3
 
 
-def test_at_most_one_unit_hour_in_ten_thousand_is_named_that_is_not_dead(
-    market: Market, weeks: Played
-) -> None:
+def test_at_most_one_unit_hour_in_ten_thousand_is_falsely_silent(market: Market, weeks: Played) -> None:
     hours = set()
     for unit, found in weeks.named.items():
         for since, at, until in found:
@@ -58,7 +56,7 @@ def test_at_most_one_unit_hour_in_ten_thousand_is_named_that_is_not_dead(
     assert len(hours) <= of / 10_000
 
 
-def test_a_platform_whose_flights_have_all_ended_is_not_named(market: Market, weeks: Played) -> None:
+def test_a_platform_without_a_running_flight_is_not_named(market: Market, weeks: Played) -> None:
     for name in WHOLLY_ENDED:
         ends = market.ends(f"platform:{name}")
         assert len(ends) == 3

@@ -55,7 +55,7 @@ def test_every_flight_is_exactly_on_its_plan(minute: int, tmp_path: Path) -> Non
         assert abs(delivered[name] - plan.booked * due / of) <= 1
 
 
-def test_the_report_is_one_that_discrepancy_reads(tmp_path: Path) -> None:
+def test_discrepancy_reads_the_report(tmp_path: Path) -> None:
     write_plans(tmp_path / "theirs.csv", FirstDay(1, MIDNIGHT_MS).report())
     with (tmp_path / "theirs.csv").open() as file:
         assert next(csv.reader(file)) == ["placement_id", "day", "impressions"]

@@ -103,7 +103,7 @@ def test_the_ledger_is_right_after_any_number_of_calls(tmp_path: Path) -> None:
         assert differences(traffic.ledger.expected(), recomputed(files)) == []
 
 
-def test_a_live_ledger_knows_the_orphans_and_conversions_of_final_minutes_only(tmp_path: Path) -> None:
+def test_a_live_ledger_has_orphans_and_conversions_of_final_minutes(tmp_path: Path) -> None:
     traffic = Traffic(19, placements=8, rate=12, trouble=Trouble.much())
     ledger = run_log(tmp_path / "log.ndjson", traffic, 20_000)
     oracle = recomputed([tmp_path / "log.ndjson"])
@@ -122,7 +122,7 @@ def test_a_live_ledger_knows_the_orphans_and_conversions_of_final_minutes_only(t
             assert 0 < final.total() < sum(row[name] for row in ledger.expected().flight.values())
 
 
-def test_cohorts_never_break_their_order_and_a_late_milestone_takes_its_repair_back() -> None:
+def test_cohorts_keep_their_order_after_a_late_milestone() -> None:
     traffic = Traffic(20, placements=4, rate=50, trouble=Trouble(late_pixels=0.1, lost_milestones=0.1))
     repaired = Counter[str]()
     taken_back = 0
@@ -189,7 +189,7 @@ def test_every_kind_of_trouble_comes_up_in_sensible_measure() -> None:
     assert {event.get("consent", "absent") for event, _ in whole} >= {True, False, "absent"}
 
 
-def test_calls_come_in_order_of_arrival_and_all_of_a_key_in_one_partition() -> None:
+def test_calls_are_in_arrival_order_with_each_key_in_one_partition() -> None:
     calls = list(itertools.islice(Traffic(22, partitions=3, rate=100, trouble=Trouble.much()), 20_000))
     arrivals = [call.arrival_ms for call in calls]
     assert arrivals == sorted(arrivals)
@@ -259,7 +259,7 @@ def test_no_trouble_is_plain_traffic() -> None:
     assert {json.loads(call.value)["consent"] for call in calls} == {True}
 
 
-def test_trouble_that_would_leave_doubt_is_refused() -> None:
+def test_ambiguous_trouble_is_refused() -> None:
     for wrong in ({"repeats": 1.0}, {"bots": 1.5}, {"clicks": -0.1}, {"disorder_ms": 9000}):
         with pytest.raises(ValueError, match=r"are 0 to 1|is 0 to 8000"):
             Trouble(**wrong)
@@ -343,7 +343,7 @@ def test_after_a_stall_the_pump_catches_up_without_a_burst() -> None:
     assert lags_ms[-1] <= 50
 
 
-def test_a_stopped_pump_ends_soon_and_one_of_the_past_is_refused() -> None:
+def test_a_stopped_pump_ends_soon_and_a_past_start_is_refused() -> None:
     stop = threading.Event()
     traffic = Traffic(33, placements=5, rate=100, start_ms=now_ms())
     thread = threading.Thread(target=pump, args=(traffic, lambda *call: None), kwargs={"stop": stop})

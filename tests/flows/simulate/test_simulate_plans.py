@@ -11,7 +11,7 @@ from connectors.embedded import EmbeddedBroker
 from flows.delivery.plan_files import read_plans
 
 
-def test_simulated_traffic_writes_a_plan_of_every_placement_that_a_flow_takes(tmp_path: Path) -> None:
+def test_simulated_traffic_has_a_valid_plan_of_every_placement(tmp_path: Path) -> None:
     path = tmp_path / "plans.csv"
     with EmbeddedBroker() as broker:
         broker.create_topic("audio-pixels", 1)

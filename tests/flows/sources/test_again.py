@@ -84,7 +84,7 @@ def test_behind_a_mended_mapping_each_rejected_message_counts_once(world: World)
 
 
 @pytest.mark.apache
-def test_a_message_that_its_topic_deleted_is_named_with_exit_code_1(tmp_path: Path) -> None:
+def test_a_message_deleted_from_its_topic_is_named_with_exit_code_1(tmp_path: Path) -> None:
     with EmbeddedValkey() as redis:
         try:
             kafka = ApacheKafka(tmp_path / "kafka")
@@ -134,7 +134,7 @@ def test_a_letter_of_another_position_is_none_of_a_sources(position: str) -> Non
     assert place_of(letter(position)) is None
 
 
-def test_letters_of_sources_that_are_not_here_or_read_another_topic_are_counted(tmp_path: Path) -> None:
+def test_letters_of_absent_or_changed_sources_are_counted(tmp_path: Path) -> None:
     (tmp_path / "theirs.toml").write_text(MAPPING.format(topic="events"))
     settings, resent = load(sources=tmp_path, collect_key=KEY), Resent()
     rereader = LetterRereader(settings, resent, 0, 600_000, changed=False)
@@ -154,7 +154,7 @@ def test_no_field_of_a_sources_letter_is_set() -> None:
     assert resent.not_sent == {UNCHANGED: 1}
 
 
-def test_what_is_final_is_not_written(world: World) -> None:
+def test_final_minutes_get_no_resent_pixels(world: World) -> None:
     theirs = Theirs(world)
     reject(theirs, 5)
     keep(theirs, MAPPING + '[values.event]\ngestartet = "impression"\n')

@@ -90,13 +90,13 @@ def test_a_union_of_two_units_is_not_guessed() -> None:
 # 10.4: right, or a dead letter that names the field.
 
 
-def test_a_field_that_is_added_changes_nothing(reader: AvroReader) -> None:
+def test_an_added_field_changes_nothing(reader: AvroReader) -> None:
     schema = changed(lambda fields: fields.insert(0, {"name": "new", "type": "long"}))
     assert reader.of(schema, event(2, T0_MS) | {"new": 5})["placement_id"] == "p"
 
 
 @pytest.mark.parametrize(("name", "at"), [("placement", 2), ("at", 4)])
-def test_a_field_that_is_renamed_with_an_alias_is_read_by_it(reader: AvroReader, name: str, at: int) -> None:
+def test_a_field_renamed_with_an_alias_is_read(reader: AvroReader, name: str, at: int) -> None:
     schema = changed(lambda fields: fields[at].update({"name": "other", "aliases": [name]}))
     record = event(3, T0_MS)
     record["other"] = record.pop(name)
@@ -114,13 +114,13 @@ def test_an_alias_within_an_optional_record_is_read(reader: AvroReader) -> None:
     assert reader.of(changed(change), event(3, T0_MS) | {"listener": None}).get("consent") is not True
 
 
-def test_a_field_that_is_made_optional_is_read_and_its_absence_is_named(reader: AvroReader) -> None:
+def test_a_field_made_optional_is_read_and_its_absence_named(reader: AvroReader) -> None:
     schema = changed(lambda fields: fields[2].update({"type": ["null", "string"]}))
     assert reader.of(schema, event(4, T0_MS))["placement_id"] == "p"
     assert reader.of(schema, event(4, T0_MS) | {"placement": None}) == "invalid placement_id"
 
 
-def test_a_removed_field_is_named_where_its_absence_would_be_another_value(reader: AvroReader) -> None:
+def test_a_removed_field_is_named_if_its_absence_means_another_value(reader: AvroReader) -> None:
     for at, field in ((0, "event_id"), (2, "placement_id"), (4, "ts")):
         schema = changed(lambda fields, at=at: fields.pop(at))
         word = "invalid" if field == "placement_id" else "malformed"
@@ -171,19 +171,19 @@ NODE = {"type": "record", "name": "N", "fields": [{"name": "n", "type": ["null",
     "value",
     [b"", b"\0", b"\0\0\0\0", b"{}", b"\1\0\0\0\1" + GOOD, gzip.compress(GOOD * 1000), b"\0" * 9],
 )
-def test_what_is_no_message_of_a_registry_is_a_dead_letter(reader: AvroReader, value: bytes) -> None:
+def test_a_value_outside_the_registrys_format_is_a_dead_letter(reader: AvroReader, value: bytes) -> None:
     reader.registry.put("s", AD_EVENT)
     assert reader.outcome(value).startswith("malformed")
 
 
-def test_a_message_that_was_cut_or_has_more_is_a_dead_letter(reader: AvroReader) -> None:
+def test_a_truncated_or_overlong_message_is_a_dead_letter(reader: AvroReader) -> None:
     schema_id = reader.registry.put("s", AD_EVENT)
     for length in range(len(GOOD)):
         assert reader.outcome(framed(schema_id, GOOD[:length])) == "malformed"
     assert reader.outcome(framed(schema_id, GOOD + b"\0")) == "malformed"
 
 
-def test_a_schema_that_nobody_has_is_named_and_asked_for_once_a_minute(reader: AvroReader) -> None:
+def test_a_missing_schema_is_named_and_requested_once_a_minute(reader: AvroReader) -> None:
     for _ in range(20):
         assert reader.outcome(framed(9_999_999, GOOD)) == "malformed schema"
     assert reader.registry.asked.count("/schemas/ids/9999999") == 1
@@ -203,11 +203,11 @@ def test_a_schema_that_nobody_has_is_named_and_asked_for_once_a_minute(reader: A
         },
     ],
 )
-def test_a_schema_that_cannot_be_used_makes_dead_letters(reader: AvroReader, schema: Any) -> None:
+def test_an_unusable_schema_makes_dead_letters(reader: AvroReader, schema: Any) -> None:
     assert reader.outcome(framed(reader.registry.put("s", schema), GOOD)) == "malformed schema"
 
 
-def test_a_schema_by_which_no_byte_makes_many_values_is_refused() -> None:
+def test_a_schema_with_values_of_no_bytes_is_refused() -> None:
     layers = {"type": "record", "name": "L0", "fields": [{"name": "v", "type": "null"}]}
     for number in range(1, 20):
         fields = [{"name": "a", "type": layers}, {"name": "b", "type": f"L{number - 1}"}]
@@ -239,7 +239,7 @@ def test_bad_messages_cost_at_most_five_times_a_good_one(reader: AvroReader) -> 
         assert cost <= bound, f"{name}: {cost * 1e6:.0f} us, and a good one {bound / 5 * 1e6:.0f} us"
 
 
-def test_a_broken_message_of_a_megabyte_costs_less_a_byte_than_a_good_one(reader: AvroReader) -> None:
+def test_a_broken_megabyte_costs_less_per_byte_than_a_valid_one(reader: AvroReader) -> None:
     good = framed(reader.registry.put("s", AD_EVENT), GOOD)
     broken = good[:5] + b"\xff" * (MAX_MESSAGE_BYTES - 5)
     assert reader.outcome(broken) == "malformed"
@@ -247,7 +247,7 @@ def test_a_broken_message_of_a_megabyte_costs_less_a_byte_than_a_good_one(reader
     assert seconds(lambda: reader.outcome(broken), 3) / len(broken) < bound
 
 
-def test_a_number_without_end_costs_less_than_a_good_message_of_its_size(reader: AvroReader) -> None:
+def test_an_endless_number_costs_less_than_a_valid_message(reader: AvroReader) -> None:
     schema_id = reader.registry.put("s", AD_EVENT)
     name = "n" * (MAX_MESSAGE_BYTES - 100)
     good = framed(schema_id, avro(AD_EVENT, event(1, T0_MS) | {"placement": name}))
@@ -268,7 +268,7 @@ def test_a_number_of_more_than_ten_bytes_is_none(last: bytes) -> None:
     assert made.document(b"\xff" * 10 + last) is None
 
 
-def test_text_that_is_not_ascii_is_no_number_without_end() -> None:
+def test_non_ascii_text_is_not_an_endless_number() -> None:
     fixed = {"type": "array", "items": {"type": "fixed", "name": "F", "size": 1}}
     kinds: dict[str, Any] = {"text": "string", "raw": "bytes", "list": {"type": "array", "items": "bytes"}}
     every: dict[str, Any] = {**kinds, "fixed": fixed}
@@ -337,7 +337,7 @@ def test_secrets_of_a_registry_are_in_no_text(
     assert "no-colon-but-secret" not in str(wrong.value)
 
 
-def test_an_option_that_the_registrys_client_does_not_have_is_refused(registry: SmallRegistry) -> None:
+def test_an_unknown_option_of_the_registrys_client_is_refused(registry: SmallRegistry) -> None:
     text = MAPPING.format(topic="t", url=registry.url).replace("[names]", '"ssl.ca" = "x"\n[names]')
     with pytest.raises(SettingsError, match=r"Unrecognized properties: ssl\.ca"):
         RecordDecoder(parse_source(text, "x.toml", "x"))
@@ -382,7 +382,7 @@ def test_a_registry_behind_tls_is_read_by_its_own_authority(tmp_path: Path) -> N
     ("format_", "library"),
     [("avro", "fastavro"), ("protobuf", "google.protobuf"), ("protobuf", "grpc_tools")],
 )
-def test_a_format_whose_library_is_not_installed_names_what_to_install(
+def test_a_format_without_its_library_names_the_package(
     registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch, format_: str, library: str
 ) -> None:
     for name in (library, f"flows.sources.{format_}"):

@@ -180,7 +180,7 @@ def damaged(message: dict[str, Any], rng: Random) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_batch_gives_what_each_record_gives_by_itself(seed: int) -> None:
+def test_a_batch_equals_its_records_decoded_singly(seed: int) -> None:
     rng, (compiled, pixels) = Random(seed), both()
     for number in range(2_500):
         assert_equal(
@@ -200,7 +200,7 @@ def test_the_presets_examples_too(name: str) -> None:
             assert_equal(compiled, pixels, record(damaged(message, rng) if number else message, number))
 
 
-def test_of_several_paths_of_consent_the_one_that_refuses_counts() -> None:
+def test_a_refusal_on_any_path_of_consent_counts() -> None:
     compiled, pixels = both(f'topic = "t"\n{presets()["segment-track"]}\n[fixed]\nus_privacy = "1YNN"\n')
     choices: tuple[Any, ...] = (True, False, None, "", 0, 1, "on request", {"categoryPreferences": {}})
     for here in choices:
@@ -227,7 +227,7 @@ def test_known_values_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(made.lines), made.not_ours) == (100, 1)
 
 
-def test_what_is_read_of_no_field_counts_as_well() -> None:
+def test_unmapped_parts_of_a_message_can_make_it_malformed() -> None:
     """Bytes that are no UTF-8 make a message malformed, wherever they stand, and so does a field of a path's
     own text that comes first.
     """

@@ -37,7 +37,7 @@ def test_a_long_text_is_no_event() -> None:
     assert len(draft(messages, {"topic": "t"}, "json")) < 2_000
 
 
-def test_a_draft_of_several_schemas_takes_the_commonest_and_names_the_others() -> None:
+def test_a_draft_uses_the_commonest_schema_and_names_the_others() -> None:
     events = [Message({"event": "start", "placement_id": "p"}, schema="a.Event") for _ in range(3)]
     text = draft([Message({"order_id": "o"}, schema="a.Order"), *events], {"topic": "t"}, "avro", "env:URL")
     assert "# Messages by schema: a.Event 3, a.Order 1" in text

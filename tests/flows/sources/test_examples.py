@@ -215,7 +215,7 @@ def test_an_example_is_read_by_a_real_registry(
     assert f'format = "{format_}"\n\n[registry]\nurl = "{real_registry.url}"' in drafted.stdout
 
 
-def test_a_draft_names_the_registry_that_a_topic_needs(
+def test_a_draft_names_its_topics_registry(
     run: Run, broker: EmbeddedBroker, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(TOPICS, "avro", ("other", "avro-without"))
@@ -240,13 +240,13 @@ def test_a_draft_of_a_table_guesses_its_columns(run: Run) -> None:
     assert "exists already" in run("draft", "adserver-10.csv", "--out", "mine.toml").stderr
 
 
-def test_a_file_that_names_no_event_takes_a_fixed_one(run: Run) -> None:
+def test_a_file_without_an_event_takes_a_fixed_one(run: Run) -> None:
     checked = run("check", "gam-impressions")
     assert "read 10 = pixels 10 + not ours 0 + rejected 0\npixels: impression 10" in checked.stdout
     assert 'preset = "gam-data-transfer"' in run("draft", "NetworkImpressions_1234_20261125_10.csv").stdout
 
 
-def test_check_names_what_cannot_be_had_and_fails_where_it_should(run: Run, tmp_path: Path) -> None:
+def test_check_names_missing_inputs_and_fails(run: Run, tmp_path: Path) -> None:
     checked = run("check", "adserver")
     rows = {line.split("  ")[0]: line for line in checked.stdout.splitlines()}
     assert "absent" in rows["reach, frequency"]
@@ -270,7 +270,7 @@ def test_check_names_what_cannot_be_had_and_fails_where_it_should(run: Run, tmp_
     assert "repeats of these events cannot be recognised" in run("check", "plain").stdout
 
 
-def test_options_that_do_not_go_together_are_refused(run: Run) -> None:
+def test_contradicting_options_are_refused(run: Run) -> None:
     for arguments, why in (
         (("run", "adserver"), "a batch takes --out FILE"),
         (("run", "adserver", "--to", "kafka:audio-pixels"), "another than the pixel topic"),
@@ -284,7 +284,7 @@ def test_options_that_do_not_go_together_are_refused(run: Run) -> None:
 
 
 @pytest.mark.parametrize("topic", ["audio-pixels", "audio-pixels-rejected"])
-def test_a_live_source_of_a_topic_that_it_writes_to_is_refused(
+def test_a_live_source_of_its_own_output_topic_is_refused(
     topic: str, run: Run, broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     broker.create_topic(topic, 1)
@@ -310,7 +310,7 @@ def test_a_source_without_a_cluster_of_its_own_reads_from_ours(settings_of: Call
     assert cluster_of(other, settings) == ("theirs:9092", {})
 
 
-def test_a_draft_of_nothing_says_so_and_a_name_with_brackets_is_a_files(run: Run, tmp_path: Path) -> None:
+def test_an_empty_file_has_no_draft_and_brackets_are_literal(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty.ndjson").write_text("")
     drafted = run("draft", "empty.ndjson")
     assert drafted.returncode == 2

@@ -43,21 +43,21 @@ def test_a_compressed_file_is_read_whole_all_its_frames(suffix: str, tmp_path: P
 
 @pytest.mark.parametrize("left", [0.3, 0.999])
 @pytest.mark.parametrize("suffix", PACKS)
-def test_a_compressed_file_that_was_cut_is_refused(suffix: str, left: float, tmp_path: Path) -> None:
+def test_a_truncated_compressed_file_is_refused(suffix: str, left: float, tmp_path: Path) -> None:
     packed = PACKS[suffix](LINES)
     with pytest.raises(ConnectError, match="cannot be read"):
         read(tmp_path / f"x{suffix}", packed[: int(left * len(packed))])
 
 
 @pytest.mark.parametrize("suffix", PACKS)
-def test_a_compressed_file_that_is_damaged_is_refused(suffix: str, tmp_path: Path) -> None:
+def test_a_damaged_compressed_file_is_refused(suffix: str, tmp_path: Path) -> None:
     packed = bytearray(PACKS[suffix](LINES))
     packed[30:60] = b"\xff" * 30
     with pytest.raises(ConnectError, match="cannot be read"):
         read(tmp_path / f"x{suffix}", bytes(packed))
 
 
-def test_a_quote_that_nobody_closes_takes_no_row_for_its_cell(tmp_path: Path) -> None:
+def test_an_unclosed_quote_absorbs_no_later_row(tmp_path: Path) -> None:
     rows = table(tmp_path, b'e,note\nstart,x\nstart,"oops\nstart,y\nstart,z\n')
     assert rows == [{"e": "start", "note": "x"}, None]
     rows = table(tmp_path, b'e,note\nstart,"oops\nstart,y\nstart,"z"\nstart,last\n')
@@ -66,12 +66,12 @@ def test_a_quote_that_nobody_closes_takes_no_row_for_its_cell(tmp_path: Path) ->
     assert rows == [{"e": "start", "note": 'two\nlines, and "quotes"'}, {"e": "start", "note": "y"}]
 
 
-def test_a_row_that_is_too_long_is_malformed_and_the_next_is_read(tmp_path: Path) -> None:
+def test_an_overlong_row_is_malformed_and_the_next_is_read(tmp_path: Path) -> None:
     rows = table(tmp_path, b"e,note\n" + b"x," * MAX_MESSAGE_BYTES + b"\nstart,y\n")
     assert rows == [None, {"e": "start", "note": "y"}]
 
 
-def test_a_table_without_a_header_that_can_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_table_without_a_readable_header_is_refused(tmp_path: Path) -> None:
     for content in (b"x" * (MAX_MESSAGE_BYTES + 1), b'"never closed\nstart,a\n'):
         with pytest.raises(ConnectError, match=r"x\.csv: its first row names no columns"):
             table(tmp_path, content)
@@ -95,14 +95,14 @@ def test_lines_of_files_of_one_name_in_several_directories_count_each(
     assert len({json.loads(line.body)["event_id"] for line in lines}) == ledger.pixels == 4
 
 
-def test_a_tree_of_files_that_moved_has_the_ids_that_it_had(tmp_path: Path) -> None:
+def test_a_moved_tree_of_files_keeps_its_ids(tmp_path: Path) -> None:
     for root in ("/data/old", "new"):
         source = Source(name="x", files=f"{root}/*/part-?.csv")
         assert id_of_file(source, f"{root}/day=1/part-0.csv") == "day=1/part-0.csv"
         assert id_of_file(Source(name="x", files=f"{root}/x.csv"), f"{root}/x.csv") == "x.csv"
 
 
-def test_a_table_may_have_semicolons_and_without_the_key_its_one_column_is_refused(tmp_path: Path) -> None:
+def test_a_table_with_semicolons_needs_the_setting(tmp_path: Path) -> None:
     content = b'Event;Line item\nstart;"a;b"\n'
     (row,) = read(tmp_path / "x.csv", content, format="csv", separator=";")
     assert row.document == {"Event": "start", "Line item": "a;b"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.formats import FORMATS, events, run
 
 
-def test_each_format_gives_the_rows_of_the_others_and_of_a_recomputation(tmp_path: Path) -> None:
+def test_all_formats_and_a_recomputation_produce_equal_rows(tmp_path: Path) -> None:
     said: list[str] = []
     assert run(5_000, tmp_path, said.append) == []
     assert [line.split()[0] for line in said] == list(FORMATS)
@@ -15,7 +15,7 @@ def test_each_format_gives_the_rows_of_the_others_and_of_a_recomputation(tmp_pat
     assert all("rows 66," in line for line in said)
 
 
-def test_the_events_have_repeats_and_plays_that_lie_within_each_other() -> None:
+def test_the_events_have_repeats_and_nested_plays() -> None:
     made = list(events(2_000))
     ids = [one["event_id"] for one in made]
     assert len(made) == 2_000

@@ -48,7 +48,7 @@ class Killed(Exception):
     """Ends a source as a kill does."""
 
 
-def test_messages_become_pixels_that_a_flow_counts_once(world: World) -> None:
+def test_a_flow_counts_each_message_once(world: World) -> None:
     theirs = Theirs(world)
     flow = world.start()
     running = Running(theirs.live())
@@ -77,7 +77,7 @@ def test_messages_become_pixels_that_a_flow_counts_once(world: World) -> None:
     assert world.ledger("rejected.too_late") == 0
 
 
-def test_what_comes_again_behind_a_kill_counts_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_repeated_after_a_kill_count_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = Theirs(world)
     flow = world.start()
     reader_commit = GroupReader.commit
@@ -112,7 +112,7 @@ def test_what_comes_again_behind_a_kill_counts_once(world: World, monkeypatch: p
     assert world.ledger("rejected.too_late") == 0
 
 
-def test_a_mark_stands_in_every_partition_before_the_first_pixel_and_a_bye_behind_the_last(
+def test_marks_enclose_the_pixels_of_every_partition(
     world: World,
 ) -> None:
     theirs = Theirs(world)
@@ -136,7 +136,7 @@ def test_a_mark_stands_in_every_partition_before_the_first_pixel_and_a_bye_behin
                 assert one["received_at"] >= before["low_ms"], "nothing is older than was said"
 
 
-def test_the_low_mark_waits_for_what_was_read_and_not_for_an_idle_partition(world: World) -> None:
+def test_the_low_mark_waits_for_read_messages_but_not_idle_partitions(world: World) -> None:
     theirs = Theirs(world)
     running = Running(theirs.live())
     theirs.send(30, partition=0)  # two partitions have never had a message
@@ -160,7 +160,7 @@ def test_the_low_mark_waits_for_what_was_read_and_not_for_an_idle_partition(worl
     assert len(marks) >= 2, "the first marks of its second run"
 
 
-def test_the_low_mark_waits_for_partitions_of_which_nothing_was_read_behind_a_long_stop(
+def test_the_low_mark_waits_for_unread_partitions_after_a_long_stop(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = Theirs(world)
@@ -212,9 +212,7 @@ def test_keyed_like_a_collectors(world: World) -> None:
     assert {partition for one in places.values() for partition in one} == {0, 1}
 
 
-def test_a_cluster_that_does_not_answer_moves_no_low_mark(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unresponsive_cluster_moves_no_low_mark(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages may be waiting there that are older than now."""
     theirs = Theirs(world)
     running = Running(theirs.live())

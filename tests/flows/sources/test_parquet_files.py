@@ -60,7 +60,7 @@ def test_rows_become_pixels(tmp_path: Path, compression: str) -> None:
     ]
 
 
-def test_only_columns_that_the_mapping_reads_are_decoded(tmp_path: Path) -> None:
+def test_only_mapped_columns_are_decoded(tmp_path: Path) -> None:
     source = write(tmp_path / "x.parquet", rows())
     (first, *_) = of_file(source, str(tmp_path / "x.parquet"))
     assert first.document is not None
@@ -100,7 +100,7 @@ def test_types_with_units_become_values_with_units(
     assert one.document == {"v": wanted}
 
 
-def test_a_file_without_a_column_on_consent_makes_dead_letters_that_name_it(tmp_path: Path) -> None:
+def test_a_file_without_a_consent_column_makes_dead_letters(tmp_path: Path) -> None:
     source = write(tmp_path / "x.parquet", rows())
     source = source.model_copy(update={"names": NAMES | {"gpp": "privacy.gpp"}})
     pixels = Pixels(source, understanding(), "x")
@@ -111,7 +111,7 @@ def test_a_file_without_a_column_on_consent_makes_dead_letters_that_name_it(tmp_
 
 
 @pytest.mark.parametrize("left", [0.0, 0.5, 0.99])
-def test_a_file_that_was_cut_is_refused(tmp_path: Path, left: float) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, left: float) -> None:
     source = write(tmp_path / "x.parquet", rows(2_000))
     content = (tmp_path / "x.parquet").read_bytes()
     (tmp_path / "x.parquet").write_bytes(content[: int(left * len(content))])
@@ -206,7 +206,7 @@ def test_lines_of_a_bucket_are_unpacked(bucket: Any, source: Source, suffix: str
     assert sum(one.document is not None for one in of_file(source, path)) == 5_000
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_refused(bucket: Any, source: Source) -> None:
+def test_a_file_replaced_during_the_read_is_refused(bucket: Any, source: Source) -> None:
     bucket.put_object(Bucket="logs", Key="moving.ndjson", Body=LINES)
     source = source.model_copy(update={"files": "s3://logs/moving.ndjson", "format": "json"})
     messages = of_file(source, "s3://logs/moving.ndjson")
@@ -216,7 +216,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_refused(bucket: Any, source
         list(messages)
 
 
-def test_a_compressed_file_of_a_bucket_that_was_cut_is_refused(bucket: Any, source: Source) -> None:
+def test_a_truncated_compressed_file_of_a_bucket_is_refused(bucket: Any, source: Source) -> None:
     packed = gzip.compress(LINES)
     bucket.put_object(Bucket="logs", Key="cut.ndjson.gz", Body=packed[: len(packed) // 2])
     source = source.model_copy(update={"files": "s3://logs/cut.ndjson.gz", "format": "json"})
@@ -224,7 +224,7 @@ def test_a_compressed_file_of_a_bucket_that_was_cut_is_refused(bucket: Any, sour
         list(of_file(source, "s3://logs/cut.ndjson.gz"))
 
 
-def test_a_bucket_that_does_not_answer_is_named_without_its_secret(source: Source) -> None:
+def test_an_unresponsive_bucket_is_named_without_its_secret(source: Source) -> None:
     assert "a-secret-of-a-bucket" not in repr(source)
     away = source.model_copy(update={"storage": {**source.storage, "aws_endpoint": "http://127.0.0.1:1"}})
     with pytest.raises(ConnectError, match=r"s3://logs/day=\*/part-\*\.parquet: ") as failed:

@@ -57,7 +57,7 @@ def test_a_path_leads_to_a_value(path: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ".a", "a..b", "[0]", "a[x]", "$nothing", "a" * 600, "a" + ".b" * 20])
-def test_what_is_no_path_is_refused(text: str) -> None:
+def test_an_invalid_path_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"path|record|steps"):
         Path(text)
 

@@ -111,7 +111,7 @@ def test_the_first_value_of_an_enum_is_a_value(reader: OfProtobuf, schema_id: in
     assert reader.outcome(value)["event"] == "impression"
 
 
-def test_a_message_without_its_time_is_a_dead_letter_where_its_zero_was_not_written(
+def test_an_unwritten_time_field_is_a_dead_letter(
     reader: OfProtobuf,
 ) -> None:
     text = PROTO.replace("google.protobuf.Timestamp at", "int64 at").replace(
@@ -173,7 +173,7 @@ def test_imports_are_read_by_reference(reader: OfProtobuf) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x.proto", "/tmp/x.proto", "a/../../x.proto"])
-def test_a_reference_that_leaves_its_directory_is_refused(name: str) -> None:
+def test_a_reference_outside_its_directory_is_refused(name: str) -> None:
     with pytest.raises(UnusableError, match="leaves its directory"):
         ProtobufSchema(Text("PROTOBUF", PROTO, {name: 'syntax = "proto3";'}))
 
@@ -181,7 +181,7 @@ def test_a_reference_that_leaves_its_directory_is_refused(name: str) -> None:
 # 10.4.
 
 
-def test_a_field_that_is_added_or_made_optional_changes_nothing(reader: OfProtobuf) -> None:
+def test_an_added_or_optional_field_changes_nothing(reader: OfProtobuf) -> None:
     text = PROTO.replace("string placement = 3", "optional string placement = 3").replace(
         "int64 number = 11;", "int64 number = 11; string later = 12;"
     )
@@ -203,7 +203,7 @@ def test_a_field_that_is_added_or_made_optional_changes_nothing(reader: OfProtob
         ("string placement = 3;", "invalid placement_id"),
     ],
 )
-def test_a_field_that_is_removed_or_renamed_is_named(reader: OfProtobuf, field: str, wrong: str) -> None:
+def test_a_removed_or_renamed_field_is_named(reader: OfProtobuf, field: str, wrong: str) -> None:
     assert field in PROTO
     text = PROTO.replace(field, "Kind" if field.endswith("Kind") else "")
     record = RECORD | {"listener": {"device": "d"}}
@@ -213,14 +213,14 @@ def test_a_field_that_is_removed_or_renamed_is_named(reader: OfProtobuf, field: 
     assert reader.outcome(framed(reader.put(text), AD_EVENT + payload(text, record))) == wrong
 
 
-def test_a_text_that_protoc_refuses_makes_dead_letters(reader: OfProtobuf) -> None:
+def test_a_schema_refused_by_protoc_makes_dead_letters(reader: OfProtobuf) -> None:
     for text in ("no proto", 'syntax = "proto3"; message A { Nobody n = 1; }', 'syntax = "proto3";'):
         assert reader.outcome(framed(reader.put(text), AD_EVENT + GOOD)) == "malformed schema"
     avro = reader.registry.put("a", '{"type":"record","name":"R","fields":[]}')
     assert reader.outcome(framed(avro, AD_EVENT + GOOD)) == "malformed schema"
 
 
-def test_a_machine_that_is_too_busy_to_compile_makes_no_dead_letter(
+def test_a_machine_too_busy_to_compile_makes_no_dead_letter(
     reader: OfProtobuf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema_id = reader.put(PROTO.replace("com.example", "org.example"))
@@ -255,9 +255,7 @@ def test_bad_messages_cost_at_most_five_times_a_good_one(reader: OfProtobuf, sch
         assert cost <= bound, f"{name}: {cost * 1e6:.0f} us, and a good one {bound / 5 * 1e6:.0f} us"
 
 
-def test_a_list_of_a_million_numbers_is_not_read_where_nobody_asks(
-    reader: OfProtobuf, schema_id: int
-) -> None:
+def test_an_unmapped_list_of_a_million_numbers_is_not_read(reader: OfProtobuf, schema_id: int) -> None:
     numbers = b"\x3a" + varint(1_000_000) + bytes(1_000_000)
     message = framed(schema_id, AD_EVENT + GOOD + numbers)
     assert reader.outcome(message)["placement_id"] == "p"

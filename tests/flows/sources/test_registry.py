@@ -62,7 +62,7 @@ class InAvro(Theirs):
 
 
 @pytest.mark.parametrize("how", ["refused", "status", "hung", "page"])
-def test_an_unknown_schema_waits_for_the_registry_alone_and_nothing_is_lost(
+def test_an_unknown_schema_waits_for_the_registry_without_loss(
     world: World, registry: SmallRegistry, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "FIRST_ANSWER_S", 0.5)
@@ -104,7 +104,7 @@ def test_an_unknown_schema_waits_for_the_registry_alone_and_nothing_is_lost(
     assert messages(world, world.settings["KAFKA_REJECTED_TOPIC"]) == []
 
 
-def test_what_waited_at_a_stop_is_read_at_the_next_start(world: World, registry: SmallRegistry) -> None:
+def test_messages_waiting_at_a_stop_are_read_at_the_next_start(world: World, registry: SmallRegistry) -> None:
     theirs = InAvro(world, registry)
     old, new = registry.put("s", AD_EVENT), registry.put("s", NEW)
     running = Running(theirs.live())
@@ -135,7 +135,7 @@ def test_check_waits_for_the_registry_and_then_names_it(
     assert len(list(sample_messages(theirs.source, theirs.settings, 10))) == 3
 
 
-def test_a_registry_that_is_known_to_be_away_holds_no_batch(registry: SmallRegistry) -> None:
+def test_a_registry_known_to_be_away_delays_no_batch(registry: SmallRegistry) -> None:
     source = parse_source(MAPPING.format(topic="t", url=registry.url), "x.toml", "x")
     decoder, record = RecordDecoder(source), framed(77, b"")
     registry.status = 500

@@ -125,7 +125,7 @@ def test_the_examples_of_a_preset_pass(name: str) -> None:
     assert list(failures(Pixels(source, understanding()))) == []
 
 
-def test_an_example_that_fails_is_told() -> None:
+def test_a_failing_example_is_reported() -> None:
     text = (
         PLAIN
         + '[[example]]\nmessage = \'{"e":"start","p":"a"}\'\npixel = {event = "start", placement_id = "b"}\n'
@@ -154,7 +154,7 @@ def test_address_agent_and_consent_decide_and_are_in_no_pixel() -> None:
     assert not {"listener_id", "household_id"} & refused.keys()
 
 
-def test_a_boolean_is_believed_and_overrules_no_string_that_says_no() -> None:
+def test_a_boolean_consent_overrides_no_refusing_string() -> None:
     said = {"e": "start", "p": "a", "who": "joe", "yes": True}
     assert event_of(PLAIN, said)["consent"] is True
     no = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
@@ -171,7 +171,7 @@ def test_a_boolean_is_believed_and_overrules_no_string_that_says_no() -> None:
         ("lmt", "nested.lmt", {"nested": '{"lmt": "' + "x" * 70_000 + '"}'}, {}),
     ],
 )
-def test_a_consent_signal_that_cannot_be_read_is_not_an_absent_one(
+def test_an_unreadable_consent_signal_is_not_absent(
     field: str, path: str, said: dict[str, Any], record: dict[str, Any]
 ) -> None:
     text = f'topic = "t"\n[names]\nevent = "e"\nplacement_id = "p"\nlistener_id = "who"\n{field} = "{path}"\n'
@@ -181,7 +181,7 @@ def test_a_consent_signal_that_cannot_be_read_is_not_an_absent_one(
     assert "listener_id" not in event
 
 
-def test_a_field_that_cannot_be_read_takes_no_fixed_value_and_makes_nothing_not_ours() -> None:
+def test_an_unreadable_field_gets_no_fixed_value() -> None:
     names = '[names]\nevent = "nested.e"\nplacement_id = "p"\nconsent = "nested.yes"\n'
     broken = {"nested": '{"e": "start"', "p": "a"}
     for text, wrong in [
@@ -200,7 +200,7 @@ def test_a_bot_is_invalid_traffic_and_no_agent_is_none() -> None:
     assert "invalid_traffic" not in event_of(PLAIN, said)
 
 
-def test_a_message_that_is_written_twice_has_one_id() -> None:
+def test_a_message_written_twice_has_one_id() -> None:
     said = {"e": "start", "p": "a"}
     mapped = PLAIN + 'event_id = "id"\n'
     assert event_of(mapped, said | {"id": "x"})["event_id"] == "x"
@@ -213,13 +213,13 @@ def test_a_message_that_is_written_twice_has_one_id() -> None:
 
 
 @pytest.mark.parametrize("row", ["", None, '{"id": '])
-def test_messages_whose_identity_is_empty_or_cannot_be_read_are_told_apart_by_their_place(row: Any) -> None:
+def test_messages_without_an_identity_differ_by_their_position(row: Any) -> None:
     identity = 'identity = ["row.id"]\n' if row else 'identity = ["row"]\n'
     said = {"e": "start", "p": "a", "row": row}
     assert len({event_of(identity + PLAIN, said, offset=offset)["event_id"] for offset in (7, 8)}) == 2
 
 
-def test_a_message_was_received_when_its_record_says_and_never_later_than_now() -> None:
+def test_a_messages_receipt_is_its_records_time_up_to_now() -> None:
     said = {"e": "start", "p": "a", "at": AT_MS - 5000}
     assert event_of(PLAIN, said)["received_at"] == AT_MS - 1000
     assert event_of(PLAIN, said, timestamp_ms=AT_MS + 9000)["received_at"] == AT_MS
@@ -234,7 +234,7 @@ def test_a_message_was_received_when_its_record_says_and_never_later_than_now() 
 
 
 @pytest.mark.parametrize("at", ["25/11/2026 10:00", "yesterday", {"seconds": 1}, -5, "2026-13-45T00:00:00Z"])
-def test_a_time_that_cannot_be_read_is_not_the_time_of_receipt(at: Any) -> None:
+def test_an_unreadable_time_is_not_replaced_by_the_receipt(at: Any) -> None:
     found = pixel(PLAIN, {"e": "start", "p": "a", "at": at})
     assert found is not None
     assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, "invalid", "ts")
@@ -311,9 +311,7 @@ def test_a_tags_url_is_read_as_the_door_reads_it() -> None:
         ('identity = ["gone"]\n', "&cb=1", 1),
     ],
 )
-def test_messages_with_one_url_are_one_event_only_if_the_url_names_a_beacon(
-    keys: str, query: str, events: int
-) -> None:
+def test_messages_of_one_url_are_one_event_only_for_beacons(keys: str, query: str, events: int) -> None:
     text = f'topic = "t"\nurl = "u"\n{keys}[names]\nts = "at"\n'
     tag = "https://pixels.example.com/p?e=start&pl=a" + query
     said = [{"u": tag, "at": AT_MS - 5000 + request, "request": request} for request in (1, 2, 2)]
@@ -361,7 +359,7 @@ NO_TO_ALL = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
         (f"gdpr=1&gdpr_consent={CONSENT}", {"gdpr": 1, "tcf": NO_TO_ALL}, False),
     ],
 )
-def test_what_a_tags_url_refuses_no_mapped_field_gives(
+def test_a_mapped_field_cannot_override_a_refusal_in_the_url(
     in_url: str, said: dict[str, Any], consent: bool
 ) -> None:
     text = (
@@ -373,7 +371,7 @@ def test_what_a_tags_url_refuses_no_mapped_field_gives(
 
 
 @pytest.mark.parametrize("value", [False, "False", "false", 0, "0", "no", "denied", {}])
-def test_tracking_that_a_device_forbids_is_forbidden_however_it_is_written(value: Any) -> None:
+def test_a_devices_tracking_refusal_counts_in_any_spelling(value: Any) -> None:
     said = {"type": "track", "event": "Audio Ad Started", "messageId": "m", "anonymousId": "a"}
     said |= {"properties": {"placement_id": "a", "consent": True}}
     text = 'topic = "t"\npreset = "rudderstack-track"\n'
@@ -427,15 +425,13 @@ def test_categories_of_consent_are_no_consent_until_one_is_named(
         ("on request", True, False),
     ],
 )
-def test_of_several_paths_of_consent_the_one_that_refuses_counts(
-    here: Any, there: Any, consent: bool
-) -> None:
+def test_a_refusal_on_any_path_of_consent_counts(here: Any, there: Any, consent: bool) -> None:
     text = 'topic = "t"\npreset = "segment-track"\n[fixed]\nus_privacy = "1YNN"\n'
     said = TRACK | {"properties": {"placement_id": "a", "consent": here}, "context": {"consent": there}}
     assert event_of(text, said)["consent"] is consent
 
 
-def test_a_condition_that_cannot_be_decided_and_sets_consent_refuses_it() -> None:
+def test_an_undecidable_consent_condition_refuses_consent() -> None:
     text = 'topic = "t"\n[names]\nevent = "e"\nplacement_id = "p"\nlistener_id = "who"\nconsent = "yes"\n'
     text += '[when."choices.ads=no"]\nconsent = "false"\n[when."choices.list contains ads"]\ngpc = "true"\n'
     said = {"e": "start", "p": "a", "who": "joe", "yes": True}
@@ -450,7 +446,7 @@ def test_a_condition_that_cannot_be_decided_and_sets_consent_refuses_it() -> Non
     "value",
     [b"", b"null", b"[]", b"7", b"{", b"\xff", b'{"e":"start"}' + b" " * (1 << 20), b'{"e":' * 2000],
 )
-def test_a_message_that_is_no_object_is_malformed(value: bytes) -> None:
+def test_a_message_without_an_object_is_malformed(value: bytes) -> None:
     found = Pixels(source_of(PLAIN), understanding()).understand(Message(document_of(value)))
     assert found is not None
     assert (found.outcome, found.reason, found.event) == (Outcome.REJECTED, "malformed", {})

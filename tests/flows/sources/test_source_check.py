@@ -110,7 +110,7 @@ CASES: Final[dict[str, tuple[Callable[[Message], Message], frozenset[str], str]]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rows_lack_what_check_says_and_nothing_else(
+def test_rows_lack_exactly_the_fields_named_by_check(
     case: str, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     change, absent, words = CASES[case]
@@ -149,7 +149,7 @@ def test_rows_lack_what_check_says_and_nothing_else(
         assert row["flight.too_late"] == "0"
 
 
-def test_messages_that_share_an_id_are_counted() -> None:
+def test_messages_sharing_an_id_are_counted() -> None:
     source = parse_source('topic = "t"\nurl = "u"\n', "x", "x")
     report, pixels = Report(source, LATENESS_MS), Pixels(source, understanding())
     for offset in range(100):
@@ -183,7 +183,7 @@ def test_times_without_an_offset_are_counted(zone: str, words: str) -> None:
     assert f"times: 2 {words}" in list(report.lines())
 
 
-def test_events_that_are_not_ours_are_named() -> None:
+def test_foreign_events_are_named() -> None:
     text = (
         'topic = "t"\nunlisted = "not_ours"\n[names]\nevent = "event"\nplacement_id = "a.slot.id"\n'
         '[values.event]\nad_start = "start"\nad_odd = "bogus"\nad_finish = "complete"\n'

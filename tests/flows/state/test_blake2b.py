@@ -40,7 +40,7 @@ def test_every_length_hashes_as_python_does_whatever_lies_behind_the_text(key_by
         assert int(found) == int.from_bytes(told, "little"), length
 
 
-def test_masks_tell_every_byte_that_is_a_quote_or_not_plain() -> None:
+def test_masks_mark_every_quote_and_unusual_byte() -> None:
     said = np.tile(np.arange(256, dtype=np.uint8), 2)
     for place in range(0, 256, 7):
         here = said[place : place + WIDTH]
@@ -50,6 +50,6 @@ def test_masks_tell_every_byte_that_is_a_quote_or_not_plain() -> None:
             assert [bool(mask >> bit & 1) for bit in range(WIDTH)] == bits.tolist()
 
 
-def test_the_lowest_bit_is_found_wherever_it_is() -> None:
+def test_the_lowest_bit_is_found_at_any_position() -> None:
     masks = [1 << bit | 1 << 63 for bit in range(64)]
     assert _lowest(np.array([*masks, 0], np.uint64)).tolist() == [*range(64), WIDTH]

@@ -10,7 +10,7 @@ from flows.state.by_minute import ByMinute
 
 
 @given(st.lists(st.tuples(st.lists(st.integers(0, 20)), st.integers(0, 25), st.booleans())))
-def test_each_row_is_taken_once_with_its_minute_in_the_order_of_arrival(
+def test_each_row_is_returned_once_in_order_of_arrival(
     steps: list[tuple[list[int], int, bool]],
 ) -> None:
     waiting, expected, number = ByMinute(), list[tuple[int, int]](), 0

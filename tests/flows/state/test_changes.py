@@ -67,7 +67,7 @@ def pixels_of(rng: random.Random, minute: int) -> Pixels:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_list_of_plays_is_what_a_scan_finds(
+def test_the_list_of_changed_plays_equals_a_scan(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
@@ -103,7 +103,7 @@ def test_the_list_of_plays_is_what_a_scan_finds(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_log_of_rolling_reach_has_each_pair_as_a_scan_finds_it(
+def test_the_log_of_rolling_reach_equals_a_scan(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
@@ -149,7 +149,7 @@ def test_the_log_of_rolling_reach_has_each_pair_as_a_scan_finds_it(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_list_of_frequency_is_what_a_scan_finds(
+def test_the_list_of_changed_frequency_equals_a_scan(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
@@ -174,7 +174,7 @@ def test_the_list_of_frequency_is_what_a_scan_finds(
             right(of.table, counters.CHANGED)
 
 
-def test_a_table_loads_the_loops_of_its_saves_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_table_compiles_its_save_loops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
     monkeypatch.setattr(journal.Journal, "load", lambda _, table: loaded.append(table))
     made = [PlayShard(0, 1, 1, 1, 1).table, Rolling(), Frequency().table, Cells()]

@@ -47,7 +47,7 @@ def modes(root: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in [root, *root.rglob("*")]}
 
 
-def test_a_snapshots_files_and_every_directory_on_the_way_are_durable_by_name_when_it_is_kept(
+def test_a_kept_snapshots_files_and_directories_are_durable(
     tmp_path: Path, disk: list[tuple[str, Path]]
 ) -> None:
     root = tmp_path / "var" / "recovery"
@@ -70,7 +70,7 @@ def test_a_snapshots_files_and_every_directory_on_the_way_are_durable_by_name_wh
         assert content < disk.index(("name", root / "plays" / "0003" / name)), "named before it was whole"
 
 
-def test_the_directory_of_many_files_is_fsynced_once_a_snapshot_and_of_none_never(
+def test_a_directory_is_fsynced_once_per_snapshot_with_files(
     tmp_path: Path, disk: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 1)
@@ -83,9 +83,7 @@ def test_the_directory_of_many_files_is_fsynced_once_a_snapshot_and_of_none_neve
     assert disk == []
 
 
-def test_a_saves_pieces_are_durable_by_name_before_its_manifest_has_one_and_that_name_is_too(
-    tmp_path: Path, disk: list[tuple[str, Path]]
-) -> None:
+def test_a_saves_pieces_are_durable_before_its_manifest(tmp_path: Path, disk: list[tuple[str, Path]]) -> None:
     store = SaveStore(tmp_path)
     pieces = [
         piece for key in range(3) for piece in store.put_pieces(1, [Unwritten("rows", f"{key:04}", b"", [])])
@@ -104,7 +102,7 @@ def test_a_saves_pieces_are_durable_by_name_before_its_manifest_has_one_and_that
     assert disk[-1] == ("fsync", place.parent), "where an execution began may be forgotten"
 
 
-def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_files_of_a_flow_are_private_to_its_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     umask = os.umask(0)  # whoever starts it
     try:
         root = tmp_path / "recovery"
@@ -130,7 +128,7 @@ def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: p
         assert mode == private, f"{name} has mode {mode:o}"
 
 
-def test_a_directory_that_is_shared_on_purpose_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_shared_directory_is_refused_and_stays_unchanged(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -141,9 +139,7 @@ def test_a_directory_that_is_shared_on_purpose_is_refused_and_stays_as_it_is(tmp
     assert stat.S_IMODE((shared / "ours").stat().st_mode) == 0o700
 
 
-def test_a_file_is_its_old_content_until_it_is_its_new_one_and_what_was_cut_short_is_no_obstacle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_has_either_its_old_or_new_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "fence"
     put(path, b"old")
     (tmp_path / "fence.part").write_bytes(b"torn, and open to all")
@@ -161,7 +157,7 @@ def test_a_file_is_its_old_content_until_it_is_its_new_one_and_what_was_cut_shor
     assert modes(tmp_path)["fence"] == 0o600
 
 
-def test_a_file_in_the_place_of_a_directory_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_directory_stays_unchanged(tmp_path: Path) -> None:
     (tmp_path / "file").touch(0o644)
     (tmp_path / "file").chmod(0o644)
     for path in (tmp_path / "file", tmp_path / "file" / "below"):

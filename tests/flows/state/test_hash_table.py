@@ -33,7 +33,7 @@ def rows_of(table: HashTable) -> list[list[int]]:
 @pytest.mark.parametrize("in_files", [False, True])
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_table_has_the_latest_row_of_each_key_through_growth_drops_and_restarts(
+def test_a_table_keeps_the_latest_row_of_each_key(
     seed: int, paired: bool, in_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
@@ -122,7 +122,7 @@ def test_a_removed_key_hides_no_other(seed: int) -> None:
         assert all(slots[find(slots, np.uint64(key)), 1] == value for key, value in model.items())
 
 
-def test_keys_alone_are_found_by_a_hash_beside_them() -> None:
+def test_keys_are_found_by_a_stored_hash() -> None:
     keys: Any = np.zeros(7, np.uint64)
     for key in range(1, 7):
         slot = find_key(keys, np.uint64(key), np.uint64(2**64 - 1))
@@ -132,7 +132,7 @@ def test_keys_alone_are_found_by_a_hash_beside_them() -> None:
     assert [find_key(keys, np.uint64(key), np.uint64(2**64 - 1)) for key in range(1, 7)] == [6, 0, 1, 2, 3, 4]
 
 
-def test_a_pair_takes_the_slot_of_one_that_is_too_old_unless_it_is_there_itself() -> None:
+def test_a_new_pair_reuses_an_outdated_slot() -> None:
     slots = np.zeros((64, 2), np.uint64)
     first = find_pair(slots, 9, 1, 0)
     slots[first] = 9, 1 | 100 << 32
@@ -170,6 +170,6 @@ print((resident() - before) / tables_bytes)
 """
 
 
-def test_tables_that_grow_together_leave_no_holes_in_memory() -> None:
+def test_tables_growing_together_leave_no_holes_in_memory() -> None:
     ran = subprocess.run([sys.executable, "-c", _GROWING], capture_output=True, text=True, check=True)
     assert float(ran.stdout) < 1.25

@@ -70,7 +70,7 @@ def test_texts_come_back_as_texts() -> None:
     assert again.number("green") == 2
 
 
-def test_a_name_beyond_the_limit_has_no_number_of_its_own_until_unused_ones_are_dropped() -> None:
+def test_a_name_beyond_the_limit_has_no_number() -> None:
     of = Interner[str](limit=3)
     assert of.numbers(["a", "b", "c", "d", "b", "e"]).tolist() == [0, 1, 2, 3, 1, 3]
     assert of.names == ["a", "b", "c"]
@@ -83,7 +83,7 @@ def test_a_name_beyond_the_limit_has_no_number_of_its_own_until_unused_ones_are_
     assert not Interner[str](limit=3).is_due()
 
 
-def test_a_look_that_drops_nothing_is_not_repeated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_that_drops_nothing_is_not_repeated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interner, "DROP_AT", 10)
     of = Interner(range(11))
     assert of.is_due()

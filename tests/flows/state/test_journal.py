@@ -88,7 +88,7 @@ CHANGES = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 5)), max_size=12
     ),
     in_files=st.booleans(),
 )
-def test_every_snapshot_holds_the_table_and_the_disk_holds_every_snapshot_to_resume_from(
+def test_every_snapshot_restores_the_table(
     epochs: list[tuple[list[list[tuple[int, int]]], list[tuple[int, int]], str]], in_files: bool
 ) -> None:
     with TemporaryDirectory() as name:
@@ -117,7 +117,7 @@ def test_every_snapshot_holds_the_table_and_the_disk_holds_every_snapshot_to_res
             assert {path.name for path in Path(name).iterdir()} == set(owner.journal.file_names())
 
 
-def test_what_is_out_of_date_is_cleaned_up_in_instalments(tmp_path: Path) -> None:
+def test_outdated_entries_are_cleaned_up_in_instalments(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     for key in range(1000):
         owner.table.set(key, 0)
@@ -136,7 +136,7 @@ def test_what_is_out_of_date_is_cleaned_up_in_instalments(tmp_path: Path) -> Non
     assert most <= 10
 
 
-def test_a_snapshot_copies_and_cleans_up_what_no_cut_before_it_has(tmp_path: Path) -> None:
+def test_a_snapshot_finishes_copies_and_cleanups_of_earlier_cuts(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     owner.snapshot()
     for number in range(20):
@@ -149,7 +149,7 @@ def test_a_snapshot_copies_and_cleans_up_what_no_cut_before_it_has(tmp_path: Pat
         assert owner.journal.rows == before + 1
 
 
-def test_a_file_that_no_snapshot_lists_is_not_written(tmp_path: Path) -> None:
+def test_an_unlisted_file_is_not_written(tmp_path: Path) -> None:
     files = Files(tmp_path / "of")
     files.write(b"of use between two snapshots alone")
     with journal.taking(1) as listed:
@@ -169,7 +169,7 @@ def test_a_quiet_table_writes_nothing(tmp_path: Path) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
 
 
-def test_a_state_whose_directory_is_gone_stops_with_what_to_do(tmp_path: Path) -> None:
+def test_a_state_without_its_directory_stops_with_advice(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     for key in range(10):
         owner.table.set(key, 0)
@@ -194,9 +194,7 @@ def test_a_file_waits_in_memory_until_its_save_is_settled(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", [b"", b"the bodY", b"the body and more"])
-def test_a_damaged_file_of_a_name_is_written_anew_by_who_has_its_content(
-    tmp_path: Path, damage: bytes
-) -> None:
+def test_a_damaged_file_is_rewritten_from_its_content(tmp_path: Path, damage: bytes) -> None:
     for number in range(2):
         files = Files(tmp_path / "of")
         with journal.taking(number) as listed:

@@ -33,7 +33,7 @@ def package(directory: Path, width: int = 7) -> Path:
     return root
 
 
-def test_a_constant_that_a_kernel_takes_through_other_modules_makes_another_place(tmp_path: Path) -> None:
+def test_an_indirectly_imported_constant_changes_a_kernels_place(tmp_path: Path) -> None:
     slots = package(tmp_path) / "plays/slots.py"
     before, marks = place(slots, ""), place_of_all(slots.parents[1], "")
     assert place(slots, "") == before
@@ -42,7 +42,7 @@ def test_a_constant_that_a_kernel_takes_through_other_modules_makes_another_plac
     assert place_of_all(slots.parents[1], "") != marks
 
 
-def test_a_module_that_a_kernel_does_not_import_leaves_it_where_it_is(tmp_path: Path) -> None:
+def test_an_unrelated_module_leaves_a_kernels_place(tmp_path: Path) -> None:
     root = package(tmp_path)
     slots, shard = fingerprint(root / "plays/slots.py"), fingerprint(root / "plays/play_shard.py")
     (root / "viewers/page.py").write_text("TITLE = 2\n")

@@ -36,7 +36,7 @@ COMPILED = textwrap.dedent(
 )
 
 
-def test_a_lean_kernel_counts_no_reference_allocates_nothing_and_returns_no_array(tmp_path: Path) -> None:
+def test_a_lean_kernel_neither_counts_references_nor_allocates(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", COMPILED],
         cwd=ROOT, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},

@@ -43,7 +43,7 @@ def filled(table: Table, row: int, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_snapshot_replaces_the_rows_that_it_has_and_no_others(seed: int) -> None:
+def test_a_snapshot_replaces_only_its_own_rows(seed: int) -> None:
     rng, table, again = random.Random(seed), Table(2), Table(2)
     for row in range(20):
         filled(table, row, rng)
@@ -59,7 +59,7 @@ def test_a_snapshot_replaces_the_rows_that_it_has_and_no_others(seed: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_row_that_left_comes_back_at_another_number(seed: int) -> None:
+def test_a_removed_row_returns_at_another_number(seed: int) -> None:
     rng, table = random.Random(seed), Table(2)
     for row in range(12):
         filled(table, row, rng)

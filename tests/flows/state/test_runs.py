@@ -59,7 +59,7 @@ DOINGS = st.lists(
 
 
 @given(DOINGS, st.booleans())
-def test_runs_hold_the_rows_that_a_list_would(doings: list[tuple[str, list[Any]]], on_disk: bool) -> None:
+def test_runs_equal_a_plain_list_of_rows(doings: list[tuple[str, list[Any]]], on_disk: bool) -> None:
     table, rows = Runs(np.uint64, np.uint16), list[Row]()
     with TemporaryDirectory() as name:
         files = Files(Path(name) if on_disk else None)
@@ -125,7 +125,7 @@ def test_few_runs_are_searched_and_few_rows_copied() -> None:
     assert copied < 10_000 * 2 * np.log2(1_000)
 
 
-def test_a_file_is_written_once_and_one_that_lost_rows_anew(tmp_path: Path) -> None:
+def test_a_file_is_written_once_and_again_after_losing_rows(tmp_path: Path) -> None:
     files, table = Files(tmp_path), Runs(np.uint64, np.uint16)
     table.add(columns_of([(key, 7) for key in range(40)]), all_rows)
     table.add(columns_of([(1, 8)]), all_rows)

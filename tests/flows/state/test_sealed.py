@@ -31,7 +31,7 @@ def damaged(file: Path, value: list[dict[str, int]], body: bytes) -> bool:
 
 @profile(max_examples=5)
 @given(VALUES)
-def test_every_bit_that_flips_is_found_and_no_beginning_is_another_value(
+def test_every_flipped_bit_and_truncation_is_found(
     tmp_path_factory: pytest.TempPathFactory, value: list[dict[str, int]]
 ) -> None:
     file = tmp_path_factory.mktemp("sealed") / "file"
@@ -47,7 +47,7 @@ def test_every_bit_that_flips_is_found_and_no_beginning_is_another_value(
     assert damaged(file, value, body + b"\n")
 
 
-def test_a_line_that_a_person_wrote_is_taken_where_one_may_write_it(tmp_path: Path) -> None:
+def test_a_handwritten_line_is_accepted_only_if_allowed(tmp_path: Path) -> None:
     for text in ('[{"a": 1}]', '[{"a": 1}]\n'):
         (tmp_path / "file").write_text(text)
         assert read_sealed(tmp_path / "file", FORM) == [{"a": 1}]
@@ -55,7 +55,7 @@ def test_a_line_that_a_person_wrote_is_taken_where_one_may_write_it(tmp_path: Pa
             read_sealed(tmp_path / "file", FORM, by_hand=False)
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_read_does_not_block_on_pipes_and_devices(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "device").symlink_to("/dev/zero")
     (tmp_path / "folder").mkdir()

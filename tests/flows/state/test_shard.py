@@ -47,7 +47,7 @@ class Stage(Shard):
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_plain_attributes_and_tables_come_back_with_the_files_of_all_tables(
+def test_plain_attributes_and_tables_are_restored_with_all_files(
     on_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "SPILL_ROWS", 8)

@@ -34,7 +34,7 @@ def test_narrow_takes_the_smallest_type(most: int, size: int) -> None:
     assert snapshot.narrow(np.array([-1, most])).itemsize == 8
 
 
-def test_columns_of_small_counts_are_small_and_come_back_as_they_were() -> None:
+def test_columns_of_small_counts_are_small_and_restored_exactly() -> None:
     columns, again, rows = RowColumns(), RowColumns(), np.arange(50)
     columns.flight[rows], columns.totals[rows] = rows[:, None], 200
     columns.latest[rows] = columns.first[rows] = 1_790_000_000_000 + rows

@@ -73,7 +73,7 @@ def sent(answer: httpx.Response) -> list[str]:
         ("zebra", {"zebra-planned", "zebra-forged", "zebra/../mine-planned", "{zebra}", ".."}),
     ],
 )
-def test_a_token_sees_the_placements_of_its_campaigns_and_advertisers_by_their_plans(
+def test_a_token_sees_placements_planned_for_its_campaigns_and_advertisers(
     app: Starlette, name: str, placements: set[str]
 ) -> None:
     assert set(sent(get(app, "/table", name))) == placements
@@ -85,7 +85,7 @@ def test_a_report_is_of_campaigns_in_sight_alone(app: Starlette) -> None:
     assert set(sent(get(app, "/report?id=c-mine", "mine"))) <= {"mine-planned", "mine-unplanned"}
 
 
-def test_a_token_that_reads_all_sees_every_placement_and_the_metrics(app: Starlette) -> None:
+def test_a_read_all_token_sees_every_placement_and_the_metrics(app: Starlette) -> None:
     assert len(sent(get(app, "/table", "all"))) == 8
     # A forged pixel gives an alert of a planned placement no other campaign's label.
     told = 'audiopixel_placement_info{placement="zebra-forged",campaign="zebra-c",'
@@ -93,7 +93,7 @@ def test_a_token_that_reads_all_sees_every_placement_and_the_metrics(app: Starle
     assert get(app, "/api/collectors", "all").status_code == 200
 
 
-def test_a_campaign_is_an_advertisers_only_if_all_its_plans_say_so() -> None:
+def test_a_campaign_is_an_advertisers_only_by_all_its_plans() -> None:
     plans = [Owner("a", "c-1", "acme"), Owner("b", "c-1", None), Owner("c", "c-2", "acme")]
     owners = Owners(lambda: plans)
     owners.refresh()
@@ -103,14 +103,14 @@ def test_a_campaign_is_an_advertisers_only_if_all_its_plans_say_so() -> None:
     assert not acme.placement("b", {"campaign_id": "c-2"})
 
 
-def test_a_placement_of_an_advertiser_is_of_no_campaign_that_its_pixels_name() -> None:
+def test_pixels_cannot_move_an_advertisers_placement_to_a_campaign() -> None:
     owners = Owners(lambda: [Owner("a", None, "acme"), Owner("b", None, None)])
     owners.refresh()
     of = [owners.campaign_of(name, {"campaign_id": "of-a-pixel"}) for name in ("a", "b", "c")]
     assert of == [None, "of-a-pixel", "of-a-pixel"]
 
 
-def test_plans_that_change_move_a_placement_out_of_sight() -> None:
+def test_changed_plans_hide_a_placement_from_its_former_reader() -> None:
     books = [[Owner("a", "theirs", None)], [Owner("a", "c-mine", None)]]
     readers = access(owners=())
     readers.owners.read = books.pop
@@ -123,7 +123,7 @@ def test_plans_that_change_move_a_placement_out_of_sight() -> None:
     assert seen == [True, False]
 
 
-def test_an_alert_of_another_owners_time_stays_with_that_owner() -> None:
+def test_an_alert_belongs_to_the_owner_of_its_time() -> None:
     sight = access().of_token(f"mine.{SECRET}")
     assert sight is not None
     told = {"placement": "mine-planned", "campaign": "c-mine"}
@@ -138,7 +138,9 @@ def test_an_alert_of_another_owners_time_stays_with_that_owner() -> None:
     assert not acme.alert(alone), "of a time in which nobody was named"
 
 
-def test_where_redis_is_who_sees_a_part_is_not_told(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restricted_reader_does_not_see_rediss_address(
+    app: Starlette, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away(*_: object) -> None:
         raise ConnectError("cannot reach Redis at 10.1.2.3:6379")
 
@@ -267,7 +269,7 @@ HEADERS: tuple[dict[str, str], ...] = (
 )
 
 
-def test_a_reader_finds_nothing_of_another_by_any_path_method_or_header(app: Starlette) -> None:
+def test_a_reader_finds_nothing_of_another_reader(app: Starlette) -> None:
     every = [(method, path, {}) for method, path in product(METHODS, PATHS)]
     every += [("GET", path, more) for path, more in product(PATHS, HEADERS)]
     answers = asked(app, *((method, path, {**more, **bearer("mine")}) for method, path, more in every))
@@ -278,7 +280,7 @@ def test_a_reader_finds_nothing_of_another_by_any_path_method_or_header(app: Sta
         assert answer.status_code < 500, (method, path, more)
 
 
-def test_what_nobody_else_finds_its_own_reader_does(app: Starlette) -> None:
+def test_a_reader_finds_its_own_secret_values(app: Starlette) -> None:
     """Else the test before would find nothing whatever the exporter told."""
     row = get(app, "/row?id=zebra-planned", "zebra").json()
     assert [(one["ours"], one["theirs"], one["counted"]) for one in row["theirs"]["rows"]] == [
@@ -288,9 +290,7 @@ def test_what_nobody_else_finds_its_own_reader_does(app: Starlette) -> None:
         assert "zebra" in get(app, path, "all").text
 
 
-def test_cells_of_a_file_that_broke_are_quoted_to_those_who_see_everything_alone(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_cells_of_a_broken_file_are_shown_only_to_full_readers(settings: Settings, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs.csv"
     theirs.write_text(f"placement_id,day,deliveries\nmine-planned,{DISPUTED},5\n")
     exporter = app_of(settings, access(), theirs=theirs)
@@ -302,7 +302,7 @@ def test_cells_of_a_file_that_broke_are_quoted_to_those_who_see_everything_alone
     assert "zebra Q4" in whole["error"]
 
 
-def test_what_may_not_be_seen_is_answered_as_what_is_not_there(app: Starlette) -> None:
+def test_a_hidden_row_is_answered_like_a_missing_one(app: Starlette) -> None:
     pairs = (
         ("/metrics", "/nothing"),
         ("/api/collectors", "/api/nothing"),
@@ -410,7 +410,7 @@ def sign_in(app: Starlette, name: str = "mine", secret: str = SECRET, **headers:
     return asyncio.run(send())
 
 
-def test_the_form_sets_a_session_that_scripts_and_other_sites_cannot_use(app: Starlette) -> None:
+def test_the_form_sets_a_session_unusable_by_scripts_and_other_sites(app: Starlette) -> None:
     answer = sign_in(app)
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     cookie = answer.headers["set-cookie"]
@@ -426,7 +426,7 @@ def test_over_plain_http_the_session_is_not_marked_secure(app: Starlette) -> Non
     assert "Secure" not in sign_in(app, base="http://desk.example").headers["set-cookie"]
 
 
-def test_a_wrong_token_a_form_of_another_site_and_a_long_body_sign_nobody_in(app: Starlette) -> None:
+def test_wrong_tokens_foreign_forms_and_long_bodies_do_not_sign_in(app: Starlette) -> None:
     for answer in (
         sign_in(app, secret="wrong"),
         sign_in(app, origin="https://evil.example"),
@@ -436,7 +436,7 @@ def test_a_wrong_token_a_form_of_another_site_and_a_long_body_sign_nobody_in(app
         assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
 
 
-def test_a_session_ends_by_the_clock_and_is_of_one_name_and_end() -> None:
+def test_a_session_is_bound_to_its_name_and_end() -> None:
     now_s = [1_000.0]
     readers = access(clock_s=lambda: now_s[0])
     session = readers.session(f"mine.{SECRET}")
@@ -503,7 +503,7 @@ def test_signing_out_deletes_the_session(app: Starlette) -> None:
         (("act",), set()),
     ],
 )
-def test_a_token_may_ask_what_its_rights_name_and_nothing_else(
+def test_a_token_reaches_only_paths_of_its_rights(
     settings: Settings, rights: tuple[str, ...], allowed: set[str]
 ) -> None:
     app = app_of(settings, Access({"t": token(read_all=True, rights=rights)}))
@@ -527,7 +527,7 @@ def test_a_session_has_its_tokens_rights(settings: Settings) -> None:
     assert (scraped.status_code, read.status_code) == (200, 403)
 
 
-def test_a_token_that_reads_mints_no_tag_whatever_keys_the_exporter_is_given(settings: Settings) -> None:
+def test_a_reading_token_mints_no_tag(settings: Settings) -> None:
     asks = "/api/tag?placement=a&campaign=b&events=impression&click=https://phish.example/"
     keys = {"collect_signing_keys": {"k1": "a secret of 16 bytes"}, "collect_url": "https://px.example"}
     known = load(redis_url=settings.redis_url, namespace="access", **keys)
@@ -542,7 +542,7 @@ def test_a_token_that_reads_mints_no_tag_whatever_keys_the_exporter_is_given(set
     assert (tags.status_code, tags.json().keys()) == (503, {"error"}), "the collector alone signs"
 
 
-def test_the_exporter_asks_the_collectors_door_and_says_why_it_got_no_tags(settings: Settings) -> None:
+def test_the_exporter_requests_tags_from_the_collector_and_explains_refusals(settings: Settings) -> None:
     asks = "/api/tag?placement=a&campaign=b&events=impression"
     readers = Access({"desk": token(read_all=True, rights=("tag",))})
 
@@ -568,7 +568,7 @@ def test_the_exporter_asks_the_collectors_door_and_says_why_it_got_no_tags(setti
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "203.0.113.9"])
 @pytest.mark.parametrize("host", ["127.0.0.1:9480", "localhost:9480", "dash.example.com", "[::1"])
-def test_without_tokens_one_is_made_and_no_address_or_header_is_believed(
+def test_a_token_is_created_by_default_and_no_header_is_trusted(
     settings: Settings, peer: str, host: str
 ) -> None:
     readers = Access()
@@ -583,7 +583,7 @@ def test_without_tokens_one_is_made_and_no_address_or_header_is_believed(
         assert (answer.status_code, "zebra" in answer.text) == (200, True)
 
 
-def test_a_token_is_made_anew_at_each_start_and_only_where_there_is_none() -> None:
+def test_a_token_is_created_at_each_start_without_tokens() -> None:
     assert Access().created_token != Access().created_token
     assert access().created_token is None
     assert access().of_token("local.") is None
@@ -629,7 +629,7 @@ def test_a_stream_tells_its_reader_of_the_own_rows_alone(settings: Settings) -> 
 # Settings
 
 
-def test_a_token_that_sees_nothing_and_a_hash_that_is_none_are_refused() -> None:
+def test_a_token_without_rights_and_an_invalid_hash_are_refused() -> None:
     for wrong in (
         {"sha256": "0" * 64},
         {"sha256": "short", "read_all": True},
@@ -644,7 +644,7 @@ def test_a_token_that_sees_nothing_and_a_hash_that_is_none_are_refused() -> None
         load(read_tokens={"a.b": {"sha256": "0" * 64, "read_all": True}})
 
 
-def test_config_shows_nothing_of_a_token_but_what_it_sees() -> None:
+def test_config_shows_only_the_rights_of_a_token() -> None:
     settings = load(read_tokens={"a": {"sha256": "5" * 64, "campaigns": ["c-1"]}})
     told = written("read_tokens", settings.read_tokens) + repr(settings)
     assert "5555" not in told
@@ -677,7 +677,7 @@ def test_the_command_gives_the_exporter_the_plans_of_the_flow(
 @pytest.mark.parametrize(
     "wrong", ["b,10,2026-11-3O,2026-11-30,UTC,c-1,zebra", "b,10,2026-11-02,UTC,c-1,zebra"]
 )
-def test_a_plan_that_is_wrong_opens_its_campaign_to_nobody(
+def test_a_wrong_plan_opens_its_campaign_to_no_reader(
     wrong: str, tmp_path: Any, settings_of: Callable[..., Settings]
 ) -> None:
     from flows.cli.owners import owners_of

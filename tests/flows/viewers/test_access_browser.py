@@ -18,7 +18,7 @@ ROWS = "[...document.querySelectorAll('#rows tr:not(.pad)')].map((row) => row.te
 FORM = "document.querySelector('input[type=password]')"
 
 
-def test_a_reader_signs_in_sees_the_own_rows_and_is_led_to_the_form_when_the_session_ends(
+def test_a_reader_signs_in_and_returns_to_the_form_afterwards(
     valkey: Any,
 ) -> None:
     put_two_advertisers(valkey.url, "signin")
@@ -66,7 +66,7 @@ def test_a_shared_link_outlives_signing_in_and_the_end_of_a_session(valkey: Any)
         assert browser.js("location.origin") == place.rstrip("/")
 
 
-def test_the_link_of_a_token_that_was_made_signs_in_at_once_and_another_tokens_waits_for_its_reader(
+def test_only_the_created_tokens_link_signs_in_at_once(
     valkey: Any,
 ) -> None:
     put_two_advertisers(valkey.url, "link")

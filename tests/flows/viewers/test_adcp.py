@@ -92,7 +92,7 @@ def errors(body: dict[str, Any]) -> list[str]:
     return [one["code"] for one in body.get("errors", ())]
 
 
-def test_the_schemas_refuse_what_is_no_answer() -> None:
+def test_the_schemas_refuse_an_invalid_answer() -> None:
     for path in RESPONSES.values():
         assert list(validator(path).iter_errors({"status": "completed"}))
     body = {"status": "completed", "currency": "GBP", "media_buy_deliveries": [{"media_buy_id": "a"}]}
@@ -110,14 +110,14 @@ def test_capabilities_tell_every_metric_of_a_placement_with_its_methodology(app:
     assert found["supported_protocols"] == ["media_buy", "measurement"]
 
 
-def test_capabilities_are_there_where_redis_is_away(settings: Settings) -> None:
+def test_capabilities_are_available_without_redis(settings: Settings) -> None:
     with EmbeddedValkey() as server:
         away = app_of(settings.model_copy(update={"redis_url": SecretStr(server.url)}), access())
     found = call(away, "get_adcp_capabilities")
     assert all("methodology_version" not in one for one in found["measurement"]["metrics"])
 
 
-def test_delivery_is_the_row_of_the_campaign_and_those_of_its_placements(app: Starlette) -> None:
+def test_delivery_has_the_rows_of_campaign_and_placements(app: Starlette) -> None:
     found = call(app, "get_media_buy_delivery")
     (buy,) = found["media_buy_deliveries"]
     assert (buy["media_buy_id"], buy["status"], buy["is_final"], buy["pacing_index"]) == (
@@ -144,17 +144,17 @@ def test_delivery_is_the_row_of_the_campaign_and_those_of_its_placements(app: St
     assert "errors" not in found
 
 
-def test_delivery_says_by_which_methodology_it_is_counted(app: Starlette) -> None:
+def test_delivery_contains_its_methodology(app: Starlette) -> None:
     assert call(app, "get_media_buy_delivery")["ext"] == {"audiopixel": {"methodology": "m-1"}}
 
 
-def test_a_media_buy_and_its_packages_say_of_which_basis_their_impressions_are(app: Starlette) -> None:
+def test_a_media_buy_and_its_packages_have_an_impression_basis(app: Starlette) -> None:
     (buy,) = call(app, "get_media_buy_delivery")["media_buy_deliveries"]
     mixed = {"audiopixel": {"impression_basis": "mixed"}}
     assert (buy["ext"], [package["ext"] for package in buy["by_package"]]) == (mixed, [mixed])
 
 
-def test_a_window_of_attribution_that_is_no_whole_number_of_days_is_told_exactly() -> None:
+def test_a_fractional_attribution_window_is_exact() -> None:
     told = attribution_window(load(click_window=timedelta(hours=36), listen_window=timedelta(days=14)))
     assert told == {
         "post_click": {"interval": 36, "unit": "hours"},
@@ -163,7 +163,7 @@ def test_a_window_of_attribution_that_is_no_whole_number_of_days_is_told_exactly
     }
 
 
-def test_a_flight_that_is_over_is_final_since_a_time_that_stays(app: Starlette) -> None:
+def test_an_ended_flight_is_final_since_a_fixed_time(app: Starlette) -> None:
     (buy,) = call(app, "get_media_buy_delivery", "all", media_buy_ids=["zebra-over"])["media_buy_deliveries"]
     assert (buy["status"], buy["is_final"]) == ("completed", True)
     assert datetime.fromisoformat(buy["finalized_at"]) < datetime.now(UTC)
@@ -213,7 +213,7 @@ def test_a_flight_is_final_once_its_last_minute_is(
     assert buy.get("finalized_at") == (told.replace("+00:00", "Z") if final else None)
 
 
-def test_what_has_no_price_is_told_as_an_error_not_as_nothing_spent(app: Starlette) -> None:
+def test_a_missing_price_is_an_error_instead_of_zero_spend(app: Starlette) -> None:
     found = call(app, "get_media_buy_delivery", "all", media_buy_ids=["zebra-free"])
     assert (found["media_buy_deliveries"], found["currency"], errors(found)) == ([], "XXX", ["SPEND_UNKNOWN"])
     told = call(app, "get_media_buy_delivery", "all", status_filter="completed")["media_buy_deliveries"]
@@ -221,7 +221,7 @@ def test_what_has_no_price_is_told_as_an_error_not_as_nothing_spent(app: Starlet
 
 
 @pytest.mark.parametrize("task", ["get_media_buy_delivery", "get_reporting_status"])
-def test_a_media_buy_of_another_is_answered_as_one_that_is_not_there(app: Starlette, task: str) -> None:
+def test_anothers_media_buy_is_answered_like_a_missing_one(app: Starlette, task: str) -> None:
     def answered(**said: Any) -> tuple[int, dict[str, Any]]:
         answer = post(app, task, "mine", json.dumps({"view": "summary", **said}).encode())
         assert not (of_status or answer.status_code == 200) or problems(task, answer.json()) == []
@@ -261,7 +261,7 @@ def test_the_coverage_of_a_status_names_what_delivery_leaves_out(app: Starlette)
     ]
 
 
-def test_the_status_is_of_the_ledger_and_of_what_is_owed(app: Starlette) -> None:
+def test_the_status_has_the_ledger_and_the_owed_reports(app: Starlette) -> None:
     found = call(app, "get_reporting_status", view="summary", account={"account_id": "mine"})
     assert (found["health"], found["issues"], found["account_id"]) == ("healthy", [], "mine")
     assert (found["ledger_snapshot_id"], found["scope"]["media_buy_ids"]) == ("1.2.9", ["c-mine"])
@@ -274,7 +274,7 @@ def test_the_status_is_of_the_ledger_and_of_what_is_owed(app: Starlette) -> None
     assert (waiting["health"], waiting["obligation_counts"]["waiting"]) == ("waiting", 1)
 
 
-def test_a_flow_that_lags_is_reported_late(settings: Settings) -> None:
+def test_a_lagging_flow_is_reported_late(settings: Settings) -> None:
     with Redis.from_url(settings.redis_url.get_secret_value()) as client:
         client.hset(
             "adcp:meta", mapping={"unjudged_since_ms": now_ms(), "unjudged_reason": "lagging", "judged": 0}
@@ -288,7 +288,7 @@ def test_a_flow_that_lags_is_reported_late(settings: Settings) -> None:
     assert found["scope"]["delivery_config_generations"][0]["feed_purpose"] == "pacing"
 
 
-def test_a_media_buy_whose_feed_is_silent_is_reported_late_and_no_other(settings: Settings) -> None:
+def test_only_a_media_buy_with_a_silent_feed_is_late(settings: Settings) -> None:
     since_ms = now_ms() - 600_000
     with Redis.from_url(settings.redis_url.get_secret_value()) as client:
         client.hset("adcp:campaign:{c-mine}", mapping=unjudged("platform:x", since_ms))
@@ -321,7 +321,7 @@ def test_a_media_buy_whose_feed_is_silent_is_reported_late_and_no_other(settings
         ("create_media_buy", b"{}", 404, "NOT_FOUND"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_the_words_of_the_protocol(
+def test_an_unsupported_request_is_refused_with_the_protocols_error(
     app: Starlette, task: str, body: bytes, status: int, code: str
 ) -> None:
     answer = post(app, task, "mine", body)
@@ -333,7 +333,7 @@ def test_what_cannot_be_done_is_refused_in_the_words_of_the_protocol(
         assert answer.json()["context"] == {"a": 1}
 
 
-def test_a_release_of_ours_answers_an_earlier_and_a_later_one_of_the_same_major(app: Starlette) -> None:
+def test_our_release_answers_others_of_the_same_major(app: Starlette) -> None:
     for said in ("3.0", "3.2", "3.9"):
         assert call(app, "get_reporting_status", view="summary", adcp_version=said)["adcp_version"] == "3.2"
 
@@ -358,13 +358,13 @@ def test_a_stranger_may_ask_for_the_capabilities_and_for_nothing_else(app: Starl
         assert answer.headers["content-type"] == "application/json"
 
 
-def test_a_token_that_may_not_read_is_refused_as_json(settings: Settings) -> None:
+def test_a_token_without_the_right_to_read_is_refused_as_json(settings: Settings) -> None:
     readers = Access({"scrape": token(read_all=True, rights=("metrics",))})
     (answer,) = asked(app_of(settings, readers), ("POST", "/adcp/get_reporting_status", bearer("scrape")))
     assert (answer.status_code, errors(answer.json())) == (403, ["PERMISSION_DENIED"])
 
 
-def test_an_exporter_without_tokens_in_its_settings_shows_a_stranger_its_capabilities_alone(
+def test_strangers_see_only_capabilities_by_default(
     settings: Settings,
 ) -> None:
     app = app_of(settings, Access())
@@ -374,7 +374,7 @@ def test_an_exporter_without_tokens_in_its_settings_shows_a_stranger_its_capabil
     assert (told.status_code, refused.status_code) == (200, 401)
 
 
-def test_a_stranger_calls_the_tool_of_the_capabilities_and_is_refused_the_others(settings: Settings) -> None:
+def test_a_stranger_may_only_call_the_capabilities_tool(settings: Settings) -> None:
     pytest.importorskip("mcp", reason="needs mcp: pip install 'audiopixel[mcp]'")
 
     def called(port: int, task: str) -> dict[str, Any]:
@@ -393,7 +393,7 @@ def test_a_stranger_calls_the_tool_of_the_capabilities_and_is_refused_the_others
 
 
 @pytest.mark.parametrize("more", [{}, {"last-event-id": "1"}])
-def test_there_is_no_stream_of_mcp_to_wait_for(settings: Settings, more: dict[str, str]) -> None:
+def test_mcp_offers_no_stream(settings: Settings, more: dict[str, str]) -> None:
     pytest.importorskip("mcp", reason="needs mcp: pip install 'audiopixel[mcp]'")
     url = settings.redis_url.get_secret_value()
     headers = {**bearer("mine"), "accept": "application/json, text/event-stream", **more}
@@ -433,7 +433,7 @@ def test_an_mcp_client_lists_and_calls_the_tools(settings: Settings, app: Starle
     assert (refused.is_error, errors(refused.structured_content)) == (True, ["UNSUPPORTED_FEATURE"])
 
 
-def test_the_example_of_the_document_is_what_is_answered(app: Starlette) -> None:
+def test_the_documents_example_equals_the_answer(app: Starlette) -> None:
     text = (DATA.parents[2] / "docs" / "api.md").read_text()
     found = re.search(r"^\$ curl -d '(\{.*\})' .*/adcp/(\w+)\n(.*)\n", text, re.M)
     assert found is not None

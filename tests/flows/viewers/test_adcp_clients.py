@@ -109,7 +109,7 @@ def in_javascript(tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 @pytest.mark.timeout(480)
 @pytest.mark.parametrize("language", ["python", "javascript"])
-def test_a_client_of_adcps_own_agrees_on_a_version_and_reads_delivery_and_status(
+def test_an_official_client_reads_delivery_and_status(
     language: str, address: str, request: pytest.FixtureRequest
 ) -> None:
     """They refused `3.2-beta`, and to ask a seller without `media_buy` for delivery."""
@@ -129,7 +129,7 @@ def test_a_client_of_adcps_own_agrees_on_a_version_and_reads_delivery_and_status
 
 @pytest.mark.timeout(480)
 @pytest.mark.parametrize("language", ["python", "javascript"])
-def test_without_a_token_a_client_reads_the_capabilities_and_is_told_what_it_lacks(
+def test_a_client_without_a_token_reads_only_the_capabilities(
     language: str, address: str, request: pytest.FixtureRequest
 ) -> None:
     client: Client = request.getfixturevalue(f"in_{language}")

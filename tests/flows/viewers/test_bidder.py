@@ -73,7 +73,7 @@ def reader() -> ModuleType:
     return module
 
 
-def test_a_fresh_row_of_a_placement_with_a_plan_is_bid_by(redis: Any, reader: ModuleType) -> None:
+def test_a_fresh_planned_row_gives_a_bid_factor(redis: Any, reader: ModuleType) -> None:
     starved, steady = reader.factor(redis, STARVED, most=1e6), reader.factor(redis, STEADY)
     assert starved is not None
     assert steady is not None
@@ -100,9 +100,7 @@ def set_fields(redis: Any, placement: str, fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_an_ad_in_blocked_content_is_stopped_at_once_until_a_person_has_dealt_with_it(
-    redis: Any, reader: ModuleType, fresh: bool
-) -> None:
+def test_an_ad_in_blocked_content_is_stopped(redis: Any, reader: ModuleType, fresh: bool) -> None:
     """It was bid up by half: the page's own rule 6 says stop."""
     if not fresh:
         redis.hset(META, "judged", 0)
@@ -117,9 +115,7 @@ def test_an_ad_in_blocked_content_is_stopped_at_once_until_a_person_has_dealt_wi
 @pytest.mark.parametrize(
     ("last", "hour", "left"), [("0", "900", True), ("1", "900", False), ("0", "0", False)]
 )
-def test_an_ad_that_has_stopped_is_left(
-    redis: Any, reader: ModuleType, last: str, hour: str, left: bool
-) -> None:
+def test_a_stopped_ad_is_left(redis: Any, reader: ModuleType, last: str, hour: str, left: bool) -> None:
     set_fields(redis, STEADY, {"5m.impressions": last, "1h.impressions": hour})
     times, why = reader.advice(redis, STEADY)
     assert (times is None) == left
@@ -127,9 +123,7 @@ def test_an_ad_that_has_stopped_is_left(
 
 
 @pytest.mark.parametrize("reason", ["feed_silent", "collector"])
-def test_a_row_that_is_not_judged_is_left_with_the_reason(
-    redis: Any, reader: ModuleType, reason: str
-) -> None:
+def test_an_unjudged_row_is_left_with_the_reason(redis: Any, reader: ModuleType, reason: str) -> None:
     set_fields(redis, STEADY, {"delivery.judged": 0, "delivery.unjudged_reason": reason})
     assert reader.advice(redis, STEADY) == (None, f"the row is not judged: {reason}")
     set_fields(redis, STEADY, {"delivery.judged": 1, "delivery.unjudged_reason": None})
@@ -142,9 +136,7 @@ UNKNOWN = ("delivery.delivered", "delivery.indicator", "delivery.projected", "de
 @pytest.mark.parametrize(
     "state", ["unknown_before", "ended_unknown", "not_started", "paused", "warming_up", "complete", "new"]
 )
-def test_a_state_in_which_nothing_is_known_or_to_be_steered_is_left(
-    redis: Any, reader: ModuleType, state: str
-) -> None:
+def test_unknown_and_unsteerable_states_are_left(redis: Any, reader: ModuleType, state: str) -> None:
     """A flight that began before the flow counted was bid up 3.5 times from its first hour."""
     set_fields(redis, STEADY, {"delivery.state": state, **dict.fromkeys(UNKNOWN)})
     assert reader.advice(redis, STEADY) == (None, f"state {state}")
@@ -197,9 +189,7 @@ def test_minutes_of_a_pause_are_no_part_of_the_present_rate(redis: Any, reader: 
 
 
 @pytest.mark.usefixtures("then")
-def test_impressions_from_before_the_flight_are_no_part_of_the_present_rate(
-    redis: Any, reader: ModuleType
-) -> None:
+def test_impressions_before_the_flight_are_outside_the_present_rate(redis: Any, reader: ModuleType) -> None:
     """1,000 an hour until a flight begins 20 minutes ago, 600 since: it needed less than it has."""
     start_ms = NOW_MS + 1 - 20 * MINUTE_MS
     plan = Plan("renewed", 24_000, start_ms, start_ms + 24 * HOUR_MS)
@@ -208,7 +198,7 @@ def test_impressions_from_before_the_flight_are_no_part_of_the_present_rate(
 
 
 @pytest.mark.usefixtures("then")
-def test_a_curve_that_wants_less_later_is_kept_to(redis: Any, reader: ModuleType) -> None:
+def test_a_frontloaded_curve_is_followed(redis: Any, reader: ModuleType) -> None:
     plan = Plan("early", 24_000, NOW_MS + 1 - 6 * HOUR_MS, NOW_MS + 1 + 18 * HOUR_MS, curve="frontloaded")
     assert paced(redis, plan, 7_500, 1_250) == "on_track"
     assert reader.factor(redis, "early") == pytest.approx(1.0, rel=0.001)
@@ -216,7 +206,7 @@ def test_a_curve_that_wants_less_later_is_kept_to(redis: Any, reader: ModuleType
 
 @pytest.mark.usefixtures("then")
 @pytest.mark.parametrize(("last_hour", "factor"), [(0, None), (80, None), (50, 2.0)])
-def test_a_last_hour_that_chance_explains_or_that_has_nothing_is_not_bid_by(
+def test_an_hour_within_chance_or_empty_gives_no_factor(
     redis: Any, reader: ModuleType, last_hour: int, factor: float | None
 ) -> None:
     plan = Plan("short", 2_400, NOW_MS + 1 - 12 * HOUR_MS, NOW_MS + 1 + 12 * HOUR_MS)
@@ -228,20 +218,20 @@ def test_a_last_hour_that_chance_explains_or_that_has_nothing_is_not_bid_by(
     "meta",
     [{"judged": 0}, {"flushed_ms": 0}, {"watermark_ms": 0}, {"flushed_ms": 1_764_000_000_000}],
 )
-def test_what_is_not_judged_not_written_or_old_is_refused(
+def test_unjudged_unwritten_and_old_rows_are_refused(
     redis: Any, reader: ModuleType, meta: dict[str, int]
 ) -> None:
     redis.hset(META, mapping=meta)
     assert reader.factor(redis, STARVED) is None
 
 
-def test_what_is_not_there_is_refused(redis: Any, reader: ModuleType) -> None:
+def test_a_missing_row_is_refused(redis: Any, reader: ModuleType) -> None:
     assert reader.factor(redis, "pl-nobody") is None
     redis.delete(META)
     assert reader.factor(redis, STARVED) is None
 
 
-def test_a_row_that_went_back_is_refused_until_it_is_newer(redis: Any, reader: ModuleType) -> None:
+def test_a_regressed_row_is_refused_until_it_is_newer(redis: Any, reader: ModuleType) -> None:
     key = f"audiopixel:v1:placement:{{{STARVED}}}"
     rev = int(redis.hget(key, "rev"))
     assert reader.factor(redis, STARVED) is not None
@@ -269,7 +259,7 @@ def test_as_a_program_it_prints_a_line_a_placement(redis: Any, valkey: EmbeddedV
     assert stopped.startswith(said)
 
 
-def test_the_page_for_bidders_has_this_reader_behind_that_by_the_client() -> None:
+def test_the_page_for_bidders_shows_this_reader_after_the_client() -> None:
     page = (EXAMPLE.parents[1] / "docs" / "bidders.md").read_text()
     programs = [block.split("```")[0] for block in page.split("```python\n")[1:]]
     assert programs == [EXAMPLE.with_name("bid.py").read_text(), EXAMPLE.read_text()]
@@ -294,7 +284,7 @@ def test_the_fields_of_the_page_are_fields_of_a_row() -> None:
     assert named - {"generation", "fence", "rev"} <= set(FIELDS)
 
 
-def test_a_field_that_is_never_absent_is_in_every_row(redis: Any) -> None:
+def test_a_required_field_is_in_every_row(redis: Any) -> None:
     never = {name for name, absent in fields_of_the_page().items() if absent in ("never", "never in a row")}
     assert len(never) > 20
     for name in redis.zrange("audiopixel:v1:index:placement", 0, -1):
@@ -303,7 +293,7 @@ def test_a_field_that_is_never_absent_is_in_every_row(redis: Any) -> None:
         assert {one for one in row if one.startswith("delivery.")} <= fields_of_the_page().keys()
 
 
-def test_the_fields_of_meta_on_the_page_are_those_that_a_flow_writes(redis: Any) -> None:
+def test_the_page_lists_metas_fields(redis: Any) -> None:
     page = (EXAMPLE.parents[1] / "docs" / "bidders.md").read_text()
     table = page.split("## Fields of `meta`\n")[1].split("\n## ")[0]
     named = {

@@ -44,7 +44,7 @@ def board(
     return RowsReader(connect(url, timeout=timedelta(seconds=1)), namespace, fields, interval=interval)
 
 
-def test_what_the_flow_wrote_is_read_by_placement(valkey: EmbeddedValkey) -> None:
+def test_rows_are_read_by_placement(valkey: EmbeddedValkey) -> None:
     rows = board(valkey.url).refresh().rows["placement"]
     assert len(rows) > 90
     for name, row in rows.items():
@@ -91,7 +91,7 @@ def test_after_the_interval_it_is_read_anew(mortal: EmbeddedValkey) -> None:
     assert shared.refresh().rows["placement"]["pl-1"]["flight.impressions"] == "8"
 
 
-def test_with_redis_killed_the_last_snapshot_stays_and_says_so_until_it_is_back(
+def test_the_last_snapshot_stays_marked_during_an_outage(
     mortal: EmbeddedValkey,
 ) -> None:
     shared = board(mortal.url, "t")
@@ -107,7 +107,7 @@ def test_with_redis_killed_the_last_snapshot_stays_and_says_so_until_it_is_back(
     assert (back.up, back.error, list(back.rows["placement"])) == (True, "", ["pl-2"])
 
 
-def test_a_viewer_with_a_timer_of_twice_the_interval_reads_at_each_tick(
+def test_a_viewer_polling_at_twice_the_interval_reads_each_time(
     valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared, clock_s = board(valkey.url, interval=timedelta(seconds=0.5)), [100.0]
@@ -126,7 +126,7 @@ def test_a_viewer_with_a_timer_of_twice_the_interval_reads_at_each_tick(
     assert len(began_s) == 10
 
 
-def test_a_read_counts_from_its_beginning_and_one_that_failed_from_its_end(
+def test_a_read_counts_from_its_begin_and_a_failure_from_its_end(
     valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared, clock_s, fails = board(valkey.url, interval=timedelta(seconds=1)), [100.0], [False]
@@ -154,7 +154,7 @@ def test_a_read_counts_from_its_beginning_and_one_that_failed_from_its_end(
     assert count[0] == 4
 
 
-def test_a_hanging_redis_costs_the_viewers_of_an_interval_one_timeout_in_all(mortal: EmbeddedValkey) -> None:
+def test_a_hanging_redis_costs_one_timeout_per_interval(mortal: EmbeddedValkey) -> None:
     shared = board(mortal.url, "t", interval=timedelta(seconds=30))
     mortal.pause()
     began_s = time.monotonic()
@@ -167,7 +167,7 @@ def test_a_hanging_redis_costs_the_viewers_of_an_interval_one_timeout_in_all(mor
     assert {(snapshot.up, snapshot.read_s) for snapshot in seen} == {(False, 0.0)}
 
 
-def test_what_a_plan_brings_is_read_from_the_moment_it_is_there_until_it_is_gone(
+def test_plan_fields_are_read_exactly_while_the_plan_exists(
     valkey: EmbeddedValkey,
 ) -> None:
     plan = {
@@ -206,7 +206,7 @@ def counts(url: str, namespace: str, rev: int, **impressions: int) -> None:
     put_rows(url, namespace, rows)
 
 
-def test_rows_that_have_not_changed_are_asked_for_their_version_alone_and_stay_the_same_objects(
+def test_unchanged_rows_read_only_versions_and_stay_identical(
     valkey: EmbeddedValkey,
 ) -> None:
     shared = board(valkey.url)
@@ -220,7 +220,7 @@ def test_rows_that_have_not_changed_are_asked_for_their_version_alone_and_stay_t
 
 
 @pytest.mark.parametrize("moved", VERSION)
-def test_a_row_is_read_again_whichever_part_of_its_version_moved(valkey: EmbeddedValkey, moved: str) -> None:
+def test_any_changed_part_of_a_version_rereads_its_row(valkey: EmbeddedValkey, moved: str) -> None:
     namespace = f"moved-{moved}"
     counts(valkey.url, namespace, 1, calm=1, busy=1)
     shared = board(valkey.url, namespace)
@@ -232,7 +232,7 @@ def test_a_row_is_read_again_whichever_part_of_its_version_moved(valkey: Embedde
     assert shared.refresh().rows["placement"]["busy"] is after["busy"]
 
 
-def test_beside_a_row_that_has_not_changed_one_that_expired_goes_and_a_new_one_comes(
+def test_rows_expire_and_appear_beside_an_unchanged_one(
     valkey: EmbeddedValkey,
 ) -> None:
     counts(valkey.url, "came", 1, stays=1, goes=1)
@@ -249,7 +249,7 @@ def test_beside_a_row_that_has_not_changed_one_that_expired_goes_and_a_new_one_c
     assert shared.refresh().rows["placement"]["goes"] == {"flight.impressions": "5"}
 
 
-def test_a_plan_that_comes_and_goes_by_versions_is_shown_and_goes(valkey: EmbeddedValkey) -> None:
+def test_a_plan_appears_and_disappears_by_versions(valkey: EmbeddedValkey) -> None:
     plan = {
         "delivery.state": "under",
         "delivery.booked": "9",
@@ -271,7 +271,7 @@ def test_a_plan_that_comes_and_goes_by_versions_is_shown_and_goes(valkey: Embedd
         assert shared.refresh().rows["placement"] == {"one": unplanned, "other": unplanned}
 
 
-def test_a_reading_that_fails_halfway_leaves_no_row_old_once_redis_is_back(
+def test_a_failed_read_leaves_no_old_row_after_recovery(
     valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(client: Client, keys: Sequence[str], fields: Sequence[str]) -> Iterator[list[str | None]]:
@@ -297,7 +297,7 @@ def test_a_reading_that_fails_halfway_leaves_no_row_old_once_redis_is_back(
     assert back.rows["placement"]["other"] == {"flight.impressions": "1"}
 
 
-def test_a_version_that_lands_amid_a_reading_is_the_one_that_is_held(
+def test_a_version_landing_during_a_read_is_stored(
     valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overtaken(client: Client, keys: Sequence[str], fields: Sequence[str]) -> Iterator[list[str | None]]:
@@ -318,7 +318,7 @@ def test_a_version_that_lands_amid_a_reading_is_the_one_that_is_held(
     assert shared.refresh().rows["placement"] == {"one": {"flight.impressions": "4"}}
 
 
-def test_a_part_of_the_version_is_shown_to_who_asks_for_it_alone(valkey: EmbeddedValkey) -> None:
+def test_version_parts_are_shown_only_on_request(valkey: EmbeddedValkey) -> None:
     shared = board(valkey.url, "asked", fields=("rev", "flight.impressions"))
     for rev in (1, 2):
         counts(valkey.url, "asked", rev, one=rev)
@@ -332,7 +332,7 @@ def test_a_namespace_without_a_flow_is_up_and_empty(valkey: EmbeddedValkey) -> N
     assert (snapshot.up, snapshot.rows, snapshot.flushed_s) == (True, {"placement": {}}, None)
 
 
-def test_a_row_that_expired_is_not_shown_though_the_index_still_names_it(valkey: EmbeddedValkey) -> None:
+def test_an_expired_row_still_in_the_index_is_not_shown(valkey: EmbeddedValkey) -> None:
     put_rows(valkey.url, "old", {"pl-1": {"flight.impressions": 1}, "pl-2": {"flight.impressions": 2}})
     with Redis.from_url(valkey.url) as client:
         client.delete("old:placement:{pl-1}")

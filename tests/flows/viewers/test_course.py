@@ -26,7 +26,7 @@ def minute(at: int, impressions: int, state: str = "final") -> dict[str, Any]:
     return {"minute_ms": T0 + at * MINUTE, "impressions": impressions, "state": state}
 
 
-def test_rates_are_by_the_minute_and_a_minute_without_a_pixel_is_0() -> None:
+def test_rates_are_per_minute_and_0_without_pixels() -> None:
     found = course("p", ROW, [minute(117, 3), minute(119, 1, "provisional")], T0 + 116 * MINUTE, [])
     assert found["needed_per_minute"] == 30.083333
     assert (found["due_per_minute"], found["projected_per_minute"]) == (24.95, 0.277778)
@@ -38,7 +38,7 @@ def test_rates_are_by_the_minute_and_a_minute_without_a_pixel_is_0() -> None:
     assert found["flight"]["projected"] == 1290
 
 
-def test_what_is_not_known_is_null_and_without_the_topic_nothing_is_0() -> None:
+def test_unknown_minutes_are_null_instead_of_0() -> None:
     found = course("p", {"as_of_ms": "5", "delivery.booked": "many"}, [], 0, [])
     assert found["minutes"]["at_ms"] == []
     assert [found[f"{of}_per_minute"] for of in ("needed", "due", "projected")] == [None] * 3
@@ -47,14 +47,14 @@ def test_what_is_not_known_is_null_and_without_the_topic_nothing_is_0() -> None:
     )
 
 
-def test_no_minute_is_before_the_flight_and_there_is_a_day_at_most() -> None:
+def test_minutes_begin_with_the_flight_and_cover_at_most_a_day() -> None:
     young = course("p", ROW, [minute(-3, 5), minute(2, 5)], T0 - 60 * MINUTE, [])
     assert young["minutes"]["at_ms"][0] == T0
     long = {**ROW, "delivery.start_ms": "0"}
     assert len(course("p", long, [minute(0, 1)], 1, [])["minutes"]["at_ms"]) == MOST
 
 
-def test_marks_are_states_outages_and_the_change_of_the_plan_in_order_of_time() -> None:
+def test_marks_show_states_outages_and_plan_changes_in_order() -> None:
     def at(minutes: int) -> str:
         return str(T0 + minutes * MINUTE)
 

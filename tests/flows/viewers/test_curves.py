@@ -91,7 +91,7 @@ def test_ten_minutes_are_ten_minutes_however_far_apart_the_samples_lie(
     assert told["steps"] <= len(told["sampled"]) - 1 <= 60
 
 
-def test_a_page_that_is_open_as_the_wall_clock_is_set_back_is_told_the_samples_that_are_left(
+def test_an_open_page_gets_remaining_samples_after_a_clock_setback(
     valkey: EmbeddedValkey,
 ) -> None:
     clock = Clock(valkey.url, "back")
@@ -112,7 +112,7 @@ def test_a_page_that_is_open_as_the_wall_clock_is_set_back_is_told_the_samples_t
     assert told["whole"] == 600
 
 
-def test_what_is_due_is_told_to_the_impression_as_the_pane_beside_the_curve_tells_it() -> None:
+def test_curve_and_pane_show_the_same_expected_impressions() -> None:
     history = History()
     history.add(0.0, {"p": {"delivery.delivered": "33333335", "delivery.expected": "33333335.25"}})
     assert history.curve("p") == {"at_s": [0.0], "impressions": [33_333_335.0], "expected": [33_333_335.25]}

@@ -99,7 +99,7 @@ def test_a_section_has_its_first_sentence_and_its_code_words() -> None:
     ]
 
 
-def test_a_name_that_is_no_document_is_404_and_never_a_path(client: TestClient) -> None:
+def test_an_unknown_document_name_is_404_and_never_a_path(client: TestClient) -> None:
     for name in ("nope.md", "..%2fpyproject.toml", "%2e%2e/pyproject.toml", "/etc/passwd", "pictures"):
         assert client.get(f"/docs/{name}").status_code == 404, name
     assert client.get("/docs/pixels.schema.json").headers["content-type"] == "application/json"
@@ -110,7 +110,7 @@ def test_an_installation_without_documents_says_so(tmp_path: Path) -> None:
     assert (answer.status_code, answer.text) == (404, "This installation has no documents.\n")
 
 
-def test_headings_have_githubs_anchors_and_what_is_not_served_is_no_link() -> None:
+def test_headings_have_githubs_anchors_and_unserved_targets_no_link() -> None:
     html = to_html("## The `meta` row: what's *new*?\n\n[a](../x.py) and [b](y.md)\n\n|t|\n|-|\n|1|\n")
     assert '<h2 id="the-meta-row-whats-new">' in html
     assert re.findall(r'href="([^"]*)"', html) == ["y.md"]

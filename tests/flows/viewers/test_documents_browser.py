@@ -38,9 +38,7 @@ def search(browser: Browser, home: str, words: str, name: str = "runbook.md") ->
     return list(browser.js(f"{FOUND}.map(one => one.textContent)"))
 
 
-def test_a_heading_a_setting_and_a_sentence_are_found_and_enter_leads_there(
-    browser: Browser, home: str
-) -> None:
+def test_search_finds_headings_settings_and_sentences(browser: Browser, home: str) -> None:
     assert search(browser, home, "upgrading")[0] == "operations › Upgrading"
     assert any("operations" in one for one in search(browser, home, "audiopixel_kafka_on_lost"))
     assert search(browser, home, "signed parts unexplained")[0] == "meaning › The sum"

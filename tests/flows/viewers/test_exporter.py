@@ -119,9 +119,7 @@ def test_every_definition_is_shown_and_nothing_else(snapshot: Snapshot) -> None:
 
 
 @pytest.mark.parametrize("scope", metrics.BESIDE)
-def test_creatives_and_apps_beyond_the_cap_count_in_other_and_sums_still_add_up(
-    snapshot: Snapshot, scope: str
-) -> None:
+def test_creatives_and_apps_beyond_the_cap_count_in_other(snapshot: Snapshot, scope: str) -> None:
     rows = {f"k-{n}": {"flight.impressions": f"{10 * n}", "flight.starts": f"{n}"} for n in range(1, 6)}
     whole = series(Placements().render(replace(snapshot, rows={scope: rows})))
     assert whole[f"audiopixel_{scope}_starts_total"] == {f"k-{n}": n for n in range(1, 6)}
@@ -145,7 +143,7 @@ def test_it_says_since_when_and_why_delivery_is_not_judged(snapshot: Snapshot) -
     assert told(20, up=False) == ['{reason="redis"} 1010.0']
 
 
-def test_an_info_series_names_what_a_placement_belongs_to(snapshot: Snapshot) -> None:
+def test_an_info_series_names_a_placements_campaign_and_labels(snapshot: Snapshot) -> None:
     rows = {"pl-1": {"flight.impressions": "1", "campaign_id": "c-1", "platform": "p", "station": 's"1'}}
     body = Placements().render(replace(snapshot, rows={"placement": rows}))
     families = text_string_to_metric_families(body.decode())
@@ -170,7 +168,7 @@ def test_delivery_shows_its_state_and_money_in_units_of_its_currency(snapshot: S
     assert values["audiopixel_placement_conversions_total"] == {"b": 1.5}
 
 
-def test_a_planned_campaign_shows_its_pacing_and_one_without_a_plan_nothing(snapshot: Snapshot) -> None:
+def test_only_a_planned_campaign_shows_pacing(snapshot: Snapshot) -> None:
     paced = {
         "delivery.booked": "1000",
         "delivery.delivered": "90",
@@ -254,7 +252,7 @@ def test_other_never_falls_whoever_overtakes_expires_or_comes() -> None:
         other = sums[0]
 
 
-def test_a_planned_placement_has_its_series_whatever_the_cap_and_however_busy_others_are() -> None:
+def test_a_planned_placement_has_its_series_beyond_any_cap() -> None:
     planned = {f"planned-{n}": {"flight.impressions": "0", "delivery.state": "under"} for n in range(5)}
     noise = busy(**{f"noise{n}": 9 for n in range(30)})
     for most in (0, 3, 10):
@@ -271,7 +269,7 @@ def test_a_planned_placement_has_its_series_whatever_the_cap_and_however_busy_ot
     ), "what a placement counted in other before it had a plan stays there"
 
 
-def test_names_without_a_row_of_their_own_are_in_other_whether_or_not_it_is_there() -> None:
+def test_names_without_a_row_are_in_other() -> None:
     cap = Cap(2)
     rows = busy(a=1, b=5, c=3)
     for beyond, other in ((0, 1), (7, 8), (None, 8), (9, 10)):
@@ -288,7 +286,7 @@ def test_the_other_row_of_redis_is_in_the_other_series(valkey: EmbeddedValkey) -
     assert found == {"a": 3, "other": 4}
 
 
-def test_memory_holds_no_name_of_a_row_that_has_ended() -> None:
+def test_memory_contains_no_name_of_an_ended_row() -> None:
     cap = Cap(3)
     for day in range(40):
         _, cut, sums = cap.part(busy(**{f"d{day}_{n}": 1 for n in range(50)}), "1", day * DAY_S)
@@ -297,7 +295,7 @@ def test_memory_holds_no_name_of_a_row_that_has_ended() -> None:
     assert max(len(of) for of in vars(cap).values() if isinstance(of, (dict, set, list))) <= 50
 
 
-def test_a_place_that_expires_goes_to_a_newcomer() -> None:
+def test_an_expired_place_goes_to_a_newcomer() -> None:
     cap = Cap(1)
     assert cap.part(busy(a=2, b=1), "1")[0] == ["a"]
     assert cap.part(busy(b=1, c=1), "1")[0] == ["c"]
@@ -310,7 +308,7 @@ def test_a_log_recomputed_from_scratch_parts_anew() -> None:
 
 
 @pytest.mark.parametrize("cap", [1, CAP])
-def test_a_placement_that_is_called_other_is_no_series_twice(snapshot: Snapshot, cap: int) -> None:
+def test_a_placement_named_other_is_no_duplicate_series(snapshot: Snapshot, cap: int) -> None:
     values = series(Placements(cap).render(replace(snapshot, rows={"placement": busy(a=3, other=4)})))
     assert values["audiopixel_placement_impressions_total"] == {"a": 3, "other": 4}
 
@@ -336,7 +334,7 @@ def test_labels_with_quotes_newlines_and_backslashes_survive_the_whole_way(valke
     assert found == {name: n for n, name in enumerate(names)}
 
 
-def test_a_scrape_with_redis_killed_still_answers_with_up_0_and_the_last_numbers() -> None:
+def test_a_scrape_without_redis_has_up_0_and_the_last_numbers() -> None:
     with EmbeddedValkey() as server:
         put_rows(server.url, "t", {"pl-1": {"flight.impressions": 7}})
         app = create_app(board(server.url, "t"))
@@ -349,9 +347,7 @@ def test_a_scrape_with_redis_killed_still_answers_with_up_0_and_the_last_numbers
     assert away[read] == before[read]
 
 
-def test_a_scrape_reads_redis_once_and_the_other_pages_not_at_all(
-    valkey: EmbeddedValkey, snapshot: Snapshot
-) -> None:
+def test_only_a_scrape_reads_redis_and_once(valkey: EmbeddedValkey, snapshot: Snapshot) -> None:
     app = create_app(board(valkey.url))
     with Redis.from_url(valkey.url) as redis:
         redis.config_resetstat()
@@ -361,9 +357,7 @@ def test_a_scrape_reads_redis_once_and_the_other_pages_not_at_all(
     assert calls == len(snapshot.rows["placement"])
 
 
-def test_the_process_shows_what_scrapes_cost_and_no_series_of_the_pipeline(
-    valkey: EmbeddedValkey, snapshot: Snapshot
-) -> None:
+def test_the_process_page_shows_only_the_cost_of_scrapes(valkey: EmbeddedValkey, snapshot: Snapshot) -> None:
     app = create_app(board(valkey.url))
     for _ in range(3):
         page(app)
@@ -467,7 +461,7 @@ def test_a_taken_port_is_one_clear_line() -> None:
 
 
 @pytest.mark.parametrize(("host", "port"), [("no-such-host.invalid", 9), ("127.0.0.1", 99_999)])
-def test_an_address_that_is_none_is_one_clear_line(host: str, port: int) -> None:
+def test_an_invalid_address_is_one_clear_line(host: str, port: int) -> None:
     with pytest.raises(AudiopixelError, match="cannot listen") as caught:
         serve(load(), host, port)
     assert "\n" not in str(caught.value)

@@ -123,11 +123,13 @@ def test_a_context_of_any_depth_is_answered_or_refused(app: Starlette) -> None:
     ],
     ids=["nothing", "head", "body", "chunks", "refused", "second"],
 )
-def test_a_request_that_is_not_whole_in_time_ends_its_connection(port: int, head: bytes, then: bytes) -> None:
+def test_an_incomplete_request_ends_its_connection_at_the_deadline(
+    port: int, head: bytes, then: bytes
+) -> None:
     assert WHOLE_S * 0.9 < ended_s(port, head, then) < 5
 
 
-def test_an_answer_that_nobody_takes_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unread_answer_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_deadline, "TAKEN_S", WHOLE_S)
     ends: list[float] = []
 
@@ -226,7 +228,7 @@ def test_readers_of_one_version_share_one_copy(settings: Settings) -> None:
     assert feed.whole()[0] == first[0] + 1
 
 
-def test_readers_that_take_nothing_cost_little_and_are_dropped(
+def test_readers_that_read_nothing_are_dropped_cheaply(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.viewers.page.TAKEN_S", 3.0)
@@ -242,9 +244,7 @@ def test_readers_that_take_nothing_cost_little_and_are_dropped(
             eventually(lambda: feed.everything.viewers == 0, 10)
 
 
-def test_a_reader_that_takes_a_little_at_a_time_is_dropped_too(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slowly_dribbling_reader_is_dropped(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.viewers.page.EVENT_S", 1.0)
     monkeypatch.setattr("flows.viewers.page.TAKEN_S", 3.0)
     app = app_of(settings, access())
@@ -290,7 +290,7 @@ def test_whoever_hangs_up_within_a_body_leaves_no_word(
 # Threads
 
 
-def test_few_wait_for_minutes_the_others_are_told_to_ask_again() -> None:
+def test_only_a_few_requests_wait_for_minutes_at_once() -> None:
     def away() -> Any:
         raise MinutesUnread("Kafka is away")
 

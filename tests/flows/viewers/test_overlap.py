@@ -51,12 +51,12 @@ def test_the_overlap_of_sets_is_within_its_error(a: int, b: int, both: int) -> N
     assert abs(found.b - b) <= max(1, found.b_error) <= max(1, 0.03 * b)
 
 
-def test_a_sketch_of_nobody_overlaps_with_none() -> None:
+def test_an_empty_sketch_overlaps_with_none() -> None:
     nobody = np.zeros(1 << 14, np.uint8)
     assert overlap(nobody, sketch({1, 2, 3})) == Overlap(0, 3, 0, 0, 0, 0)
 
 
-def test_registers_made_from_exact_sets_are_those_of_the_sketch_that_it_becomes() -> None:
+def test_registers_of_an_exact_set_equal_its_later_sketch() -> None:
     keys = np.random.default_rng(1).integers(1, 2**63, 1500).astype(np.uint64)
     reached, late = Distinct(), Distinct()
     for rows in (np.zeros(1500, np.uint32), np.ones(1500, np.uint32)):
@@ -86,7 +86,7 @@ def fed(shard: RowShard, watermark_ms: int, who: range, ended: bool = False) -> 
     return [name for name, _ in shard.sketches(ended)]
 
 
-def test_a_sketch_is_given_out_once_a_minute_when_it_has_grown() -> None:
+def test_a_grown_sketch_is_published_once_a_minute() -> None:
     start = 29_400_000 * MINUTE
     shard = RowShard(0, 1, 10 * MINUTE, 90_000, lambda minute: minute // 1440)
     assert fed(shard, start, range(0)) == []
@@ -99,7 +99,7 @@ def test_a_sketch_is_given_out_once_a_minute_when_it_has_grown() -> None:
     assert fed(shard, start + 1443 * MINUTE, range(303), ended=True) == ["a"]
 
 
-def test_a_planned_placement_is_in_its_plans_campaign_whatever_its_latest_pixel_says(
+def test_a_planned_placement_belongs_to_its_plans_campaign(
     settings_of: Callable[..., Settings], client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans = tmp_path / "plans.csv"

@@ -110,7 +110,7 @@ def sent(event: bytes) -> dict[str, Any]:
     return json.loads(event.partition(b"data: ")[2])  # type: ignore[no-any-return]
 
 
-def test_a_browser_is_sent_all_that_the_flow_wrote_and_then_only_what_changes(valkey: EmbeddedValkey) -> None:
+def test_a_browser_gets_all_rows_and_then_only_changes(valkey: EmbeddedValkey) -> None:
     with exporter(valkey.url) as (address, _), stream(address) as events:
         name, first = events.next()
         assert name == "all"
@@ -140,7 +140,7 @@ def test_a_second_with_nothing_new_still_says_how_fresh_it_is(valkey: EmbeddedVa
     assert seen[2]["status"]["flushed_s"] > seen[2]["status"]["watermark_s"]
 
 
-def test_with_redis_killed_the_stream_says_so_and_keeps_the_rows_until_it_is_back() -> None:
+def test_the_stream_reports_an_outage_and_keeps_its_rows() -> None:
     with EmbeddedValkey() as mortal:
         put_rows(mortal.url, "t", {"pl-1": {"flight.impressions": 7}})
         with exporter(mortal.url, "t") as (address, _), stream(address) as events:
@@ -168,7 +168,7 @@ def test_an_open_stream_does_not_hold_up_the_end(valkey: EmbeddedValkey) -> None
         )
 
 
-def test_a_placement_is_told_whole_whatever_its_id(valkey: EmbeddedValkey) -> None:
+def test_a_placement_of_any_id_is_sent_whole(valkey: EmbeddedValkey) -> None:
     put_rows(valkey.url, "odd", {name: {"flight.orphans": n} for n, name in enumerate(HOSTILE)})
     with exporter(valkey.url, "odd") as (address, _):
         for n, name in enumerate(HOSTILE):
@@ -201,7 +201,7 @@ def test_every_part_of_the_page_forbids_foreign_and_inline_code(valkey: Embedded
             assert "access-control-allow-origin" not in answer.headers
 
 
-def test_who_comes_after_a_time_unwatched_sees_the_latest_rows_and_then_what_changes(
+def test_a_late_viewer_gets_the_latest_rows_and_then_changes(
     valkey: EmbeddedValkey,
 ) -> None:
     clock = count(0, POINT_S)
@@ -234,7 +234,7 @@ def put(url: str, namespace: str, rev: int, **impressions: int) -> None:
     put_rows(url, namespace, rows)
 
 
-def test_rows_that_changed_came_and_went_are_told_beside_those_that_did_not(valkey: EmbeddedValkey) -> None:
+def test_changed_new_and_removed_rows_are_sent_beside_unchanged_ones(valkey: EmbeddedValkey) -> None:
     put_here = partial(put, valkey.url, "told-on")
 
     def told() -> tuple[Any, Any]:
@@ -264,7 +264,7 @@ def test_rows_that_changed_came_and_went_are_told_beside_those_that_did_not(valk
     assert sent(view.whole()[1])["rows"]["placement"].keys() == {"calm", "busy", "comes"}
 
 
-def test_who_comes_amid_a_tick_that_nobody_watched_is_sent_the_whole_again(valkey: EmbeddedValkey) -> None:
+def test_a_viewer_joining_an_unwatched_tick_gets_everything(valkey: EmbeddedValkey) -> None:
     put_rows(valkey.url, "amid", {"pl-1": {"flight.impressions": 1}})
     view = feed(valkey.url, "amid")
     view.tick(watched=False)
@@ -331,7 +331,7 @@ def test_curves_end_at_the_latest_sample_and_are_bounded() -> None:
     assert history.curve("a")["at_s"] == []
 
 
-def test_a_curve_of_days_has_coarse_points_of_before_and_fine_ones_of_the_last_hour() -> None:
+def test_a_curve_of_days_has_fine_points_in_its_last_hour() -> None:
     history = History()
     end_s = 3 * 86_400
     for at_s in range(0, end_s + 1, 60):
@@ -364,7 +364,7 @@ def test_curves_go_on_when_the_wall_clock_is_set_back() -> None:
     assert history.curve("b")["impressions"] == [*range(140, 180)]
 
 
-def test_a_row_is_told_with_its_changes_of_state_the_latest_first(valkey: EmbeddedValkey) -> None:
+def test_a_row_has_its_changes_of_state_latest_first(valkey: EmbeddedValkey) -> None:
     put_rows(valkey.url, "told", {"pl-1": {"flight.impressions": 1}, "pl-2": {"flight.impressions": 1}})
     with Redis.from_url(valkey.url) as client:
         for id, placement in (("1", "pl-1"), ("2", "pl-2"), ("3", "pl-1"), ("3", "pl-1")):
@@ -382,7 +382,7 @@ def test_a_row_is_told_with_its_changes_of_state_the_latest_first(valkey: Embedd
         assert [one["id"] for one in row["alerts"]] == ids
 
 
-def test_the_table_without_scripts_has_every_id_as_text_the_most_urgent_first(valkey: EmbeddedValkey) -> None:
+def test_the_scriptless_table_lists_ids_by_urgency(valkey: EmbeddedValkey) -> None:
     rows = {name: {"flight.impressions": "1"} for name in HOSTILE}
     put_rows(valkey.url, "plain", rows | {"low": {"delivery.state": "under", "delivery.indicator": "0.25"}})
     view = feed(valkey.url, "plain")
@@ -392,7 +392,7 @@ def test_the_table_without_scripts_has_every_id_as_text_the_most_urgent_first(va
     assert "<td>under</td><td></td><td>25</td>" in text
 
 
-def test_the_table_without_scripts_says_of_when_it_is_and_why_delivery_is_not_judged() -> None:
+def test_the_scriptless_table_shows_its_time_and_unjudged_reason() -> None:
     def said() -> str:
         return plain_table(view).partition("<main>")[2].partition("Reload")[0].partition("<p>")[2]
 
@@ -435,7 +435,7 @@ def test_of_too_many_placements_the_urgent_and_the_busiest_are_sent() -> None:
     assert rows.keys() - kept.keys() == {f"pl-{n:05}" for n in range(11)} - {"pl-00003"}
 
 
-def test_of_too_many_those_are_sent_that_are_the_most_urgent_now(
+def test_the_most_urgent_rows_are_sent_beyond_the_limit(
     valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.viewers.feed.MOST", 2)
@@ -488,7 +488,7 @@ def test_the_package_brings_every_file_of_the_page() -> None:
     assert {path for path in PAGE.rglob("*") if path.is_file()} <= brought
 
 
-def test_the_vendored_chart_is_of_the_version_noted_and_brings_its_licence() -> None:
+def test_the_vendored_chart_has_the_noted_version_and_licence() -> None:
     head = (PAGE / "vendor" / "uPlot.iife.min.js").read_text()[:200]
     noted = (PAGE / "vendor" / "README.md").read_text().split()[1]
     assert f"(v{noted.rstrip(',')})" in head

@@ -149,7 +149,7 @@ def test_every_control_is_reached_by_tab_and_headers_sort(page: Page) -> None:
     assert browser.js("document.querySelector('#pane').hidden"), "the key was the header's"
 
 
-def test_the_grid_is_moved_in_opened_and_left_by_keys_and_focus_follows(page: Page) -> None:
+def test_keys_move_open_and_leave_the_grid_with_the_focus(page: Page) -> None:
     browser = page.open()
     browser.js("document.querySelector('#scroll').focus()")
     browser.press("j")
@@ -164,7 +164,7 @@ def test_the_grid_is_moved_in_opened_and_left_by_keys_and_focus_follows(page: Pa
     assert browser.js("document.querySelector('#pane').hidden")
 
 
-def test_each_row_that_is_chosen_is_announced_by_an_id_of_its_own(page: Page) -> None:
+def test_each_selected_row_is_announced_by_its_own_id(page: Page) -> None:
     browser = page.open()
     browser.js("document.querySelector('#scroll').focus()")
     seen = []
@@ -186,7 +186,7 @@ def test_bars_and_curves_in_cells_have_words(page: Page) -> None:
     assert "impressions in" in browser.js(told % "spark")
 
 
-def test_single_letters_can_be_switched_off_and_the_sheet_says_what_each_column_means(page: Page) -> None:
+def test_letter_keys_can_be_disabled_and_the_sheet_explains_columns(page: Page) -> None:
     browser = page.open()
     browser.press("?")
     browser.until("document.querySelector('#help').open")
@@ -267,7 +267,7 @@ def test_freshness_is_in_sight_and_nothing_overflows_at_any_width(page: Page, wi
     assert browser.js(OVERFLOW) == []
 
 
-def test_an_open_pane_takes_no_column_that_has_room(page: Page) -> None:
+def test_an_open_pane_hides_no_column_that_fits(page: Page) -> None:
     page.browser.resize(1920, 1000)
     browser = page.open("#open=starved")
     heads = browser.js("[...document.querySelectorAll('#heads th')].map(head => head.dataset.key)")
@@ -295,14 +295,14 @@ def test_states_have_marks_without_colours(page: Page) -> None:
     assert browser.js(f"getComputedStyle({ROWS}[1].querySelector('.track b')).backgroundColor !== {panel}")
 
 
-def test_an_id_that_is_none_is_told_without_empty_headings(page: Page) -> None:
+def test_an_unknown_id_is_reported_without_empty_headings(page: Page) -> None:
     browser = page.open("#q=good")
     browser.js("location.hash = '#q=good&open=nope'")
     browser.until("document.querySelector('#p-labels').textContent === 'There is no such row.'")
     assert browser.js("document.querySelector('#p-body').hidden && document.querySelector('#p-state').hidden")
 
 
-def test_without_scripts_there_is_a_table(page: Page, browser: Browser) -> None:
+def test_a_browser_without_scripts_shows_a_table(page: Page, browser: Browser) -> None:
     browser.scripts(False)
     try:
         browser.open(f"http://127.0.0.1:{page.port}/")

@@ -134,7 +134,7 @@ def cell(name: str, key: str) -> str:
 # What is said
 
 
-def test_blocked_content_is_first_then_what_has_most_money_at_stake_not_the_least_ratio(shared: Desk) -> None:
+def test_rows_are_ordered_by_blocked_content_then_money_at_stake(shared: Desk) -> None:
     browser = shared.open()
     assert browser.js(NAMES) == ORDER
     assert browser.js(cell("unsafe", "state")) == "blocked 12on track"
@@ -145,7 +145,7 @@ def test_blocked_content_is_first_then_what_has_most_money_at_stake_not_the_leas
     assert browser.errors == []
 
 
-def test_what_is_under_is_red_and_says_so_in_words_and_by_shape(shared: Desk) -> None:
+def test_an_under_row_has_its_own_colour_text_and_shape(shared: Desk) -> None:
     browser = shared.open()
     badge = f"{ROWS}[1].querySelector('.state')"
     assert browser.js(f"{badge}.textContent") == "under"
@@ -156,7 +156,7 @@ def test_what_is_under_is_red_and_says_so_in_words_and_by_shape(shared: Desk) ->
     assert browser.js(f"{ground % 1} !== {ground % 3}")
 
 
-def test_a_row_says_when_it_ends_what_it_costs_and_by_how_much_it_is_short(shared: Desk) -> None:
+def test_a_row_shows_its_end_cost_and_shortfall(shared: Desk) -> None:
     browser = shared.open("#cols=short,ends,cost,needed,pacing")
     wanted = {"pacing": "88 %", "short": "120,000", "cost": "15,840", "needed": "46,667"}
     assert {key: browser.js(cell("costly", key)) for key in wanted} == wanted
@@ -179,7 +179,7 @@ def test_pacing_has_one_scale_in_table_pane_and_history(shared: Desk) -> None:
     assert "needed 73 impressions/hour" in history
 
 
-def test_a_row_leads_to_what_is_to_be_done_about_it_and_only_where_anything_is(shared: Desk) -> None:
+def test_only_an_actionable_row_links_to_its_action(shared: Desk) -> None:
     for name, wanted in (
         ("starved", [["Under: what to do", "#audiopixelunderdelivery"]]),
         ("unsafe", [["In blocked content: what to do", "#audiopixelbrandsafetybreach"]]),
@@ -195,7 +195,7 @@ def test_a_row_leads_to_what_is_to_be_done_about_it_and_only_where_anything_is(s
     browser.until("document.querySelector('h3:target')?.textContent === 'AudiopixelUnderDelivery'")
 
 
-def test_times_are_told_with_date_and_zone(shared: Desk) -> None:
+def test_times_have_a_date_and_a_zone(shared: Desk) -> None:
     browser = shared.open("#open=starved")
     browser.until("document.querySelector('#p-final').textContent")
     dated = r"/\d{1,2} \w{3,4}, \d\d:\d\d (UTC|GMT|[A-Z]{3,5})/"
@@ -250,7 +250,7 @@ def test_a_group_folds_by_key_and_by_click(shared: Desk) -> None:
 # What is kept: the URL, views, copies
 
 
-def test_all_of_the_view_is_in_the_url_and_back_goes_back(shared: Desk) -> None:
+def test_the_url_contains_the_whole_view_and_back_works(shared: Desk) -> None:
     browser = shared.open()
     browser.press("/")
     for key in "c-7":
@@ -303,7 +303,7 @@ HALF = {name: planned("under", 0.5, 2_000, now_ms(), campaign_id="c") for name i
 
 
 @pytest.mark.parametrize("own", [HALF], indirect=True)
-def test_the_csv_holds_what_is_shown_and_no_formula(own: Desk, tmp_path: Path) -> None:
+def test_the_csv_contains_the_shown_rows_without_formulas(own: Desk, tmp_path: Path) -> None:
     heads, *lines = saved(own.open("#sort=id&cols=pacing,short,ends"), tmp_path)
     assert heads == ["state", "placement", "pacing (%)", "short by (impressions)", "ends at (UTC)"]
     assert [line[0] for line in lines] == ["under"] * len(HOSTILE)
@@ -322,7 +322,7 @@ FORMULAE = {
 
 
 @pytest.mark.parametrize("own", [FORMULAE], indirect=True)
-def test_no_letter_with_which_a_formula_begins_begins_a_cell_of_the_csv(own: Desk, tmp_path: Path) -> None:
+def test_no_csv_cell_begins_like_a_formula(own: Desk, tmp_path: Path) -> None:
     heads, *lines = saved(own.open("#sort=id&cols=cost"), tmp_path)
     assert heads == ["state", "placement", "currency", "cost"]
     assert {line[1] for line in lines} == {f"'{name}" for name in FORMULAE}
@@ -372,7 +372,7 @@ def test_each_column_of_the_csv_is_in_the_unit_of_its_heading(own: Desk) -> None
     assert wrong == []
 
 
-def test_a_row_is_chosen_without_being_opened_and_its_id_can_be_copied(shared: Desk) -> None:
+def test_a_row_is_selected_unopened_and_its_id_copied(shared: Desk) -> None:
     browser = shared.open()
     browser.js(f"{ROWS}[2].querySelector('.c-state').click()")
     assert browser.js("document.querySelector('#pane').hidden")
@@ -407,7 +407,7 @@ def test_the_bar_follows_the_flow_from_live_to_slow_to_stalled(own: Desk) -> Non
     assert browser.js("document.querySelector('#icon').getAttribute('href')") == "/page/icon-red.svg"
 
 
-def test_the_tab_tells_what_is_wrong_while_nobody_looks(own: Desk) -> None:
+def test_the_tab_title_shows_trouble_in_the_background(own: Desk) -> None:
     browser = own.open()
     browser.until("document.title === '(2 under, 1 blocked) audiopixel'")
     assert browser.js("document.querySelector('#icon').getAttribute('href')") == "/page/icon-red.svg"
@@ -417,7 +417,7 @@ def test_the_tab_tells_what_is_wrong_while_nobody_looks(own: Desk) -> None:
     assert browser.js("document.querySelector('#icon').getAttribute('href')") == "/page/icon.svg"
 
 
-def test_numbers_that_are_written_and_old_are_not_called_live(own: Desk) -> None:
+def test_stale_numbers_are_not_called_live(own: Desk) -> None:
     browser = own.open()
     now = int(browser.js("Date.now()"))
     for behind_s, level in ((70, "ok"), (1500, "slow")):
@@ -426,7 +426,7 @@ def test_numbers_that_are_written_and_old_are_not_called_live(own: Desk) -> None
     assert browser.js(VERDICT) == "behind: numbers of 25 min ago"
 
 
-def test_traders_are_told_that_delivery_is_not_judged_since_when_and_why(own: Desk) -> None:
+def test_a_banner_shows_unjudged_delivery_with_begin_and_reason(own: Desk) -> None:
     browser = own.open()
     banner = "document.querySelector('#banner')"
     assert browser.js(f"{banner}.hidden")
@@ -470,7 +470,7 @@ def go_silent(desk: Desk, unit: str = "platform:Spotify", *names: str, **units: 
     desk.put(rows, flushed_ms=now_ms(), judged=1, silent=json.dumps(told))
 
 
-def test_a_silent_feed_is_named_in_a_banner_with_the_placements_that_wait_and_their_money(own: Desk) -> None:
+def test_a_banner_names_a_silent_feed_its_placements_and_money(own: Desk) -> None:
     browser = own.open()
     assert browser.js(f"{SILENCE}.hidden")
     go_silent(own, "platform:Spotify", "costly", "good")
@@ -490,7 +490,7 @@ def test_a_silent_feed_is_named_in_a_banner_with_the_placements_that_wait_and_th
     assert browser.errors == []
 
 
-def test_what_waits_for_a_feed_is_grey_and_no_longer_counted_as_under(own: Desk) -> None:
+def test_a_row_waiting_for_a_feed_is_grey_and_not_under(own: Desk) -> None:
     browser = own.open()
     go_silent(own, "platform:Spotify", "costly", "good")
     costly = f"{ROWS}.find(row => row.item.id === 'costly')"
@@ -514,7 +514,7 @@ def test_what_waits_for_a_feed_is_grey_and_no_longer_counted_as_under(own: Desk)
     assert [line[0] for line in csv.reader(saved.splitlines())][1:] == ["not judged: feed silent"] * 2
 
 
-def test_a_row_that_waits_and_ran_in_blocked_content_shows_both_whole(own: Desk) -> None:
+def test_a_row_waiting_and_in_blocked_content_shows_both(own: Desk) -> None:
     own.put({"unsafe": {"flight.blocked_impressions": 1_234}})
     browser = own.open()
     go_silent(own, "platform:Acast", "unsafe")
@@ -525,7 +525,7 @@ def test_a_row_that_waits_and_ran_in_blocked_content_shows_both_whole(own: Desk)
     assert browser.js(f"{ROWS}[0].item.id") == "unsafe"
 
 
-def test_the_pane_names_the_silent_feed_and_the_state_that_stands_still(own: Desk) -> None:
+def test_the_pane_names_the_silent_feed_and_the_frozen_state(own: Desk) -> None:
     go_silent(own, "sender:collector-7", "costly")
     browser = own.open("#open=costly")
     browser.until("!document.querySelector('#p-unjudged').hidden")
@@ -539,7 +539,7 @@ def test_the_pane_names_the_silent_feed_and_the_state_that_stands_still(own: Des
     assert browser.js("document.querySelector('#p-state').textContent") == "under"
 
 
-def test_the_pane_shows_what_of_a_flight_is_counted_and_its_opening_balance(own: Desk) -> None:
+def test_the_pane_shows_the_counted_span_and_opening_balance(own: Desk) -> None:
     counted_ms, before = now_ms() - 3 * 3_600_000, "document.querySelector('#p-before')"
     began = {"delivery.start_ms": counted_ms - 20 * 86_400_000, "flight.counted_since_ms": counted_ms}
     own.put(
@@ -619,7 +619,7 @@ def test_the_banner_has_the_words_of_top(
     browser.until(f"{words} === {json.dumps(' '.join(told))}")
 
 
-def test_a_collector_that_died_among_others_holds_back_no_placement_and_the_banner_says_so(own: Desk) -> None:
+def test_a_dead_collector_among_others_delays_no_placement(own: Desk) -> None:
     browser = own.open()
     go_silent(own, "sender:collector-2")
     browser.until(f"!{SILENCE}.hidden")
@@ -628,7 +628,7 @@ def test_a_collector_that_died_among_others_holds_back_no_placement_and_the_bann
     assert browser.js(cell("costly", "state")) == "under"
 
 
-def test_a_feed_that_fell_silent_and_its_end_are_told_among_the_alerts(own: Desk) -> None:
+def test_a_silence_and_its_end_are_among_the_alerts(own: Desk) -> None:
     browser = own.open("#view=history", rows=False)
     browser.until("document.querySelectorAll('#changes li').length === 2")
     since_ms = now_ms() - 580_000
@@ -653,7 +653,7 @@ def left_alone(browser: Browser, valkey: EmbeddedValkey, namespace: str) -> int:
     return port
 
 
-def test_a_lost_connection_is_told_at_once_and_the_numbers_stay(
+def test_a_lost_connection_is_shown_at_once_and_the_numbers_stay(
     browser: Browser, valkey: EmbeddedValkey
 ) -> None:
     left_alone(browser, valkey, "lost")
@@ -677,9 +677,7 @@ class Refusing(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_page_whose_stream_was_refused_comes_back_though_nobody_was_there_then(
-    browser: Browser, valkey: EmbeddedValkey
-) -> None:
+def test_a_page_with_a_refused_stream_reconnects(browser: Browser, valkey: EmbeddedValkey) -> None:
     port = left_alone(browser, valkey, "refused")
     with ThreadingHTTPServer(("127.0.0.1", port), Refusing) as server:
         threading.Thread(target=server.serve_forever).start()
@@ -753,7 +751,7 @@ FIRST_LETTER = """(element => {
     [{f"{RIGHT}-1": planned("under", 0.5, 4_000, now_ms(), campaign_id=f"{RIGHT}-2", platform="p")}],
     indirect=True,
 )
-def test_a_long_name_from_right_to_left_is_cut_at_its_end_and_not_at_its_begin(own: Desk) -> None:
+def test_a_long_right_to_left_name_is_cut_at_its_end(own: Desk) -> None:
     browser = own.open("#cols=campaign")
     for key in ("id", "campaign"):
         seen = f"{FIRST_LETTER}({ROWS}[0].querySelector('.c-{key}'))"
@@ -768,7 +766,7 @@ def test_a_long_name_from_right_to_left_is_cut_at_its_end_and_not_at_its_begin(o
     [{"a": planned("under", 0.5, 4_000, now_ms(), campaign_id="\u05d0\u05d1", platform="\u05d2\u05d3 7")}],
     indirect=True,
 )
-def test_labels_from_right_to_left_stand_in_the_order_of_all_others(own: Desk) -> None:
+def test_right_to_left_labels_keep_the_common_order(own: Desk) -> None:
     browser = own.open("#open=a")
     browser.until("document.querySelector('#p-labels').textContent.startsWith('campaign ')")
     assert browser.js("document.querySelector('#p-labels').textContent").split(" — ")[0] == (
@@ -802,7 +800,7 @@ def test_labels_from_right_to_left_stand_in_the_order_of_all_others(own: Desk) -
     ],
     indirect=True,
 )
-def test_a_campaign_has_at_stake_in_the_pane_what_the_table_has_and_no_sum_of_two_currencies(
+def test_pane_and_table_show_equal_money_at_stake(
     own: Desk,
 ) -> None:
     with Redis.from_url(own.url) as client:  # as the flow writes it: a campaign has no price of its own
@@ -846,7 +844,7 @@ def test_ten_thousand_placements_are_few_elements_and_little_work(own: Desk) -> 
     assert browser.js(last) in browser.js(NAMES)
 
 
-def test_it_shows_what_the_flow_wrote(browser: Browser) -> None:
+def test_the_page_shows_the_flows_rows(browser: Browser) -> None:
     with EmbeddedValkey() as server:
         replayed(server)
         with exporter(server.url, "audiopixel:v1") as port:
@@ -865,7 +863,7 @@ def test_it_shows_what_the_flow_wrote(browser: Browser) -> None:
             assert browser.errors == []
 
 
-def test_a_page_that_is_left_keeps_no_stream_for_which_the_next_would_wait(shared: Desk) -> None:
+def test_a_left_page_closes_its_stream(shared: Desk) -> None:
     took_s = []
     for _ in range(8):  # a browser opens six connections to a host
         began_s = time.monotonic()
@@ -904,7 +902,7 @@ MONEY = "document.querySelector('#money').textContent"
 
 
 @pytest.mark.parametrize("own", [CALM], indirect=True)
-def test_what_is_well_is_quiet_and_folds_into_a_line_that_stays_in_the_url(own: Desk) -> None:
+def test_healthy_rows_fold_into_a_line_kept_in_the_url(own: Desk) -> None:
     browser = own.open()
     well = [f"ok-{n}" for n in range(6)]
     assert browser.js(NAMES) == ["hit", "bad", "6 on track", *well, "gone"]
@@ -925,7 +923,7 @@ def test_what_is_well_is_quiet_and_folds_into_a_line_that_stays_in_the_url(own: 
 
 
 @pytest.mark.parametrize("own", [CALM], indirect=True)
-def test_the_bar_says_what_is_short_now_and_by_when_and_of_how_many(own: Desk) -> None:
+def test_the_bar_shows_the_shortfall_its_time_and_its_rows(own: Desk) -> None:
     browser = own.open()
     told = browser.js(MONEY)
     assert told.startswith("GBP 8 short now, GBP 15 by "), told
@@ -946,7 +944,7 @@ def test_the_bar_says_what_is_short_now_and_by_when_and_of_how_many(own: Desk) -
 
 
 @pytest.mark.parametrize("own", [CALM], indirect=True)
-def test_words_of_a_filter_are_alternatives_and_an_empty_result_names_them_and_clears(own: Desk) -> None:
+def test_filter_words_are_alternatives_and_an_empty_result_clears(own: Desk) -> None:
     browser = own.open("#q=c-2 c-3")
     assert browser.js(NAMES) == ["hit", "bad", "gone"]
     for q, found in (("ok-1%2Bc-1", ["ok-1"]), ("%22on track%22%2Bc-3", ["hit"]), ("ok-1%2Bc-2", [])):
@@ -1005,7 +1003,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("own", [WHOLE], indirect=True)
-def test_impressions_in_the_csv_are_whole_and_a_heading_says_what_it_holds(own: Desk, tmp_path: Path) -> None:
+def test_csv_impressions_are_whole_under_a_clear_heading(own: Desk, tmp_path: Path) -> None:
     heads, line = saved(own.open("#cols=short,needed,ends,stake"), tmp_path)
     found = dict(zip(heads, line, strict=True))
     assert found["short by (impressions)"] == "2847"
@@ -1018,7 +1016,7 @@ THOUSAND = {f"pl-{n:04}": planned("on_track", 1.0, 4_000, now_ms(), campaign_id=
 
 
 @pytest.mark.parametrize("own", [THOUSAND], indirect=True)
-def test_a_thousand_rows_that_all_change_are_redrawn_within_100_ms_of_the_main_thread(own: Desk) -> None:
+def test_a_thousand_changed_rows_redraw_within_100_ms(own: Desk) -> None:
     browser = own.open()
     browser.until("document.querySelector('#count').textContent === '1,000 placements'")
     costs_ms = []

@@ -139,9 +139,7 @@ def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, 
 
 
 @at("browser", ["collectors"], indirect=True)
-def test_collectors_show_how_far_the_archive_reaches_and_what_it_lacks(
-    browser: Browser, settings: Settings
-) -> None:
+def test_the_collectors_page_shows_the_archives_reach_and_gaps(browser: Browser, settings: Settings) -> None:
     said = {"through_ms": now_ms() - 240_000, "missing": 0, "updated_ms": now_ms() - 5_000}
     with Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
         client.hset("t:archive", mapping=said)
@@ -175,7 +173,7 @@ def test_platforms_stand_side_by_side(browser: Browser, settings: Settings) -> N
 
 
 @at("browser", ["tag"], indirect=True)
-def test_the_tag_builder_gives_what_the_command_gives(browser: Browser, settings: Settings) -> None:
+def test_the_tag_builder_equals_the_command(browser: Browser, settings: Settings) -> None:
     browser.until("document.querySelectorAll('#tag-dialect option').length > 10")
     asked = {"dialect": "triton", "placement": "breakfast-uk", "campaign": "spring"}
     for name, value in asked.items():
@@ -201,7 +199,7 @@ def test_the_tag_builder_gives_what_the_command_gives(browser: Browser, settings
 
 
 @at("browser", ["tag"], indirect=True)
-def test_what_cannot_be_built_is_told_in_words_and_makes_nothing(browser: Browser) -> None:
+def test_an_impossible_tag_is_explained_and_not_built(browser: Browser) -> None:
     browser.until("document.querySelectorAll('#tag-dialect option').length > 10")
     browser.js("document.querySelector('#tag-form [name=placement]').value = '[PLACEMENT]'")
     browser.js("document.querySelector('#tag-form').requestSubmit()")
@@ -227,7 +225,7 @@ def test_a_sites_snippet_is_built_and_a_tag_is_checked(browser: Browser, setting
 
 
 @at("browser", ["live"], indirect=True)
-def test_live_shows_what_became_of_each_call_and_why(browser: Browser, settings: Settings) -> None:
+def test_live_shows_the_outcome_and_reason_of_each_call(browser: Browser, settings: Settings) -> None:
     body = "document.querySelector('#live-body')"
     browser.until(f"{body}.textContent.includes('No collector has written a call yet')")
     hostile = "<img src=x onerror=window.broken=1>"
@@ -268,9 +266,7 @@ def test_live_shows_what_became_of_each_call_and_why(browser: Browser, settings:
 
 
 @at("browser", ["platforms"], indirect=True)
-def test_platforms_that_stand_apart_are_marked_and_lead_to_their_placements(
-    browser: Browser, settings: Settings
-) -> None:
+def test_unusual_platforms_are_marked_and_link_to_placements(browser: Browser, settings: Settings) -> None:
     shares = {"Acast": 0.9, "Spotify": 0.88, "Triton": 0.91, "site <b>door</b>": 0.0}
     with Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
         client.delete("t:index:platform")

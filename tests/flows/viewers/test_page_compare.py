@@ -53,7 +53,7 @@ def sent(port: int, body: str | bytes, headers: dict[str, str] = CSV) -> tuple[i
     return answer.status_code, answer.json()
 
 
-def test_a_dropped_file_is_taken_apart_to_the_unit_with_sentences_to_send(port: int) -> None:
+def test_a_dropped_file_is_explained_to_the_unit(port: int) -> None:
     status, told = sent(port, f"{HEAD}starved,,{DAY},1200\nstarved,,flight,5\n")
     assert status == 200
     first = told["rows"][0]
@@ -83,7 +83,7 @@ def test_a_dropped_file_is_taken_apart_to_the_unit_with_sentences_to_send(port: 
         ("x" * (LONGEST + 1), 413, "takes at most 1,048,576 bytes"),
     ],
 )
-def test_a_file_that_cannot_be_compared_is_refused_in_words(
+def test_an_incomparable_file_is_refused_with_a_reason(
     port: int, body: str | bytes, status: int, words: str
 ) -> None:
     found, told = sent(port, body)
@@ -91,7 +91,7 @@ def test_a_file_that_cannot_be_compared_is_refused_in_words(
     assert words in told["error"]
 
 
-def test_a_form_of_another_site_can_send_none_and_a_second_file_waits(port: int) -> None:
+def test_another_sites_form_sends_no_file_and_a_second_waits(port: int) -> None:
     assert sent(port, HEAD, {"content-type": "text/plain"})[0] == 415
     compared = Compared(None, "t", None, dict)  # type: ignore[arg-type]  # it gets no further
     with compared._lock:
@@ -100,7 +100,7 @@ def test_a_form_of_another_site_can_send_none_and_a_second_file_waits(port: int)
     assert isinstance(compared._lock, type(threading.Lock()))
 
 
-def test_a_letter_says_so_where_both_count_the_same_and_where_ours_is_not_known() -> None:
+def test_a_letter_states_equal_and_unknown_counts() -> None:
     same = Difference("placement", "p", "flight", 5, 5, ())
     assert (
         letter(same) == "For placement p you report 5 impressions over the whole flight. We count the same."
@@ -132,7 +132,7 @@ def dropped(browser: Browser, text: str) -> None:
 @pytest.mark.debian
 @pytest_browser
 @pytest.mark.parametrize("dark", [True, False])
-def test_a_dropped_file_gives_a_waterfall_with_an_axis_that_says_where_it_begins(
+def test_a_dropped_file_gives_a_waterfall_with_a_labelled_axis(
     port: int, browser: Browser, dark: bool
 ) -> None:
     browser.dark(dark)
@@ -193,7 +193,7 @@ def test_on_a_phone_the_form_is_whole_and_the_table_stays_in_its_box(port: int, 
 
 @pytest.mark.debian
 @pytest_browser
-def test_a_campaigns_report_is_one_page_without_a_script_that_prints(port: int, browser: Browser) -> None:
+def test_a_campaigns_report_prints_on_one_page_without_scripts(port: int, browser: Browser) -> None:
     browser.dark(True)
     browser.errors.clear()
     browser.open("about:blank")

@@ -69,7 +69,7 @@ def opened(page: tuple[Browser, int, str], view: str) -> Browser:
     return browser
 
 
-def test_alerts_are_what_holds_now_blocked_content_first_then_by_the_money(
+def test_current_alerts_are_ordered_by_blocked_content_then_money(
     page: tuple[Browser, int, str],
 ) -> None:
     browser = opened(page, "#view=alerts")
@@ -91,7 +91,7 @@ def test_alerts_are_what_holds_now_blocked_content_first_then_by_the_money(
     browser.until("document.querySelector('#p-id').textContent === 'dear'")
 
 
-def test_the_pane_begins_with_blocked_content_in_red_before_the_delivery_state(
+def test_the_pane_begins_with_blocked_content_in_red(
     page: tuple[Browser, int, str],
 ) -> None:
     browser = opened(page, "#open=hit")
@@ -104,7 +104,7 @@ def test_the_pane_begins_with_blocked_content_in_red_before_the_delivery_state(
     assert browser.js(f"{badges}.map(one => one.textContent)") == ["on track"]
 
 
-def test_the_state_in_the_pane_is_grey_while_delivery_is_not_judged(page: tuple[Browser, int, str]) -> None:
+def test_an_unjudged_state_in_the_pane_is_grey(page: tuple[Browser, int, str]) -> None:
     state = "document.querySelector('#p-state')"
     with Redis.from_url(page[2]) as client:
         browser = opened(page, "#open=good")
@@ -128,7 +128,7 @@ def colour(browser: Browser, name: str) -> Any:
         return found; }})()""")
 
 
-def test_the_course_reads_the_last_whole_minute_and_marks_one_that_is_not_over(
+def test_the_course_reads_the_last_whole_minute(
     page: tuple[Browser, int, str],
 ) -> None:
     as_of_ms = NOW // MINUTE_MS * MINUTE_MS + 5_000
@@ -163,7 +163,7 @@ def test_the_course_reads_the_last_whole_minute_and_marks_one_that_is_not_over(
     browser.until(f"{legend}.includes(', not over yet: 1 impression a minute, needed 258')")
 
 
-def test_the_course_shows_rate_need_projection_and_marks_with_words_for_each(
+def test_the_course_labels_rate_need_projection_and_marks(
     page: tuple[Browser, int, str],
 ) -> None:
     browser = opened(page, "#open=dear&range=6h")
@@ -190,7 +190,7 @@ def test_the_course_shows_rate_need_projection_and_marks_with_words_for_each(
     assert axe_findings(browser, source) == []
 
 
-def test_the_pane_says_its_sentence_first_and_folds_what_few_need(page: tuple[Browser, int, str]) -> None:
+def test_the_pane_begins_with_its_sentence_and_folds_details(page: tuple[Browser, int, str]) -> None:
     sentence = f"Nearly stopped: 15 an hour of 1,996 needed. {HOSTILE}"
     browser = opened(page, "")
     browser.js(f"""(() => {{ const ask = window.fetch;
@@ -214,7 +214,7 @@ def test_the_pane_says_its_sentence_first_and_folds_what_few_need(page: tuple[Br
     browser.js("localStorage.clear()")
 
 
-def test_a_sum_says_how_many_rows_are_not_judged_and_judges_none_of_them(
+def test_a_sum_shows_its_number_of_unjudged_rows(
     page: tuple[Browser, int, str],
 ) -> None:
     browser = opened(page, "")
@@ -233,7 +233,7 @@ def test_a_sum_says_how_many_rows_are_not_judged_and_judges_none_of_them(
     assert told[1] < told[2]
 
 
-def test_a_row_without_a_pacing_of_its_own_is_in_no_sum_of_pacing(page: tuple[Browser, int, str]) -> None:
+def test_a_row_without_pacing_is_in_no_sum_of_pacing(page: tuple[Browser, int, str]) -> None:
     browser = opened(page, "")
     browser.until("document.querySelector('#sums td.c-pacing')?.innerText.includes('%')")
     paces = browser.js(
@@ -254,7 +254,7 @@ def test_a_row_without_a_pacing_of_its_own_is_in_no_sum_of_pacing(page: tuple[Br
     assert paces == [pytest.approx(0.25, abs=0.01), paces[0], True]
 
 
-def test_the_column_of_states_is_as_wide_with_a_row_that_is_not_judged(
+def test_an_unjudged_row_does_not_widen_the_column_of_states(
     page: tuple[Browser, int, str],
 ) -> None:
     browser = opened(page, "#q=good")
@@ -328,7 +328,7 @@ def test_on_a_phone_the_active_tab_is_in_the_picture(page: tuple[Browser, int, s
         browser.resize(1280, 800)
 
 
-def test_on_a_phone_the_bar_of_the_selected_card_is_at_the_cards_edge(page: tuple[Browser, int, str]) -> None:
+def test_a_phone_shows_the_selection_bar_at_the_cards_edge(page: tuple[Browser, int, str]) -> None:
     browser = page[0]
     browser.resize(390, 844)
     try:

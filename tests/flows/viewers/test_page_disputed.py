@@ -65,7 +65,7 @@ def disputed(client: Client, path: Path) -> Disputed:
     return Disputed(path, client, "t", datetime.now(UTC).astimezone().tzinfo or UTC, dict)  # type: ignore[arg-type]  # a zone
 
 
-def test_a_row_has_its_waterfalls_and_a_file_that_breaks_later_says_so(
+def test_a_row_has_its_waterfalls_and_reports_a_later_broken_file(
     url: str, client: Client, theirs: Path
 ) -> None:
     watched = disputed(client, theirs)
@@ -93,9 +93,7 @@ def test_a_row_has_its_waterfalls_and_a_file_that_breaks_later_says_so(
         assert [row["theirs"] for row in told("starved")["rows"]] == [1000]  # type: ignore[attr-defined]
 
 
-def test_a_file_that_broke_is_read_once_not_at_each_question(
-    client: Client, theirs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_file_is_read_once(client: Client, theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = disputed(client, theirs)
     watched.look()
     reads = []
@@ -112,7 +110,7 @@ def test_a_file_that_broke_is_read_once_not_at_each_question(
 
 
 @pytest.mark.parametrize("broken", ["day", "meta"])
-def test_a_row_is_shown_without_its_waterfall_where_a_count_in_redis_is_damaged(
+def test_a_damaged_count_hides_only_the_rows_waterfall(
     url: str, client: Client, theirs: Path, broken: str
 ) -> None:
     key = day_key("t", "starved", DAY) if broken == "day" else "t:meta"
@@ -135,7 +133,7 @@ def test_a_row_is_shown_without_its_waterfall_where_a_count_in_redis_is_damaged(
         client.hset(key, field, before)
 
 
-def test_a_file_that_is_not_there_is_refused_at_the_start(client: Client, tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_at_the_start(client: Client, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         disputed(client, tmp_path / "none.csv").look()
 

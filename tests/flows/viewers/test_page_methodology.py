@@ -39,9 +39,7 @@ def port(settings: Settings) -> Iterator[int]:
         yield one
 
 
-def test_the_flow_tells_redis_how_it_counts_and_readers_find_it_by_its_hash(
-    settings: Settings, port: int
-) -> None:
+def test_readers_find_the_flows_methodology_by_its_hash(settings: Settings, port: int) -> None:
     here = methodology(settings)
     told = httpx.get(f"http://127.0.0.1:{port}/v1/methodology").json()
     assert told == json.loads(here.line()[1])
@@ -80,9 +78,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 @pytest.mark.debian
 @needs_chromium
-def test_a_click_on_a_cell_a_figure_of_the_pane_and_one_of_the_bar_says_how_it_was_counted(
-    browser: Browser, port: int, settings: Settings
-) -> None:
+def test_a_click_on_any_figure_explains_its_count(browser: Browser, port: int, settings: Settings) -> None:
     opened(browser, port)
     browser.click("#rows tr:not(.pad) td.c-hour")
     assert said(browser) == "impressions"
@@ -106,9 +102,7 @@ def test_a_click_on_a_cell_a_figure_of_the_pane_and_one_of_the_bar_says_how_it_w
 
 @pytest.mark.debian
 @needs_chromium
-def test_a_click_on_a_groups_sum_says_how_it_was_counted_and_on_its_name_folds_it(
-    browser: Browser, port: int
-) -> None:
+def test_a_click_explains_a_groups_sum_or_folds_the_group(browser: Browser, port: int) -> None:
     opened(browser, port, "#group=platform&cols=hour,downloads_calendar,by_household")
     rows = "document.querySelectorAll('#rows tr:not(.pad)')"
     shown = browser.js(f"{rows}.length")
@@ -126,7 +120,7 @@ def test_a_click_on_a_groups_sum_says_how_it_was_counted_and_on_its_name_folds_i
 
 @pytest.mark.debian
 @needs_chromium
-def test_by_keys_alone_any_number_is_explained_and_the_focus_of_the_pane_stays(
+def test_keys_alone_explain_any_number_and_keep_the_focus(
     browser: Browser, port: int, settings: Settings
 ) -> None:
     opened(browser, port)
@@ -150,7 +144,7 @@ def test_by_keys_alone_any_number_is_explained_and_the_focus_of_the_pane_stays(
 
 @pytest.mark.debian
 @needs_chromium
-def test_every_column_and_figure_names_a_metric_that_is_described(
+def test_every_column_and_figure_names_a_described_metric(
     browser: Browser, port: int, settings: Settings
 ) -> None:
     opened(browser, port, "#open=starved")

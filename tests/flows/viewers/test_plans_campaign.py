@@ -73,7 +73,7 @@ def campaigns(event: bytes) -> dict[str, Any]:
     return {name: cells[FIELDS.index("campaign_id")] for name, cells in rows.items()}
 
 
-def test_the_page_has_placements_at_their_plans_campaigns_as_soon_as_plans_say_so(
+def test_the_page_follows_changed_campaigns_of_plans(
     valkey: EmbeddedValkey,
 ) -> None:
     plans = [PLANS]
@@ -92,7 +92,7 @@ def test_the_page_has_placements_at_their_plans_campaigns_as_soon_as_plans_say_s
     assert "forged" not in plain_table(view)
 
 
-def test_a_campaign_of_the_page_has_at_stake_what_its_plans_placements_have(valkey: EmbeddedValkey) -> None:
+def test_the_page_sums_a_campaigns_money_at_stake_by_plans(valkey: EmbeddedValkey) -> None:
     if NODE is None:
         pytest.skip("needs node: apt-get install nodejs")
     owners = Owners(lambda: PLANS)
@@ -104,7 +104,7 @@ def test_a_campaign_of_the_page_has_at_stake_what_its_plans_placements_have(valk
     assert json.loads(done.stdout or done.stderr) == 50
 
 
-def test_top_has_at_stake_of_a_campaign_what_its_plans_placements_have(
+def test_top_sums_a_campaigns_money_at_stake_by_plans(
     valkey: EmbeddedValkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans = tmp_path / "plans.csv"

@@ -135,7 +135,7 @@ def lines(answer: httpx.Response) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(answer.text)))
 
 
-def test_a_placement_is_told_with_its_version_its_times_and_the_fields_of_the_contract(
+def test_a_placement_has_its_version_times_and_contract_fields(
     app: Starlette,
 ) -> None:
     row = get(app, "placements/mine-planned").json()
@@ -167,7 +167,7 @@ def test_texts_stay_texts_and_are_those_of_the_flow() -> None:
     assert TEXTS & set(FIELDS) == ours & set(FIELDS)
 
 
-def test_a_row_that_waits_for_a_silent_feed_says_so_as_json_and_as_csv_and_meta_names_the_feed(
+def test_json_csv_and_meta_name_a_rows_silent_feed(
     valkey: Any,
 ) -> None:
     namespace, since_ms = "readapi-silent", 1_764_086_400_000
@@ -199,7 +199,7 @@ def test_a_row_that_waits_for_a_silent_feed_says_so_as_json_and_as_csv_and_meta_
     assert "silent" in described["Meta"]["properties"]
 
 
-def test_a_version_that_is_known_is_not_sent_again(app: Starlette) -> None:
+def test_a_known_version_is_not_sent_again(app: Starlette) -> None:
     answer = get(app, "placements/mine-planned")
     tag = answer.headers["etag"]
     assert tag == '"1.2.3"'
@@ -224,12 +224,12 @@ def test_a_version_that_is_known_is_not_sent_again(app: Starlette) -> None:
     ],
 )
 @pytest.mark.parametrize("query", ["format=AAA", "format=", "format=CSV", "format=AAA&format=csv"])
-def test_a_format_that_there_is_not_is_refused(app: Starlette, path: str, query: str) -> None:
+def test_an_unknown_format_is_refused(app: Starlette, path: str, query: str) -> None:
     answer = get(app, f"{path}?{query}")
     assert (answer.status_code, answer.json()) == (400, {"error": "format is json or csv."})
 
 
-def test_a_row_is_csv_where_that_is_asked_for_and_no_text_is_a_formula(app: Starlette) -> None:
+def test_a_row_is_csv_on_request_without_formulas(app: Starlette) -> None:
     for answer in (
         get(app, "placements/mine-planned?format=csv"),
         get(app, "placements/mine-planned", accept="text/csv"),
@@ -264,7 +264,7 @@ def test_lists_hold_the_rows_in_sight_by_id(app: Starlette) -> None:
     ]
 
 
-def test_an_id_of_any_letters_is_one_segment_or_stands_in_the_query(app: Starlette) -> None:
+def test_an_id_is_one_path_segment_or_in_the_query(app: Starlette) -> None:
     for path, name in (
         ("placements/zebra%2F..%2Fmine-planned", "zebra/../mine-planned"),
         ("placements/%7Bzebra%7D", "{zebra}"),
@@ -294,7 +294,7 @@ def test_no_text_is_a_formula_whatever_it_begins_with(first: str) -> None:
     assert line == {"placement": f"'{first}1", "flight.cost": "-1"}
 
 
-def test_other_scopes_and_totals_are_for_those_who_see_everything(app: Starlette) -> None:
+def test_other_scopes_and_totals_need_the_right_to_everything(app: Starlette) -> None:
     for path in ("stations/zebra-fm", "platforms/zebra-platform", "other/placement"):
         assert get(app, path, "all").json()["fields"]["flight.impressions"] == 5
         hidden, absent = get(app, path), get(app, "placements/nobody")
@@ -314,7 +314,7 @@ def test_no_reader_gets_the_fingerprint_of_the_listeners_key(app: Starlette, set
     assert not {"listener_key", "forgotten_sum"} & told.keys()
 
 
-def test_minutes_are_told_the_final_one_for_good(app: Starlette) -> None:
+def test_minutes_are_returned_final_or_provisional(app: Starlette) -> None:
     told = get(app, "placements/mine-planned/minutes").json()
     assert (told["placement"], told["kept_since_ms"]) == ("mine-planned", None)
     found = [(one["minute_ms"], one["state"], one["impressions"]) for one in told["minutes"]]
@@ -350,7 +350,7 @@ def states(topic: MinutesTopic) -> list[str]:
         return []
 
 
-def test_minutes_are_not_told_while_kafka_is_away_and_are_again_behind_it(
+def test_minutes_are_unavailable_only_during_an_outage_of_kafka(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("OUTAGE_S", "RETRY_S"):
@@ -376,7 +376,7 @@ def test_minutes_are_not_told_while_kafka_is_away_and_are_again_behind_it(
     topic.close()
 
 
-def test_partitions_that_are_added_are_read_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_added_partitions_are_read_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.viewers.minutes_topic.POLL_S", 0.0)
     first, second = Table(), Table(minute("a", 60_000))
     tables: list[Any] = [first, second]
@@ -388,7 +388,7 @@ def test_partitions_that_are_added_are_read_for_minutes(monkeypatch: pytest.Monk
     topic.close()
 
 
-def test_minutes_that_are_kept_are_bounded_and_say_since_when() -> None:
+def test_kept_minutes_are_bounded_with_a_begin() -> None:
     kept = StoredMinutes(most_bytes=2_000)
     for place in range(50):
         kept.take(minute("a", place * 60_000))
@@ -399,7 +399,7 @@ def test_minutes_that_are_kept_are_bounded_and_say_since_when() -> None:
     assert kept.of_placement("a") == found
 
 
-def test_minutes_of_a_topic_that_cannot_be_read_are_asked_for_again(settings: Settings) -> None:
+def test_an_unreadable_topic_of_minutes_is_read_again(settings: Settings) -> None:
     def away() -> Any:
         raise MinutesUnread("Kafka is away")
 
@@ -421,7 +421,7 @@ def test_minutes_of_a_topic_that_cannot_be_read_are_asked_for_again(settings: Se
     topic.close()
 
 
-def test_a_decision_is_seen_by_whoever_owns_all_that_it_names(app: Starlette) -> None:
+def test_a_decision_is_visible_to_the_owner_of_all_its_names(app: Starlette) -> None:
     assert len(get(app, "conversions/order-1", "all").json()["decisions"]) == 4
     (mine,) = get(app, "conversions/order-1").json()["decisions"]
     assert (mine["campaign_id"], len(mine["credits"])) == ("c-mine", 2)
@@ -480,7 +480,7 @@ def test_a_generated_client_reads_a_placement(settings: Settings, tmp_path: Path
     assert done.stdout.split() == ["mine-planned", "3", "under", "404"]
 
 
-def test_the_examples_of_the_document_are_what_is_answered(app: Starlette) -> None:
+def test_the_documents_examples_equal_the_answers(app: Starlette) -> None:
     block = re.search(r"```console\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.S)
     assert block is not None
     examples = re.findall(r"^\$ curl .*:9480/v1/([^' \n]*)'?\n((?:[^$\n].*\n)+)", block[1], re.M)
@@ -498,7 +498,7 @@ def test_the_course_of_a_flight_is_for_its_readers_alone(app: Starlette) -> None
     assert set(found) == set(document()["components"]["schemas"]["Course"]["properties"])
 
 
-def test_a_placement_has_its_sentence_in_the_zone_that_is_asked_for(settings: Settings) -> None:
+def test_a_placement_has_its_sentence_in_the_requested_zone(settings: Settings) -> None:
     client = Redis.from_url(settings.redis_url.get_secret_value())
     row = {"delivery.state": "paused", "delivery.booked": "900", "delivery.delivered": "9"}
     rows = {"delivery.state": "not_started", "delivery.start_ms": "4102444800000"}

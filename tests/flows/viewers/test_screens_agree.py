@@ -104,7 +104,7 @@ def agree(truth: Fields, name: str, field: str, value: float) -> None:
     assert value == pytest.approx(truth[name][field], rel=1e-9, abs=1e-9), (name, field)
 
 
-def test_csv_says_what_json_says(app: Starlette, scope: str, truth: Fields) -> None:
+def test_csv_agrees_with_json(app: Starlette, scope: str, truth: Fields) -> None:
     lines = {line[scope]: line for line in csv.DictReader(io.StringIO(got(app, f"/v1/{scope}s?format=csv")))}
     assert lines.keys() == truth.keys()
     compared = 0
@@ -117,7 +117,7 @@ def test_csv_says_what_json_says(app: Starlette, scope: str, truth: Fields) -> N
     assert compared > 10 * len(truth)
 
 
-def test_the_page_says_what_json_says(app: Starlette, scope: str, truth: Fields) -> None:
+def test_the_page_agrees_with_json(app: Starlette, scope: str, truth: Fields) -> None:
     whole = json.loads(app.state.feed.whole()[1].partition(b"data: ")[2])
     rows = {
         name: numbers(dict(zip(whole["fields"], cells, strict=True)))
@@ -135,7 +135,7 @@ def test_the_page_says_what_json_says(app: Starlette, scope: str, truth: Fields)
             agree(truth, name, field, float(opened["row"][field]))
 
 
-def test_what_the_page_works_out_is_what_json_says(app: Starlette, scope: str, truth: Fields) -> None:
+def test_figures_computed_by_the_page_agree_with_json(app: Starlette, scope: str, truth: Fields) -> None:
     if NODE is None:
         pytest.skip("needs node: apt-get install nodejs")
     whole = app.state.feed.whole()[1].partition(b"data: ")[2].decode()
@@ -158,7 +158,7 @@ def test_what_the_page_works_out_is_what_json_says(app: Starlette, scope: str, t
                 agree(truth, name, field, value)
 
 
-def test_top_says_what_json_says(url: str, scope: str, truth: Fields) -> None:
+def test_top_agrees_with_json(url: str, scope: str, truth: Fields) -> None:
     client = connect(url)
     reader = RowsReader(client, SPACE, FIELDS, scopes=("placement", "campaign"), interval=timedelta(0))
     desk = Desk.from_scopes(reader.refresh().rows, time.time() * 1000)
@@ -174,7 +174,7 @@ def test_top_says_what_json_says(url: str, scope: str, truth: Fields) -> None:
     assert compared > 5 * (len(truth) - 1)
 
 
-def test_prometheus_says_what_json_says(app: Starlette, scope: str, truth: Fields) -> None:
+def test_prometheus_agrees_with_json(app: Starlette, scope: str, truth: Fields) -> None:
     gauges = {**GAUGES, **COUNTERS} if scope == "placement" else CAMPAIGN_GAUGES
     samples = {
         (sample.name, sample.labels.get(scope)): sample.value

@@ -73,7 +73,7 @@ def lines(told: Snapshot, width: int = 120, height: int | None = None) -> list[s
 # What is said
 
 
-def test_a_placement_and_its_money_count_once_though_a_pixel_has_a_unit_of_each_kind() -> None:
+def test_a_placements_money_counts_once_over_several_units() -> None:
     told = snapshot(
         {"a": held("platform:x"), "b": held("platform:x"), "c": PLANNED},
         **{
@@ -87,7 +87,7 @@ def test_a_placement_and_its_money_count_once_though_a_pixel_has_a_unit_of_each_
     assert (silence.placements, silence.money) == (2, "EUR 7.00 and GBP 11.50")
 
 
-def test_units_that_meta_does_not_name_are_counted() -> None:
+def test_units_not_named_in_meta_are_counted() -> None:
     told = snapshot({}, **{f"sender:{n}": silent(SINCE_MS) for n in range(50)})
     silence = silence_of(replace(told, meta={**told.meta, "silent_more": "9"}))
     assert silence.count == 59
@@ -96,7 +96,7 @@ def test_units_that_meta_does_not_name_are_counted() -> None:
     assert words[0].startswith("0, 1, 10 and 56 more (sender) have been silent since ")
 
 
-def test_a_row_that_is_not_judged_for_another_reason_waits_for_no_feed() -> None:
+def test_a_row_unjudged_for_another_reason_waits_for_no_feed() -> None:
     other = {**held("platform:x"), "delivery.unjudged_reason": "of_tomorrow"}
     told = snapshot({"a": other}, **{"platform:x": silent(SINCE_MS)})
     assert silence_of(told).placements == 0
@@ -115,13 +115,11 @@ def test_a_row_that_is_not_judged_for_another_reason_waits_for_no_feed() -> None
         (["platform:\x1b[31m\u202e" + "n" * 200], "\ufffd[31m\ufffd" + "n" * 33 + "… (platform)"),
     ],
 )
-def test_units_are_named_by_the_first_and_by_what_a_terminal_does_not_obey(
-    keys: list[str], words: str
-) -> None:
+def test_units_are_named_by_the_first_without_control_characters(keys: list[str], words: str) -> None:
     assert named([Unit(key, 0.0) for key in keys], len(keys)) == words
 
 
-def test_the_first_silence_is_what_since_says_and_no_placement_is_no_advice() -> None:
+def test_a_row_shows_the_first_silences_begin() -> None:
     units = [Unit("platform:a", SINCE_MS + 60_000, 2), Unit("sender:b", SINCE_MS)]
     told = sentences(Silence(units, 0), 1000 * NOW_S, UTC)
     assert told == (
@@ -136,9 +134,7 @@ def test_the_first_silence_is_what_since_says_and_no_placement_is_no_advice() ->
     "damaged",
     ["{", "[]", '{"platform:x": {}}', '{"platform:x": {"since_ms": 1, "money_per_hour": {"GBP": "x"}}}'],
 )
-def test_a_silence_that_cannot_be_read_is_damage_and_not_no_silence(
-    valkey: EmbeddedValkey, damaged: str
-) -> None:
+def test_an_unreadable_silence_is_damage(valkey: EmbeddedValkey, damaged: str) -> None:
     put(valkey.url, "damaged", {"a": PLANNED})
     with Redis.from_url(valkey.url) as client:
         client.hset("damaged:meta", "silent", damaged)
@@ -151,7 +147,7 @@ def test_a_silence_that_cannot_be_read_is_damage_and_not_no_silence(
 # The page's stream
 
 
-def test_a_page_is_sent_the_most_concerned_units_and_the_count_of_all(valkey: EmbeddedValkey) -> None:
+def test_a_page_gets_the_most_affected_units_and_the_total(valkey: EmbeddedValkey) -> None:
     units = {f"sender:s-{n}": silent(SINCE_MS + n, n) for n in range(2_000)}
     put(valkey.url, "many", {"a": held("sender:s-7")}, **units)
     one = feed(valkey.url, "many")
@@ -162,7 +158,7 @@ def test_a_page_is_sent_the_most_concerned_units_and_the_count_of_all(valkey: Em
     assert (told["count"], told["placements"], told["since_ms"]) == (2_000, 1, SINCE_MS)
 
 
-def test_a_reader_of_one_campaign_is_told_of_its_own_placements_and_of_nobodys_money(
+def test_a_restricted_reader_sees_only_its_own_silent_placements(
     valkey: EmbeddedValkey,
 ) -> None:
     rows = {"a": held("platform:x", "mine", SINCE_MS + 5), "b": held("platform:y", "theirs"), "c": PLANNED}
@@ -184,7 +180,7 @@ def test_a_reader_of_one_campaign_is_told_of_its_own_placements_and_of_nobodys_m
     assert nobody.status["silence"] is None
 
 
-def test_a_feed_in_the_stream_of_alerts_is_told_once_to_who_sees_everything_and_to_nobody_else(
+def test_only_full_readers_get_a_feeds_alert_once(
     valkey: EmbeddedValkey,
 ) -> None:
     put(valkey.url, "stream", {"a": held("platform:x", "mine")})
@@ -209,7 +205,7 @@ def test_a_feed_in_the_stream_of_alerts_is_told_once_to_who_sees_everything_and_
     assert row["alerts"] == []
 
 
-def test_the_table_without_scripts_names_the_unit_in_the_row_and_above(valkey: EmbeddedValkey) -> None:
+def test_the_scriptless_table_names_the_unit_in_the_row_and_above(valkey: EmbeddedValkey) -> None:
     put(
         valkey.url,
         "plain",
@@ -241,14 +237,14 @@ def test_top_has_the_banner_of_the_page_and_the_rows_state() -> None:
     assert verdict(told, NOW_S) == ("live, but 1 feed is silent", "yellow")
 
 
-def test_a_terminal_of_80_columns_says_what_follows() -> None:
+def test_a_terminal_of_80_columns_shows_the_consequence() -> None:
     told = snapshot({"a": held("platform:" + "x" * 300)}, **{"platform:" + "x" * 300: silent(SINCE_MS, 1)})
     shown = lines(told, 80, 24)
     assert max(map(len, shown)) <= 80
     assert shown[1] == "1 placement is not judged; do not change bids by it."
 
 
-def test_what_waits_is_not_counted_as_under_and_stands_behind_what_is() -> None:
+def test_a_waiting_row_is_not_under_and_sorts_after_under_ones() -> None:
     rows = {"costly": held("platform:x") | {"delivery.short_by": "9000"}, "starved": PLANNED}
     desk = Desk.from_scopes(snapshot(rows).rows, 1000 * NOW_S)
     assert [row.id for row in ordered(desk.rows["placement"], "", desk)] == ["starved", "costly"]
@@ -258,7 +254,7 @@ def test_what_waits_is_not_counted_as_under_and_stands_behind_what_is() -> None:
     assert [row.id for row in desk.rows["placement"] if row.matches(["feed", "silent"])] == ["costly"]
 
 
-def test_the_sheet_of_a_row_names_the_unit_and_the_state_that_stands_still() -> None:
+def test_a_rows_sheet_names_the_unit_and_the_frozen_state() -> None:
     row = held("sender:collector-7\x1b") | {"delivery.since_ms": str(SINCE_MS - 3_600_000)}
     desk = Desk.from_scopes(snapshot({"a": row}).rows, 1000 * NOW_S)
     text = "\n".join(line.plain for line in sheet(desk.by_id["placement"]["a"], desk, UTC).renderables)  # type: ignore[union-attr]
@@ -269,7 +265,7 @@ def test_the_sheet_of_a_row_names_the_unit_and_the_state_that_stands_still() -> 
     )
 
 
-def test_the_sheet_of_a_row_shows_since_when_it_counts_and_its_opening_balance() -> None:
+def test_a_rows_sheet_shows_its_counted_span_and_opening_balance() -> None:
     counted_ms = SINCE_MS - 3_600_000
     row = PLANNED | {
         "delivery.start_ms": str(counted_ms - 86_400_000),
@@ -305,7 +301,7 @@ def test_the_sheet_of_a_row_shows_since_when_it_counts_and_its_opening_balance()
     assert "not counted           10 min of the flight" in text("balanced")
 
 
-def test_both_read_what_a_silence_is_told_by() -> None:
+def test_both_viewers_read_every_field_of_a_silence() -> None:
     wanted = {
         "delivery.judged",
         "delivery.unjudged_reason",

@@ -50,7 +50,7 @@ PLACES: dict[str, Callable[[], set[float]]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_who_spells_the_limit_spells_this_one(place: str) -> None:
+def test_every_copy_of_the_staleness_limit_is_equal(place: str) -> None:
     assert PLACES[place]() == {FLUSH_STALE_S}
 
 
@@ -59,7 +59,7 @@ def seen(age_s: float) -> Snapshot:
     return Snapshot(up=True, error="", read_s=1_000 + age_s, meta=written)
 
 
-def test_up_to_the_limit_everybody_judges_and_above_it_nobody() -> None:
+def test_all_viewers_stop_judging_above_the_same_limit() -> None:
     for age_s, judged in ((FLUSH_STALE_S, True), (FLUSH_STALE_S + 1, False)):
         snapshot, now_s = seen(age_s), 1_000 + age_s
         assert (snapshot.unjudged_at(now_s) is None) == judged

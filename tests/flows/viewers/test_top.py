@@ -82,7 +82,7 @@ def test_without_plans_the_busiest_come_first_with_their_true_numbers(snapshot: 
     assert f" {counts[0]:,} " in f"{first} "
 
 
-def test_the_head_balances_received_with_what_became_of_it(snapshot: Snapshot) -> None:
+def test_the_head_balances_received_with_its_outcomes(snapshot: Snapshot) -> None:
     text = "\n".join(lines(snapshot))
     found = re.search(
         r"received ([\d,]+) = accepted ([\d,]+) \+ repeated ([\d,]+) \+ rejected ([\d,]+)", text
@@ -105,7 +105,7 @@ def test_a_null_is_a_dash_not_a_zero() -> None:
 
 @pytest.mark.parametrize("column", COLUMNS[2:], ids=lambda column: column.key)
 @pytest.mark.parametrize("held", ["noon", "", "1e999999", "9" * 5000, "nan"])
-def test_what_is_no_number_spoils_its_own_cell_alone(column: Column, held: str) -> None:
+def test_an_invalid_number_spoils_only_its_own_cell(column: Column, held: str) -> None:
     damaged = one("breakfast-uk", **dict.fromkeys(FIELDS, held))
     damaged.rows["placement"]["drive-time"] = {"flight.impressions": "4321"}  # type: ignore[index]
     for sort in (column.key, f"-{column.key}", ""):
@@ -169,12 +169,12 @@ def planned() -> Snapshot:
     return Snapshot(True, "", NOW_S - 1, meta, {"placement": rows, "campaign": campaign})
 
 
-def test_blocked_content_comes_first_then_what_is_under_by_the_money_at_stake() -> None:
+def test_top_orders_by_blocked_content_then_money_at_stake() -> None:
     order = ["blocked", "dear", "large", "under", "at_risk", "over", "on_track", "ended_short", "busy"]
     assert placements(lines(planned(), 200)) == [f"pl-{name}" for name in order]
 
 
-def test_without_prices_the_order_is_by_impressions_that_are_short() -> None:
+def test_rows_without_prices_are_ordered_by_shortfall() -> None:
     bare = planned()
     for row in bare.rows["placement"].values():
         for name in ("delivery.cpm", "delivery.currency", "delivery.at_stake"):
@@ -183,7 +183,7 @@ def test_without_prices_the_order_is_by_impressions_that_are_short() -> None:
     assert placements(lines(bare, 200))[1:4] == ["pl-large", "pl-dear", "pl-under"]
 
 
-def test_every_row_says_what_is_short_what_is_at_stake_and_when_it_ends() -> None:
+def test_every_row_shows_shortfall_money_at_stake_and_end() -> None:
     text = "\n".join(lines(planned(), 200))
     assert re.search(r"under +pl-dear +spring +200.00 +7.25 +40 % +5,000 +2 d 8 h ", text)
     assert re.search(r"⊘ blocked 12, on track +pl-blocked ", text)
@@ -192,7 +192,7 @@ def test_every_row_says_what_is_short_what_is_at_stake_and_when_it_ends() -> Non
     assert re.search("GBP +% +impressions", units)
 
 
-def test_a_campaign_has_at_stake_what_its_placements_have() -> None:
+def test_a_campaign_sums_its_placements_money_at_stake() -> None:
     desk = Desk.from_scopes(planned().rows, 1000 * NOW_S)
     (row,) = desk.rows["campaign"]
     assert row.stake == 790.65
@@ -210,7 +210,7 @@ def test_apps_have_a_table_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("sort", [f"{sign}{column.key}" for column in COLUMNS for sign in ("", "-")])
-def test_every_column_sorts_both_ways_with_what_has_no_value_last(sort: str) -> None:
+def test_every_column_sorts_both_ways_with_missing_values_last(sort: str) -> None:
     desk = Desk.from_scopes(planned().rows, 1000 * NOW_S)
     value = BY_KEY[sort.removeprefix("-")].value
     values = [value(row) for row in ordered(desk.rows["placement"], sort, desk)]
@@ -247,7 +247,7 @@ def test_no_line_is_wider_than_the_terminal_and_numbers_stay_whole(snapshot: Sna
     assert not [line for line in shown if "pl-" in line and "…" in line]
 
 
-def test_eighty_columns_hold_what_a_trader_watches_and_wide_ones_hold_all() -> None:
+def test_eighty_columns_show_the_main_fields_and_wide_screens_all() -> None:
     at_80, at_600 = (" ".join(lines(planned(), width)[3:4]) for width in (80, 600))
     for word in ("state", "placement", "pacing", "by the end", "ends in", "at stake"):
         assert word in at_80
@@ -255,7 +255,7 @@ def test_eighty_columns_hold_what_a_trader_watches_and_wide_ones_hold_all() -> N
 
 
 @pytest.mark.parametrize("height", [8, 24, 60, 103, 104, 105, 200])
-def test_it_fits_the_height_and_says_how_many_more_there_are(snapshot: Snapshot, height: int) -> None:
+def test_top_fits_the_height_and_counts_hidden_rows(snapshot: Snapshot, height: int) -> None:
     shown = lines(snapshot, 80, height)
     assert len(shown) <= height
     assert len(placements(shown)) >= min(10, height - 7)
@@ -267,7 +267,7 @@ def test_it_fits_the_height_and_says_how_many_more_there_are(snapshot: Snapshot,
 # Time and trouble
 
 
-def test_an_old_flush_is_seen_to_be_old_and_nobody_is_to_bid_by_it(snapshot: Snapshot) -> None:
+def test_an_old_flush_is_shown_as_unfit_for_bids(snapshot: Snapshot) -> None:
     text = "\n".join(lines(snapshot, later_s=2_100))
     assert "stalled: nothing written for 35 min" in text
     assert re.search(
@@ -282,7 +282,7 @@ def test_an_old_flush_is_seen_to_be_old_and_nobody_is_to_bid_by_it(snapshot: Sna
     assert "not judged" not in "\n".join(lines(fresh, later_s=1))
 
 
-def test_a_redis_that_is_away_is_not_a_flow_that_writes_nothing(snapshot: Snapshot) -> None:
+def test_an_absent_redis_differs_from_an_idle_flow(snapshot: Snapshot) -> None:
     away = replace(snapshot, up=False, error="Redis is unavailable (connection)")
     text = "\n".join(lines(away, later_s=2_100))
     told = r"^Delivery is not judged since .* \(35 min ago\): Redis does not answer\. Do not"
@@ -290,7 +290,7 @@ def test_a_redis_that_is_away_is_not_a_flow_that_writes_nothing(snapshot: Snapsh
     assert "the flow writes nothing" not in text
 
 
-def test_what_meta_says_of_judging_is_said_in_words() -> None:
+def test_metas_judging_fields_are_shown_in_words() -> None:
     since_ms = str(int(1000 * NOW_S) - 120_000)
     meta = planned().meta | {"judged": "0", "unjudged_since_ms": since_ms, "unjudged_reason": "rejecting"}
     text = "\n".join(lines(replace(planned(), meta=meta), 200))
@@ -299,7 +299,7 @@ def test_what_meta_says_of_judging_is_said_in_words() -> None:
     assert "not judged" not in "\n".join(lines(replace(planned(), meta=planned().meta | {"judged": "1"})))
 
 
-def test_a_moment_has_its_date_and_its_zone_and_the_year_where_it_is_another() -> None:
+def test_a_moment_has_date_and_zone_and_another_years_year() -> None:
     ms = 1000 * NOW_S
     assert moment(ms, ms, UTC) == "25 Nov, 16:00 UTC"
     assert moment(ms, ms + 366 * 86_400_000, UTC) == "25 Nov 2025, 16:00 UTC"
@@ -310,7 +310,7 @@ def test_a_moment_has_its_date_and_its_zone_and_the_year_where_it_is_another() -
     )
 
 
-def test_with_redis_away_the_last_numbers_stay_below_a_line_that_says_so() -> None:
+def test_without_redis_the_last_numbers_stay_below_a_notice() -> None:
     with EmbeddedValkey() as server:
         put_rows(server.url, "t", {"pl-1": {"flight.impressions": 7}})
         shared = board(server.url, "t")
@@ -358,9 +358,7 @@ def test_numbers_are_written_as_on_the_page() -> None:
 # The command
 
 
-def test_into_a_pipe_it_prints_once_plain_and_whole_and_loads_no_terminal(
-    valkey: EmbeddedValkey, snapshot: Snapshot
-) -> None:
+def test_top_in_a_pipe_prints_plain_text_once(valkey: EmbeddedValkey, snapshot: Snapshot) -> None:
     code = (
         RUN.format(valkey.url, "") + "; import sys; print('textual' in sys.modules, 'numba' in sys.modules)"
     )
@@ -464,7 +462,7 @@ def test_a_signal_ends_it_and_leaves_the_screen_as_it_was(
 # Sources
 
 
-def test_each_process_of_a_source_has_a_line_and_those_first_that_need_somebody() -> None:
+def test_each_source_process_has_a_line_troubled_ones_first() -> None:
     def process(name: str, updated_ms: int, **more: str) -> dict[str, str]:
         counts = {"read": "1450", "pixels": "1250", "not_ours": "180", "rejected": "20", "behind": "3"}
         return {"source": name, "updated_ms": str(updated_ms), "waiting": "0", **counts, **more}

@@ -26,11 +26,11 @@ STATIC = Path(flows.viewers.__file__).parent / "static"
 NODE = shutil.which("node")
 
 
-def test_reasons_for_what_is_unknown_are_those_of_the_plans() -> None:
+def test_reasons_of_unknown_delivery_are_those_of_plans() -> None:
     assert set(UNKNOWN_BEFORE) == set(get_args(Unknown))
 
 
-def test_the_order_of_what_needs_attention_is_one_list_of_every_state() -> None:
+def test_every_state_is_once_in_the_order_of_attention() -> None:
     states = [state for tier in ATTENTION for state in tier]
     assert sorted(states) == sorted(["blocked", *STATES])
     event = Feed(RowsReader(Redis(), "none", FIELDS)).whole()[1]
@@ -109,5 +109,5 @@ def test_rows_stand_in_the_order_of_the_page() -> None:
     assert page.index("on_track-20.000000") > page.index("warming_up-None"), "what is well waits"
 
 
-def test_top_reads_every_field_that_the_page_reads() -> None:
+def test_top_reads_every_field_of_the_page() -> None:
     assert set(READ) >= set(FIELDS)

@@ -51,7 +51,7 @@ def test_the_row_of_the_moments_day_is_of_its_part() -> None:
     assert made([claim(10, 0), claim(7, 1)], at(1.375)) == {"a": Balance("a", 17, at(1.375), 2)}
 
 
-def test_a_day_that_the_report_has_whole_is_cut_at_no_moment() -> None:
+def test_a_reports_whole_day_beyond_the_moment_is_refused() -> None:
     claims = [claim(10, 0), claim(20, 1), claim(30, 2)]
     with pytest.raises(UsageError, match="its row of 2026-11-03 counts beyond the moment"):
         made(claims, at(1.375))
@@ -77,7 +77,7 @@ def test_a_balance_ends_with_the_flight() -> None:
     assert made(claims, at(30))["a"] == Balance("a", 280, at(28), 28)
 
 
-def test_what_is_in_no_balance_is_counted() -> None:
+def test_claims_outside_every_balance_are_counted() -> None:
     found = balances(
         [
             claim(1, 0),

@@ -86,7 +86,7 @@ def test_a_band_is_the_iabs_and_a_contracts_own_tolerance_wins(
     assert difference(100, theirs, tolerance).band is band
 
 
-def test_a_count_of_which_we_have_nothing_is_over_the_tolerance_and_two_of_nothing_are_fine() -> None:
+def test_an_unmatched_count_is_a_breach_and_two_zeros_are_fine() -> None:
     assert difference(0, 1).band is Band.BREACH
     assert difference(0, 0).band is Band.FINE
 
@@ -96,14 +96,14 @@ COUNTS = Counts(
 )
 
 
-def test_the_parts_and_what_is_unexplained_make_the_difference() -> None:
+def test_the_parts_and_the_unexplained_sum_to_the_difference() -> None:
     for theirs in (0, 99, 103, 500):
         row = difference(100, theirs, None, *signed(COUNTS))
         assert sum(part.impressions for part in row.parts) == 3 - 5 - 2 + 6 + 1
         assert sum(part.impressions for part in row.parts) + row.unexplained == theirs - 100
 
 
-def test_a_part_that_they_leave_out_explains_nothing() -> None:
+def test_a_part_excluded_by_the_other_side_explains_nothing() -> None:
     def left(*excludes: str) -> dict[str, int]:
         parts = signed(COUNTS, frozenset(excludes))
         return {part.name: part.impressions for part in parts if part.impressions}
@@ -114,7 +114,7 @@ def test_a_part_that_they_leave_out_explains_nothing() -> None:
     assert not left(*NAMES)
 
 
-def test_each_part_is_explained_and_leads_somewhere() -> None:
+def test_each_part_is_explained_with_a_link() -> None:
     assert set(NAMES) == PART_WORDS.keys() == BEHIND.keys()
     assert all(PART_WORDS.values())
     assert all(BEHIND.values())
@@ -144,7 +144,7 @@ def test_the_same_rows_are_read_from_csv_json_and_parquet(tmp_path: Path) -> Non
     assert of_csv[0].excludes == {"repeated", "too_late"}
 
 
-def test_a_day_of_a_table_may_be_its_midnight_and_a_count_a_whole_float(tmp_path: Path) -> None:
+def test_a_tables_day_may_be_a_midnight_and_its_count_a_float(tmp_path: Path) -> None:
     table = tmp_path / "a.parquet"
 
     def read(day: str, count: str = "7::DOUBLE") -> list[tuple[date | None, int]]:
@@ -200,14 +200,14 @@ def test_no_count_of_a_file_takes_anothers_place(tmp_path: Path, text: str, said
         ("a,,2026-11-24,1,repeated.x", "excludes: no such part"),
     ],
 )
-def test_a_row_that_is_wrong_is_named_with_its_line_and_column(tmp_path: Path, row: str, said: str) -> None:
+def test_a_wrong_row_is_named_with_its_line_and_column(tmp_path: Path, row: str, said: str) -> None:
     head = "placement_id,campaign_id,day,impressions,excludes\n"
     with pytest.raises(UsageError, match=said) as error:
         read_claims(write(tmp_path / "a.csv", head + row + "\n"))
     assert "a.csv:2" in str(error.value)
 
 
-def test_an_id_that_is_neither_a_text_nor_a_number_is_refused(tmp_path: Path) -> None:
+def test_an_id_of_another_type_is_refused(tmp_path: Path) -> None:
     row = {"day": "2026-11-24", "impressions": 1}
     for wrong in (["a"], {"a": 1}, True, False, []):
         text = json.dumps([row | {"placement_id": "b"}, row | {"placement_id": wrong}])
@@ -229,7 +229,7 @@ def test_an_id_that_is_neither_a_text_nor_a_number_is_refused(tmp_path: Path) ->
         *(("a.parquet", b"PAR1"), ("a.txt", b""), ("a.csv", b""), ("a.csv", b"placement_id,shoe\na,1\n")),
     ],
 )
-def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_without_a_table_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=name):
         read_claims(tmp_path / name)
@@ -298,7 +298,7 @@ def test_a_days_parts_come_from_the_flow_and_from_the_doors(
     ("basis", "others"),
     [("vast_impression", 31), ("audible_2s", 65), ("download", 94), ("streamed_full", 95)],
 )
-def test_who_counts_one_kind_of_impression_alone_lacks_the_others_inside_the_flight(
+def test_a_report_of_one_basis_lacks_the_other_bases(
     counted: Settings, client: Client, tmp_path: Path, basis: str, others: int
 ) -> None:
     text = f"placement_id,day,impressions,basis\na,2026-11-24,70,{basis}\n"
@@ -316,7 +316,7 @@ def test_who_counts_one_kind_of_impression_alone_lacks_the_others_inside_the_fli
         ("last_touch", 0, {"unkeyed": 12, "same_client": 128}),
     ],
 )
-def test_deliveries_are_compared_with_deliveries_once_a_client_where_they_count_so(
+def test_deliveries_are_compared_in_the_reports_window(
     counted: Settings, client: Client, tmp_path: Path, window: str, ours: int, by_window: dict[str, int]
 ) -> None:
     text = f"placement_id,day,deliveries,window\na,2026-11-24,153,{window}\n"
@@ -361,7 +361,7 @@ def test_a_flight_has_its_days_and_a_campaign_its_placements(
 
 
 @pytest.mark.parametrize(("advertiser", "ours"), [(None, 150), ("acme", 100)])
-def test_a_placement_whose_plan_names_nobody_is_of_the_campaign_of_its_pixels(
+def test_an_anonymous_plans_placement_has_its_pixels_campaign(
     advertiser: str | None, ours: int, counted: Settings, client: Client, tmp_path: Path
 ) -> None:
     plans = {"a": plan("a"), "b": replace(plan("b"), campaign_id=None, advertiser=advertiser)}
@@ -390,7 +390,7 @@ def test_a_campaigns_flight_says_how_many_placements_have_none(
         ("xyz", "2026-11-24", "Redis has neither a row nor a count of this placement", None),
     ],
 )
-def test_a_day_of_which_little_is_known_says_so_and_what_is_not_known_is_no_zero(
+def test_a_partly_known_day_is_marked_without_false_zeros(
     counted: Settings, client: Client, tmp_path: Path, name: str, day: str, note: str, ours: int | None
 ) -> None:
     (row,) = rows_of(client, counted, tmp_path, f"placement_id,day,impressions\n{name},{day},1\n", {})
@@ -419,7 +419,7 @@ def test_a_day_of_which_little_is_known_says_so_and_what_is_not_known_is_no_zero
     ],
 )
 @pytest.mark.parametrize("name", ["placement_id", "campaign_id"])
-def test_a_flight_of_which_days_are_gone_or_to_come_says_so(
+def test_a_flight_with_deleted_or_future_days_is_marked(
     counted: Settings, client: Client, tmp_path: Path, name: str, starts_in: int, lasts: int, note: str
 ) -> None:
     today = int(datetime(2026, 11, 25, tzinfo=UTC).timestamp() * 1000)
@@ -436,14 +436,14 @@ def test_a_flight_of_which_days_are_gone_or_to_come_says_so(
 
 
 @pytest.mark.parametrize(("day", "gone"), [("2026-09-23", True), ("2026-09-24", False)])
-def test_the_oldest_day_that_is_kept_is_not_said_to_be_gone(
+def test_the_oldest_kept_day_is_not_reported_deleted(
     counted: Settings, client: Client, tmp_path: Path, day: str, gone: bool
 ) -> None:
     (row,) = rows_of(client, counted, tmp_path, f"placement_id,day,impressions\na,{day},1\n", {})
     assert ("no longer kept" in row.note) == gone
 
 
-def test_a_placement_of_a_campaign_that_redis_does_not_know_leaves_the_campaign_without_a_verdict(
+def test_an_unknown_campaign_in_redis_has_no_verdict(
     counted: Settings, client: Client, tmp_path: Path
 ) -> None:
     plans = {"a": plan("a"), "never": plan("never")}
@@ -463,7 +463,7 @@ def test_a_placement_of_a_campaign_that_redis_does_not_know_leaves_the_campaign_
         ("2026-11-23", datetime(2026, 11, 23, 6, 16), None),
     ],
 )
-def test_what_was_before_the_flow_counted_is_not_known(
+def test_days_before_the_flows_count_are_unknown(
     counted: Settings, client: Client, tmp_path: Path, day: str, counts_from: datetime, ours: int | None
 ) -> None:
     since_ms = int(counts_from.replace(tzinfo=UTC).timestamp() * 1000)
@@ -493,7 +493,7 @@ def test_a_report_shows_hostile_ids_as_letters_and_runs_nothing() -> None:
     assert not set("\x1b\u202e") & set(told)
 
 
-def test_a_chart_begins_each_bar_where_the_one_before_ended() -> None:
+def test_a_charts_bars_begin_at_the_previous_end() -> None:
     row = Difference("placement", "a", "2026-11-24", 1_000, 1_021, signed(COUNTS, frozenset()))
     page = as_html([row], "t")
     svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
@@ -540,7 +540,7 @@ HUGE = "9" * 5_000
         {"bases": '{"audible_2s":"1"}'},
     ],
 )
-def test_a_damaged_count_is_named_with_its_key_and_field_and_is_no_verdict(
+def test_a_damaged_count_is_named_without_a_verdict(
     counted: Settings, client: Client, tmp_path: Path, run: Callable[..., Any], fields: dict[str, str]
 ) -> None:
     head = "placement_id,day,impressions,basis\n"
@@ -574,7 +574,7 @@ def test_a_damaged_count_of_deliveries_or_a_door_is_named(
 
 
 @pytest.mark.parametrize("said", ["", "soon", HUGE, "99999999999999999999", "-99999999999999999", "0x1"])
-def test_a_redis_without_a_time_of_the_flow_is_refused_and_named(
+def test_a_redis_without_a_flows_time_is_refused(
     counted: Settings, client: Client, tmp_path: Path, run: Callable[..., Any], said: str
 ) -> None:
     file = write(tmp_path / "theirs.csv", "placement_id,day,impressions\na,2026-11-24,104\n")
@@ -601,7 +601,7 @@ def test_their_file_and_the_report_are_looked_at_before_the_work(
     assert "not a regular file" in one_line(run(tmp_path / "pipe.csv"))
 
 
-def test_the_flight_is_in_the_row_where_the_command_has_no_plans(
+def test_the_flight_comes_from_the_row_without_plans(
     settings_of: Callable[..., Settings],
     client: Client,
     tmp_path: Path,
@@ -655,7 +655,7 @@ def test_a_damaged_flight_of_a_row_is_named(
 
 
 @pytest.mark.parametrize(("theirs", "code"), [(104, 0), (130, 1)])
-def test_the_command_ends_with_1_over_the_tolerance_and_writes_its_report(
+def test_the_command_exits_with_1_over_the_tolerance(
     counted: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: int, code: int
 ) -> None:
     file = write(tmp_path / "theirs.csv", f"placement_id,day,impressions\na,2026-11-24,{theirs}\n")
