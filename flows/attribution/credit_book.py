@@ -204,7 +204,7 @@ class CreditBook(Shard):
         shards: list[list[_Entry]] = [[] for _ in range(self.shards)]
         for entry in entries:
             scope, name = entry[0]
-            shards[self._homes.of(scope, name)].append(entry)
+            shards[self._homes.shard_of(scope, name)].append(entry)
         return shards
 
     def _entries(
@@ -394,12 +394,12 @@ def _once(decisions: list[Decision]) -> list[Decision]:
 
     The decision by the collector's previous key counts if the other found no touch.
     """
-    again = {_identity(one): one for one in decisions if one.conversion.again}
+    again = {_identity(one): one for one in decisions if one.conversion.is_second}
     if not again:
         return decisions
     unique_decisions = []
     for decision in decisions:
-        if not decision.conversion.again:
+        if not decision.conversion.is_second:
             before = again.get(_identity(decision)) if decision.joined_by is None else None
             unique_decisions.append(decision if before is None else _either(decision, before))
     return unique_decisions

@@ -89,7 +89,7 @@ class Entries:
         source = np.repeat(np.arange(len(table)), many)
         begins = (np.cumsum(sizes) - sizes)[table[:, 0]] - (np.cumsum(many) - many)
         entry_rows = rows[np.arange(len(source)) + begins[source]]
-        shards = np.array([homes.of(*name) for name in self.names.names], np.int64)
+        shards = np.array([homes.shard_of(*name) for name in self.names.names], np.int64)
         place, home = np.empty(len(self.names), np.uint32), shards[entry_rows]
         shard_entries = []
         for shard in range(homes.shards):

@@ -287,7 +287,7 @@ def _is_final(decision: Decision) -> bool:
     conversion = decision.conversion
     if conversion.pixel.apart:
         return False
-    return not conversion.again and (decision.joined_by is not None or not conversion.twice)
+    return not conversion.is_second and (decision.joined_by is not None or not conversion.has_second)
 
 
 def _packable(conversions: Sequence[PendingConversion]) -> list[PendingConversion]:

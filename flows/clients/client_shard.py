@@ -1,10 +1,10 @@
 """A client shard decides which downloads and deliveries count, by each window, once their minute is final.
 
-By then all events that may lie in between have arrived, so that arrival order does not matter. Events are
-decided in the order of their times, and of equal times by a hash of their ids. Events that are not final are
-decided too, once a minute, as if no more followed: an estimate, which the final decision replaces. It is
-recomputed only for keys of which an event has arrived or become final, so that a turning minute costs only
-its new events, however many wait during a hold.
+By then all earlier events have arrived, so that the order of arrival does not matter. Events are decided in
+the order of their times, and events of one time in the order of a hash of their ids. Events that are not
+final are decided, too, once a minute, as if no more followed. This is an estimate, which the final decision
+replaces. The estimate is recomputed only for keys with an event that has arrived or become final. A turn of
+the minute therefore costs only the new events, however many wait during a hold.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from flows.clients.store import ClientStore
 from flows.clients.waiting_events import Events, Sums, Waiting, summed
 from flows.clients.windows import decide
 from flows.model.client_counts import (
+    COLUMNS_PER_KIND,
     COMBO_SHIFT,
     KIND_SHIFT,
-    OF_KIND,
     PROVISIONAL,
     WINDOWS,
     ClientBatch,
@@ -46,8 +46,8 @@ class ClientShard(Shard):
     """The keys and waiting events of one client shard.
 
     Args:
-        lateness_ms: allowed lateness, after which a minute is final.
-        day_of: calendar day number of a minute since the epoch, in the configured zone.
+        lateness_ms: the allowed lateness, after which a minute is final.
+        day_of: the number of the calendar day of a minute since the epoch, in the configured zone.
         recovery: the directory that snapshots may put files in.
 
     Attributes:
@@ -68,13 +68,13 @@ class ClientShard(Shard):
         self.store = ClientStore()
         self.waiting = Waiting()
         self.names = Interner[Dimensions]()
-        # The amounts that the rows have as an estimate, by place.
+        # The amounts that the rows have now as an estimate, by place.
         self._estimate = Sums()
-        # Whether that estimate is from before a restart, until all waiting events are estimated again.
+        # True after a restart, until all waiting events are estimated again.
         self._restored = False
 
     def apply(self, cut: Cut, batches: Sequence[ClientBatch]) -> ClientCounts:
-        """Take the events of all placement shards for one cut, and decide those whose minute has become
+        """Add the events of all placement shards for one cut, and decide those whose minute has become
         final.
         """
         before_ms = self.watermark_ms
@@ -108,14 +108,14 @@ class ClientShard(Shard):
 
     def _numbered(self, batch: ClientBatch) -> Events:
         """A batch's events, with this shard's numbers of their dimensions."""
-        own = self.names.numbers(batch.names).astype(np.uint64)
+        combos = self.names.numbers(batch.names).astype(np.uint64)
         keys, times, details = batch.sent.T.copy()
         return Events(
-            keys, times, _with_combos(details, own[_combos(details)]), np.zeros(len(keys), np.uint8)
+            keys, times, _with_combos(details, combos[_combos(details)]), np.zeros(len(keys), np.uint8)
         )
 
     def _final_ms(self, ended: bool) -> int:
-        """The time before which events can be decided: no earlier event can still arrive."""
+        """The time, epoch ms, before which events can be decided, since no earlier event can still arrive."""
         final_ms = open_from(self.watermark_ms, self.lateness_ms) * MINUTE_MS
         if ended:
             final_ms = max(final_ms, self.waiting.latest_ms() + 1)
@@ -133,54 +133,55 @@ class ClientShard(Shard):
         verdicts, changed = np.zeros(len(ts), np.uint8), np.zeros(len(keys), np.uint8)
         bounds = np.append(firsts, len(ts))
         decide(ts, self._days(ts), bounds, last, anchor, self._days(last), end_ms, verdicts, changed)
-        moved = changed != 0
-        self.store.put(keys[moved], last[moved], anchor[moved], end_ms)
+        is_changed = changed != 0
+        self.store.put(keys[is_changed], last[is_changed], anchor[is_changed], end_ms)
         final, minutes = ts < end_ms, ts // MINUTE_MS
         self.waiting.put(events._replace(verdicts=verdicts).rows(~final))
-        sure = _counts(details[final], minutes[final], verdicts[final], 0)
-        now = _counts(details[~final], minutes[~final], verdicts[~final], PROVISIONAL)
-        before = _counts(details, minutes, events.verdicts, PROVISIONAL)
+        final_places = _counts(details[final], minutes[final], verdicts[final], 0)
+        new_places = _counts(details[~final], minutes[~final], verdicts[~final], PROVISIONAL)
+        old_places = _counts(details, minutes, events.verdicts, PROVISIONAL)
         former = self._estimate.columns() if self._restored else (_NO_PLACES, _NO_PLACES)
         estimated = summed(
-            np.concatenate([now, before, former[0]]),
-            np.concatenate([np.repeat([1, -1], [len(now), len(before)]), -former[1]]),
+            np.concatenate([new_places, old_places, former[0]]),
+            np.concatenate([np.repeat([1, -1], [len(new_places), len(old_places)]), -former[1]]),
         )
         self._estimate.add(*estimated)
         self._restored = False
         return summed(
-            np.concatenate([sure, estimated[0]]), np.concatenate([np.ones(len(sure), np.int64), estimated[1]])
+            np.concatenate([final_places, estimated[0]]),
+            np.concatenate([np.ones(len(final_places), np.int64), estimated[1]]),
         )
 
     def _in_order(self, events: Events) -> I64:
-        """The order of events by key, time and hash of the id; equal ones by names."""
+        """The order of events by key, time and hash of the id; of equal events by their dimensions."""
         columns = events.details & np.uint64((1 << KIND_SHIFT) - 1), events.times, events.keys
         order = np.lexsort(columns)
         equal = [column[order[1:]] == column[order[:-1]] for column in columns]
         if np.logical_and.reduce(equal).any():
-            combos, which = np.unique(_combos(events.details), return_inverse=True)
-            ranks, names = (
-                np.empty(len(combos), np.int64),
-                [self.names.names[combo] for combo in combos.tolist()],
-            )
-            ranks[sorted(range(len(names)), key=lambda one: _rank(names[one]))] = np.arange(len(names))
-            order = np.lexsort((ranks[which], *columns))
+            combos, places = np.unique(_combos(events.details), return_inverse=True)
+            sort_keys = [_sort_key(self.names.names[combo]) for combo in combos.tolist()]
+            ranks = np.empty(len(combos), np.int64)
+            ranks[sorted(range(len(sort_keys)), key=sort_keys.__getitem__)] = np.arange(len(sort_keys))
+            order = np.lexsort((ranks[places], *columns))
         return order
 
     def _days(self, ts: I64) -> I64:
-        """The calendar days of times; for `NEVER` an arbitrary one."""
-        minutes, which = np.unique(np.maximum(ts, 0) // MINUTE_MS, return_inverse=True)
-        days: I64 = np.array([self.day_of(minute) for minute in minutes.tolist()], np.int64)[which]
+        """The numbers of the calendar days of times; for `NEVER` an arbitrary one."""
+        minutes, places = np.unique(np.maximum(ts, 0) // MINUTE_MS, return_inverse=True)
+        days: I64 = np.array([self.day_of(minute) for minute in minutes.tolist()], np.int64)[places]
         return days
 
     def _drop_names(self) -> None:
-        """Drop the dimensions of no waiting event and no estimate, once they are as many as the others."""
+        """Drop the dimensions that no waiting event and no estimate has, once they are half of all."""
         places, amounts = self._estimate.summed()
         used = np.unique(np.concatenate([_combos(self.waiting.all().details), places >> _PLACE_BITS]))
         renumbered = self.names.collect(used)
         if renumbered is not None:
-            self.waiting.change(lambda what: _with_combos(what, renumbered[_combos(what)].astype(np.uint64)))
-            self._estimate, rest = Sums(), places & (1 << _PLACE_BITS) - 1
-            self._estimate.add(renumbered[places >> _PLACE_BITS] << _PLACE_BITS | rest, amounts)
+            self.waiting.change(
+                lambda details: _with_combos(details, renumbered[_combos(details)].astype(np.uint64))
+            )
+            self._estimate, low_bits = Sums(), places & (1 << _PLACE_BITS) - 1
+            self._estimate.add(renumbered[places >> _PLACE_BITS] << _PLACE_BITS | low_bits, amounts)
 
     def stored(self) -> dict[str, Stored]:
         """See `Shard.stored`."""
@@ -213,9 +214,9 @@ def _with_combos(details: U64, combos: U64) -> U64:
 def _counts(details: I64, minutes: I64, verdicts: U8, first: int) -> I64:
     """The place of each count of each event; `first` is the column of the kind's first window."""
     places = details >> COMBO_SHIFT << _PLACE_BITS | minutes << _COLUMN_BITS
-    columns = places + (details >> KIND_SHIFT & 1) * OF_KIND + first
+    columns = places + (details >> KIND_SHIFT & 1) * COLUMNS_PER_KIND + first
     return np.concatenate([columns[verdicts >> window & 1 != 0] + window for window in range(len(WINDOWS))])
 
 
-def _rank(combo: Dimensions) -> list[bytes]:
+def _sort_key(combo: Dimensions) -> list[bytes]:
     return [(name or "").encode() for name in combo]

@@ -1,7 +1,7 @@
-"""Clients' keys, 16 bytes each: the latest event, and the one that began its first-touch window, for as long
-as they can decide.
+"""Clients' keys, 16 bytes each, with the times of the latest event and of the event that began its
+first-touch window, for as long as they can decide.
 
-They are rows of `flows.state.runs`, of which the newest of a key is the valid one.
+The keys are rows of `flows.state.runs`. The newest row of a key is the valid one.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from flows.state.journal import Files
 from flows.state.runs import Columns, Runs, latest_rows
 
 KEPT_MS: Final = 25 * 3_600_000
-"""The longest calendar day: an older event decides nothing."""
+"""The length of the longest calendar day. An older event decides nothing."""
 RATIO: Final = 4
 """The ratio of runs (`flows.state.runs.RATIO`). With 2 the keys of a day of repeated events take 4 % more
 memory.
 """
 _SINCE_BITS: Final = np.uint64(27)
-_SINCE: Final = np.uint64((1 << 27) - 1)
+_SINCE_MASK: Final = np.uint64((1 << 27) - 1)
 """The lowest 27 bits of a word: ms from the begin of the first-touch window to the latest event,
 under 24 h.
 """
-_AROUND: Final = np.uint64((1 << 37) - 1)
-"""The other 37 bits: ms of the latest event, modulo 4.3 years."""
+_TIME_MASK: Final = np.uint64((1 << 37) - 1)
+"""The other 37 bits, after a shift: the time of the latest event in ms, modulo 4.3 years."""
 
 
 @dataclass
@@ -36,8 +36,8 @@ class ClientStore:
     """The keys of one client shard.
 
     Attributes:
-        decided_ms: all remembered events lie before this time.
-        runs: the key, and a word of its events.
+        decided_ms: the time, epoch ms, before which all stored events lie.
+        runs: the keys, each with a word of the times of its events.
     """
 
     decided_ms: int = 0
@@ -47,25 +47,25 @@ class ClientStore:
         return len(self.runs)
 
     def latest(self, keys: U64) -> tuple[I64, I64]:
-        """The latest event of each of some sorted keys, or `NEVER`, and the begin of its first-touch window,
-        ms.
+        """The times, epoch ms, of the latest event of each of the sorted `keys` and of the begin of its
+        first-touch window; `NEVER` for a key without an event.
         """
         last, anchor = np.full(len(keys), NEVER, np.int64), np.full(len(keys), NEVER, np.int64)
         places, (_, words) = self.runs.latest(keys)
         ages = self._ages(words)
-        since = (words & _SINCE).astype(np.int64)
+        since = (words & _SINCE_MASK).astype(np.int64)
         last[places] = np.where(ages < KEPT_MS, self.decided_ms - ages, NEVER)
         anchor[places] = np.where(ages < KEPT_MS, self.decided_ms - ages - since, NEVER)
         return last, anchor
 
     def _ages(self, words: U64) -> I64:
         now = np.uint64(self.decided_ms)
-        return ((now - (words >> _SINCE_BITS)) & _AROUND).astype(np.int64)
+        return ((now - (words >> _SINCE_BITS)) & _TIME_MASK).astype(np.int64)
 
     def put(self, keys: U64, last: I64, anchor: I64, decided_ms: int) -> None:
-        """Store events of sorted keys, and note that all events before `decided_ms` are decided."""
+        """Store the events of sorted keys. All events before `decided_ms` are decided from now on."""
         self._advance(decided_ms)
-        words = ((last.astype(np.uint64) & _AROUND) << _SINCE_BITS) | (last - anchor).astype(np.uint64)
+        words = ((last.astype(np.uint64) & _TIME_MASK) << _SINCE_BITS) | (last - anchor).astype(np.uint64)
         self.runs.add((keys, words), self._merged)
 
     def _merged(self, older: Columns, newer: Columns) -> Columns:
@@ -75,7 +75,7 @@ class ClientStore:
 
     def _advance(self, decided_ms: int) -> None:
         if decided_ms - self.decided_ms >= KEPT_MS:
-            self.runs.clear()  # all are older, and a word cannot hold a longer time
+            self.runs.clear()  # all events are older, and a word cannot hold a longer time
         self.decided_ms = max(self.decided_ms, decided_ms)
 
     def drop_old(self, decided_ms: int) -> None:
@@ -95,7 +95,7 @@ class ClientStore:
         """Restore the state of `snapshot`.
 
         Raises:
-            StateError: a file that it lists is missing or damaged.
+            StateError: a file that the state lists is missing or damaged.
         """
         self.decided_ms, listed = state
         self.runs.restore(listed, files)

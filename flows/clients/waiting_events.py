@@ -1,7 +1,7 @@
 """Events of one client shard until they are final, each with the verdicts of its published estimate.
 
-An estimate can change only for keys of which an event arrives or becomes final, and these keys are taken out
-alone, of sorted runs (`flows.state.runs`).
+An estimate can change only for keys with an event that arrives or becomes final. Only the events of these
+keys are taken out of the sorted runs (`flows.state.runs`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from flows.state.by_minute import ByMinute
 from flows.state.runs import Runs, all_rows, appended, columns_at
 
 SLACK: Final = 1 << 10
-"""The excess over twice the number of places from which on amounts are summed up."""
+"""The number of amounts, beyond two for each place, above which the amounts of a place are summed up."""
 
 
 class Events(NamedTuple):
     """Events by column; `flows.model.client_counts` describes the first three.
 
     Attributes:
-        verdicts: as published; 0 for a new event.
+        verdicts: those of the published estimate; 0 for a new event.
     """
 
     keys: U64
@@ -56,28 +56,31 @@ class Waiting:
 
     def add(self, events: Events) -> None:
         """Add events, in any order."""
-        while self._fresh and len(self._fresh[-1].keys) <= len(events.keys):  # so that none is copied often
+        # Joined with no larger part, so that no event is copied often.
+        while self._fresh and len(self._fresh[-1].keys) <= len(events.keys):
             events = Events(*appended([self._fresh.pop(), events]))
         if len(events.keys):
             self._fresh.append(events)
 
     def take(self, end_ms: int) -> Events:
-        """Remove all events of the keys of which one is new or before `end_ms`. Returns them in any order."""
+        """Remove all events of each key that has an event that is new or before `end_ms`. Returns these
+        events in any order.
+        """
         fresh = Events(*appended([self._runs.no_rows, *self._fresh]))
         self._fresh = []
-        self._wait(fresh)
+        self._list_keys(fresh)
         self._taken_to = -(-end_ms // MINUTE_MS)
         due = [keys for (keys,) in self._keys.take(self._taken_to)]
         keys = np.unique(np.concatenate([fresh.keys, *due]))
         return Events(*appended([fresh, self._runs.take(keys)]))
 
-    def _wait(self, events: Events) -> None:
+    def _list_keys(self, events: Events) -> None:
         self._keys.add((events.times // np.uint64(MINUTE_MS)).astype(np.int64), events.keys)
 
     def put(self, events: Events) -> None:
         """Put back those of the events that are not final, sorted by key, with their published verdicts."""
         early = events.times < np.uint64(self._taken_to * MINUTE_MS)
-        self._wait(events.rows(early))  # the log's end lay within the minute of these, whose keys are taken
+        self._list_keys(events.rows(early))  # the log ended within their minute, whose keys `take` removed
         self._runs.add(events, all_rows)
 
     def all(self) -> Events:
@@ -89,12 +92,12 @@ class Waiting:
         return int(self.all().times.astype(np.int64).max(initial=-1))
 
     def change(self, replacement: Callable[[U64], U64]) -> None:
-        """Replace the third word of all events."""
+        """Replace the details of all events."""
         self._fresh = [events._replace(details=replacement(events.details)) for events in self._fresh]
         self._runs.change(lambda columns: Events(*columns)._replace(details=replacement(columns[2])))
 
     def snapshot(self) -> list[bytes]:
-        """Plain state: all events. A restored event is new."""
+        """All events as plain state. After `restore` each event is new."""
         return [column.tobytes() for column in self.all()[:-1]]
 
     def restore(self, state: Sequence[bytes]) -> None:
@@ -104,7 +107,7 @@ class Waiting:
 
 
 class Sums:
-    """Amounts at places, in parts; if they are many, the amounts of a place are summed up."""
+    """Amounts at places, in parts. If there are many, the amounts of each place are summed up."""
 
     def __init__(self, parts: Sequence[tuple[I64, I64]] = ()) -> None:
         self._parts, self._summed = list(parts), 0
@@ -117,9 +120,9 @@ class Sums:
             self._summed = len(self.summed()[0])
 
     def columns(self) -> tuple[I64, I64]:
-        """The places and amounts as stored, a place maybe several times."""
-        nothing = np.zeros(0, np.int64)
-        places, amounts = zip((nothing, nothing), *self._parts, strict=True)
+        """The places and amounts as stored. A place may be there several times."""
+        no_places = np.zeros(0, np.int64)
+        places, amounts = zip((no_places, no_places), *self._parts, strict=True)
         return np.concatenate(places), np.concatenate(amounts)
 
     def summed(self) -> tuple[I64, I64]:
@@ -130,7 +133,7 @@ class Sums:
 
 def summed(places: I64, amounts: I64) -> tuple[I64, I64]:
     """The sum at each place, where it is not 0."""
-    distinct, which = np.unique(places, return_inverse=True)
+    distinct, place_numbers = np.unique(places, return_inverse=True)
     sums = np.zeros(len(distinct), np.int64)
-    np.add.at(sums, which, amounts)
+    np.add.at(sums, place_numbers, amounts)
     return distinct[sums != 0], sums[sums != 0]

@@ -22,7 +22,7 @@ from flows.collector.query import decoded, parameters
 from flows.collector.signatures import DEBUG, Signatures
 from flows.collector.unread import unread_names
 from flows.model.events import CODES, UNKNOWN_EVENT
-from flows.model.last_call import LONGEST, MOST, MOST_NAMES, LastCall
+from flows.model.last_call import MAX_CALLS, MAX_LETTERS, MAX_UNREAD, LastCall
 from flows.shown import cut
 
 A_SECOND: Final = 5
@@ -133,13 +133,13 @@ class LastCalls:
             calls.append(_last_call(call, result, outcome, dialect_of, self._alike.pop(sort, 0)))
 
     def shown(self) -> list[LastCall]:
-        """At most `MOST` calls, the latest first: a half of them stored ones or with a debug value."""
+        """At most `MAX_CALLS` calls, the latest first: a half of them stored ones or with a debug value."""
         good: list[LastCall] = []
         bad: list[LastCall] = []
         for sort, calls in list(self._kept.items()):
             (good if sort == DEBUG or sort.startswith("stored/") else bad).extend(calls)
-        latest = [*_latest(good, MOST_STORED), *_latest(bad, MOST - MOST_STORED)]
-        return _latest(latest, MOST)
+        latest = [*_latest(good, MOST_STORED), *_latest(bad, MAX_CALLS - MOST_STORED)]
+        return _latest(latest, MAX_CALLS)
 
 
 def _latest(calls: list[LastCall], most: int) -> list[LastCall]:
@@ -162,12 +162,12 @@ def _last_call(
         field=result.wrong,
         event=event,
         meant=meant,
-        placement=cut(str(result.event.get("placement_id", "")), LONGEST),
-        campaign=cut(str(result.event.get("campaign_id", "")), LONGEST),
-        sender=cut(result.sender, LONGEST),
+        placement=cut(str(result.event.get("placement_id", "")), MAX_LETTERS),
+        campaign=cut(str(result.event.get("campaign_id", "")), MAX_LETTERS),
+        sender=cut(result.sender, MAX_LETTERS),
         consent=result.consent,
         invalid_traffic=str(result.event.get("invalid_traffic", "")),
-        unread=tuple(islice(_unread(call, dialect_of), MOST_NAMES)),
+        unread=tuple(islice(_unread(call, dialect_of), MAX_UNREAD)),
         alike=alike,
     )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from flows.engine.save_threads import Work
 from flows.model.messages import Durable
-from flows.state.journal import Listed
+from flows.state.journal import FileList
 from flows.state.saves import Unwritten
 
 
@@ -24,7 +24,7 @@ class Copy(NamedTuple):
     step: str
     key: str
     state: bytes
-    listed: Sequence[Listed]
+    listed: Sequence[FileList]
     settle: Callable[[], None]
 
     def unwritten(self, root: Path) -> Unwritten:

@@ -29,7 +29,7 @@ from flows.errors import AudiopixelError, StateError
 from flows.model.redis_keys import saves_key
 from flows.publish import FenceRecord, latest_fence_record, write_fence_record
 from flows.settings import Settings
-from flows.state.saves import KEPT, PARTITIONS, WHAT_TO_DO, Piece, Save, SaveStore
+from flows.state.saves import KEPT_SAVES, PARTITIONS, REMEDY, Piece, Save, SaveStore
 from flows.state.sealed import Damaged
 
 POLL_S: Final = 0.02
@@ -162,7 +162,7 @@ def agree(store: SaveStore, place: Place, published: Published = NOTHING) -> Rou
             )
     store.revoke_after(cut)
     older = [one for one in common_cuts(saves_by_member) if BEGINNING.cut < one < cut]
-    return Agreed(save, start, published, (cut, *older)[:KEPT])
+    return Agreed(save, start, published, (cut, *older)[:KEPT_SAVES])
 
 
 def _saves_of(store: SaveStore) -> tuple[list[HeldSave], dict[int, str]]:
@@ -174,7 +174,7 @@ def _saves_of(store: SaveStore) -> tuple[list[HeldSave], dict[int, str]]:
             damaged[cut] = str(error)
         else:
             manifest = save.manifest
-            saves.append(HeldSave(cut, manifest.start, manifest.members, tuple(save.there)))
+            saves.append(HeldSave(cut, manifest.start, manifest.members, tuple(save.members_here)))
     return saves, damaged
 
 
@@ -231,7 +231,7 @@ def _refuse(store: SaveStore, saves_by_member: Sequence[Sequence[HeldSave]], dam
         return
     why = f" ({damaged[max(damaged)]})" if damaged else ""
     if newest == BEGINNING or members == newest.members == 1:
-        raise StateError(f"the recovery directory {store.root} has no whole save{why}: {WHAT_TO_DO}")
+        raise StateError(f"the recovery directory {store.root} has no whole save{why}: {REMEDY}")
     if newest.members != members:
         raise StateError(
             f"the newest save is of {newest.members} members, and {members} have started: start "
@@ -255,7 +255,7 @@ def _refuse(store: SaveStore, saves_by_member: Sequence[Sequence[HeldSave]], dam
         f"member {n} has {' '.join(str(one.cut) for one in some) or 'none'}"
         for n, some in enumerate(saves_by_member)
     )
-    raise StateError(f"the members have no whole save in common{why}, {cuts}: {WHAT_TO_DO}")
+    raise StateError(f"the members have no whole save in common{why}, {cuts}: {REMEDY}")
 
 
 def run_alone(rounds: Rounds[T]) -> T:

@@ -308,7 +308,7 @@ class Saves:
             if cut in whole_before or members <= reporters[cut].union(store.members_at(cut))
         }
         with self._settling:
-            self._whole = tuple(sorted(whole.union(self._whole), reverse=True)[: disk.KEPT])
+            self._whole = tuple(sorted(whole.union(self._whole), reverse=True)[: disk.KEPT_SAVES])
             self._positions = {cut: at for cut, at in self._positions.items() if cut >= self._oldest}
         if self._whole:
             store.prune(self._oldest)

@@ -158,7 +158,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         # stays.
         at_ms = max(here.watermark_ms, self._shard.watermark_ms)
         here = replace(here, watermark_ms=at_ms, first=before < 0, save=save, publish=publish, last=last)
-        here = replace(here, counted_since_ms=self._counted_since.look(self._ticks.values()))
+        here = replace(here, counted_since_ms=self._counted_since.update(self._ticks.values()))
         fed = last or self._cut // self._feed_every > before // self._feed_every
         units, impressions = self._shard.feed(fed)
         batches, touches, clients, outcomes = self._shard.cut(here, self._forgotten)
@@ -407,7 +407,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         labels = {(scope, name) for scope, names in zip(LABELS, book.labels, strict=True) for name in names}
         shard = self._shard
         shard.have_plans(
-            *({row for row in of if self._homes.of(*row) == shard.index} for of in (rows, labels))
+            *({row for row in of if self._homes.shard_of(*row) == shard.index} for of in (rows, labels))
         )
         for scope, name in sorted(shard.row_index.planned):
             if scope == "placement":

@@ -41,11 +41,11 @@ from flows.model.events import (
     CODES,
     CONVERSION,
     DELIVERED,
+    EVENTS_OF_PEOPLE,
     MAX_AGENT_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_MS,
     PROGRESS,
-    WHOSE,
     absent,
     cut_bytes,
     present,
@@ -337,9 +337,9 @@ class Decoder:
             if code >= DELIVERED:
                 listener = self._client(event, code, self._dimensions.combos[combo])
                 info |= self._clients.tie(event.event_id) << TIE_SHIFT if listener else 0
-            elif code in WHOSE and event.listener_id is not None and not absent(event.listener_id):
+            elif code in EVENTS_OF_PEOPLE and event.listener_id is not None and not absent(event.listener_id):
                 listener = self._people.listener(event.listener_id.encode())
-            if code in WHOSE and event.household_id is not None and not absent(event.household_id):
+            if code in EVENTS_OF_PEOPLE and event.household_id is not None and not absent(event.household_id):
                 household = self._people.household(event.household_id.encode())
         play, key = event.play_id, 0
         if code == CONVERSION:

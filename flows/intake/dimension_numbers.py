@@ -10,7 +10,7 @@ import numpy as np
 
 from flows.intake.identity import Identities
 from flows.model.dimensions import Dimensions
-from flows.model.events import presents
+from flows.model.events import each_present
 from flows.state.arrays import U64
 from flows.state.interner import Interner
 
@@ -53,7 +53,7 @@ class DimensionNumbers:
         """The index of the names in `combos`; new names get a new one."""
         index = self._names.number(names)
         if index == len(self.combos):
-            combo = presents(names)
+            combo = each_present(names)
             self.combos.append(combo)
             self._bytes += _COMBO_BYTES + getsizeof("".join(filter(None, names)))
             self._new_keys.append(_NO_KEY if combo[0] is None else self._identities.key_of(combo[0]))

@@ -85,7 +85,7 @@ class Splitter:
             self._combos, self._of_combo = combos, np.zeros(0, np.int64)  # type: ignore[assignment]  # compared, never read
         known_count = len(self._of_combo)
         if known_count < len(combos):
-            more = self._homes.of_all(SCOPES[0], [combo[0] or "" for combo in combos[known_count:]])
+            more = self._homes.shards_of(SCOPES[0], [combo[0] or "" for combo in combos[known_count:]])
             self._of_combo = np.append(self._of_combo, more)
         local = np.full(len(combos), -1, np.int32)
         used = np.zeros(len(combos), np.int32)

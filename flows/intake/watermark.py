@@ -14,7 +14,7 @@ from flows.intake.schema import collector_in
 from flows.model.delays import DELAYS, FIRST_MS
 from flows.model.events import DELIVERED, IMPRESSION
 from flows.model.pixel import CALLER_MINUTE_SHIFT, DELAY_SHIFT, INFO, POSITION, TS, WATERMARK
-from flows.model.ticks import ASK_MS, DAY_MS, MINUTE_MS, RECENT_MS, STEP_MS
+from flows.model.ticks import DAY_MS, MINUTE_MS, PROOF_INTERVAL_MS, RECENT_MS, STEP_MS
 from flows.state.arrays import I64, U64, Int
 from flows.state.kernel import lean
 
@@ -172,7 +172,7 @@ class PartitionClock:
 
     def due(self, now_ms: int) -> bool:
         """True if another proof is due, by the clock of `prove`."""
-        return self._proved_ms is None or now_ms - self._proved_ms >= ASK_MS
+        return self._proved_ms is None or now_ms - self._proved_ms >= PROOF_INTERVAL_MS
 
     def proved(self, now_ms: int) -> bool:
         """True if a recent proof exists that the partition was read to its end."""

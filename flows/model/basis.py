@@ -1,4 +1,4 @@
-"""The basis of an impression: the meaning of the word, among the field's, by which it counts."""
+"""The basis of an impression: which of the field's meanings of the word the impression has."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ STRONGEST: Final = tuple(sorted(BASES, key=lambda name: RANKS[CODES[name]]))
 MIXED: Final = "mixed"
 """The basis of a row whose impressions have several."""
 SHOWN: Final = names(METRICS)
-"""The published fields of `SIDE_WINDOWS`; a count that is 0 is absent."""
+"""The fields that are published for `SIDE_WINDOWS`. A count of 0 is absent."""
 SIDES: Final = SHOWN[1:-1]
-"""Columns of counts that most pixels lack, stored apart from the others. Impressions without a basis listed
-here have the first one.
+"""Columns of counts that most pixels lack, stored apart from the others. The first basis has no column: it
+has all other impressions.
 """
 DELIVERIES, CONFIRMED_PLAYS = len(BASES) - 1, len(BASES)
 CLIENTS_AT: Final = CONFIRMED_PLAYS + 1
-"""The first column of those of `flows.model.client_counts`."""
+"""The first of the columns of `flows.model.client_counts`."""
 SEEN: Final = len(SIDES)
-"""`SEEN + code` stands for a column: the row has a valid impression pixel of this basis."""
+"""`SEEN + code` in place of a column says that the row has a valid impression pixel of this basis."""
 SIDE_WINDOWS: Final = SIDE
-"""The windows that they are published for."""
+"""The windows for which `SHOWN` is published."""

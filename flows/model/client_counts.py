@@ -10,32 +10,34 @@ from flows.model.catalogue.metrics import BY_CLIENT, CLIENT_WINDOWS, names
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import Cut
 
-if TYPE_CHECKING:  # readers of rows import these words, and compile nothing
+if TYPE_CHECKING:  # readers of rows import these names without the compiler
     from flows.state.arrays import I64, U8, U32, U64
 
 KINDS: Final = ("downloads", "deliveries")
 DOWNLOADS, DELIVERIES = range(2)
 WINDOWS: Final = tuple(CLIENT_WINDOWS)
 COLUMNS: Final = names(BY_CLIENT)
-"""Columns of counts, one kind after another: the final count, the count without a key, and an estimate of the
-count that is not final, which may fall.
+"""Columns of counts, one kind after another: the final count by window, the count without a key, and by
+window an estimate of what is not final, which may fall.
 """
 UNKEYED, PROVISIONAL = len(WINDOWS), len(WINDOWS) + 1
-OF_KIND: Final = len(COLUMNS) // len(KINDS)
-FINAL_AT: Final = tuple(kind * OF_KIND + place for kind in range(len(KINDS)) for place in range(UNKEYED + 1))
-"""The columns that a minute shows."""
+COLUMNS_PER_KIND: Final = len(COLUMNS) // len(KINDS)
+FINAL_AT: Final = tuple(
+    kind * COLUMNS_PER_KIND + place for kind in range(len(KINDS)) for place in range(UNKEYED + 1)
+)
+"""The columns that a published minute has."""
 
-KEY, AT, WHAT = range(3)
-"""The words of a delivery or download: its key, its time in ms, and dimensions | kind | order among equal
-times.
+KEY, TIME, DETAILS = range(3)
+"""The words of a delivery or download: its key, its time in epoch ms, and its dimensions | its kind | its
+order among events of one time.
 """
 COMBO_SHIFT: Final = 32
 KIND_SHIFT: Final = 31
 
 
 class ClientBatch(NamedTuple):
-    """Accepted, valid events of one placement shard for one client shard at a tick: `sent` are (n, 3) words,
-    whose dimensions index `names`.
+    """Accepted, valid events of one placement shard for one client shard at a tick. `sent` are (n, 3)
+    words, whose dimensions index `names`.
     """
 
     sender: int
@@ -60,7 +62,7 @@ class ClientCounts(NamedTuple):
 
     @property
     def sender(self) -> str:
-        """The shard, under another name than a listener shard's."""
+        """The shard's name as a sender, which no listener shard has."""
         return sender_of(self.shard)
 
 

@@ -16,7 +16,7 @@ Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
 """`off`: the placement shards send no touches, so that nothing is eligible."""
 BY_LISTENER, BY_HOUSEHOLD = JOINED
 CONFIRMED_RULE: Final = "confirmed"
-"""The rule of a server's conversion that confirms a public tag's, whose credits it has."""
+"""The rule of a server's conversion that confirms a public tag's conversion, and gets its credits."""
 OTHER_RULES: Final = ("declared", "utm", "none", CONFIRMED_RULE)
 """Rules of conversions that no touch decides."""
 
@@ -40,8 +40,8 @@ COLUMNS: Final = (
 )
 """Columns of a row's counts of conversions. All are in millionths, except `…_other_count` (conversions) and
 the two values, which are millionths of the row's currency. Each value has two columns, for its lower 32 bits
-and the rest, since 64 bits cannot hold the sum of two of the largest values. A conversion, and its value, is
-claimed if a public tag has sent it, and confirmed if a server has sent the same order since
+and its higher bits, since 64 bits cannot hold the sum of two of the largest values. A conversion, and its
+value, is claimed if a public tag has sent it, and confirmed if a server has sent the same order since
 (`flows.attribution.claims`).
 """
 TYPES_AT, WAYS_AT = 1, 1 + len(CONVERSION_TYPES)
@@ -53,11 +53,11 @@ OTHER: Final = COLUMNS.index("conversion_value_other_count")
 AGES_AT: Final = OTHER + 1
 HIGH, CLAIMED_HIGH = COLUMNS.index("conversion_value_high"), COLUMNS.index("conversion_value_claimed_high")
 MONEY: Final = {VALUE: HIGH, CLAIMED: CLAIMED_HIGH}
-"""The columns of the values' lower bits, to those of the rest."""
+"""The column of the lower bits of each value, to the column of its higher bits."""
 MONEY_NAMES: Final = tuple(COLUMNS[column] for column in MONEY)
 VALUED: Final = len(COLUMNS)
-"""A column of a cut's increments alone: conversions that add to a value, once the book of currencies may have
-forgotten one. A row with another currency counts them instead of the value.
+"""A column that only a cut's increments have: conversions that add to a value, once the book of currencies
+may have dropped one. A row of another currency counts these conversions instead of the value.
 """
 VALUE_BITS: Final = 32
 LOW: Final = (1 << VALUE_BITS) - 1
@@ -72,10 +72,11 @@ def value_of(counts: I64, column: int = VALUE) -> int:
 
 
 def carry(counts: I64) -> None:
-    """Keep the lower bits of values, of one row's counts or of many, within their columns."""
+    """Carry from the columns of the values' lower bits to those of the higher bits, for one row or many."""
     for low, high in MONEY.items():
         counts[..., high] += counts[..., low] >> VALUE_BITS
         counts[..., low] &= LOW
 
 
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
+"""The classes of frequency: the impressions of a campaign that a listener has had."""

@@ -1,4 +1,4 @@
-"""Columns of counts: an order that plays, windows and rows share (part of the state's format)."""
+"""Columns of counts, in the one order of plays, windows and rows, which is part of the state's format."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _HELD: Final = tuple(f"held_{event.counts}" for event in EVENTS if event.way is 
 BY_MINUTE: Final = (*_COUNTED, "orphans", "repaired", *_UNLINKED, "consented_plays", *_HELD)
 """Counts of a minute. The first are those of `flows.model.catalogue.events`: an event's code is its column.
 
-`held_skips` and its like belong to plays whose start has not come. They become `skips` when their own minute
-is final, or when the start comes, which takes them to its minute. `repaired` falls when a milestone's own
-pixel comes, so days and flights count it when its minute is final.
+`held_skips` and `held_mutes` belong to plays whose start has not come. They become `skips` and `mutes` when
+their own minute is final, or when the start comes, in the minute of the start. `repaired` falls when a
+milestone's own pixel comes, so days and flights count it when its minute is final.
 """
 
 BY_FLIGHT: Final = names(WHOLE)
@@ -34,6 +34,6 @@ HELD_COLUMN: Final = BY_MINUTE.index(_HELD[0]) - OF_PLAY[0]
 """`UNLINKED` and `HELD_COLUMN` are added to an event's code to find its column."""
 PIXELS, CONSENTED, REPEATED, TOO_LATE, INVALID_TRAFFIC, BLOCKED_IMPRESSIONS = range(FLIGHT_COUNTS)
 LAYOUT: Final = f"{crc32(' '.join((*CODES, *BY_MINUTE, *BY_FLIGHT, *SCOPES)).encode()):08x}"
-"""A hash of codes, columns and scopes. It is part of the formats of states, so that a state of others is
-refused.
+"""A hash of codes, columns and scopes. The hash is part of each state's format, so that a state with other
+codes, columns or scopes is refused.
 """

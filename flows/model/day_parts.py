@@ -1,5 +1,5 @@
-"""Parts of a day's difference: the reasons why others may count an impression, a download or a delivery that
-is not in a placement's day.
+"""Parts of a day's difference: the reasons for which another party may count an impression, a download or a
+delivery that a placement's day does not have.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SENT_COUNTED, SENT_REPEATED, SENT_TOO_LATE, SENT_INVALID = range(4)
 SENT_PARTS: Final = 4
 PARTS: Final = SENT + len(KINDS) * SENT_PARTS
 PART_SHIFT: Final = 27
-"""Minutes before the year 2100 have 27 bits; a part stands above them, in 5."""
+"""Minutes before the year 2100 have 27 bits. A part has the 5 bits above them."""
 assert PARTS <= 1 << 32 - PART_SHIFT
 FAR_MINUTES: Final = 24 * 60
-"""The greatest error of a caller's clock that is followed to another day."""
+"""The greatest error of a caller's clock, in minutes, with which its minute counts in the parts of a day."""
 OLD_MINUTES: Final = 2 * 24 * 60
 """Pixels that are older than the watermark by more than this change no day."""
 COUNTED, OUTSIDE, FIRST_PART = range(3)
@@ -61,7 +61,9 @@ NO_PARTS: Final = Parts(
 
 
 class AlikeDays(NamedTuple):
-    """The `COLUMNS` that some placements have alike on a day; `day` is its ordinal."""
+    """The counts, by `COLUMNS`, that are equal for some placements on a day. `day` is the ordinal of the
+    date.
+    """
 
     day: int
     counts: tuple[int, ...]

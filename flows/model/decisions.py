@@ -1,6 +1,6 @@
-"""Conversions that wait, decisions on them, and a decision as it is published.
+"""Conversions that wait, decisions on them, and the published form of a decision.
 
-Many exist at once. Structs without garbage collection cost a third of tuples.
+Many exist at once. Structs without garbage collection cost a third of what tuples cost.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from flows.model.dimensions import Dimensions
 from flows.model.pixel import ConversionPixel
 
 VALUES: Final = ("same", "other", "none")
-"""The value of a server's conversion compared with that of the public tag's which it confirms: the same,
-another, or any if the tag's did not count.
+"""The value of a server's conversion compared with that of the public tag's conversion that it confirms: the
+same, another, or `none` if the tag's conversion had no value that counts.
 """
 SAME, OTHER, NONE = VALUES
 
@@ -25,11 +25,11 @@ class PendingConversion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An accepted, valid conversion that waits for its minute to be final.
 
     Attributes:
-        listener, household: 0 if not known.
-        twice: a second one waits under the pseudonyms of the collector's previous key.
-        again: this is that second one.
-        claimed_ms: the time at which its order was claimed, if it confirms that claim, else None. `ts_ms` is
-            no earlier.
+        listener, household: keyed hashes; 0 if unknown.
+        has_second: a second copy waits under the pseudonyms of the collector's previous key.
+        is_second: this is the second copy.
+        claimed_ms: the time, epoch ms, at which its order was claimed, if it confirms the claim, else None.
+            `ts_ms` is no earlier.
     """
 
     ts_ms: int
@@ -37,17 +37,18 @@ class PendingConversion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: int
     pixel: ConversionPixel
     household: int = 0
-    twice: bool = False
-    again: bool = False
+    has_second: bool = False
+    is_second: bool = False
     claimed_ms: int | None = None
 
     @property
     def accounted(self) -> bool:
         """True if the account of all conversions counts it on arrival.
 
-        The account leaves out second ones, conversions apart, and possible confirmations.
+        The account leaves out second copies, possible confirmations, and claimed conversions where only
+        servers' conversions count.
         """
-        return not self.again and not self.pixel.apart and self.claimed_ms is None
+        return not self.is_second and not self.pixel.apart and self.claimed_ms is None
 
 
 def pending(
@@ -58,26 +59,25 @@ def pending(
     household: int,
     claimed_ms: int | None = None,
 ) -> list[PendingConversion]:
-    """A conversion that waits. A second one waits under pseudonyms of the collector's previous key, if the
-    conversion has them and names no placement.
+    """A conversion that waits. A second copy waits under the pseudonyms of the collector's previous key, if
+    the conversion has them and names no placement.
 
-    Its listener is stored nowhere else, so that erasing a person leaves nothing.
+    The listener is stored nowhere else, so that the erasure of a person leaves nothing.
 
     Args:
         claimed_ms: see `PendingConversion`.
     """
-    before, home = pixel.before
+    previous_listener, previous_household = pixel.before
     if claimed_ms is not None:
         ts_ms = max(ts_ms, claimed_ms)
-    if not (before or home):
+    if not (previous_listener or previous_household):
         return [PendingConversion(ts_ms, listener, key, pixel, household, claimed_ms=claimed_ms)]
-    twice, pixel = pixel.combo[0] is None, replace(pixel, before=(0, 0))
-    conversion = PendingConversion(ts_ms, listener, key, pixel, household, twice, claimed_ms=claimed_ms)
-    return (
-        [conversion, replace(conversion, listener=before, household=home, again=True)]
-        if twice
-        else [conversion]
-    )
+    has_second, pixel = pixel.combo[0] is None, replace(pixel, before=(0, 0))
+    conversion = PendingConversion(ts_ms, listener, key, pixel, household, has_second, claimed_ms=claimed_ms)
+    if not has_second:
+        return [conversion]
+    second = replace(conversion, listener=previous_listener, household=previous_household, is_second=True)
+    return [conversion, second]
 
 
 class Credit(msgspec.Struct, frozen=True, gc=False):
@@ -109,11 +109,11 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         rule: a model, or one of `OTHER_RULES`.
         all_credits: credits in the order of time and placement.
-        capped: a cap of touches may have changed its credits.
+        capped: a cap on touches may have changed the credits.
         joined_by: one of `flows.model.conversion_columns.JOINED`, None without a touch.
-        noisy: its household has too many listeners to join it.
+        noisy: the household has too many listeners for its touches to be credited.
         classes: additions to `Decided.frequency` if a possible confirmation confirms nothing.
-        claimed_value: the claimed value, if it confirms a claim.
+        claimed_value: the value of the claim that it confirms; None if it confirms none.
     """
 
     conversion: PendingConversion
@@ -127,7 +127,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def claimed_comparison(self) -> str:
-        """One of `VALUES`: this value compared with that of the claimed conversion."""
+        """One of `VALUES`: the conversion's value compared with the claimed one."""
         pixel, claimed = self.conversion.pixel, self.claimed_value
         if claimed is None or claimed.micros is None:
             return NONE
@@ -142,9 +142,9 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     def credits(self) -> list[Credit]:
         """The parts of the whole, empty for an unattributed conversion."""
         credits = self.all_credits
-        if len(credits) == 1 and credits[0].millionths:  # mostly
+        if len(credits) == 1 and credits[0].millionths:  # most decisions
             return credits
-        return [one for one in credits if one.millionths]
+        return [credit for credit in credits if credit.millionths]
 
 
 class Share(msgspec.Struct, gc=False):
@@ -193,7 +193,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
         key: JSON that identifies the conversion: `[campaign, type, order]`, or `[campaign, event]`. A
             server's after a claimed one has `[campaign, type, order, "server"]`, or
             `[campaign, null, event, "server"]`.
-        names: the ids for a search: of its order, and of its event.
+        names: the ids by which it is searched: of its order, and of its event.
         body: JSON.
     """
 

@@ -1,4 +1,4 @@
-"""The fields that a plan adds, in a module of their own: a viewer that needs them loads no compiler."""
+"""The fields that a plan adds. This module of their own lets viewers import them without the compiler."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ DELIVERY: Final = (
     *SPENDING,
     *(field for metric in OPENED for field in metric.fields()),
 )
-"""Delivery fields of a planned placement or its campaign, which `flows.delivery.pacer` fills; money in the
+"""Delivery fields of a planned placement or its campaign, which `flows.delivery.pacer` fills. Money is in the
 plan's currency.
 """

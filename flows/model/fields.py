@@ -19,7 +19,7 @@ from flows.model.dimensions import NAMES
 from flows.model.messages import ConversionAccount
 
 DOUBLES_HOLD: Final = 1 << 53
-"""The bound up to which every integer is a double."""
+"""The greatest integer up to which a double holds every integer."""
 COUNTS: Final = BY_MINUTE[:CONSENTED_PLAYS]
 UNLINKED_STARTS: Final = COUNTS.index("unlinked_starts")
 UNLINKED_COMPLETES: Final = COUNTS.index("unlinked_completes")
@@ -33,15 +33,15 @@ NO_DELIVERY: Final = (None,) * len(DELIVERY)
 CURRENCY: Final = "conversion_currency"
 """The currency of a row's values of conversions; absent until it has one."""
 CREDITS: Final = catalogue.names((*catalogue.CREDITED, *catalogue.CONVERTED))
-"""Conversion fields of a window; a count by type or way that is 0 is absent. Times are upper bounds of
-`flows.attribution.credit_book.AGES_S`.
+"""Conversion fields of a window; a count by type or way that is 0 is absent. Times are the upper bounds of
+`flows.model.conversion_columns.AGES_S`.
 """
 NEVER_NULL: Final = ("conversions", *MONEY_NAMES, "conversion_value_other_count")
 NO_CREDITS: Final = [0 if name in NEVER_NULL else None for name in CREDITS]
 RATE_AT: Final = CREDITS.index("conversion_rate")
 ACCOUNT: Final = tuple(f"flight.conversions_{name}" for name in ConversionAccount._fields)
-"""Fields of a campaign: the conversions that name it, wherever they are credited; accepted = attributed +
-unattributed + pending. The last counts those whose household has too many listeners to join it.
+"""Fields of a campaign: the conversions that name it, wherever they are credited. accepted = attributed +
+unattributed + pending. The last field counts those whose household has too many listeners to be credited.
 """
 NO_ACCOUNT: Final = [None] * len(ACCOUNT)
 SHARES: Final = catalogue.names(catalogue.SHARES)
@@ -54,14 +54,14 @@ NO_CONSISTENCY: Final = (None,) * len(CONSISTENCY)
 FREQUENCY: Final = tuple(
     metric.name.replace(".", f".{name}.") for name in CLASSES for metric in catalogue.FREQUENCY
 )
-"""Fields of a campaign by impressions per listener: the listeners with so many, the conversions at so many,
-and the conversions per listener who ever had so many.
+"""Fields of a campaign for each class of impressions per listener: the listeners in the class, the
+conversions of listeners in the class, and these conversions per listener who was ever in the class.
 """
 NO_FREQUENCY: Final = [None] * len(FREQUENCY)
 
 
 READ_FIRST: Final = tuple(map(WINDOWS.index, ("flight", "1h", "5m", "1d")))
-"""The windows in the order in which a row has them, and readers read them."""
+"""The windows in the order of a row, by their places in `WINDOWS`. Readers read the first ones first."""
 
 
 IMPRESSION_BASIS: Final = "impression_basis"
@@ -69,17 +69,17 @@ IMPRESSION_BASIS: Final = "impression_basis"
 
 
 REACH_UNIT: Final = "reach_unit"
-"""The unit of a row's reach: `listener`, or `household` if only households are known; absent if
-neither are.
+"""The unit of a row's reach: `listener`, or `household` if only households are known; absent if neither is.
 """
 
 
 TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms")
-"""The first values of a row, which date the others."""
+"""The first values of a row: the times of the other values."""
 
 
-OWN: Final = (*TIMES, *LABELS, *catalogue.SINCE.fields())
-"""The first values of a row. The rest is alike for many rows, above all for new ones."""
+ROW_HEAD: Final = (*TIMES, *LABELS, *catalogue.SINCE.fields())
+"""The first values of a row, which differ by row. The other values are equal in many rows, mostly new ones.
+"""
 
 
 _BEHIND_COUNTS: Final = (
@@ -89,11 +89,11 @@ _BEHIND_COUNTS: Final = (
     *catalogue.SIDES,
     catalogue.HOUSEHOLD_REACH,
 )
-"""The metrics of a window that follow its counts, where they have that window."""
+"""The metrics that follow the counts of each window that they have."""
 
 
 def _fields() -> tuple[str, ...]:
-    fields = [*OWN, *DELIVERY]
+    fields = [*ROW_HEAD, *DELIVERY]
     fields += [f"flight.{name}" for name in (*BY_FLIGHT, catalogue.COVERAGE.name)]
     fields += [IMPRESSION_BASIS, REACH_UNIT]
     for place in READ_FIRST:
@@ -107,8 +107,8 @@ FIELDS: Final = _fields()
 """The fields of a row, in the order of its packed values; a null is an absent field."""
 
 
-OFTEN: Final = (
-    *OWN,
+FREQUENT_FIELDS: Final = (
+    *ROW_HEAD,
     *DELIVERY,
     "flight.pixels",
     "flight.consented",
@@ -127,7 +127,7 @@ OFTEN: Final = (
     *(f"{window}.mature_completion_rate" for window in MATURE),
     *(f"{window}.impressions_vast_impression" for window in SIDE_WINDOWS),
 )
-"""The fields that most pixels change, and those of a row's plan."""
+"""The fields that most pixels change, and the fields of a row's plan."""
 
 
 ADDITIVE: Final = (
@@ -135,8 +135,8 @@ ADDITIVE: Final = (
     *(f"{window}.{name}" for window in WINDOWS for name in (*COUNTS, "conversions")),
     *(f"{window}.{name}" for window in SIDE_WINDOWS for name in SHOWN[:-1]),
 )
-"""The fields that can be added over rows: the fields of `other`, which sums the names beyond a cap."""
-_ADDED: Final = tuple(map(FIELDS.index, ADDITIVE))
+"""The fields that can be summed over rows. A row of `other`, which sums the names beyond a cap, has these."""
+_ADDITIVE_PLACES: Final = tuple(map(FIELDS.index, ADDITIVE))
 
 
 _HEAD, _LONG, _LONG_BYTES = 3, 0xCF, 9
@@ -144,8 +144,8 @@ _NUMBERS_AT: Final = _HEAD + len(TIMES) * _LONG_BYTES
 
 
 def same_numbers(left: bytes, right: bytes) -> bool:
-    """True if packed rows differ in their `TIMES` at most. In MessagePack these are 64-bit numbers after the
-    array's head, unless the row has none yet.
+    """True if two packed rows differ in their `TIMES` at most. In MessagePack the times are 64-bit numbers
+    after the array's head, unless the row does not have them yet.
     """
     if left[_NUMBERS_AT:] != right[_NUMBERS_AT:]:
         return False
@@ -154,42 +154,45 @@ def same_numbers(left: bytes, right: bytes) -> bool:
 
 
 def added_up(packed: Iterable[bytes]) -> list[int | str]:
-    """The values of `ADDITIVE` over packed rows."""
-    # Shares of a conversion are decimals, which binary sums would falsify.
-    parts = [[Decimal(row[place] or 0) for place in _ADDED] for row in map(msgspec.msgpack.decode, packed)]
+    """The sums of the fields `ADDITIVE` over packed rows."""
+    # Shares of a conversion are decimal fractions, whose binary sums would be inexact.
+    parts = [
+        [Decimal(row[place] or 0) for place in _ADDITIVE_PLACES]
+        for row in map(msgspec.msgpack.decode, packed)
+    ]
     sums = [sum(column, Decimal()) for column in zip(*parts, strict=True)]
     return [int(total) if total == int(total) else str(total) for total in sums]
 
 
 def basis_of(basis_bits: int) -> str | None:
-    """The basis of a row's impressions, by a bit for each that they have; None without any."""
+    """The basis of a row's impressions, from a bit for each basis that they have; None without a bit."""
     if not basis_bits:
         return None
     return MIXED if basis_bits & (basis_bits - 1) else BASES[basis_bits.bit_length() - 1]
 
 
 def decimal(value: float) -> str:
-    """A double with up to six places and no trailing zeros. A quotient of integers is `quotient`'s."""
+    """A double with up to six places, without trailing zeros. For quotients of integers use `quotient`."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def quotient(part: int, whole: int) -> str:
-    """`part / whole`, of a `whole` above 0, rounded half-even to six places, without trailing zeros."""
-    millionths, rest = divmod(part * 10**6, whole)
-    millionths += 2 * rest > whole or (2 * rest == whole and millionths % 2 == 1)
+    """`part / whole` for a `whole` above 0, rounded half to even to six places, without trailing zeros."""
+    millionths, remainder = divmod(part * 10**6, whole)
+    millionths += 2 * remainder > whole or (2 * remainder == whole and millionths % 2 == 1)
     units, places = divmod(abs(millionths), 10**6)
     return f"{'-' * (millionths < 0)}{units}.{places:06d}".rstrip("0").rstrip(".")
 
 
 def exact(number: int) -> int | str:
-    """An integer in an exact form for readers: as text if a double, which Lua and JavaScript use, does not
-    hold it.
+    """An integer in a form that Lua and JavaScript read exactly: a text if a double, as they use, cannot hold
+    it.
     """
     return number if abs(number) <= DOUBLES_HOLD else str(number)
 
 
 def ratio(part: int, whole: int) -> str | None:
-    """`quotient`; None without a whole."""
+    """`quotient`; None if `whole` is 0."""
     return quotient(part, whole) if whole else None
 
 

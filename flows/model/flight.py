@@ -1,7 +1,8 @@
-"""The progress of a flight: its unpaused time, and the part of the booking that its curve requires by now.
+"""The progress of a flight: its unpaused time, and the part of the booking that its curve requires at a
+moment.
 
-The arithmetic is exact, with whole milliseconds and fractions of integers, so that a share of 0.9 is never
-taken for 0.8999….
+The arithmetic is exact, by whole milliseconds and fractions of integers. A share of 0.9 is never computed as
+0.8999….
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 
 Curve = Literal["even", "frontloaded"] | tuple[int, ...]
-"""The curve of delivery over a flight; numbers are weights of the 24 local hours: only ratios count."""
+"""The curve of delivery over a flight. Numbers are weights of the 24 local hours; only their ratios count."""
 
 
 class Flight:
-    """The unpaused time of a flight, summed up once so that a question about a moment costs a bisection.
+    """The unpaused time of a flight, summed up once, so that a look-up of a moment costs one bisection.
 
     Args:
-        start_ms, end_ms: epoch milliseconds, the end not included.
-        pauses: [start, end) in epoch milliseconds, in any order, overlapping or reaching beyond the flight.
+        start_ms, end_ms: epoch milliseconds; the end is not in the flight.
+        pauses: [start, end) in epoch milliseconds, in any order. Pauses may overlap, and exceed the flight.
         curve: `even`, `frontloaded`, or 24 weights.
-        timezone: IANA name, whose hours the weights are of; used by weights alone.
+        timezone: the IANA name of the zone whose hours the weights are of; only weights use it.
     """
 
     __slots__ = (
@@ -62,7 +63,7 @@ class Flight:
         self.total_weight = self._weighed[-1]
 
     def elapsed_ms(self, now_ms: int) -> int:
-        """Unpaused time of the flight before `now_ms`; `total_ms` from the end on."""
+        """The unpaused time of the flight before `now_ms`, in ms; `total_ms` from the end on."""
         span = bisect_right(self._starts, now_ms) - 1
         if span < 0:
             return 0
@@ -80,8 +81,8 @@ class Flight:
 
         With x = elapsed / total of the unpaused time, `even` is f(x) = x. `frontloaded` is f(x) = 1.25 x up
         to x = 0.5, then 0.25 + 0.75 x: Google Ad Manager's "as much as 25 % more in the first half"
-        (https://support.google.com/admanager/answer/82244). Weights: the weighed part of the unpaused time,
-        each local hour by its weight, a day of 23 or 25 hours with the hours that it has.
+        (https://support.google.com/admanager/answer/82244). With weights f is the weighted part of the
+        unpaused time: each local hour has its weight, and a day of 23 or 25 hours has the hours that it has.
         """
         if not isinstance(self.curve, str):
             span = bisect_right(self._starts, now_ms) - 1
@@ -98,10 +99,10 @@ class Flight:
         return self._weight_to(end_ms + offset_ms) - self._weight_to(start_ms + offset_ms)
 
     def _weight_to(self, local_ms: int) -> int:
-        days, rest = divmod(local_ms, DAY_MS)
-        hour, within = divmod(rest, HOUR_MS)
+        days, ms_of_day = divmod(local_ms, DAY_MS)
+        hour, ms_of_hour = divmod(ms_of_day, HOUR_MS)
         weight = (self._hours[hour + 1] - self._hours[hour]) // HOUR_MS
-        return days * self._hours[24] + self._hours[hour] + weight * within
+        return days * self._hours[24] + self._hours[hour] + weight * ms_of_hour
 
 
 def _unpaused(start_ms: int, end_ms: int, pauses: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -115,24 +116,26 @@ def _unpaused(start_ms: int, end_ms: int, pauses: Sequence[tuple[int, int]]) -> 
 
 
 def _by_offset(start_ms: int, end_ms: int, timezone: str) -> Iterator[tuple[int, int, int]]:
-    """(start, end, offset from UTC) of the stretches in which a zone's clocks are not changed."""
+    """(start, end, offset from UTC), in ms, of the spans between two changes of a zone's clocks."""
     years = range(_utc_year(start_ms), _utc_year(end_ms) + 1)
     offset = _offset_ms(ZoneInfo(timezone), start_ms)
-    for at_ms, after in (change for year in years for change in _changes(timezone, year)):
+    for at_ms, new_offset in (change for year in years for change in _changes(timezone, year)):
         if start_ms < at_ms < end_ms:
             yield start_ms, at_ms, offset
             start_ms = at_ms
         if at_ms <= start_ms:
-            offset = after
+            offset = new_offset
     yield start_ms, end_ms, offset
 
 
 @lru_cache(maxsize=4096)
 def _changes(timezone: str, year: int) -> tuple[tuple[int, int], ...]:
-    """(moment, offset from it on) of a zone's changes of clocks in a UTC year; zoneinfo lists none."""
+    """(moment, offset from then on), in ms, of a zone's changes of clocks in a UTC year, which zoneinfo does
+    not list.
+    """
     zone = ZoneInfo(timezone)
     changes = []
-    first, last = (int(datetime(at, 1, 1, tzinfo=UTC).timestamp()) * 1000 for at in (year, year + 1))
+    first, last = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp()) * 1000 for y in (year, year + 1))
     for day_ms in range(first, last, DAY_MS):
         before, after = _offset_ms(zone, day_ms), _offset_ms(zone, day_ms + DAY_MS)
         if before == after:

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Final
 
 FLUSH_STALE: Final = timedelta(seconds=30)
-"""The one limit of the page, `top`, the exporter, alerts and bidders' clients. A healthy flow writes twice a
-second; a flow that restarts after a crash is usually back within this time. The clients in `clients/` and
-`examples/bidder.py` belong to no package of ours, and repeat the value: a test compares them.
+"""The limit that the page, `top`, the exporter, alerts and bidders' clients share. A healthy flow writes
+twice a second; a flow that restarts after a crash is usually back within this time. The clients in `clients/`
+and `examples/bidder.py` import nothing of ours, and repeat the value; a test compares them.
 """
 FLUSH_STALE_S: Final = FLUSH_STALE.total_seconds()

@@ -1,4 +1,4 @@
-"""Touches under their households, as plays sends them and household shards store them."""
+"""Touches of households: the message from plays to household shards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from flows.state.arrays import I64, U8, U32, U64
 
 
 class HomeTouches(NamedTuple):
-    """Touches under their households, by column; `combos` index `names`, `tags` are of `tags_of`."""
+    """Touches of households, by column. `combos` index `names`; `tags` are those of
+    `flows.state.home_tags.tags_of`.
+    """
 
     names: list[Dimensions]
     listener_hashes: U64

@@ -1,4 +1,4 @@
-"""A call of the collectors, as the live page shows it: with our names and names of tags, and without any
+"""A call to a collector, as the live page shows it: with our names and names of tags, and without any
 identity.
 """
 
@@ -8,27 +8,27 @@ from typing import Final
 
 import msgspec
 
-MOST: Final = 100
-"""The number of calls that a collector stores, and that the page shows."""
-LONGEST: Final = 64
-"""Letters of a text in a call."""
-MOST_NAMES: Final = 5
-"""Parameters of a call that are named because nothing reads them."""
+MAX_CALLS: Final = 100
+"""The greatest number of calls that a collector stores, and that the page shows."""
+MAX_LETTERS: Final = 64
+"""The greatest number of letters of a text in a call."""
+MAX_UNREAD: Final = 5
+"""The greatest number of unread parameters that a call names."""
 
 
 class LastCall(msgspec.Struct, omit_defaults=True):
     """An event of a call, and its outcome.
 
     Attributes:
-        at_ms: its receipt by the collector's clock.
+        at_ms: its receipt by the collector's clock, epoch ms.
         outcome: `stored`, `rejected`, `not_counted`, or `refused`.
         reason, field: the reason, and the field concerned.
         sender: `token/NAME`, `network/NET` or `dialect/NAME`.
-        meant: the event that was meant, if one is near.
+        meant: the event that the caller probably meant, if its word is like that event's name.
         consent: the reason of the decision on consent.
-        invalid_traffic: the rule by which it counts as such.
+        invalid_traffic: the rule by which it is invalid traffic.
         unread: parameters of its query that nothing reads.
-        alike: calls of the same outcome and reason that are not kept, since the one that was kept before it.
+        alike: calls of the same outcome and reason that were left out since the last one that was stored.
     """
 
     at_ms: int
@@ -60,4 +60,4 @@ def decoded(text: str) -> list[LastCall]:
     Raises:
         msgspec.MsgspecError: the text holds none.
     """
-    return _DECODER.decode(text)[:MOST]
+    return _DECODER.decode(text)[:MAX_CALLS]

@@ -19,11 +19,11 @@ from flows.model.ticks import Cut, Tick
 from flows.state.arrays import I32, I64, U8, U16, U32, U64
 
 ERASED: Final = ("touches", "campaigns", "conversions", "household_touches")
-"""The kinds of state by which `Erased` counts: a listener's touches, the campaigns whose impressions are
-counted for frequency, waiting conversions that name the person, and touches of households.
+"""The kinds of state that `Erased` counts: a listener's touches, the campaigns whose impressions are counted
+for frequency, waiting conversions that name the person, and touches of households.
 """
 Erased = tuple[int, str, int]
-"""A listener's or household's key, one of `ERASED`, and how many of it a shard has erased."""
+"""A listener's or household's key, one of `ERASED`, and the number of these that a shard has erased."""
 LEDGER_SHARD: Final = -1
 CREDITS_SHARD: Final = -2
 BOOK: Final = "book"
@@ -31,12 +31,13 @@ BOOK: Final = "book"
 
 
 class Decided(NamedTuple):
-    """The decisions of one listener shard, or of a household shard (its `sender` is above theirs), at a cut,
-    with its counts of new and of pending conversions. `accepted` counts the new ones by campaign ("": without
-    one).
+    """The decisions of one listener or household shard at a cut, with its counts of new and of pending
+    conversions. The `sender` of a household shard is above those of listener shards. `accepted` counts the
+    new conversions by campaign; "" is for those without a campaign.
 
     `frequency` are (campaign, class of `flows.attribution.frequency`, listeners that it gains, millionths of
-    conversions from it). `erased` counts the state of the listeners that are forgotten at the cut, zeros too.
+    conversions from it). `erased` counts the state of the listeners that are erased at the cut, zeros
+    included.
     """
 
     sender: int
@@ -49,8 +50,8 @@ class Decided(NamedTuple):
 
 
 class ConversionAccount(NamedTuple):
-    """Accepted, valid conversions, or those that a cut adds: accepted = attributed + unattributed + pending.
-    `noisy_household` counts conversions whose household has too many listeners to join them.
+    """Accepted, valid conversions, or those that a cut adds. accepted = attributed + unattributed + pending.
+    `noisy_household` counts conversions whose household has too many listeners to be credited.
     """
 
     accepted: int
@@ -61,7 +62,7 @@ class ConversionAccount(NamedTuple):
 
     def plus(self, more: ConversionAccount) -> ConversionAccount:
         """The sum of two accounts."""
-        return ConversionAccount(*(ours + others for ours, others in zip(self, more, strict=True)))
+        return ConversionAccount(*map(sum, zip(self, more, strict=True)))
 
 
 class CreditBatch(NamedTuple):
@@ -69,8 +70,8 @@ class CreditBatch(NamedTuple):
     `rows[row_places[i]]` in a minute.
 
     `frequency` are (row, class of `flows.attribution.frequency`, listeners that it gains, millionths of
-    conversions from it). `currencies` are of the rows that get a value; `accounts` are the gains of
-    campaigns' accounts; `sides` are the increments by clients' downloads and deliveries.
+    conversions from it). `currencies` are those of the rows that get a value. `accounts` are the gains of
+    campaigns' accounts. `sides` are the increments of clients' downloads and deliveries.
     """
 
     to: int
@@ -92,13 +93,14 @@ class CreditBatch(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """The receipt of one partition since its last tick, with the tick: the source's side of the ledger.
+    """The messages that one partition has received since its last tick, with the tick: the source's side of
+    the ledger.
 
     `received` leaves the collectors' `marks` out. `arrivals` are (mean time of receipt in epoch ms, pixels),
     one a batch, of a live partition. `saved` is the partition's state at the tick (`flows.state.saves`), or
     empty without saves. `now_ms` is the time of the tick by the clock of ticks, in epoch ms. `proven` is True
-    if a fresh proof shows that the partition was read to its end then. `byes` are the collectors, as units of
-    the feed, that have sent a bye.
+    if a recent proof shows that the partition was read to its end. `byes` are the collectors, as units of the
+    feed, that have sent a bye.
     """
 
     tick: Tick
@@ -135,10 +137,10 @@ class PartitionAccount(NamedTuple):
 class Pixels(NamedTuple):
     """The pixels of a batch of one source partition for the placement shard `to`.
 
-    `COMBO` indexes `combos`, whose numbers at the sender are `numbers`: of one `numbering` a number is always
-    of the same dimensions. `converted` are the columns of `conversions`. `collectors` are those that the
-    pixels name. `by` has for each pixel 1 + the index of its collector, or 0 without one. It is empty if no
-    pixel names one.
+    `COMBO` indexes `combos`, whose numbers at the sender are `numbers`. Within one `numbering` a number
+    always means the same dimensions. `converted` are the columns of `conversions`. `collectors` are those
+    that the pixels name. `by` has for each pixel 1 + the index of its collector, or 0 without one. `by` is
+    empty if no pixel names a collector.
     """
 
     sender: str
@@ -155,7 +157,7 @@ class Pixels(NamedTuple):
 
 class PixelOutcomes(NamedTuple):
     """The outcomes of a shard's pixels of one source partition since the last tick. `invalid` counts the
-    accepted ones that are invalid traffic, by reason.
+    accepted pixels that are invalid traffic, by reason.
     """
 
     sender: str
@@ -166,7 +168,7 @@ class PixelOutcomes(NamedTuple):
 
     @property
     def invalid_traffic(self) -> int:
-        """Invalid pixels of all reasons."""
+        """The number of invalid pixels of all reasons."""
         return sum(self.invalid)
 
 
@@ -188,9 +190,9 @@ class RowBatch(NamedTuple):
     """Increments of one placement shard for one row shard at a tick.
 
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
-    time of their accepted, valid pixels, `newest` the greatest of all, 0 for none. `labels` are (row,
-    greatest event time, names) of the placements among them. `sides` are minutes, columns of
-    `flows.model.basis` and amounts of `side_rows`: counts that few pixels add to. `touch_listeners` are
+    time of a row's accepted, valid pixels, `newest` the greatest of all its pixels, each 0 without one.
+    `labels` are (row, greatest event time, names) of the placements among `rows`. `sides` are minutes,
+    columns of `flows.model.basis` and amounts of `side_rows`, which few pixels have. `touch_listeners` are
     listeners, 0 if unknown. `homes` are their households, or empty if no touch has one. `refused` are
     (placement, minute, count) of rejected impressions, which make no row. `delays` are (platform, counts by
     class of `flows.model.delays`).
@@ -241,9 +243,7 @@ class TouchBatch(NamedTuple):
 
 
 class Unjoined(NamedTuple):
-    """A conversion that its own listener's touches cannot be credited with, and whether a cap may be the
-    reason.
-    """
+    """A conversion of which no touch of its own listener is eligible, and whether a cap may be the reason."""
 
     conversion: PendingConversion
     capped: bool
@@ -253,10 +253,10 @@ class UnjoinedBatch(NamedTuple):
     """A listener shard's part of a cut for the household shard `to`.
 
     Attributes:
-        conversions: the ones that the household shard decides.
-        decided_ms: conversions before this time are decided.
-        homes: household touches that came by the listener shard of the same number.
-        forgotten: listeners and households that are erased after them.
+        conversions: the conversions that the household shard decides.
+        decided_ms: the time, epoch ms, before which conversions are decided.
+        homes: household touches that came by way of the listener shard of the same number.
+        forgotten: listeners and households that are erased after these touches.
     """
 
     sender: int
@@ -272,10 +272,10 @@ class Delivered(NamedTuple):
     """The impressions that a planned placement has delivered in its plan's flight.
 
     Attributes:
-        start, end: minutes since the epoch, the end not included.
+        start, end: minutes since the epoch; the end is not in the flight.
         impressions: None if the plan came too late to know them.
         parted: the minute of an opening balance, 0 without one.
-        since: impressions from the minute `parted` on; None if they are not known, or without a balance.
+        since: impressions from the minute `parted` on; None if unknown, or without a balance.
     """
 
     start: int
@@ -285,13 +285,14 @@ class Delivered(NamedTuple):
     since: int | None = None
 
 
-class Concerned(NamedTuple):
+class SilentShare(NamedTuple):
     """The part of a planned placement's impressions that a silent unit had.
 
     Attributes:
-        impressions, whole: of about the last day, by this unit and by all.
-        before, since: its impressions a minute by all, in the hour before the silence, or from its first one
-            on, and since it began; the latter is infinite while it is not known.
+        impressions: the placement's impressions of about the last day by this unit.
+        whole: the same by all units.
+        before: its impressions a minute by all units in the hour before the silence, or since its first one.
+        since: its impressions a minute by all units since the silence began; infinite while unknown.
     """
 
     placement: str
@@ -305,10 +306,11 @@ class SilentUnit(NamedTuple):
     """A unit of the feed that is silent: `partition:NAME`, `platform:NAME` or `sender:ID`.
 
     Attributes:
-        since_ms: epoch ms of its last pixel before the silence.
-        gap_ms, bound_ms: the time that has elapsed since then, and the one above which it is silent.
-        impressions: that it had in about the last day.
-        placements: the planned ones of which it is among the four largest units of its kind.
+        since_ms: the time of its last pixel before the silence, epoch ms.
+        gap_ms: the time since then, in ms.
+        bound_ms: the gap above which it is silent, in ms.
+        impressions: its impressions of about the last day.
+        placements: the planned placements of which it is one of the four largest units of its kind.
     """
 
     unit: str
@@ -316,16 +318,16 @@ class SilentUnit(NamedTuple):
     gap_ms: int
     bound_ms: int
     impressions: float
-    placements: Sequence[Concerned]
+    placements: Sequence[SilentShare]
 
 
 class EndedMinutes(NamedTuple):
     """Impressions of planned placements in minutes that became final at a cut.
 
     Attributes:
-        placement_places: (n,) which of `placements`.
-        minutes: (n,) since the epoch.
-        impressions: (n,).
+        placement_places: (n,) places in `placements`.
+        minutes: (n,) minutes since the epoch.
+        impressions: (n,) the impressions of each.
     """
 
     placements: Sequence[str]
@@ -338,7 +340,7 @@ class Flush(NamedTuple):
     """The part of one row shard, the ledger or the credit book in a flush.
 
     `rows_as_of_ms` is the watermark of the oldest row that a row shard has sent, or None without rows.
-    `erased` is the state that all shards had of the listeners that are forgotten at the cut.
+    `erased` is the state that all shards had of the listeners that are erased at the cut.
     """
 
     shard: int
@@ -361,8 +363,8 @@ class Flush(NamedTuple):
 class PackedRow(msgspec.Struct, frozen=True, gc=False):
     """A row before it is published.
 
-    `packed` is a MessagePack array of the values of `FIELDS`. `flows.delivery.pacer` fills those of
-    `DELIVERY` from `delivered`, which is None without a plan. A row that is `turned` was changed by time
+    `packed` is a MessagePack array of the values of `FIELDS`. `flows.delivery.pacer` fills the values of
+    `DELIVERY` from `delivered`, which is None without a plan. A row that is `turned` has changed by time
     alone.
     """
 
@@ -375,8 +377,8 @@ class PackedRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ShardTick(NamedTuple):
-    """A partition's tick for one placement shard. The tick carries the shard, since Bytewax hides a
-    logic's key.
+    """A partition's tick for one placement shard. `to` is the shard, since Bytewax does not pass the key to a
+    step's logic.
     """
 
     to: int
@@ -388,10 +390,10 @@ class Impressions(NamedTuple):
     and source.
 
     Attributes:
-        platforms: None stands for an unnamed one.
+        platforms: the platforms, None for impressions without one.
         sources: (source partition, collector); empty for an unnamed collector.
         places: (n, 3) places in `placements`, in `platforms` and in `sources`.
-        impressions: (n,).
+        impressions: (n,) the impressions of each.
     """
 
     placements: Sequence[str]
@@ -404,8 +406,8 @@ class Impressions(NamedTuple):
 class Settled(NamedTuple):
     """A placement shard's outcomes at a cut.
 
-    `units` are the accepted, valid pixels since the last cut by unit of the feed (`SilentUnit`), except
-    partitions, which are in `outcomes`. `impressions` come at intervals.
+    `units` are the accepted, valid pixels since the last cut by unit of the feed (`SilentUnit`), without
+    partitions, which are in `outcomes`. `impressions` is None at most cuts.
     """
 
     sender: int
@@ -427,7 +429,7 @@ class Lines(NamedTuple):
 
 
 class Durable(NamedTuple):
-    """A sign that one shard's state at a cut is safe on its member's disk, in a file of the save."""
+    """The place of one shard's state at a cut in a file of the save, durable on its member's disk."""
 
     cut: Cut
     step: str
@@ -495,9 +497,10 @@ def key_of(message: Message) -> str:
 
 
 REACH_ONLY, IMPRESSION_TOUCH, START_TOUCH, CLICK_TOUCH = range(4)
-"""Kinds of a touch, as plays sends them and as they are stored; a start without a play is none. Among one
-play's touches a conversion takes the impression if it is of the conversion's minute or earlier, else the
-start.
+"""Kinds of a touch, as plays sends them and as they are stored. A start without a play is no touch. Of one
+play's touches a conversion is credited to the impression if that is of the conversion's minute or earlier,
+else to the start.
 """
 KIND_BITS: Final = 2
 KIND: Final = 3
+"""The mask of a kind."""

@@ -1,6 +1,6 @@
-"""Plans: one a placement, from named columns, strictly. docs/plans.md has the values of each column.
+"""Plans, one for each placement. docs/plans.md has the columns and their values.
 
-Files of plans are read by `flows.delivery.plan_files`, topics of plans by `flows.delivery.plan_topics`.
+`flows.delivery.plan_files` reads files of plans, `flows.delivery.plan_topics` reads topics of plans.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from flows.model.dimensions import LABELS
 from flows.model.flight import MINUTE_MS, Curve, Flight
 
 From = Literal["server", "browser"]
-"""The conversions that count: only those of servers with a token, or those of public tags, too."""
+"""The conversions that count: `server` for those of servers with a token alone, `browser` for those of public
+tags, too.
+"""
 SERVER, BROWSER = get_args(From)
 
 
@@ -26,16 +28,17 @@ SERVER, BROWSER = get_args(From)
 class Plan:
     """The plan of a placement, as `plan_of` has checked it.
 
-    Times are epoch milliseconds, `end_ms` and the ends of `pauses` not included. `start_ms` and `end_ms` are
-    whole minutes, as flights count; `unrounded_ms` has both as they were written, where these differ.
+    Times are epoch milliseconds; `end_ms` and the ends of `pauses` are not included. `start_ms` and `end_ms`
+    are whole minutes, as flights count. `unrounded_ms` has both as they were written, if these differ.
     `cpm_micros` are millionths of `currency`. `blocked_categories` are IAB ids in upper case, sorted.
-    `advertiser` is the one whose read tokens see the placement. `tolerance` is the share by which another's
-    count may differ. `conversions_from` names the conversions of its campaign that count; None leaves it to
-    the setting. `listed` has the names of each of `flows.model.dimensions.LABELS` that it may run on, sorted.
+    `advertiser` is the one whose read tokens see the placement. `tolerance` is the share by which another
+    party's count may differ. `conversions_from` names the conversions of its campaign that count; with None
+    the setting decides. `listed` has the names of each of `flows.model.dimensions.LABELS` that it may run on,
+    sorted.
 
     `delivered_before` is the opening balance: impressions that were delivered up to `delivered_before_until`
-    (epoch ms; None for the time when counting began), by the word of `delivered_before_source`. Without a
-    balance it is None.
+    (epoch ms; None for the time when counting began), as `delivered_before_source` states. Without a balance
+    `delivered_before` is None.
     """
 
     placement_id: str
@@ -66,18 +69,18 @@ class Plan:
 
     @property
     def minutes(self) -> tuple[int, int]:
-        """The flight in minutes since the epoch: from the one of its start to before the first that begins
-        at its end or later.
+        """The flight in minutes since the epoch: its first minute, and the first minute that begins at its
+        end or later.
         """
         return self.start_ms // MINUTE_MS, -(-self.end_ms // MINUTE_MS)
 
     @property
     def parted_from(self) -> int:
-        """The minute since the epoch from which on impressions count on top of the opening balance. 0 without
-        a balance, or if the balance ends within a minute.
+        """The minute since the epoch from which on impressions count in addition to the opening balance; 0
+        without a balance, or if the balance ends within a minute.
         """
-        minute, rest = divmod(self.delivered_before_until or 0, MINUTE_MS)
-        return 0 if rest else minute
+        minute, ms_of_minute = divmod(self.delivered_before_until or 0, MINUTE_MS)
+        return 0 if ms_of_minute else minute
 
 
 _FIELDS: Final = tuple(column.name for column in fields(Plan) if column.compare)
@@ -86,10 +89,10 @@ NAMED: Final = tuple(f"{label}s" for label in LABELS)
 
 
 class PlanBook(Mapping[str, Plan]):
-    """The plans in force by placement. `version` is a hash of their content: equal plans, equal version.
+    """The plans in force by placement. `version` is a hash of their content, equal for equal plans.
 
     Args:
-        unsure: campaigns that plans may name which were kept out, being wrong.
+        unsure: campaigns that refused plans may name.
     """
 
     def __init__(self, plans: Iterable[Plan] = (), unsure: Iterable[str] = ()) -> None:
@@ -114,12 +117,12 @@ class PlanBook(Mapping[str, Plan]):
         for plan in self._plans.values():
             if plan.campaign_id is not None and plan.currency is not None:
                 named.setdefault(plan.campaign_id, set()).add(plan.currency)
-        return {campaign: currency for campaign, (currency, *more) in named.items() if not more}
+        return {campaign: currency for campaign, (currency, *others) in named.items() if not others}
 
     @cached_property
     def conversions_from(self) -> dict[str, From]:
-        """The conversions that count, by campaign, for campaigns whose plans define it. If two plans
-        disagree, only the server's count, as the safe answer. Computed once.
+        """The conversions that count, by campaign, for campaigns whose plans define this. If two plans
+        disagree, only servers' conversions count, which is the safe choice. Computed once.
         """
         by_campaign: dict[str, From] = {}
         for plan in self._plans.values():
@@ -154,7 +157,7 @@ class PlanSource(Protocol):
         ...
 
     def refresh(self, now_ms: int) -> Sequence[object]:
-        """Read changes, without waiting. Returns the reasons why parts were left out, once each; `str` is for
-        people.
+        """Read changes, without waiting. Returns each reason for which a part was left out, once; `str` of a
+        reason is for people.
         """
         ...

@@ -7,19 +7,19 @@ from datetime import date
 
 
 def deny_key(namespace: str) -> str:
-    """A hash: the listener's key in hexadecimal to when it was denied, in epoch ms."""
+    """A hash: a listener's keyed hash (`erased_field`) to the time of its denial, in epoch ms."""
     return f"{namespace}:forgotten"
 
 
 def erased_key(namespace: str) -> str:
-    """A hash. A forgotten key's `erased_field` has JSON: the time, the cut, and the state that was found. A
-    cut's name has JSON of its positions.
+    """A hash of two kinds of fields. The `erased_field` of an erased key has JSON of the time, the cut, and
+    the state that was found. The name of a cut has JSON of its positions.
     """
     return f"{namespace}:erased"
 
 
 def erased_field(key: int) -> str:
-    """A keyed hash as the deny-list and `erased_key` have it."""
+    """A keyed hash as a field of `deny_key` and `erased_key`: 16 hexadecimal digits."""
     return f"{key:016x}"
 
 
@@ -39,8 +39,9 @@ def beside(namespace: str, name: str) -> str:
 
 
 def switch_key(namespace: str) -> str:
-    """The key of a hash of switches. `name`, `generation` and `asked_ms` are of the latest request. `taken`
-    is the generation that took the rows last, `left` the name that its flow left, `taken_ms` when.
+    """A hash of the switch between flows. `name`, `generation` and `asked_ms` are of the latest request.
+    `taken` is the generation that took the rows last, `left` the name that its flow left, `taken_ms` the
+    time, epoch ms.
     """
     return f"{namespace}:switch"
 
@@ -51,25 +52,25 @@ def topics_key(namespace: str) -> str:
 
 
 def collectors_key(namespace: str) -> str:
-    """A hash: a collector's id to when it last wrote its figures, in epoch ms."""
+    """A hash: a collector's id to the time at which it last wrote its figures, in epoch ms."""
     return f"{namespace}:collectors"
 
 
 def sources_key(namespace: str) -> str:
-    """A hash: the id of a source's process to when it last wrote its figures, in epoch ms."""
+    """A hash: the id of a source's process to the time at which it last wrote its figures, in epoch ms."""
     return f"{namespace}:sources"
 
 
 def calls_key(namespace: str, collector: str) -> str:
-    """A hash: `calls`, JSON of a collector's last calls, and `events`, the number that these are a
-    sample of.
+    """A hash: `calls`, JSON of a collector's last calls, and `events`, the number of events of which these
+    are a sample.
     """
     return row_key(namespace, "calls", collector)
 
 
 def collector_keys_key(namespace: str) -> str:
-    """A hash: the id of a collector's key, as pseudonyms begin with it, to when a collector last had it in
-    force, in epoch ms.
+    """A hash: the id of a collector's key, with which pseudonyms begin, to the time at which a collector last
+    had the key in force, in epoch ms.
     """
     return f"{namespace}:collector_keys"
 
@@ -93,7 +94,7 @@ def day_key(namespace: str, placement: str, day: date) -> str:
 
 
 def day_keys(namespace: str, placements: Iterable[str], day: date) -> list[str]:
-    """The `day_key` of each."""
+    """The `day_key` of each placement."""
     day_text = day.isoformat()
     return [f"{row_key(namespace, 'days', placement)}:{day_text}" for placement in placements]
 

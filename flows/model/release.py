@@ -6,4 +6,4 @@ from importlib.metadata import version
 from typing import Final
 
 VERSION: Final = version("audiopixel")
-"""The version, looked up once a process: the look-up reads a file of the installation."""
+"""The version, looked up once in a process, since the look-up reads a file of the installation."""

@@ -12,18 +12,17 @@ MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 86_400_000
 
-
 STEP_MS: Final = 1_000
-"""The most elapsed time that one proof of a partition's end stands for, in ms."""
-ASK_MS: Final = 250
-"""Milliseconds between two proofs: this interval keeps up with time, though a proof itself takes a while."""
-
+"""The greatest elapsed time, in ms, that one proof of a partition's end covers."""
+PROOF_INTERVAL_MS: Final = 250
+"""Milliseconds between two proofs. Proofs at this interval cover all time, though each takes a while itself.
+"""
 RECENT_MS: Final = 5_000
-"""Milliseconds for which a proved end counts as the present one."""
-
+"""Milliseconds for which a proved end counts as the present end."""
 
 Methods = tuple[tuple[int, str], ...]
-"""Collectors' methods, each a hash, with the low mark, in ms, of the first mark that named it; in order.
+"""Collectors' methods in order: each is the low mark, in ms, of the first mark that named the method, and its
+hash.
 """
 MAX_METHODS: Final = 64
 MAX_METHOD: Final = 32
@@ -32,7 +31,7 @@ MAX_METHOD: Final = 32
 HoldReason = Literal["drain", "clock"]
 """The reason why a collector holds time: its pixels are not in the log yet, or its clock is wrong."""
 Holes = tuple[tuple[int, int], ...]
-"""Times with lost messages, in order, apart from each other."""
+"""Spans of time with lost messages, in order; no two overlap or adjoin. Each is [begin, end) in epoch ms."""
 MAX_HOLES: Final = 16
 
 
@@ -42,26 +41,27 @@ class Tick:
 
     Attributes:
         sender: the source partition.
-        senders: all source partitions, so that a step knows which to wait for.
-        number: of the flush interval, by one clock for all senders (`flows.engine.tick_clock`); grows.
+        senders: all source partitions, for whose ticks a step waits.
+        number: the number of the flush interval, by one clock for all senders (`flows.engine.tick_clock`); it
+            grows.
         watermark_ms: 0 while unknown.
-        holding: whether an unknown watermark holds the others back (there is data to read) or not (the
-            partition is empty).
-        ended: the finite partition is at its end.
-        position: of the partition, at which it would continue.
+        holding: whether an unknown watermark holds the other partitions back. It does if there is data to
+            read, and does not if the partition is empty.
+        ended: whether the partition is finite and at its end.
+        position: the position at which the partition would continue.
         greatest_ms: the greatest event time so far.
         forgotten: listeners that the partition has removed from its pixels since the last tick.
-        candidate_ms: event time of the last pixel if only a next one could make it the greatest; else 0.
-        first: whether it is the first one of the partition, ever.
+        candidate_ms: event time of the last pixel if only a next pixel could make it the greatest; else 0.
+        first: whether it is the first tick of the partition, ever.
         low_mark_ms: the least low mark that the partition's time waits for; 0 for none.
         held_by: the collector of that mark, if it holds time far behind the log's; else empty.
         held_why: the reason of the hold, or None.
-        cloned: the spool directory of two collectors, which was copied; empty if there is none.
-        methods: those of the partition's collectors.
+        cloned: the spool directory that was copied, so that two collectors have it; empty if there is none.
+        methods: the methods of the partition's collectors.
         last: whether the flow must stop, so that the partition sends no other tick.
         first_ms: receipt of the first message at or after the partition's start; 0 without one.
         skipped: whether that start left messages out.
-        holes: times of the log of which messages were lost, each from one epoch time in ms to before another.
+        holes: the spans of time of which the log has lost messages.
         denied: the sum of the keys that the partition removes from its pixels (`sum_of`).
         in_history: whether the partition reads an archive, or has not reached its topic's end since.
     """
@@ -99,24 +99,25 @@ class Cut:
     """A cut: one exact prefix of every partition's log, with the time that the prefix proves.
 
     Attributes:
-        number: of the tick.
-        watermark_ms: the least over partitions, 0 while one of them is unknown.
-        ended: every partition has ended, so that everything is final.
-        positions: source partition to position.
-        first: whether it is the first one ever.
-        empty: no partition has had a pixel or has a message to read, so only the wall clock gives a time.
-        low_mark_ms: the least over partitions; 0 if none waits for a collector.
+        number: the number of its ticks.
+        watermark_ms: the least watermark of the partitions, 0 while one of them is unknown.
+        ended: whether every partition has ended, so that everything is final.
+        positions: (source partition, position) of each.
+        first: whether it is the first cut, ever.
+        empty: whether no partition has had a pixel or has a message to read. Only the wall clock then gives a
+            time.
+        low_mark_ms: the least low mark of the partitions; 0 if none waits for a collector.
         held_by: the collector of the least low mark that holds a partition's time; empty without a hold.
         held_since_ms: that mark: the oldest event that this collector has not put into the log.
         held_why: the reason of this hold, or None.
-        cloned: a spool directory of two collectors, which was copied; empty if there is none.
-        methods: those of the collectors of all partitions.
+        cloned: a spool directory that was copied, so that two collectors have it; empty if there is none.
+        methods: the methods of the collectors of all partitions.
         save: whether every step saves its state here.
-        publish: whether readers get the numbers here; else rows keep their changes for the next cut
+        publish: whether the numbers are published here. If not, rows keep their changes until the next cut
             that is published.
         last: whether no cut follows: the logs have ended, or the flow must stop.
-        counted_since_ms: receipt since which the deployment counts; 0 if unknown.
-        holes: times of which messages were lost, of any partition.
+        counted_since_ms: the receipt since which the deployment counts, epoch ms; 0 if unknown.
+        holes: the spans of time of which any partition has lost messages.
         denied: the sum of the keys that every partition removes from its pixels; None if they differ.
         in_history: whether a partition is in history, so that no reader may act on the numbers yet.
     """
@@ -142,25 +143,25 @@ class Cut:
     in_history: bool = False
 
     def reaches(self, positions: Mapping[str, int]) -> bool:
-        """True if every partition of `positions` has been read as far."""
+        """True if every partition of `positions` has been read to its position or beyond."""
         read_to = dict(self.positions)
         return all(read_to.get(partition, 0) >= position for partition, position in positions.items())
 
 
 def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
-    """The cut of every partition's latest tick up to `number`, or of its first one. A partition's first tick
-    may come while others have much to read up to there: until its number that partition's time is unknown.
+    """The cut of every partition's latest tick up to `number`, or of its first tick if that has a greater
+    number. In that case the partition's time is unknown until the cut of its first tick.
     """
     live = [tick for tick in ticks.values() if not tick.ended and tick.holding]
     ended = all(tick.ended for tick in ticks.values())
     if live:
         watermark = min(0 if tick.first and tick.number > number else tick.watermark_ms for tick in live)
     elif ended:
-        # Marks of collectors may have moved time beyond all pixels.
+        # Collectors' marks may have advanced time beyond all pixels.
         watermark = max(max(tick.greatest_ms, tick.watermark_ms) for tick in ticks.values())
-        # Logs of one pixel each: none will follow that could confirm it, or make it late.
+        # In logs of one pixel each no next pixel will confirm the time, or make the pixel late.
         watermark = watermark or max(tick.candidate_ms for tick in ticks.values())
-    else:  # only empty and ended partitions: time stands where the ended ones left it
+    else:  # only empty and ended partitions: time stays where the ended ones were
         watermark = max((tick.watermark_ms for tick in ticks.values() if tick.ended), default=0)
     empty = not live and not any(tick.greatest_ms or tick.candidate_ms for tick in ticks.values())
     positions = tuple(sorted((tick.sender, tick.position) for tick in ticks.values()))
@@ -170,7 +171,7 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
         key=lambda hold: hold[:2],
         default=(0, "", None),
     )
-    methods = first_of(one for tick in ticks.values() for one in tick.methods)
+    methods = first_of(method for tick in ticks.values() for method in tick.methods)
     denied = {tick.denied for tick in ticks.values() if ended or not tick.ended}
     return Cut(
         number=number,
@@ -192,8 +193,8 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
 
 
 def joined(holes: Iterable[tuple[int, int]]) -> Holes:
-    """Holes in order, with those that meet joined; if there are very many, those that are least apart are
-    joined, too.
+    """Holes in order, with those that overlap or adjoin joined. Beyond `MAX_HOLES` holes those that are least
+    apart are joined, too.
     """
     joined_holes: list[tuple[int, int]] = []
     for begin, end in sorted(holes):
@@ -202,24 +203,24 @@ def joined(holes: Iterable[tuple[int, int]]) -> Holes:
         else:
             joined_holes.append((begin, end))
     while len(joined_holes) > MAX_HOLES:
-        apart = [later[0] - one[1] for one, later in pairwise(joined_holes)]
-        place = apart.index(min(apart))
+        gaps_ms = [later[0] - earlier[1] for earlier, later in pairwise(joined_holes)]
+        place = gaps_ms.index(min(gaps_ms))
         joined_holes[place : place + 2] = [(joined_holes[place][0], joined_holes[place + 1][1])]
     return tuple(joined_holes)
 
 
 def sum_of(keys: Iterable[int]) -> int:
-    """A sum of 64 bits by which two lists of keyed hashes can be compared; 0 for an empty list."""
+    """The sum of keyed hashes modulo 2^64, by which two lists of them are compared; 0 for an empty list."""
     return sum(keys) & (1 << 64) - 1
 
 
 def is_method(text: str) -> bool:
-    """True for a valid method in a collector's mark: a hash."""
+    """True if a method in a collector's mark has the form of a hash."""
     return 0 < len(text) <= MAX_METHOD and text.isascii() and text.isalnum()
 
 
 def first_of(methods: Iterable[tuple[int, str]]) -> Methods:
-    """Each method once, since its first mark; only the newest if there are very many."""
+    """Each method once, with its first low mark. Of more than `MAX_METHODS` only the newest remain."""
     since: dict[str, int] = {}
     for ms, method in methods:
         since[method] = min(ms, since.get(method, ms))
@@ -227,8 +228,8 @@ def first_of(methods: Iterable[tuple[int, str]]) -> Methods:
 
 
 def methods_of(methods: Methods, minute_ms: int) -> Methods:
-    """The methods by which a minute may have been counted."""
-    return tuple(one for one in methods if one[0] < minute_ms + MINUTE_MS)
+    """The methods by which the minute that begins at `minute_ms` may have been counted."""
+    return tuple(method for method in methods if method[0] < minute_ms + MINUTE_MS)
 
 
 def open_from(watermark_ms: int, lateness_ms: int) -> int:
@@ -239,8 +240,8 @@ def open_from(watermark_ms: int, lateness_ms: int) -> int:
 
 
 def turned_hour(before_ms: int, now_ms: int, shard: int) -> bool:
-    """True if an hour of a shard ended between two watermarks. Each shard has its own minute for it, so that
-    they do not all work at one cut.
+    """True if an hour of a shard ended between two watermarks. The hours of shards end in different minutes,
+    so that the shards do not all work at one cut.
     """
     late_ms = shard * MINUTE_MS
     return (now_ms + late_ms) // HOUR_MS > (before_ms + late_ms) // HOUR_MS
@@ -250,8 +251,8 @@ _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def boot_ms() -> int:
-    """Milliseconds that have elapsed, including suspension of the machine if that can be known: a member that
-    slept keeps pace with the others.
+    """Milliseconds that have elapsed, including suspension of the machine if the system counts it. A member
+    that was suspended therefore agrees with the others.
     """
     return time.clock_gettime_ns(_BOOT) // 1_000_000
 

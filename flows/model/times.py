@@ -21,11 +21,11 @@ def rfc3339_ms(text: str) -> int | None:
     day, clock, second, fraction, offset = match.groups()
     leap = second == "60"
     try:
-        # Not by a conversion to UTC, which raises if that would be outside the years 1 to 9999.
-        since = datetime.fromisoformat(f"{day}T{clock}{'59' if leap else second}") - _EPOCH
-        away = datetime.fromisoformat(f"1970-01-01T00:00:00{offset.upper()}").utcoffset()
+        # A conversion to UTC would raise if the result were outside the years 1 to 9999.
+        since_epoch = datetime.fromisoformat(f"{day}T{clock}{'59' if leap else second}") - _EPOCH
+        utc_offset = datetime.fromisoformat(f"1970-01-01T00:00:00{offset.upper()}").utcoffset()
     except ValueError:
         return None
-    assert away is not None, "the pattern asks for an offset"
-    since += timedelta(seconds=leap) - away
-    return since.days * 86_400_000 + since.seconds * 1000 + int(((fraction or "") + "000")[:3])
+    assert utc_offset is not None, "the pattern requires an offset"
+    since_epoch += timedelta(seconds=leap) - utc_offset
+    return since_epoch.days * 86_400_000 + since_epoch.seconds * 1000 + int(((fraction or "") + "000")[:3])

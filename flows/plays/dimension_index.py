@@ -68,7 +68,7 @@ class DimensionIndex:
 
     def home(self, scope: str, name: str) -> int:
         """The row shard of a row."""
-        return self._homes.of(scope, name)
+        return self._homes.shard_of(scope, name)
 
     def _find_rows(self) -> None:
         new = self.combos.names[len(self._rows_of) :]
@@ -79,7 +79,7 @@ class DimensionIndex:
             distinct, row_count = [name for name in dict.fromkeys(names) if name is not None], len(self._rows)
             rows = self._rows.numbers([(scope, name) for name in distinct]).tolist()
             more = [name for _, name in self._rows.names[row_count:]]
-            self._row_shards = np.append(self._row_shards, self._homes.of_all(scope, more))
+            self._row_shards = np.append(self._row_shards, self._homes.shards_of(scope, more))
             row_of = dict(zip(distinct, rows, strict=True))
             columns.append(np.fromiter(map(row_of.get, names, repeat(-1)), np.int64, len(new)))
         rows_of = self._rows_of[:, : len(columns)]  # all have the same number of names

@@ -8,15 +8,15 @@ import numpy as np
 
 from flows.model.basis import CLIENTS_AT
 from flows.model.client_counts import (
-    AT,
+    COLUMNS_PER_KIND,
     COMBO_SHIFT,
     DELIVERIES,
+    DETAILS,
     DOWNLOADS,
     KEY,
     KIND_SHIFT,
-    OF_KIND,
+    TIME,
     UNKEYED,
-    WHAT,
     ClientBatch,
 )
 from flows.model.events import DELIVERED
@@ -41,12 +41,12 @@ def keep_sent(increments: Increments, used: I64, key: Int, combo: Int, ts: Int, 
     """
     kind = DELIVERIES if info & 0xFF == DELIVERED else DOWNLOADS
     if key == np.uint64(0):
-        note(increments.sides, used, combo, ts // 60_000, CLIENTS_AT + kind * OF_KIND + UNKEYED, 1)
+        note(increments.sides, used, combo, ts // 60_000, CLIENTS_AT + kind * COLUMNS_PER_KIND + UNKEYED, 1)
         return
     place = used[SENT_USED]
     event_word = np.int64(combo) << COMBO_SHIFT | kind << KIND_SHIFT | (info >> TIE_SHIFT & TIE)
-    increments.sent[place, KEY], increments.sent[place, AT] = key, np.uint64(ts)
-    increments.sent[place, WHAT] = np.uint64(event_word)
+    increments.sent[place, KEY], increments.sent[place, TIME] = key, np.uint64(ts)
+    increments.sent[place, DETAILS] = np.uint64(event_word)
     used[SENT_USED] += 1
 
 
@@ -58,7 +58,7 @@ def client_batches(sender: int, cut: Cut, shards: int, names: DimensionIndex, se
     batches = []
     for to in range(shards):
         own = sent[homes == to]
-        combos, local = np.unique(own[:, WHAT] >> _COMBO, return_inverse=True)
-        own[:, WHAT] = (own[:, WHAT] & _REST) | local.astype(np.uint64) << _COMBO
+        combos, local = np.unique(own[:, DETAILS] >> _COMBO, return_inverse=True)
+        own[:, DETAILS] = (own[:, DETAILS] & _REST) | local.astype(np.uint64) << _COMBO
         batches.append(ClientBatch(sender, to, cut, [names.combos[n] for n in combos.tolist()], own))
     return batches

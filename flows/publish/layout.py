@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from connectors.redis import FencedHash
-from flows.model.fields import ADDITIVE, FIELDS, OFTEN
+from flows.model.fields import ADDITIVE, FIELDS, FREQUENT_FIELDS
 from flows.publish import days, ledger
 
 SCHEMA: Final = 1
@@ -43,7 +43,7 @@ META_FIELDS: Final = (
 
 
 LAYOUTS: Final = {
-    "row": FencedHash(FIELDS, OFTEN),
+    "row": FencedHash(FIELDS, FREQUENT_FIELDS),
     "partition": FencedHash(ledger.FIELDS),
     "positions": FencedHash(("positions", "watermark_ms", "run")),
     "meta": FencedHash(META_FIELDS),

@@ -74,6 +74,6 @@ class ShownRows:
         (self._held,) = read_rows(client, [positions_key(namespace)])
         for scope in SCOPES if positions_of(self._held) else ():
             names = scan_index(client, f"{namespace}:index:{scope}")
-            for name, shard in zip(names, homes.of_all(scope, names).tolist(), strict=True):
+            for name, shard in zip(names, homes.shards_of(scope, names).tolist(), strict=True):
                 rows.setdefault(shard, []).append((scope, name))
         return rows

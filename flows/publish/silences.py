@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from flows.delivery import Unjudged
-from flows.model.messages import Concerned, SilentUnit
+from flows.model.messages import SilentShare, SilentUnit
 from flows.model.plan import Plan
 
 FEED_SILENT: Final = "feed_silent"
@@ -44,7 +44,7 @@ class Named(NamedTuple):
     """
 
     unit: SilentUnit
-    concerned: Sequence[tuple[Concerned, Plan]]
+    concerned: Sequence[tuple[SilentShare, Plan]]
     money: Mapping[str, int]
 
 
@@ -72,7 +72,7 @@ def unjudged(units: Sequence[Named]) -> dict[str, Unjudged]:
     """The placements that are not judged. Silent units of one kind had at least half of the placement's
     impressions, and the placement now has less than half as many impressions a minute as before.
     """
-    parts: dict[tuple[str, str], list[tuple[SilentUnit, Concerned]]] = defaultdict(list)
+    parts: dict[tuple[str, str], list[tuple[SilentUnit, SilentShare]]] = defaultdict(list)
     for unit, concerned, _ in units:
         kind = unit.unit.partition(":")[0]
         for concern, _ in concerned:
@@ -89,7 +89,7 @@ def unjudged(units: Sequence[Named]) -> dict[str, Unjudged]:
     return {name: why for name, (_, why) in reasons.items()}
 
 
-def _since_when(part: tuple[SilentUnit, Concerned]) -> int:
+def _since_when(part: tuple[SilentUnit, SilentShare]) -> int:
     return part[0].since_ms
 
 

@@ -76,7 +76,7 @@ AT_ONCE: Final = 512
 cache.
 """
 _HEAD: Final = b"\xdc" + len(FIELDS).to_bytes(2, "big")
-"""The head of a MessagePack array of over 15 values. The head of a shorter array, such as `OWN`, is
+"""The head of a MessagePack array of over 15 values. The head of a shorter array, such as `ROW_HEAD`, is
 one byte.
 """
 _PLATFORM: Final = "platform"
@@ -172,7 +172,7 @@ def _packed_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> Iter
 
 
 def _numbers(windows: Windows) -> list[bytes]:
-    """The packed values of each row after `OWN`.
+    """The packed values of each row after `ROW_HEAD`.
 
     Plays per listener are at least 1, since every listener in the reach has had a play. The counts alone may
     give less: a start without a play id, a play that began in an earlier window, or an estimated reach. A row

@@ -31,7 +31,7 @@ from flows.rows.pairs import (
 from flows.state.arrays import I64, U8, U32, U64, Int, longer
 from flows.state.bits import lowest
 from flows.state.by_minute import ByMinute
-from flows.state.hash_table import find_pair, put, still
+from flows.state.hash_table import find_pair, put, unchanged_rows
 from flows.state.hyperloglog import rank
 from flows.state.journal import Files, Journal
 from flows.state.kernel import kernel, lean
@@ -332,7 +332,7 @@ class Rolling:
     def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
         recent = (rows[:, ROW] >> np.uint64(32)).astype(np.int64) >= self.known_from
-        return still(rows[recent], self.table, True)
+        return unchanged_rows(rows[recent], self.table, True)
 
     def whole(self) -> U64:
         """See `flows.state.journal.Table`."""

@@ -10,13 +10,13 @@ from typing import Final
 import numpy as np
 
 from flows.model.basis import CLIENTS_AT, SEEN, SIDE_WINDOWS, SIDES
-from flows.model.client_counts import FINAL_AT, KINDS, OF_KIND, UNKEYED
+from flows.model.client_counts import COLUMNS_PER_KIND, FINAL_AT, KINDS, UNKEYED
 from flows.rows.days import days_of
 from flows.rows.row_columns import RowColumns
 from flows.rows.sparse_cells import SparseCells
 from flows.state.arrays import I64, U32
 
-UNKEYED_COLUMNS: Final = [CLIENTS_AT + kind * OF_KIND + UNKEYED for kind in range(len(KINDS))]
+UNKEYED_COLUMNS: Final = [CLIENTS_AT + kind * COLUMNS_PER_KIND + UNKEYED for kind in range(len(KINDS))]
 _SHOWN_AT: Final = [CLIENTS_AT + place for place in FINAL_AT]
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.messages import Concerned, Impressions
+from flows.model.messages import Impressions, SilentShare
 from flows.model.ticks import DAY_MS, MINUTE_MS
 from flows.silence.gaps import AT, MAX_UNITS, NEVER, Gaps
 from flows.state.arrays import I64
@@ -329,7 +329,7 @@ class Shares:
         rates: F64 = (counted + usual * np.maximum(0, lived - known_min)) / lived
         return rates
 
-    def concerned(self, unit: int) -> list[Concerned]:
+    def concerned(self, unit: int) -> list[SilentShare]:
         """The placements of a silent unit."""
         self.note(unit)
         quiet = self.quiet[unit]
@@ -337,7 +337,7 @@ class Shares:
         columns = own, self.whole[quiet.places], quiet.before, quiet.rates
         numbers = zip(*(column.tolist() for column in columns), strict=True)
         return [
-            Concerned(name, *of)
+            SilentShare(name, *of)
             for place, of in zip(quiet.places.tolist(), numbers, strict=True)
             if (name := self.names[place]) is not None
         ]

@@ -1,4 +1,4 @@
-"""Memory of a process that soon needs again what it frees."""
+"""Settings of the C library's allocator for a process that soon uses freed memory again."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _KEPT_BYTES: Final = 64 << 20
-_YOUNG: Final = 100_000
-"""New objects between two runs of the garbage collector: a flood of names makes thousands a cut."""
+_YOUNG_OBJECTS: Final = 100_000
+"""New objects between two runs of the garbage collector. A flood of new names makes thousands a cut."""
 
 
 def share_one_arena() -> None:
-    """Let all threads allocate from the C library's main arena; to be called before they start.
+    """Make all threads allocate from the C library's main arena. Call this before they start.
 
-    A worker of a cluster is no main thread. An arena of its own returns a heap as soon as it is empty,
-    whatever the threshold of `keep_memory`, and the system clears each page that it gets again.
+    A cluster's worker is not the main thread, and would have an arena of its own. Such an arena returns an
+    empty heap to the system at once, whatever the threshold of `keep_memory`. The system clears each page
+    that it assigns again.
     """
     _mallopt({_M_ARENA_MAX: 1})
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed memory, instead of returning megabytes to the system and asking for them
-    again a moment later. Let the garbage collector skip permanent objects, and run less often.
+    """Keep freed memory in the C library, which would return megabytes to the system and request them again a
+    moment later. Make the garbage collector skip permanent objects, and run less often.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
     _mallopt({_M_MMAP_THRESHOLD: _KEPT_BYTES, _M_TRIM_THRESHOLD: _KEPT_BYTES})
 
 

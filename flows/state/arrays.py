@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Int: TypeAlias = Any
-"""A number of whatever machine type numba infers: to mypy int and np.uint64 are strangers."""
+"""A number of the machine type that numba infers. mypy treats int and np.uint64 as unrelated types."""
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
@@ -43,7 +43,7 @@ def mapped_zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
 
 
 def mapped_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """An array that stays for long: one that is large is copied into pages of its own (`mapped_zeros`)."""
+    """A long-lived `array`: itself, or a copy in pages of its own if it is large (`mapped_zeros`)."""
     if array.nbytes < _MAPPED_BYTES or _pages_of(array) is not None:
         return array
     copy: npt.NDArray[Any] = mapped_zeros(array.shape, array.dtype.type)
@@ -52,8 +52,9 @@ def mapped_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def consumed(rows: Any) -> Iterator[Any]:
-    """The rows of a table that is no longer needed, part by part. The pages of a part go back to the system
-    after it, so that a table and its successor of the same order are never in memory as a whole together.
+    """The rows of a table that is no longer needed, part by part. A part's pages go back to the system once
+    the caller takes the next part. A table and its successor in the same order are never both whole in
+    memory.
     """
     pages, row_bytes = _pages_of(rows), rows.nbytes // max(1, len(rows))
     if pages is None:
@@ -68,7 +69,7 @@ def consumed(rows: Any) -> Iterator[Any]:
 
 
 def _pages_of(array: Any) -> mmap.mmap | None:
-    """The pages of `mapped_zeros` that an array is the whole of."""
+    """The mapped pages that an array of `mapped_zeros` fills; None for any other array."""
     base = array
     while isinstance(base, np.ndarray | memoryview):
         base = base.base if isinstance(base, np.ndarray) else base.obj
@@ -76,12 +77,14 @@ def _pages_of(array: Any) -> mmap.mmap | None:
 
 
 def doubled(array: Any) -> Any:
-    """`array` with as much room again, zeros."""
+    """`array`, followed by as many zeros."""
     return np.concatenate([array, np.zeros_like(array)])
 
 
 def longer(array: Any, length: int, fill: int) -> Any:
-    """`array` with at least `length` places along its last axis, doubling."""
+    """`array` with at least `length` places along its last axis, and at least doubled if it grows. New places
+    have the value `fill`.
+    """
     *outer_lengths, length_before = array.shape
     if length_before >= length:
         return array

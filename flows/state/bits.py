@@ -1,4 +1,4 @@
-"""Bits of a word by the instruction that every processor has for them; numba itself would go bit by bit."""
+"""Counts of a word's zero bits by the processor's own instruction. Plain numba code would test each bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 
 def _counting(name: str) -> Callable[..., Any]:
-    """The instruction that counts zeros: `cttz` from the lowest bit on, `ctlz` from the highest."""
+    """An intrinsic that counts zeros: `cttz` from the lowest bit on, `ctlz` from the highest."""
 
     def zeros(typing_context: Any, word: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -35,8 +35,8 @@ def plain_leading_zeros(word: np.uint64) -> int:
 
 
 lowest: Callable[[np.uint64], int] = plain_lowest if config.DISABLE_JIT else intrinsic(_counting("cttz"))
-"""The number of the lowest bit that is set; 64 where none is."""
+"""The number of the lowest bit that is set; 64 if none is set."""
 leading_zeros: Callable[[np.uint64], int] = (
     plain_leading_zeros if config.DISABLE_JIT else intrinsic(_counting("ctlz"))
 )
-"""The number of zeros above the highest bit that is set; 64 where none is."""
+"""The number of zeros above the highest bit that is set; 64 if none is set."""

@@ -66,16 +66,16 @@ def _mix(a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64, x: np.uint64, y
 
 @lean
 def _compress(state: U64, message: U64, count: np.uint64, last: np.uint64, out: U64) -> None:
-    """The state after a block. `count` is the number of bytes up to its end. `last` is all bits for the last
-    block, else 0.
+    """Write the state after a block to `out`. `count` is the number of bytes up to the block's end. `last`
+    has all bits set for the last block, else none.
     """
     a0, a1, a2, a3, b0, b1, b2, b3 = (
         state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7]
     )  # fmt: skip
     c0, c1, c2, c3 = _FIRST[0], _FIRST[1], _FIRST[2], _FIRST[3]
     d0, d1, d2, d3 = _FIRST[4] ^ count, _FIRST[5], _FIRST[6] ^ last, _FIRST[7]
-    for turn in range(12):
-        s = _ORDERS[turn]
+    for round_number in range(12):
+        s = _ORDERS[round_number]
         a0, b0, c0, d0 = _mix(a0, b0, c0, d0, message[s[0]], message[s[1]])
         a1, b1, c1, d1 = _mix(a1, b1, c1, d1, message[s[2]], message[s[3]])
         a2, b2, c2, d2 = _mix(a2, b2, c2, d2, message[s[4]], message[s[5]])
@@ -110,10 +110,10 @@ def hash64(state: U64, block: U8, place: int, length: int, scratch: U64) -> np.u
         scratch: `BLOCK_WORDS` and eight more words, so that nothing is allocated for a hash.
     """
     for w in range(BLOCK_WORDS):
-        rest = length - 8 * w
-        scratch[w] = load64(block, place + 8 * w) if rest > 0 else np.uint64(0)
-        if 0 < rest < 8:
-            scratch[w] &= (np.uint64(1) << np.uint64(8 * rest)) - np.uint64(1)
+        bytes_left = length - 8 * w
+        scratch[w] = load64(block, place + 8 * w) if bytes_left > 0 else np.uint64(0)
+        if 0 < bytes_left < 8:
+            scratch[w] &= (np.uint64(1) << np.uint64(8 * bytes_left)) - np.uint64(1)
     out = scratch[BLOCK_WORDS:]
     _compress(state, scratch, np.uint64(BLOCK_BYTES + length), np.uint64(2**64 - 1), out)
     return out[0]  # type: ignore[no-any-return]

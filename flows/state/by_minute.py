@@ -14,7 +14,7 @@ Columns = tuple[Any, ...]
 
 
 class ByMinute:
-    """Rows of so many columns, each of one minute."""
+    """Rows as columns, each row in one minute."""
 
     def __init__(self) -> None:
         self._parts: dict[int, list[Columns]] = {}
@@ -43,12 +43,12 @@ class ByMinute:
         for minute in self._parts.keys() - self._packed.keys():
             columns = _joined(self._parts[minute])
             bodies = self._packed[minute] = tuple(column.tobytes() for column in columns)
-            views = zip(bodies, columns, strict=True)  # the one copy of these rows from here on
+            views = zip(bodies, columns, strict=True)  # from here on the only copy of these rows
             self._parts[minute] = [tuple(np.frombuffer(body, column.dtype) for body, column in views)]
         return list(self._packed.values())
 
     def __iter__(self) -> Iterator[Columns]:
-        """All rows, as the columns of some at a time."""
+        """The columns of all rows, part by part."""
         for parts in self._parts.values():
             yield from parts
 

@@ -1,8 +1,8 @@
 """The list of a table's changed slots: a save copies these rows, and reads no others.
 
 A loop that changes a slot sets the slot's mark, and lists the slot if the mark was not set. Each slot is
-therefore listed once, and a list with as many places as the table has slots is never full. Its memory is used
-only as far as it is filled. Code that moves slots rebuilds the list.
+therefore listed once, and a list with as many places as the table has slots is never full. A list takes
+memory only as far as it is filled. Code that moves slots rebuilds the list.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flows.state.kernel import lean
 
 
 def no_changes(slots: int) -> U32:
-    """An empty list for a table of so many slots: the number of places in use, then these."""
+    """An empty list for a table, uint32[slots + 1]: the number of listed slots, then their numbers."""
     changes: U32 = mapped_zeros((slots + 1,), np.uint32)
     return changes
 
@@ -36,7 +36,7 @@ def _list_marked(words: Any, mark: Int, changes: U32) -> None:
 
 
 def marked(words: Any, mark: Int) -> U32:
-    """The list of a rebuilt table, by the word of each slot that has the mark."""
+    """The list for a rebuilt table: the slots whose word in `words` has the mark."""
     changes = no_changes(len(words))
     _list_marked(words, mark, changes)
     return changes

@@ -21,12 +21,12 @@ PRIVATE: Final = 0o700
 
 
 def private_directory(path: Path) -> None:
-    """Make a directory that is its owner's alone, durable by name, with all missing parents; an existing one
-    is made private.
+    """Make a directory and its missing parents, durable by name, of mode 0700. An existing directory gets
+    this mode.
 
     Raises:
-        StateError: others can reach it, and it is not ours to change.
-        OSError: it cannot be made.
+        StateError: other users can reach the directory, and this user may not change that.
+        OSError: the directory cannot be made.
     """
     if not path.parent.exists():
         private_directory(path.parent)
@@ -40,11 +40,11 @@ def private_directory(path: Path) -> None:
             # A directory with the sticky bit is shared on purpose, such as /tmp.
             if status.st_uid != os.geteuid() or status.st_mode & stat.S_ISVTX:
                 raise StateError(
-                    f"{path} can be reached by others than its owner, and is not this user's to change: give "
-                    "it mode 0700, or name a directory inside it"
+                    f"other users can reach {path}, and this user may not change that: give it mode 0700, or "
+                    "name a directory inside it"
                 ) from None
             path.chmod(PRIVATE)
-    # The process that made it may have died before this.
+    # Also if it existed: the process that made it may have died before it synced the name.
     sync_directory(path.parent)
 
 

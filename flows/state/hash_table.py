@@ -1,8 +1,8 @@
 """Open addressing with linear probing: rows of 64-bit words in one array, no pointers.
 
 The first word of a row is its key; 0 is an empty slot. The key of a paired table is the first word together
-with the low half of the second. Every search of the flow is one of the loops here: `find` by a key that is a
-hash, `find_key` by a key with a hash beside it, `find_pair` by a pair. A table must have an empty slot.
+with the low half of the second. Every search of the flow is one of three loops: `find` by a key that is a
+hash, `find_key` by a key with a hash of its own, `find_pair` by a pair. A table must have an empty slot.
 
 `HashTable` is such an array with its growth, its list of changed slots and its journal. A module that keeps
 a bare array states why.
@@ -63,8 +63,8 @@ def find_key(keys: U64, key: np.uint64, hashed: np.uint64) -> Int:
 
 @lean
 def find_pair(table: U64, first: Int, number: Int, oldest: Int) -> Int:
-    """The slot of a pair, or the first one for it: an empty slot, or one whose second word has less than
-    `oldest` in its high half. An `oldest` of 0 finds empty slots alone.
+    """The slot of a pair, or the first slot that can take it: an empty slot, or a slot whose second word has
+    less than `oldest` in its high half. An `oldest` of 0 finds empty slots alone.
     """
     capacity = np.uint64(len(table))
     slot = _start(mixed(first, np.uint64(number) + np.uint64(1)), capacity)
@@ -82,7 +82,7 @@ def find_pair(table: U64, first: Int, number: Int, oldest: Int) -> Int:
 
 @inlined
 def _copy(rows: U64, row: Int, to: U64, slot: Int) -> None:
-    if rows.shape[1] == 4:  # most rows: a number that the compiler knows takes two thirds of the time
+    if rows.shape[1] == 4:  # most rows; a constant number of words takes two thirds of the time
         for word in range(4):
             to[slot, word] = rows[row, word]
     else:
@@ -104,7 +104,7 @@ def _same(rows: U64, row: Int, table: U64, slot: Int) -> Int:
 
 @lean
 def remove(table: U64, key: Int | np.uint64) -> None:
-    """Remove the row of a key that `find` finds, so that no other key's search ends at its slot."""
+    """Remove the row of a key that is in the table, and move rows so that each other key is still found."""
     capacity = np.int64(len(table))
     empty = find(table, key)
     slot = (empty + 1) % capacity
@@ -134,36 +134,36 @@ def refill(rows: U64, table: U64, paired: Int) -> None:
 
 
 def move(rows: U64, table: U64, paired: bool) -> None:
-    """Put every row of a table that is no longer needed in a new one; its pages are freed on the way."""
+    """Put every row of a table that is no longer needed into a new one, and free the old pages on the way."""
     for part in consumed(rows):
         refill(part, table, paired)
 
 
 @lean
 def put(rows: U64, table: U64, paired: Int) -> Int:
-    """Put every row of `rows` into `table`, replacing the one with its key; returns the number of new ones.
-    There must be room for all.
+    """Put every row of `rows` into `table`, replacing the row of its key. There must be room for all. Returns
+    the number of new keys.
     """
-    new = 0
+    new_keys = 0
     for i in range(len(rows)):
         slot = _slot_of(rows, i, table, paired)
-        new += table[slot, 0] == np.uint64(0)
+        new_keys += table[slot, 0] == np.uint64(0)
         _copy(rows, i, table, slot)
-    return new
+    return new_keys
 
 
 @lean
 def _put_changed(rows: U64, table: U64, paired: Int, mark: np.uint64, changes: U32) -> Int:
-    """Put rows as `put` does, mark and list them; returns the number of new ones."""
-    new = 0
+    """Put rows as `put` does, mark them and list them; returns the number of new keys."""
+    new_keys = 0
     for i in range(len(rows)):
         slot = _slot_of(rows, i, table, paired)
-        new += table[slot, 0] == np.uint64(0)
+        new_keys += table[slot, 0] == np.uint64(0)
         if table[slot, 1] & mark == np.uint64(0):
             note_change(changes, slot)
         _copy(rows, i, table, slot)
         table[slot, 1] |= mark
-    return new
+    return new_keys
 
 
 @brief
@@ -179,8 +179,8 @@ def _drain(table: U64, mark: np.uint64, changes: U32) -> U64:
 
 
 @kernel
-def still(rows: U64, table: U64, paired: Int) -> U64:
-    """The rows of `rows` that `table` has unchanged, word by word."""
+def unchanged_rows(rows: U64, table: U64, paired: Int) -> U64:
+    """The rows of `rows` that are in `table` with equal words."""
     n = 0
     unchanged = np.empty_like(rows)
     for i in range(len(rows)):
@@ -198,8 +198,8 @@ class HashTable:
     (`flows.state.changes`), and counts new rows in `count`.
 
     Args:
-        words: of a row.
-        mark: a bit of the second word, which no row uses for anything else; in a paired table of its high
+        words: the number of words in a row.
+        mark: a bit of the second word that rows use for nothing else; in a paired table a bit of its high
             half.
         paired: whether the key is a pair.
         count: int64[1], the number of rows, to which a loop adds; by default an array of its own.
@@ -242,8 +242,8 @@ class HashTable:
             self._resize(self.slots, len(self), more)
 
     def rebuild(self, spare: int = 0) -> None:
-        """Rebuild the table, with room for `spare` more rows, after a loop has emptied slots and counted
-        them. The journal must not bring the emptied rows back: `restore` is followed by the same loop.
+        """Rebuild the table, with room for `spare` more rows, after a loop has emptied slots and reduced
+        `count`. The journal still has the emptied rows, so the caller runs the same loop after `restore`.
         """
         self._resize(self.slots, len(self), spare)
 
@@ -254,7 +254,7 @@ class HashTable:
             self._resize(rows, len(rows), 0)
 
     def begin_anew(self) -> None:
-        """Drop the journal and list every row as changed: rows were dropped or rewritten for good."""
+        """Drop the journal and list every row as changed, once rows were dropped or rewritten for good."""
         self.slots[self.slots[:, 0] != 0, 1] |= self._mark
         self._list_changes()
         self.journal.pieces = []
@@ -272,11 +272,11 @@ class HashTable:
 
     def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
-        return still(rows, self.slots, self._paired)
+        return unchanged_rows(rows, self.slots, self._paired)
 
     def whole(self) -> U64:
         """See `flows.state.journal.Table`; without the empty slots, and without marks."""
-        # Taken by number: a third of the time of a mask.
+        # `take` by numbers needs a third of the time that a mask needs.
         rows = self.slots.take(np.flatnonzero(self.slots[:, 0]), axis=0)
         rows[:, 1] &= ~self._mark
         return rows

@@ -32,11 +32,11 @@ def members_of(listeners: U64) -> U64:
 
 @kernel
 def tags_of(listeners: U64, plays: U32) -> U64:
-    """The tags of touches: their listeners' bits above those of the play, which differ by listener."""
+    """The tags of touches: bits of the listener, and below them bits of a hash of play and listener."""
     tags = np.empty(len(listeners), np.uint64)
     for i in range(len(listeners)):
-        wide = np.uint64(plays[i]) * np.uint64(0x9E3779B97F4A7C15) ^ listeners[i]
-        wide ^= wide >> np.uint64(29)
-        wide *= np.uint64(0xBF58476D1CE4E5B9)
-        tags[i] = _member(listeners[i]) << PLAY_SHIFT | wide >> np.uint64(_HASH_BITS - PLAY_BITS)
+        hashed = np.uint64(plays[i]) * np.uint64(0x9E3779B97F4A7C15) ^ listeners[i]
+        hashed ^= hashed >> np.uint64(29)
+        hashed *= np.uint64(0xBF58476D1CE4E5B9)
+        tags[i] = _member(listeners[i]) << PLAY_SHIFT | hashed >> np.uint64(_HASH_BITS - PLAY_BITS)
     return tags

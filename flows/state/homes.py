@@ -1,5 +1,5 @@
-"""Homes: the shard of a name, by a keyed hash. The shard is the same on every machine and in every execution.
-Only the key reveals it, so no sender can direct all names to one shard.
+"""The shard of a name, by a keyed hash. The shard is the same on every machine and in every execution. Only
+the key reveals it, so no sender can direct all names to one shard.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from flows.state.kernel import kernel
 from flows.state.keys import SHARD, sub_key
 from flows.state.siphash import siphash
 
-_MAX_KNOWN: Final = 20_000
-"""The number of cached shards, of names of up to 128 characters."""
+_MAX_CACHED: Final = 20_000
+"""The greatest number of names, of up to 128 characters each, whose shards are cached."""
 
 
 class Homes:
@@ -23,27 +23,25 @@ class Homes:
 
     Args:
         secret: the listeners' key.
-        shards: their number.
+        shards: the number of shards.
     """
 
     def __init__(self, secret: bytes, shards: int) -> None:
         self.shards = shards
-        self._known: dict[tuple[str, str], int] = {}
+        self._cached: dict[tuple[str, str], int] = {}
         self._key = np.frombuffer(sub_key(secret, SHARD)[:16], "<u8").astype(np.uint64)
 
-    def of(self, scope: str, name: str) -> int:
-        """The shard of a row. A placement's row lives in its plays' shard, so that it need not travel; other
-        rows are distributed by scope and name.
-        """
-        home = self._known.get((scope, name))
-        if home is None:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            home = self._known[scope, name] = int(self.of_all(scope, [name])[0])
-        return home
+    def shard_of(self, scope: str, name: str) -> int:
+        """The shard of a row, by scope and name. A placement's plays and its row have the same shard."""
+        shard = self._cached.get((scope, name))
+        if shard is None:
+            if len(self._cached) >= _MAX_CACHED:
+                self._cached.clear()
+            shard = self._cached[scope, name] = int(self.shards_of(scope, [name])[0])
+        return shard
 
-    def of_all(self, scope: str, names: Sequence[str]) -> I64:
-        """The shards of many rows of one scope."""
+    def shards_of(self, scope: str, names: Sequence[str]) -> I64:
+        """The shards of many rows of one scope, int64[names]."""
         prefix = scope.encode() + b"\0"  # no scope has this character, so that no two rows make one text
         texts = [prefix + name.encode() for name in names]
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))

@@ -1,9 +1,9 @@
-"""HyperLogLog, the arithmetic: registers from 64-bit hashes, and an estimate from the registers alone.
+"""The arithmetic of HyperLogLog: registers from 64-bit hashes, and an estimate from the registers alone.
 
-P. Flajolet et al., "HyperLogLog: the analysis of a near-optimal cardinality estimation algorithm", 2007; the
-estimator is the improved raw estimator of O. Ertl, "New cardinality estimation algorithms for HyperLogLog
-sketches", 2017 (algorithm 6): no switch of formula, so no bump, and no dependence on the order of insertion,
-so that merged and re-ordered streams agree to the bit.
+Source: P. Flajolet et al., "HyperLogLog: the analysis of a near-optimal cardinality estimation algorithm",
+2007. The estimator is the improved raw estimator of O. Ertl, "New cardinality estimation algorithms for
+HyperLogLog sketches", 2017, algorithm 6. It has one formula for all sizes, so the estimate makes no jump. It
+does not depend on the order of insertion, so merged and re-ordered streams agree to the bit.
 """
 
 from __future__ import annotations
@@ -53,10 +53,9 @@ RANKS: Final = 64 - PRECISION + 2
 
 @lean
 def rank(hash_value: Int) -> tuple[Int, Int]:
-    """(register, rank) of a hash: the first 14 bits, and the position of the first 1 in the rest."""
+    """(register, rank) of a hash: the first 14 bits, and the position of the first 1 in the other 50."""
     register = np.int64(np.uint64(hash_value) >> np.uint64(50))
-    rest = np.uint64(hash_value) << np.uint64(14)
-    zeros = leading_zeros(rest)
+    zeros = leading_zeros(np.uint64(hash_value) << np.uint64(14))
     return register, 1 + (zeros if zeros < 50 else 50)
 
 
@@ -103,15 +102,15 @@ def histogram(registers: U8) -> I64:
     return counts
 
 
-_mine = local()
-"""A compressor a thread: making one costs as much as what it does here."""
+_of_thread = local()
+"""The compressor of each thread: to make one takes as much time as one compression."""
 
 
 def compressed(registers: U8) -> bytes:
     """Registers for a snapshot or a reader; empty ones take little room."""
-    if not hasattr(_mine, "compressor"):
-        _mine.compressor = zstandard.ZstdCompressor(level=1)
-    packed: bytes = _mine.compressor.compress(registers.tobytes())
+    if not hasattr(_of_thread, "compressor"):
+        _of_thread.compressor = zstandard.ZstdCompressor(level=1)
+    packed: bytes = _of_thread.compressor.compress(registers.tobytes())
     return packed
 
 

@@ -1,9 +1,9 @@
 """Names by number, from 0 on: their snapshots, and the one rule by which unused names are dropped.
 
-Rows store the number of a name. A caller asks `is_due` at times of its choice, and passes `collect` the
-numbers that its rows use. If at most half of the names are used, the others are dropped and the rest is
-renumbered. A table therefore has at most twice as many names as its rows used at the last look, or
-`DROP_AT`.
+Rows store the number of a name. The owner of the rows checks `is_due` at times of its choice, and passes the
+numbers that its rows use to `collect`. If at most half of the names are used, the others are dropped and the
+used ones are renumbered. A table therefore has at most twice as many names as its rows used at the last
+`collect`, or `DROP_AT` names.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from flows.state.chunks import chunk, chunks
 from flows.state.journal import Body, Files, Segment
 
 DROP_AT: Final = 100_000
-"""The number of names from which on `is_due` at any time."""
+"""The number of names above which `is_due` is true at any time."""
 LOOK_AT: Final = 1_000
-"""The number of names from which on `is_due` at a turn: of an hour or day of the watermark."""
+"""The number of names above which `is_due` is true at a turn of an hour or day of the watermark."""
 NO_LIMIT: Final = 1 << 32
 
 Name = TypeVar("Name")
@@ -35,15 +35,15 @@ class Interner(Generic[Name]):
         limit: the greatest number of names. A new name beyond it is not stored and has the number `limit`.
 
     Attributes:
-        names: by number; only this class changes the list.
+        names: the names by number; only this class changes the list.
     """
 
     def __init__(self, names: Iterable[Name] = (), limit: int = NO_LIMIT) -> None:
         self.limit = limit
-        self._have(names)
+        self._set_names(names)
         self._due_at = min(DROP_AT, limit - 1)
 
-    def _have(self, names: Iterable[Name]) -> None:
+    def _set_names(self, names: Iterable[Name]) -> None:
         self.names: list[Name] = [*names]
         self._numbers = {name: number for number, name in enumerate(self.names)}
         # Segments of the names that are packed: a snapshot packs the new names alone. Large ones are files.
@@ -86,7 +86,7 @@ class Interner(Generic[Name]):
         """True if the caller should pass `collect` the numbers in use.
 
         Args:
-            turned: whether this is the one call at a turn of the hour or day.
+            turned: whether this is the call at a turn of the hour or day.
         """
         return len(self) > (min(LOOK_AT, self._due_at) if turned else self._due_at)
 
@@ -97,12 +97,13 @@ class Interner(Generic[Name]):
         Returns:
             By former number the new one, -1 for a dropped name; None if no name was dropped.
         """
-        former, most = len(self), len(self) - 1 if len(self) >= self.limit else len(self) // 2
+        former_count = len(self)
+        max_used = former_count - 1 if former_count >= self.limit else former_count // 2
         self._due_at = min(max(DROP_AT, 2 * len(used)), self.limit - 1)
-        if len(used) > most:
+        if len(used) > max_used:
             return None
-        self._have([self.names[number] for number in used.tolist()])
-        renumbered = np.full(former, -1, np.int64)
+        self._set_names([self.names[number] for number in used.tolist()])
+        renumbered = np.full(former_count, -1, np.int64)
         renumbered[used] = np.arange(len(used))
         return renumbered
 
@@ -134,5 +135,5 @@ class Interner(Generic[Name]):
         pieces = [Segment(*piece) for piece in state]
         packed = (name for piece in pieces for part in chunks(piece.body(files)) for name in part)
         names: list[Any] = [tuple(name) if isinstance(name, list) else name for name in packed]
-        self._have(names)
+        self._set_names(names)
         self._pieces, self._packed = pieces, len(names)

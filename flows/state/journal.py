@@ -1,9 +1,9 @@
 """An incremental snapshot: a list of immutable segments on disk instead of a copy of all rows.
 
-Each snapshot appends a table's rows that changed since the last one as a segment. Large segments are files.
-The latest version of a row is right. Once more than half of the listed rows are out of date, the journal
-reads the oldest segments again and appends their valid rows, a few at a time. Between two snapshots an owner
-may `gather` a part of the work.
+Each snapshot appends the rows of a table that changed since the last one, as a segment. Large segments are
+files. The latest version of a row is the valid one. Once more than half of the listed rows are out of date,
+the journal reads the oldest segments again and appends their valid rows, a few at a time. `gather` does a
+part of this work between two snapshots.
 """
 
 from __future__ import annotations
@@ -29,29 +29,33 @@ from flows.state.sealed import Damaged, checksum, checksum_of
 SPILL_BYTES: Final = 1 << 18
 """The size in bytes from which a segment goes to a file of its own."""
 KEEP_SNAPSHOTS: Final = 2
-"""The number of snapshots for which an unlisted file is kept where no save is being taken."""
+"""Without saves, the number of latest snapshots whose files are kept."""
 COMPACTION_SLACK: Final = 1 << 13
-"""The number of outdated rows below which no compaction is worth its cost, of at most `SLACK_BYTES`."""
+"""The number of outdated rows below which a compaction is not worth its cost. Fewer rows count if these take
+over `SLACK_BYTES`.
+"""
 SLACK_BYTES: Final = 1 << 20
 COMPACTION_RATIO: Final = 4
-"""The ratio of rows that are compacted at once to rows that were appended since, at most; raising it compacts
-sooner and makes pauses longer.
+"""The greatest number of rows that are compacted for each row appended since. A greater ratio compacts sooner
+and makes pauses longer.
 """
 PART_BYTES: Final = 1 << 15
-"""The longest record for which only a part of a file is read: 16 KiB of registers, and the counts of
-a row.
+"""The greatest size of a record for which only a part of a file is read: 16 KiB of registers, and the counts
+of a row.
 """
 Body = bytes | memoryview
 """A buffer that never changes."""
 _WRITERS: Final = ThreadPoolExecutor(4, "journal")
-"""Threads that make the files of one snapshot safe in parallel: each waits for the disk, and then for a
+"""Threads that write the files of one snapshot in parallel. Each waits for the disk, and then for a
 processor.
 """
 
 
 @dataclass
 class Writing:
-    """A file on its way to the disk. The first thread that waits for it begins it, never the flow's."""
+    """A file that is being written. The first thread that waits for the file begins the write, never the
+    flow's thread.
+    """
 
     files: Files
     name: str
@@ -60,7 +64,7 @@ class Writing:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> Future[None]:
-        """Begin, unless it is begun."""
+        """Begin the write, unless a thread has begun it."""
         with self._lock:
             if self._begun is None:
                 self._begun = _WRITERS.submit(self.files.put, self.name, self.parts)
@@ -68,26 +72,26 @@ class Writing:
 
     @property
     def done(self) -> bool:
-        """True if the disk has it, or has refused it."""
+        """True once the disk has the file, or has refused it."""
         return self._begun is not None and self._begun.done()
 
 
-class Taking(threading.local):
-    """The save that a thread is taking: its number, and the files that its shards list."""
+class SaveUnderWay(threading.local):
+    """The save that a thread takes: its number, and the files that its shards list; None without one."""
 
     number: int
-    listed: list[Listed] | None = None
+    listed: list[FileList] | None = None
 
 
-class Listed(NamedTuple):
-    """The files that one owner's snapshot lists; `writing` are those that are still being written."""
+class FileList(NamedTuple):
+    """The files that one owner's snapshot lists. `writing` are those of them that are still being written."""
 
     files: Files
     names: frozenset[str]
     writing: tuple[Writing, ...]
 
 
-def settle(lists: Iterable[Listed]) -> None:
+def settle(lists: Iterable[FileList]) -> None:
     """Wait until all files are on the disk under their names.
 
     Raises:
@@ -101,20 +105,20 @@ def settle(lists: Iterable[Listed]) -> None:
             sync_directory(listed.files.directory)
 
 
-_TAKING: Final = Taking()
+_SAVE_UNDER_WAY: Final = SaveUnderWay()
 
 
 @contextmanager
-def taking(number: int) -> Iterator[list[Listed]]:
-    """Within this context snapshots list their files for the save `number` and wait for none of them. The
-    caller settles them elsewhere.
+def taking(number: int) -> Iterator[list[FileList]]:
+    """A context in which snapshots list their files for the save `number` and wait for none of them. The
+    caller passes the lists to `settle` in another thread.
     """
-    _TAKING.number, listed = number, list[Listed]()
-    _TAKING.listed = listed
+    _SAVE_UNDER_WAY.number, listed = number, list[FileList]()
+    _SAVE_UNDER_WAY.listed = listed
     try:
         yield listed
     finally:
-        _TAKING.listed = None
+        _SAVE_UNDER_WAY.listed = None
 
 
 @dataclass
@@ -142,7 +146,7 @@ class Files:
         return cls(None) if root is None else cls(root / step / f"{shard:04d}", _step=root / step)
 
     def write(self, *parts: Body, name: str = "") -> str:
-        """Make a file of `parts` in their order, which is on the disk when its save is settled.
+        """Make a file of `parts`, in order. The file is on the disk once its save is settled.
 
         Args:
             name: the checksum of the parts, if it is known.
@@ -153,13 +157,14 @@ class Files:
         name = name or checksum(*parts)
         with self._lock:  # `collect` removes files of old saves, in another thread
             self._fresh.add(name)
-            had = self._writing.get(name)
-            if had is None or had.done:  # two tables may have the same new rows
+            earlier = self._writing.get(name)
+            if earlier is None or earlier.done:  # two tables may have the same new rows
                 self._writing[name] = Writing(self, name, parts)
         return name
 
     def put(self, name: str, parts: Iterable[Body]) -> None:
-        """Write a file, unless it is there and whole. A damaged file is replaced. Other threads call this.
+        """Write a file, unless the disk has it undamaged. A damaged file is replaced. Other threads call
+        this.
 
         Raises:
             OSError: the disk does not take it.
@@ -170,7 +175,7 @@ class Files:
                 for directory in filter(None, (self._step, self.directory)):
                     private_directory(directory)
                 self._has_directories = True
-        if not _whole(path := self.directory / name):
+        if not _is_whole(path := self.directory / name):
             put(path, *parts)
 
     def read(self, name: str) -> bytes:
@@ -181,7 +186,8 @@ class Files:
         """
         if self.directory is None:
             raise StateError(
-                f"the recovery store lists {name}, and there is no recovery directory to read it from"
+                f"the recovery store lists {name}, and no recovery directory is set: set "
+                "AUDIOPIXEL_RECOVERY_DIR to the directory of the save, or recompute from the log"
             )
         if (unwritten := self._writing.get(name)) is not None:
             return b"".join(unwritten.parts)
@@ -197,7 +203,7 @@ class Files:
         return body
 
     def part(self, name: str, offset: int) -> bytes:
-        """The bytes of a file from `offset` on that a record of `PART_BYTES` needs, unchecked.
+        """At most `PART_BYTES` bytes of a file from `offset` on, without a check of the checksum.
 
         Raises:
             StateError: it is missing.
@@ -211,17 +217,20 @@ class Files:
             return self.read(name)[offset : offset + PART_BYTES]
 
     def keep(self, names: Iterable[str]) -> None:
-        """Note that a snapshot lists `names`. Within `taking` the save has them. Otherwise they are settled
-        at once, and files that no snapshot of the last `KEEP_SNAPSHOTS` lists are removed.
+        """Record that a snapshot lists the files `names`. Within `taking` the caller of `taking` settles
+        them. Otherwise they are settled at once, and files that none of the last `KEEP_SNAPSHOTS` snapshots
+        lists are removed.
 
         Raises:
             OSError: the disk does not take them.
         """
         if self.directory is None:
             return
-        saving = _TAKING.listed
+        saving = _SAVE_UNDER_WAY.listed
         with self._lock:
-            number = _TAKING.number if saving is not None else self._lists[-1][0] + 1 if self._lists else 0
+            number = (
+                _SAVE_UNDER_WAY.number if saving is not None else self._lists[-1][0] + 1 if self._lists else 0
+            )
             self._first = number if self._first is None else self._first
             fresh, wanted = self._fresh, frozenset(names)
             self._fresh = set()
@@ -233,7 +242,7 @@ class Files:
                 for name, writing in self._writing.items()
                 if self._is_listed(name) and (name in fresh or not writing.done)
             }
-            listed = Listed(self, wanted, tuple(self._writing.values()))
+            listed = FileList(self, wanted, tuple(self._writing.values()))
         if saving is not None:
             saving.append(listed)
         else:
@@ -251,7 +260,7 @@ class Files:
             self._collected = oldest
             self._lists = [numbered for numbered in self._lists if numbered[0] >= oldest]
         for path in self.directory.iterdir() if self.directory.exists() else ():
-            with self._lock:  # one file at a time: meanwhile the flow adds files
+            with self._lock:  # one file at a time, so that the flow can add files meanwhile
                 if not self._is_listed(path.name.removesuffix(".part")):
                     path.unlink(missing_ok=True)
 
@@ -267,20 +276,20 @@ class Segment:
         self.size, self._sum = len(body), xxhash.xxh3_128(body)
 
     def add(self, body: Body, rows: int, mark: int = 0) -> None:
-        """Append the packed form of so many rows."""
+        """Append `rows` rows in packed form."""
         self.parts.append(body)
         self.rows, self.mark, self.size = self.rows + rows, mark, self.size + len(body)
         self._sum.update(body)
 
     def close(self, files: Files) -> None:
-        """Turn it into a file, if it is large, else into one part."""
+        """Write a large segment to a file, and join the parts of a small one."""
         if not self.name and files.directory is not None and self.size >= SPILL_BYTES:
             self.name, self.parts = files.write(*self.parts, name=self._sum.hexdigest()), []
         else:
             self.join()
 
     def join(self) -> Body:
-        """Put the parts in memory into one; returns it."""
+        """Join the parts in memory; returns the result."""
         if len(self.parts) > 1:
             self.parts = [b"".join(self.parts)]
         return self.parts[0] if self.parts else b""
@@ -295,7 +304,7 @@ class Segment:
 
 
 class Table(Protocol):
-    """Rows of so many 64-bit words, one a key."""
+    """A table of rows of 64-bit words, one row a key."""
 
     def __len__(self) -> int: ...
 
@@ -303,7 +312,7 @@ class Table(Protocol):
         """(n, words): the rows that changed since the last call, the latest version of each last."""
 
     def live(self, rows: U64) -> U64:
-        """(n, words): the current rows of those of which `rows` has a version that is still the latest."""
+        """(n, words): the rows of `rows` that are still the latest versions of their keys."""
 
     def whole(self) -> U64:
         """(n, words): all rows."""
@@ -311,7 +320,7 @@ class Table(Protocol):
 
 @dataclass
 class Journal:
-    """The segments of one table, the oldest first; `words` a row."""
+    """The segments of one table, the oldest first. A row has `words` words."""
 
     words: int
     pieces: list[Segment] = field(default_factory=list)
@@ -319,31 +328,31 @@ class Journal:
     _compacted: bool = False
 
     def load(self, table: Table) -> None:
-        """Load the loops of snapshots with an empty table: at the first snapshot the flow would wait for 100
-        ms.
+        """Load the compiled loops of snapshots by empty calls. At the first snapshot the flow would wait
+        100 ms for them.
         """
         table.live(np.zeros((0, self.words), np.uint64))
         table.changed()
 
     def gather(self, table: Table, files: Files, mark: int = 0) -> None:
-        """Append the changes since the last call, with a mark, and compact; called between snapshots."""
+        """Append the changes since the last call, with a mark, and compact. Called between two snapshots."""
         if files.directory is not None:
             self.append(table.changed(), mark)
             self.compact(table, files, mark)
 
     def compact(self, table: Table, files: Files, mark: int = 0) -> None:
-        """Compact as much as the appended rows since the last time allow."""
+        """Compact at most `COMPACTION_RATIO` times the rows appended since the last call, and some more."""
         slack = min(COMPACTION_SLACK, SLACK_BYTES // (8 * self.words))
-        left = COMPACTION_RATIO * self._new + slack
-        while len(self.pieces) > 1 and left > 0 and self.rows > 2 * len(table) + slack:
+        rows_left = COMPACTION_RATIO * self._new + slack
+        while len(self.pieces) > 1 and rows_left > 0 and self.rows > 2 * len(table) + slack:
             oldest = self.pieces.pop(0)
-            left -= oldest.rows
+            rows_left -= oldest.rows
             self.append(table.live(self._rows(oldest, files)), mark)
         self._new, self._compacted = 0, True
 
     def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[tuple[str, Body, int, int]]:
-        """Append the changed rows, and compact if no call has since the last snapshot. The caller calls
-        `files.keep`.
+        """Append the changed rows, and compact unless `gather` has since the last snapshot. The caller then
+        calls `files.keep`.
 
         Args:
             mark: the mark of the appended rows.
@@ -377,8 +386,8 @@ class Journal:
         return sum(piece.rows for piece in self.pieces)
 
     def append(self, rows: U64, mark: int = 0) -> None:
-        """Add rows, which the journal owns from now on, to the last segment, or as a new one if that is a
-        file.
+        """Add rows to the last segment, or to a new one if the last is a file. The journal owns the rows from
+        now on.
         """
         if not len(rows):
             return
@@ -406,12 +415,12 @@ class Journal:
 
 
 def body_of(array: npt.NDArray[Any]) -> Body:
-    """The bytes of an array that will not change, without a copy."""
+    """The bytes of an array that never changes, without a copy."""
     return np.ascontiguousarray(array).data.cast("B") if array.size else b""
 
 
-def _whole(path: Path) -> bool:
-    """True if a file is there and its content has its name as checksum."""
+def _is_whole(path: Path) -> bool:
+    """True if a file exists and its name is the checksum of its content."""
     try:
         return checksum_of(path) == path.name
     except Damaged:

@@ -13,12 +13,13 @@ from numba.core.cpu import CPUTargetOptions
 from flows.state.arrays import Int
 from flows.state.kernel_cache import place, place_of_all
 
-_GIVEN: Final = numba.config.CACHE_DIR
-_REST: Final = place_of_all(Path(__file__).parents[1], _GIVEN)
-"""The place of loops that others compile in this process, such as the oracle's."""
-numba.config.CACHE_DIR = _REST
+_CACHE_DIR: Final = numba.config.CACHE_DIR
+"""The setting `NUMBA_CACHE_DIR`, empty if it is not set."""
+_COMMON_PLACE: Final = place_of_all(Path(__file__).parents[1], _CACHE_DIR)
+"""The place of the loops that other modules compile in this process, such as the oracle's."""
+numba.config.CACHE_DIR = _COMMON_PLACE
 
-_UNCOUNTED: Final = {"_nrt": False} if hasattr(CPUTargetOptions, "_nrt") else {}
+_NO_REFERENCE_COUNTS: Final = {"_nrt": False} if hasattr(CPUTargetOptions, "_nrt") else {}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,34 +32,35 @@ def kernel(function: F) -> F:
 def lean(function: F) -> F:
     """Compile as `kernel` does, without counting references to arrays.
 
-    numba counts one up and down for each array at each call, which is half of the time of a loop with many
+    numba counts up and down for each array at each call, which takes half of the time of a loop with many
     arrays. Such a function allocates nothing and returns no array (`tests/flows/state/test_lean.py`). The
-    option has no documentation, so numba is pinned to a minor version, and a version without it counts.
+    option has no documentation, so numba is pinned to a minor version. A version without the option counts.
     """
-    return _cached(function, nogil=True, **_UNCOUNTED)
+    return _cached(function, nogil=True, **_NO_REFERENCE_COUNTS)
 
 
 def inlined(function: F) -> F:
-    """Compile as `lean` does, and as a part of each caller. LLVM inlines short functions alone, and a call
-    passes seven words an array: with calls to search cells the kernel of plays takes a third longer.
+    """Compile as `lean` does, and as a part of each caller. LLVM by itself inlines short functions alone. A
+    call passes seven words for each array, so the kernel of plays with calls to search cells takes a third
+    longer.
     """
-    return _cached(function, nogil=True, forceinline=True, **_UNCOUNTED)
+    return _cached(function, nogil=True, forceinline=True, **_NO_REFERENCE_COUNTS)
 
 
 def brief(function: F) -> F:
-    """Compile as `kernel` does, but keep the lock: getting it back may take 5 ms, so a shorter loop never
-    releases it.
+    """Compile as `kernel` does, but keep the interpreter's lock. To get the lock back may take 5 ms, so a
+    shorter loop does not release it.
     """
     return _cached(function)
 
 
 def _cached(function: F, **options: bool) -> F:
-    # numba reads the directory when it decorates.
-    numba.config.CACHE_DIR = place(Path(function.__code__.co_filename), _GIVEN)
+    # numba reads the setting when it decorates.
+    numba.config.CACHE_DIR = place(Path(function.__code__.co_filename), _CACHE_DIR)
     try:
         compiled: F = numba.njit(cache=True, **options)(function)
     finally:
-        numba.config.CACHE_DIR = _REST
+        numba.config.CACHE_DIR = _COMMON_PLACE
     return compiled
 
 

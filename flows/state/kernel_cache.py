@@ -1,8 +1,8 @@
-"""The place of compiled kernels on disk, another one for each version of a module and of its imports.
+"""The place of compiled kernels on disk: a directory for each version of a module and of its imports.
 
-numba checks only a kernel's own file. A kernel that takes a constant from another module, or calls a kernel
-there, would be loaded as it was compiled before that module changed: after an upgrade it would count by the
-old layout. A place by all sources would be safe too, but would compile everything after each change.
+numba checks only a kernel's own file. A kernel that uses a constant or a kernel of another module would be
+loaded as it was compiled before that module changed. After an upgrade it would count by the old layout. A
+place by all sources would be safe, too, but each change would then compile everything.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-KEPT: Final = 4
-"""The number of places of a module's other versions that stay: the version before, and one that runs in
-parallel.
+OLD_PLACES: Final = 4
+"""The number of other versions of a module whose places stay, such as the version before and a version that
+runs in parallel.
 """
 _MARKS: Final = (b"@kernel\n", b"@lean\n", b"@brief\n", b"@compiled\n")
 _IMPORT: Final = re.compile(r"^\s*(?:from ([\w.]+) import \(?([^)#]*?)(?:\)|$)|import ([\w.]+))", re.M | re.S)
@@ -37,7 +37,7 @@ def place(module: Path, cache_dir: str) -> str:
 
 
 def place_of_all(package: Path, cache_dir: str) -> str:
-    """A directory by all modules of a package with loops to compile, as `place` makes one for a module."""
+    """A directory for all modules of a package that have loops, as `place` makes one for a module."""
     modules = {path for path in package.glob("*/*.py") if any(mark in path.read_bytes() for mark in _MARKS)}
     sources = frozenset[Path]().union(*map(_sources, modules))
     return _kernel_directory(package, "all", _digest(sources, package.parent), cache_dir)
@@ -50,17 +50,17 @@ def _kernel_directory(package: Path, name: str, version: str, cache_dir: str) ->
         else [package / "__pycache__", Path("~/.cache/audiopixel").expanduser()]
     )
     for base in bases:
-        own = base / "kernels" / f"{name}-{version}"
+        directory = base / "kernels" / f"{name}-{version}"
         with suppress(OSError):
-            own.mkdir(parents=True, exist_ok=True)
-            os.utime(own)
-            _drop_old(own, name)
-            return str(own)
+            directory.mkdir(parents=True, exist_ok=True)
+            os.utime(directory)
+            _drop_old(directory, name)
+            return str(directory)
     return cache_dir
 
 
 def fingerprint(module: Path) -> str:
-    """Digest of a module and of all modules of its package that it imports, directly or not."""
+    """Digest of a module and of all modules of its package that it imports, directly or indirectly."""
     return _digest(_sources(module), module.parents[2])
 
 
@@ -87,8 +87,8 @@ def _content(path: Path) -> bytes:
 
 @cache
 def _imported(module: Path, package: Path) -> frozenset[Path]:
-    """The modules of a package that a file names in its imports. A name that is a module of a room counts
-    instead of the room's door, which imports all of it.
+    """The modules of a package that a file names in its imports. If an imported name is a module of a room,
+    that module counts instead of the room's `__init__.py`, which imports the whole room.
     """
     paths: set[Path] = set()
     for source, names, plain in _IMPORT.findall(module.read_text()):
@@ -107,7 +107,7 @@ def _imported(module: Path, package: Path) -> frozenset[Path]:
     return frozenset(module_path for module_path in paths if module_path.is_file())
 
 
-def _drop_old(own: Path, name: str) -> None:
-    old_places = [path for path in own.parent.glob(f"{name}-*") if path != own]
-    for path in sorted(old_places, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+def _drop_old(directory: Path, name: str) -> None:
+    old_places = [path for path in directory.parent.glob(f"{name}-*") if path != directory]
+    for path in sorted(old_places, key=lambda path: path.stat().st_mtime, reverse=True)[OLD_PLACES:]:
         shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Sub-keys of the listeners' key, one for each purpose: hashes of one purpose reveal nothing about another.
 
-A sub-key is BLAKE2b of the empty text under the secret, personalised by its label. A person who learns one,
-or may choose the texts hashed with it, has neither the secret nor the others.
+A sub-key is BLAKE2b of the empty text under the secret, personalised by its label. A person who learns a
+sub-key, or chooses the texts that are hashed with it, learns neither the secret nor another sub-key.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ from hashlib import blake2b
 from typing import Final
 
 IDENTITY, LISTENER, CLIENT, HOUSEHOLD, NAMES, SHARD, TIES = LABELS = (
-    "identity",
+    "identity",  # plays, events and conversions
     "listener",
-    "client",
-    "household",
-    "names",
-    "shard",
-    "ties",
+    "client",  # pseudonyms of listeners' devices
+    "household",  # pseudonyms of listeners' addresses
+    "names",  # rows on the disk, by their names
+    "shard",  # the shards of names
+    "ties",  # the order of events of one moment
 )
-"""Purposes of keys: plays, events and conversions; listeners; the pseudonyms of their devices and of their
-addresses; rows on the disk by their names; the shards of names; the order of events of one moment. Part of
-the state's format.
-"""
+"""The purposes of keys, part of the state's format."""
 
 KEY_BYTES: Final = 32
 _FINGERPRINT: Final = "fingerprint"

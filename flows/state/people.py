@@ -1,6 +1,6 @@
 """Keyed hashes of listeners and households: senders' pseudonyms, hashed again by a sub-key of each kind.
 
-After the decode step no code has the text. Without the key two texts of one hash cannot be found.
+No code after the decode step has the pseudonym. Nobody without the key can find two pseudonyms of one hash.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from flows.state.arrays import I64, longer
 from flows.state.chunks import chunk, chunks
 from flows.state.journal import Body, Files, Segment
 
-AT_ONCE: Final = 4_096
-"""The most records of a chunk, two megabytes of rows. Pieces are no larger, so that a dropped piece causes
-few rewrites.
+CHUNK_RECORDS: Final = 4_096
+"""The greatest number of records in a chunk: two megabytes of rows. A piece is no larger, so that a dropped
+piece causes few rewrites.
 """
 NONE: Final = -1
 
@@ -31,7 +31,7 @@ class Records(Protocol):
 
     Attributes:
         alive: the numbers that have a record.
-        unsaved: the numbers whose record has changed, or is gone, since `unsaved` was cleared.
+        unsaved: the numbers whose record has changed or was dropped since `unsaved` was cleared.
     """
 
     @property
@@ -48,7 +48,7 @@ class Records(Protocol):
 
 
 class RecordJournal:
-    """The pieces of one table of records, of `record_bytes` each, about."""
+    """The pieces of one table of records. A record has about `record_bytes` bytes."""
 
     def __init__(self, record_bytes: int) -> None:
         self._record_bytes = record_bytes
@@ -87,11 +87,11 @@ class RecordJournal:
         room = len(records.alive)
         self._latest = longer(self._latest, room, NONE)
         self._drop_oldest(records)
-        # A number that is gone needs a record as long as it has an older one.
+        # A dropped number needs a record while the journal has an older record of it.
         changed = np.flatnonzero(records.unsaved & (records.alive | (self._latest[:room] != NONE)))
         records.unsaved[:] = False
-        for start in range(0, len(changed), AT_ONCE):
-            part = changed[start : start + AT_ONCE]
+        for start in range(0, len(changed), CHUNK_RECORDS):
+            part = changed[start : start + CHUNK_RECORDS]
             last = self._pieces[-1] if self._pieces else None
             if last is None or last.name or last.size >= journal.SPILL_BYTES:
                 self._pieces.append(last := Segment())
@@ -104,9 +104,9 @@ class RecordJournal:
         """
         room = len(records.alive)
         alive, more = (int(np.count_nonzero(marks)) for marks in (records.alive, records.unsaved))
-        left = journal.COMPACTION_RATIO * more + self.slack
-        while self._pieces and left > 0 and len(self) + more > 2 * alive + self.slack:
-            left -= self._pieces.pop(0).rows
+        records_left = journal.COMPACTION_RATIO * more + self.slack
+        while self._pieces and records_left > 0 and len(self) + more > 2 * alive + self.slack:
+            records_left -= self._pieces.pop(0).rows
             is_dropped = self._latest[:room] == self._first
             self._latest[:room][is_dropped] = NONE
             self._first += 1
@@ -121,11 +121,11 @@ class RecordJournal:
             StateError: a file is missing or damaged.
         """
         self._pieces = [Segment(*piece) for piece in pieces]  # type: ignore[arg-type]  # out of a snapshot
-        for place, piece in enumerate(self._pieces):
+        for piece_number, piece in enumerate(self._pieces):
             for packed in chunks(piece.body(files)):
                 numbers = records.unpack(packed)
                 self._latest = longer(self._latest, int(numbers.max(initial=-1)) + 1, NONE)
-                self._latest[numbers] = place
+                self._latest[numbers] = piece_number
 
     def file_names(self) -> list[str]:
         """The names of the pieces that are files."""

@@ -1,7 +1,7 @@
 """Rows of named columns, by row number: integers of all rows as arrays, values of few rows as dictionaries.
 
-An owner declares the columns in a class. A snapshot of some rows, a row that leaves, and one that comes back
-follow from the declaration.
+An owner declares the columns in a class. `Rows` then makes snapshots of rows, takes rows out and puts them
+back.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy.typing as npt
 from flows.state import snapshot
 from flows.state.arrays import I64, doubled
 
-_ONE: Final = 0
-"""The width of a column with an integer a row, not an array of them."""
+_SCALAR: Final = 0
+"""The width of a column that has one integer a row."""
 
 
 class _Numbers(NamedTuple):
@@ -31,7 +31,7 @@ class _Values(NamedTuple):
     make_value: Callable[[Any], Any]
 
 
-def numbers(width: int = _ONE) -> I64:
+def numbers(width: int = _SCALAR) -> I64:
     """Declare a column of integers, or of `width` integers a row, 0 at first."""
     return _Numbers(width)  # type: ignore[return-value]  # `Rows` replaces it by the array
 
@@ -50,7 +50,7 @@ def values(make_value: Callable[[Any], Any] | None = None) -> dict[int, Any]:
     """Declare a column of plain values that never change, such as tuples, of the rows that have one.
 
     Args:
-        make_value: makes a value of its form in a snapshot, by default one with tuples for lists.
+        make_value: makes a value from its form in a snapshot. By default each list becomes a tuple.
     """
     return _Values(make_value or _tuples)  # type: ignore[return-value]
 
@@ -60,11 +60,11 @@ def _tuples(value: Any) -> Any:
 
 
 class Rows:
-    """The declared columns as attributes. Dictionaries stay the same objects, arrays are replaced as they
-    grow.
+    """The declared columns as attributes. A dictionary stays the same object; an array that grows is
+    replaced.
 
     Args:
-        room: the number of rows that there is room for at first.
+        room: the number of rows for which there is room at first.
     """
 
     def __init__(self, room: int) -> None:
@@ -89,7 +89,7 @@ class Rows:
         return 8 * sum(max(width, 1) for width in self._numbers.values())
 
     def __len__(self) -> int:
-        """The number of rows that there is room for."""
+        """The number of rows for which there is room."""
         return self._room
 
     def make_room(self, rows: int) -> None:
@@ -106,10 +106,10 @@ class Rows:
         columns += [[getattr(self, name).pop(row, None) for row in rows] for name in self._values]
         for name in (*self._numbers, *self._flags):
             getattr(self, name)[places] = 0
-        return [list(of_row) for of_row in zip(*columns, strict=True)]
+        return [list(row_values) for row_values in zip(*columns, strict=True)]
 
     def put_back(self, row: int, row_values: Sequence[Any]) -> None:
-        """Restore to a row what `take_out` returned, which may have been packed since."""
+        """Restore to a row the values that `take_out` returned, packed and unpacked or not."""
         split = len(self._numbers)
         for name, number in zip(self._numbers, row_values[:split], strict=True):
             getattr(self, name)[row] = number
@@ -118,7 +118,7 @@ class Rows:
                 getattr(self, name)[row] = make_value(value)
 
     def snapshot(self, rows: I64) -> dict[str, Any]:
-        """`rows` as plain state."""
+        """The values of `rows` as plain state."""
         row_list, values_by_column = rows.tolist(), {}
         for name in self._values:
             column: dict[int, Any] = getattr(self, name)
@@ -127,7 +127,7 @@ class Rows:
         return {"numbers": snapshot.pack(narrow), "values": values_by_column}
 
     def restore(self, rows: I64, state: Mapping[str, Any]) -> None:
-        """Replace `rows` by those of `snapshot`'s state."""
+        """Replace the values of `rows` by those of `snapshot`'s state."""
         self.make_room(int(rows.max(initial=-1)) + 1)
         for name, integers in snapshot.unpack(state["numbers"]).items():
             getattr(self, name)[rows] = integers

@@ -20,11 +20,11 @@ from flows.state.journal import Body, Files, body_of
 from flows.state.kernel import lean
 
 RATIO: Final = 2
-"""A run is merged with the run before it, unless that has at least so many times as many rows and `FEW_ROWS`
-more.
+"""A run is merged with the run before it, unless the earlier run has at least `RATIO` times as many rows and
+`FEW_ROWS` more.
 """
 FEW_ROWS: Final = 256
-"""The number of rows that are merged in any case: a search costs more than to copy them once."""
+"""The number of rows that are always merged: one search in them costs more than one copy of them."""
 SPILL_ROWS: Final = 1 << 13
 """The number of rows from which a run becomes a file."""
 
@@ -47,15 +47,15 @@ def appended(parts: Iterable[Columns]) -> Columns:
 def rows_of_both(older: Columns, newer: Columns, rows: I64) -> Columns:
     """The columns at some places of two runs, the older run's places first.
 
-    A long column gets pages of its own: two runs in one run would not fit the holes that they leave. Columns
-    follow one another, so that one of them is in memory twice and not all.
+    A long column gets pages of its own, since the merged column does not fit into the memory that the two old
+    columns free. The columns are merged one after another, so that only one of them is in memory twice.
     """
     return tuple(_taken(np.concatenate(pair), rows) for pair in zip(older, newer, strict=True))
 
 
 def _taken(column: npt.NDArray[Any], rows: I64) -> npt.NDArray[Any]:
     out: npt.NDArray[Any] = mapped_zeros((len(rows),), column.dtype.type)
-    return column.take(rows, out=out, mode="clip")  # with "raise" numpy takes into a copy first
+    return column.take(rows, out=out, mode="clip")  # with "raise" numpy makes a copy first
 
 
 def all_rows(older: Columns, newer: Columns) -> Columns:
@@ -91,8 +91,9 @@ def _merge_latest(a_keys: U64, a_words: Any, b_keys: U64, b_words: Any, keys: U6
 
 @lean
 def _ranges(keys: U64, lows: U64, highs: U64, begins: I64, counts: I64) -> Int:
-    """Find the keys from each of the sorted `lows` to the same place of `highs`: their first place, and their
-    number. Returns the number in all.
+    """Find the keys in each range from `lows[n]` to `highs[n]`, of which `lows` is sorted. Writes the place
+    of the first key of each range to `begins`, and the number of its keys to `counts`. Returns the sum of
+    these.
     """
     total = begin = 0
     for n in range(len(lows)):
@@ -112,12 +113,12 @@ def _ranges(keys: U64, lows: U64, highs: U64, begins: I64, counts: I64) -> Int:
 
 
 class Run:
-    """The columns of one run; `name` if they are a file. `mark` is the owner's number of the run."""
+    """The columns of one run. `name` is the name of its file, or empty; `mark` is the owner's number."""
 
     def __init__(self, columns: Columns, name: str, mark: int) -> None:
         self._columns, self.name, self.mark = columns, name, mark
         self._taken = np.zeros(0, np.uint8)
-        """Bits of the rows that are taken out; empty if none is."""
+        """A bit for each row, set if the row is taken out; empty if none is."""
         self._taken_rows = 0
 
     def __len__(self) -> int:
@@ -137,15 +138,15 @@ class Run:
 
     @property
     def nbytes(self) -> int:
-        """The size of the columns, including the rows that are taken out, and of their marks, in bytes."""
+        """The size of the columns in bytes, including the rows that are taken out and their bits."""
         return sum(column.nbytes for column in (*self._columns, self._taken))
 
     def rows(self, lows: U64, highs: U64) -> Columns:
-        """The rows whose keys are in one of some sorted ranges, both ends included."""
+        """The rows whose keys are in one of several sorted ranges, both ends included."""
         return columns_at(self.columns, self._places(lows, highs))
 
     def find(self, keys: U64) -> tuple[npt.NDArray[np.bool_], Columns]:
-        """Find the row of each of some sorted keys, if a key has at most one: flags by key, and the rows."""
+        """Find the rows of sorted keys, if a key has at most one: a flag for each key, and the rows found."""
         columns = self.columns
         begins, counts, _ = self._ranges(keys, keys)
         return (is_present := counts != 0), columns_at(columns, begins[is_present])
@@ -163,7 +164,7 @@ class Run:
         return tuple(column[place] for column in self._columns)
 
     def take(self, keys: U64) -> Columns:
-        """Take out the rows of some sorted keys. They keep their room until half of the run is taken out."""
+        """Take out the rows of sorted keys. The memory is freed once over half of the run is taken out."""
         places = self._places(keys, keys)
         if len(self._taken):
             places = places[self._taken[places >> 3] >> (places & 7) & 1 == 0]
@@ -193,8 +194,7 @@ class Runs:
     Args:
         dtypes: of the columns; the keys are np.uint64.
         mark: the mark of a run, by its columns, such as its latest time.
-        ratio: see `RATIO`. A higher one copies rows more often, and stores fewer rows that a newer one of
-            their key replaces.
+        ratio: see `RATIO`. A higher ratio copies rows more often, and stores fewer outdated rows.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class Runs:
         """Add sorted rows as the newest run, merged with the runs of similar size before it.
 
         Args:
-            merge: called while neither of its two runs is among the runs.
+            merge: is called while neither of its two runs is among the runs.
         """
         if not len(rows[0]):
             return
@@ -236,29 +236,29 @@ class Runs:
             self._runs.append(Run(tuple(map(mapped_copy, rows)), name, self._mark(rows)))
 
     def rows(self, lows: U64, highs: U64) -> Columns:
-        """The rows of all runs whose keys are in one of some sorted ranges, both ends included."""
+        """The rows of all runs whose keys are in one of several sorted ranges, both ends included."""
         return appended([self.no_rows, *(run.rows(lows, highs) for run in self._runs)])
 
     def latest(self, keys: U64) -> tuple[I64, Columns]:
-        """The newest run's row of each of some sorted keys, if a run has one row a key: the places of the
-        keys that have a row, and these rows.
+        """The newest row of each of the sorted `keys`, if a run has at most one row a key: the places in
+        `keys` that have a row, and these rows.
         """
         missing, places, rows = np.arange(len(keys)), [np.zeros(0, np.int64)], [self.no_rows]
         for run in reversed(self._runs):
-            is_present, of_run = run.find(keys[missing])
+            is_present, run_rows = run.find(keys[missing])
             places.append(missing[is_present])
-            rows.append(of_run)
+            rows.append(run_rows)
             missing = missing[~is_present]
         return np.concatenate(places), appended(rows)
 
     def latest_row(self, key: int) -> tuple[Any, ...] | None:
-        """See `latest`, for one key, without the loops' overhead."""
+        """The row of `latest` for one key, without the overhead of arrays."""
         hashed_key = np.uint64(key)
         rows = (run.row(hashed_key) for run in reversed(self._runs))
         return next((row for row in rows if row is not None), None)
 
     def take(self, keys: U64) -> Columns:
-        """Take out the rows of some sorted keys."""
+        """Take out the rows of sorted keys."""
         rows = appended([self.no_rows, *(run.take(keys) for run in self._runs)])
         self._runs = [run for run in self._runs if len(run)]
         return rows
@@ -311,15 +311,15 @@ class Runs:
         """The names of the runs that are files."""
         return [run.name for run in self._runs if run.name]
 
-    def restore(self, listed: Iterable[tuple[str, Body]], files: Files) -> None:
+    def restore(self, state: Iterable[tuple[str, Body]], files: Files) -> None:
         """Restore the state of `snapshot`; the columns are read-only.
 
         Raises:
-            StateError: a file that it lists is missing or damaged.
+            StateError: a file that the state lists is missing or damaged.
         """
         self._runs = []
         width = sum(dtype.itemsize for dtype in self._dtypes)
-        for name, by_value in listed:
+        for name, by_value in state:
             body, columns, start = files.read(name) if name else by_value, [], 0
             for dtype in self._dtypes:
                 columns.append(np.frombuffer(body, dtype, len(body) // width, start))

@@ -1,10 +1,10 @@
-"""Accounts of the saves on a disk: what each holds, by step, with every file read."""
+"""Accounts of the saves on a disk: the contents of each by step. Every file is read."""
 
 from __future__ import annotations
 
 import msgspec
 
-from flows.state.saves import KEPT, Manifest, SaveStore
+from flows.state.saves import KEPT_SAVES, Manifest, SaveStore
 from flows.state.sealed import Damaged
 
 
@@ -19,7 +19,7 @@ class StepAccount(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """The contents of one member's part of a save, by step; for a damaged one its place and fault.
+    """The contents of one member's part of a save, by step. Of a damaged part it has the place and the fault.
 
     Attributes:
         member, members: the number of the member, and of all members.
@@ -36,18 +36,18 @@ class Account(msgspec.Struct, frozen=True):
 
 
 def accounts(store: SaveStore) -> list[Account]:
-    """Accounts of the newest saves, the newest first. A flow may be taking others meanwhile.
+    """Accounts of the newest saves, the newest first. A flow may be writing newer ones meanwhile.
 
     Raises:
-        StateError: another version wrote one.
+        StateError: another version wrote one of the saves.
     """
     accounts_of_saves = []
-    for cut in store.cuts()[:KEPT]:
+    for cut in store.cuts()[:KEPT_SAVES]:
         for member in store.members_at(cut):
             try:
                 accounts_of_saves.append(_account(store, store.manifest(cut, member)))
             except (Damaged, FileNotFoundError) as error:
-                if cut in store.cuts():  # else the save was too old by then
+                if cut in store.cuts():  # else the flow has removed this save meanwhile
                     accounts_of_saves.append(Account(cut, str(error), member=member))
     return accounts_of_saves
 
@@ -57,13 +57,13 @@ def _account(store: SaveStore, manifest: Manifest) -> Account:
     heads = store.verify(manifest.cut, manifest.pieces)
     for piece, head in zip(manifest.pieces, heads, strict=True):
         sizes = [(store.root / segment.file).stat().st_size for segment in head.segments]
-        had = steps.get(piece.step, StepAccount(piece.step, 0, 0, 0, 0))
+        earlier = steps.get(piece.step, StepAccount(piece.step, 0, 0, 0, 0))
         steps[piece.step] = StepAccount(
             piece.step,
-            had.pieces + 1,
-            had.size + piece.size,
-            had.segments + len(sizes),
-            had.segments_size + sum(sizes),
+            earlier.pieces + 1,
+            earlier.size + piece.size,
+            earlier.segments + len(sizes),
+            earlier.segments_size + sum(sizes),
         )
     return Account(
         manifest.cut,

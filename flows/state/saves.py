@@ -1,11 +1,11 @@
-"""Saves on the disk: for each cut a directory with the pieces of shards, and a manifest a member that commits
-them.
+"""Saves on the disk: for each cut a directory with the pieces of shards, and for each member a manifest that
+commits the member's pieces.
 
 A piece is one shard's state at a cut: plain values as msgpack, with the list of the segments that it needs
 (`flows.state.journal`). Pieces that are written together share a file, which has the name of the first. A
 member's manifest lists its pieces with places, sizes and checksums, and is renamed into place last. A
 member's part of a save is therefore complete or absent, and a save is complete when every member's part is.
-Each member has a disk of its own, or several share one: then a directory has several members' manifests.
+If several members share a disk, the directory of a cut has the manifests of all of them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ MANIFEST: Final = "manifest-"
 FOLDER: Final = "saves"
 BEGINNING: Final = "beginning"
 """The file that exists while an execution may go back to the beginning."""
-KEPT: Final = 2
-"""The number of complete saves that are kept. The disk holds all that they list, and newer files."""
+KEPT_SAVES: Final = 2
+"""The number of complete saves that are kept. The disk has all files that they list, and newer files."""
 PARTITIONS: Final = "partitions"
 """The step whose piece has the states of all source partitions, the same in each member's part."""
 _LENGTH: Final = 4
@@ -43,8 +43,8 @@ _CUT: Final = re.compile("[0-9]{20}")
 _MANIFEST: Final = re.compile(f"{MANIFEST}(0|[1-9][0-9]{{0,5}})")
 _PIECE: Final = re.compile("[a-z_]{1,40}-[a-z0-9]{1,40}")
 SEGMENT: Final = re.compile("[a-z_]{1,40}/[0-9]{1,10}/[0-9a-f]{32}")
-"""The names of our files and directories: others are not read."""
-WHAT_TO_DO: Final = (
+"""The forms of our files' and directories' names. Files with other names are not read."""
+REMEDY: Final = (
     "restore all of the directory from one backup, or count the log anew with --recompute and an empty one"
 )
 
@@ -61,8 +61,8 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Unwritten(NamedTuple):
-    """A piece that is not on the disk yet: its packed state, and the segments that it needs, which are on the
-    disk.
+    """A piece that is not on the disk yet: its packed state, and the names of the segments that it needs,
+    which are on the disk.
     """
 
     step: str
@@ -75,17 +75,17 @@ class Manifest(msgspec.Struct, frozen=True):
     """The contents of one member's part of a save.
 
     Attributes:
-        format: of the manifest itself.
-        cut, watermark_ms, positions: of its cut.
-        made_ms: by the wall clock, epoch ms.
-        fence: of the execution that wrote it, as far as this member knows.
-        settings: those that state cannot follow (`flows.engine.foundation`).
-        pieces: this member's.
-        start: the number of the start after which it was written. Manifests of one cut and of two starts are
-            of two saves.
+        format: the format of saves.
+        cut, watermark_ms, positions: the number, watermark and positions of the cut.
+        made_ms: the time by the wall clock, epoch ms.
+        fence: the fence of the execution that wrote it, as far as this member knows.
+        settings: the settings that must not change while there is state (`flows.engine.foundation`).
+        pieces: the pieces of this member.
+        start: the number of the start after which it was written. Manifests of one cut and of two starts
+            belong to two saves.
         member: the member whose part it is.
         shards: the names of each member's pieces, so that one part lists the whole.
-        interval_ms, ahead_ms: of the tick clock that gave the cut its number; 0 if unknown.
+        interval_ms, ahead_ms: the values of the tick clock that numbered the cut; 0 if unknown.
     """
 
     format: int
@@ -109,7 +109,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Save:
-    """A save as far as it is on one disk: one member's part of it, or several members'."""
+    """The parts of a save that are on one disk: one member's, or several members'."""
 
     def __init__(self, parts: Sequence[Manifest]) -> None:
         self.parts = parts
@@ -117,7 +117,7 @@ class Save:
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of one member, for facts that all of them share."""
+        """The manifest of one member, for what is the same in all of them."""
         return self.parts[0]
 
     @property
@@ -125,7 +125,7 @@ class Save:
         return self.manifest.cut
 
     @property
-    def there(self) -> list[int]:
+    def members_here(self) -> list[int]:
         """The members whose parts are on this disk."""
         return [part.member for part in self.parts]
 
@@ -147,7 +147,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Form(msgspec.Struct, frozen=True):
-    """The part of a manifest that every version has."""
+    """The field of a manifest that every version has."""
 
     format: int
 
@@ -155,16 +155,16 @@ class Form(msgspec.Struct, frozen=True):
 _HEADS: Final = msgspec.msgpack.Decoder(Head)
 _FORMS: Final = msgspec.json.Decoder(Form)
 _MANIFESTS: Final = msgspec.json.Decoder(Manifest)
-"""Built here, in one thread: two threads that decode a class for the first time at once may crash in msgspec
-0.22.
+"""Built at import, in one thread: with msgspec 0.22 two threads that decode a class for the first time at
+once may crash.
 """
 
 
 def encode(state: Any) -> bytes:
-    """Plain state as msgpack. The bytes are a copy: the state's sources may change afterwards.
+    """Plain state as msgpack. The bytes are a copy, so the state's sources may change afterwards.
 
     Raises:
-        TypeError: something in it is no plain value.
+        TypeError: a value in it is not plain.
     """
     return msgspec.msgpack.encode(state, enc_hook=_number)
 
@@ -214,8 +214,8 @@ class SaveStore:
     # Writing
 
     def put_pieces(self, cut: int, unwritten: Sequence[Unwritten]) -> list[Piece]:
-        """Put pieces on the disk, in a file whose name is durable once their cut is committed. Their segments
-        must be durable.
+        """Write pieces to one file, whose name is durable once the cut is committed. Their segments must be
+        durable.
 
         Raises:
             OSError: the disk does not take them.
@@ -235,17 +235,19 @@ class SaveStore:
         return pieces
 
     def unwritten(self, cut: int, piece: Piece) -> Unwritten:
-        """A piece of this disk, to be put on another one after its segments.
+        """A piece of this disk, to be written to another disk after its segments.
 
         Raises:
-            Damaged: it is damaged.
+            Damaged: the piece is damaged.
         """
         head, state = self._parts(cut, piece)
         return Unwritten(piece.step, piece.key, state, [segment.file for segment in head.segments])
 
     def segments(self, cut: int, piece: Piece) -> list[str]:
-        """The segments that a piece lists, from its head alone, without a check of any checksum; raises
-        `Damaged`.
+        """The names of the segments that a piece lists, from its head alone. No checksum is checked.
+
+        Raises:
+            Damaged: the head cannot be read.
         """
         path = self._cut_directory(cut) / piece.file
         length = int.from_bytes(read(path, piece.offset, _LENGTH), "little")
@@ -258,7 +260,7 @@ class SaveStore:
         return (self._folder / BEGINNING).exists()
 
     def begin(self) -> None:
-        """Note that an execution has begun without a save. Members that share a disk may do so at once.
+        """Record that an execution has begun without a save. Members that share a disk may do so at once.
 
         Raises:
             OSError: the disk does not take it.
@@ -279,14 +281,14 @@ class SaveStore:
         put_sealed(directory / f"{MANIFEST}{manifest.member}", manifest)
 
     def prune(self, oldest: int) -> None:
-        """Remove the saves before the cut `oldest`, the empty one too."""
+        """Remove the saves before the cut `oldest`, and the record of `begin`."""
         (self._folder / BEGINNING).unlink(missing_ok=True)
         for cut in self._directories():
             if cut < oldest:
                 shutil.rmtree(self._cut_directory(cut), ignore_errors=True)
 
     def revoke_after(self, cut: int) -> None:
-        """Remove the manifests of all newer cuts: an execution continues from `cut`."""
+        """Remove the manifests of all cuts after `cut`, from which an execution continues."""
         for newer in self.cuts():
             if newer > cut:
                 for member in self.members_at(newer):
@@ -299,7 +301,8 @@ class SaveStore:
         """The parts of a save that this disk has; their pieces are not read.
 
         Raises:
-            Damaged: a manifest is torn, or they are of two saves. StateError: another version wrote it.
+            Damaged: a manifest is damaged, or the manifests are of two saves.
+            StateError: another version wrote the save.
         """
         parts = [self.manifest(cut, member) for member in self.members_at(cut)]
         if len({(part.start, part.shards) for part in parts}) != 1:
@@ -310,35 +313,36 @@ class SaveStore:
         """The manifest of one member.
 
         Raises:
-            Damaged: it is torn. StateError: another version wrote it.
+            Damaged: the manifest is damaged.
+            StateError: another version wrote it.
         """
         path = self._cut_directory(cut) / f"{MANIFEST}{member}"
-        if (form := read_sealed(path, _FORMS, by_hand=False).format) != FORMAT:
+        if (form := read_sealed(path, _FORMS, bare_line=False).format) != FORMAT:
             raise StateError(
                 f"the recovery store holds saves of format {form}, this version reads {FORMAT}: run the "
                 "version that wrote them, or recompute from the log with --recompute and an empty recovery "
                 "directory"
             )
-        manifest = read_sealed(path, _MANIFESTS, by_hand=False)
+        manifest = read_sealed(path, _MANIFESTS, bare_line=False)
         if (
             (manifest.cut, manifest.member) != (cut, member)
             or member >= manifest.members
-            or not _apart(manifest.pieces)
+            or not _are_disjoint(manifest.pieces)
         ):
-            raise Damaged(f"{path} is of another place, or its pieces are")
+            raise Damaged(f"{path} names another cut or member, or its pieces overlap")
         return manifest
 
-    def verify(self, cut: int, pieces: Collection[Piece], every: Collection[Piece] = ()) -> list[Head]:
+    def verify(self, cut: int, pieces: Collection[Piece], all_pieces: Collection[Piece] = ()) -> list[Head]:
         """Read every file of some pieces of a save, each once; returns the pieces' heads.
 
         Args:
-            every: all pieces that those files have; empty: `pieces` are all.
+            all_pieces: all pieces that the files of `pieces` have; empty if these are `pieces`.
 
         Raises:
-            Damaged: one is missing, or is not what was written.
+            Damaged: a file is missing, or is not as it was written.
         """
         ends = dict[str, int]()
-        for piece in every or pieces:
+        for piece in all_pieces or pieces:
             ends[piece.file] = max(ends.get(piece.file, 0), piece.offset + piece.size)
         for file in {piece.file for piece in pieces}:
             if read(path := self._cut_directory(cut) / file, ends[file], 1):
@@ -358,7 +362,7 @@ class SaveStore:
         end = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
         head = _decoded(path, body[_LENGTH:end])
         if (head.format, head.step, head.key, head.cut) != (FORMAT, piece.step, piece.key, cut):
-            raise Damaged(f"{path} has another piece than {piece.step}-{piece.key} at save {cut}")
+            raise Damaged(f"{path} does not have the piece {piece.step}-{piece.key} of save {cut}")
         return head, body[end:]
 
     def _verify_segment(self, file: str) -> None:
@@ -367,7 +371,7 @@ class SaveStore:
             raise Damaged(f"{path} is damaged")
 
     def piece(self, save: Save, step: str, key: str) -> Any:
-        """The state of a piece; None if this disk has none of that name.
+        """The state of a piece; None if this disk does not have the piece.
 
         Raises:
             StateError: its file cannot be read.
@@ -378,7 +382,7 @@ class SaveStore:
         try:
             return decode(self.unwritten(save.cut, piece).state)
         except Damaged as error:
-            raise StateError(f"{error}: {WHAT_TO_DO}") from None
+            raise StateError(f"{error}: {REMEDY}") from None
 
     def _cut_directory(self, cut: int) -> Path:
         return self._folder / f"{cut:020d}"
@@ -391,8 +395,8 @@ def _decoded(path: Path, head: bytes) -> Head:
         raise Damaged(f"{path} is damaged: {error}") from None
 
 
-def _apart(pieces: Sequence[Piece]) -> bool:
-    """True if pieces do not overlap in the files of their own save, so that no byte is read twice."""
+def _are_disjoint(pieces: Sequence[Piece]) -> bool:
+    """True if no two pieces overlap, and each is in a file of its own save, so that no byte is read twice."""
     ends = defaultdict[str, int](int)
     for piece in sorted(pieces, key=lambda piece: piece.offset):
         if not _PIECE.fullmatch(piece.file) or piece.offset < ends[piece.file] or piece.size < 1:

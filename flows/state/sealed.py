@@ -1,8 +1,8 @@
-"""Files of a recovery directory, compared with their checksum: a change by the disk is detected, not misread.
+"""Files of a recovery directory, compared with their checksums, so that damage on the disk is detected.
 
-A small file is a line of JSON, an object or an array, and below it the line's checksum. A line alone is
-accepted, too: a person may have written it by a remedy. A torn file is not, since the beginning of an object
-or array is neither.
+A small file is a line of JSON, which is an object or an array, and a second line with the checksum of the
+first. A file without a second line is accepted, too, since a person may have written it to follow a remedy. A
+torn file is refused, since the beginning of an object or array is not valid JSON.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ import xxhash
 from connectors.durable import replace_file
 from flows.errors import UNREADABLE
 
-MOST_BYTES: Final = 1 << 26
-"""The longest small file. A manifest of 1,024 shards has some two megabytes."""
+MAX_BYTES: Final = 1 << 26
+"""The greatest size of a small file. A manifest of 1,024 shards has about two megabytes."""
 CHUNK_BYTES: Final = 1 << 20
 
 T = TypeVar("T")
 
 
 class Damaged(Exception):
-    """A file is missing or is not what was written."""
+    """A file is missing, or is not as it was written."""
 
 
 class Missing(Damaged):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 def checksum(*parts: bytes | memoryview) -> str:
-    """32 hexadecimal digits of a file's content, part after part: a segment's name, and the checksum of a
-    piece in a save.
+    """The checksum of a content of several parts, as 32 hexadecimal digits: the name of a segment, and the
+    checksum of a piece in a save.
     """
     return _digest(parts)
 
@@ -51,7 +51,7 @@ def _digest(parts: Iterable[bytes | memoryview]) -> str:
 
 
 def checksum_of(path: Path) -> str:
-    """The checksum of a file, of which no more than `CHUNK_BYTES` are in memory.
+    """The checksum of a file, which is read in chunks of `CHUNK_BYTES`.
 
     Raises:
         Damaged: it cannot be read.
@@ -61,7 +61,7 @@ def checksum_of(path: Path) -> str:
 
 
 def read(path: Path, offset: int = 0, size: int = -1) -> bytes:
-    """`size` bytes of a file, or as many as it has; all with a size of -1.
+    """At most `size` bytes of a file from `offset` on; with a size of -1 all of them.
 
     Raises:
         Damaged: it cannot be read.
@@ -72,7 +72,7 @@ def read(path: Path, offset: int = 0, size: int = -1) -> bytes:
 
 
 def put_sealed(path: Path, value: Any) -> None:
-    """Make a small file durable; `value` is an object or an array.
+    """Write a small file, durably; `value` is an object or an array.
 
     Raises:
         OSError: the disk does not take it.
@@ -81,19 +81,19 @@ def put_sealed(path: Path, value: Any) -> None:
     replace_file(path, body + b"\n" + checksum(body).encode())
 
 
-def read_sealed(path: Path, form: msgspec.json.Decoder[T], by_hand: bool = True) -> T:
+def read_sealed(path: Path, form: msgspec.json.Decoder[T], bare_line: bool = True) -> T:
     """The value of a small file.
 
     Args:
-        by_hand: whether a line alone is taken.
+        bare_line: whether a file without a checksum is accepted.
 
     Raises:
-        Damaged: it is, or its value is of another form.
+        Damaged: the file is damaged, or its value has another form.
     """
-    packed = read(path, size=MOST_BYTES + 1)
-    body, _, below = packed.partition(b"\n")
-    whole = below == checksum(body).encode() or (by_hand and not below)
-    if len(packed) > MOST_BYTES or not whole:
+    packed = read(path, size=MAX_BYTES + 1)
+    body, _, seal = packed.partition(b"\n")
+    whole = seal == checksum(body).encode() or (bare_line and not seal)
+    if len(packed) > MAX_BYTES or not whole:
         raise Damaged(f"{path} is damaged")
     try:
         return form.decode(body)
@@ -103,8 +103,8 @@ def read_sealed(path: Path, form: msgspec.json.Decoder[T], by_hand: bool = True)
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a regular file. Nothing is read of other files, such as a pipe: they might not end, or not
-    begin.
+    """Open a regular file. Other files, such as a pipe, are refused: to read one might never begin or never
+    end.
     """
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:

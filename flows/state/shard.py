@@ -1,4 +1,4 @@
-"""A shard of a stage as saves see it: plain attributes, and tables that may have files."""
+"""The part of a stage's shard that saves need: plain attributes, and tables that may have files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class Stored(Protocol):
 
 
 class Shard(ABC):
-    """The snapshots of one shard of a stage. A stage's class defines its state, and adds what it computes.
+    """The snapshots of one shard of a stage. A stage's own class declares the state and does the stage's
+    work.
 
     Attributes:
         STEP: the name of the stage, which is the place of its files in the recovery directory.
-        FORMAT: of its snapshots. A snapshot of another format is refused.
-        PLAIN: the plain attributes that are in a snapshot.
+        FORMAT: the format of its snapshots. A snapshot of another format is refused.
+        PLAIN: the names of the plain attributes that are in a snapshot.
         index: the number of the shard, known from its first cut on.
         recovery: the directory that snapshots may put files in.
     """
@@ -72,7 +73,7 @@ class Shard(ABC):
         """Restore the state of `snapshot`.
 
         Raises:
-            StateError: another format's, or made for another number of shards, or a file is missing.
+            StateError: the state has another format or number of shards, or a file is missing.
         """
         check_format(self.STEP, state, self.FORMAT, self.shards)
         *_, state_by_name = state

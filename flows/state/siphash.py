@@ -1,8 +1,8 @@
 """SipHash inside compiled loops: a keyed hash whose collisions cannot be found without the key.
 
-Colliding texts of unkeyed hashes, and of fast ones with a secret seed, can be made by anybody who may choose
-the texts. Source: https://eprint.iacr.org/2012/351 (SipHash-2-4: two rounds a word and four at the end, for
-stored hashes). With one and three rounds Python hashes its strings by it, and tables here find their slots.
+Anybody who may choose the texts can make texts that collide under an unkeyed hash, or under a fast hash with
+a secret seed. Source: https://eprint.iacr.org/2012/351. SipHash-2-4, with two rounds a word and four at the
+end, makes stored hashes. SipHash-1-3 finds the slots of tables; Python hashes its strings by it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def plain_load64(block: U8, place: int) -> np.uint64:
 
 
 load64: Callable[[U8, int], np.uint64] = plain_load64 if config.DISABLE_JIT else intrinsic(_load64)
-"""The eight bytes of a block from a place on, little-endian; unchecked: they must be there.
+"""The eight bytes of a block from a place on, little-endian. They must exist: nothing checks the bounds.
 
-This is not made of eight loads of a byte: LLVM does not join them, and a scan takes half as long again.
+Eight loads of one byte would not do: LLVM does not join them, and a scan takes half as long again.
 """
 
 
@@ -70,17 +70,17 @@ def _round(state: State) -> State:
 
 @lean
 def begin(low: np.uint64, high: np.uint64) -> State:
-    """The state before any word, under a key of two words. The words are passed apart from an array of keys,
-    to which numba would count references.
+    """The state before any word, under a key of two words. The key is not an array, since numba would count
+    references to it.
     """
     return low ^ _V0, high ^ _V1, low ^ _V2, high ^ _V3
 
 
 @lean
-def word(state: State, more: np.uint64) -> State:
+def word(state: State, next_word: np.uint64) -> State:
     """The state after one more word."""
-    v0, v1, v2, v3 = _round((state[0], state[1], state[2], state[3] ^ more))
-    return v0 ^ more, v1, v2, v3
+    v0, v1, v2, v3 = _round((state[0], state[1], state[2], state[3] ^ next_word))
+    return v0 ^ next_word, v1, v2, v3
 
 
 @lean
@@ -94,15 +94,15 @@ def text(state: State, block: U8, place: int, length: int, before: int) -> State
     while place < last:
         state = word(state, load64(block, place))
         place += 8
-    rest = np.uint64(before + length) << np.uint64(56)
+    final_word = np.uint64(before + length) << np.uint64(56)
     if length & 7:
-        rest |= load64(block, place) & ((np.uint64(1) << np.uint64(8 * (length & 7))) - np.uint64(1))
-    return word(state, rest)
+        final_word |= load64(block, place) & ((np.uint64(1) << np.uint64(8 * (length & 7))) - np.uint64(1))
+    return word(state, final_word)
 
 
 @lean
 def end(state: State) -> np.uint64:
-    """The hash."""
+    """The hash of the message after whose end `state` is."""
     v0, v1, v2, v3 = state
     v0, v1, v2, v3 = _round(_round(_round((v0, v1, v2 ^ np.uint64(0xFF), v3))))
     return v0 ^ v1 ^ v2 ^ v3
@@ -119,13 +119,13 @@ def siphash24(low: np.uint64, high: np.uint64, block: U8, place: int, length: in
     """SipHash-2-4 of `length` bytes of `block` from `place` on; seven more bytes must follow them."""
     v0, v1, v2, v3 = begin(low, high)
     last = place + length - (length & 7)
-    rest = np.uint64(length) << np.uint64(56)
+    final_word = np.uint64(length) << np.uint64(56)
     if length & 7:
-        rest |= load64(block, last) & ((np.uint64(1) << np.uint64(8 * (length & 7))) - np.uint64(1))
+        final_word |= load64(block, last) & ((np.uint64(1) << np.uint64(8 * (length & 7))) - np.uint64(1))
     while place <= last:
-        more = load64(block, place) if place < last else rest
-        v0, v1, v2, v3 = _round(_round((v0, v1, v2, v3 ^ more)))
-        v0 ^= more
+        next_word = load64(block, place) if place < last else final_word
+        v0, v1, v2, v3 = _round(_round((v0, v1, v2, v3 ^ next_word)))
+        v0 ^= next_word
         place += 8
     v0, v1, v2, v3 = _round(_round(_round(_round((v0, v1, v2 ^ np.uint64(0xFF), v3)))))
     return v0 ^ v1 ^ v2 ^ v3

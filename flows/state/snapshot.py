@@ -1,4 +1,4 @@
-"""Forms of snapshots: arrays by name as plain values. A state of another format is refused, never misread."""
+"""Arrays by name as plain values, and the check of a snapshot's format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_format(step: str, state: tuple[Any, ...], version: int | str, shards: 
     """Refuse state that this code would misread.
 
     Raises:
-        StateError: the state is of another format; the error has the remedy.
+        StateError: the state has another format, or another number of shards.
     """
     if state[0] != version:
         raise StateError(
@@ -26,7 +26,7 @@ def check_format(step: str, state: tuple[Any, ...], version: int | str, shards: 
     if state[1] != shards:
         raise StateError(
             f"the recovery store was made with shards={state[1]}, now shards={shards}: set AUDIOPIXEL_SHARDS "
-            f"back"
+            "back"
         )
 
 
@@ -36,7 +36,7 @@ def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
 
 
 def narrow(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Whole numbers in the smallest type that holds them: most counts of most rows are small."""
+    """Whole numbers in the smallest type that holds them, unless one is negative. Most counts are small."""
     if not numbers.size or numbers.min() < 0:
         return numbers
     return numbers.astype(np.min_scalar_type(numbers.max()))

@@ -11,7 +11,7 @@ import msgspec
 
 from connectors.redis import Client, read_rows
 from connectors.stream import ConnectError
-from flows.model.last_call import MOST, LastCall, decoded
+from flows.model.last_call import MAX_CALLS, LastCall, decoded
 from flows.model.redis_keys import calls_key, collectors_key
 
 MOST_COLLECTORS: Final = 100
@@ -30,8 +30,8 @@ class LiveCalls:
     _latest: dict[str, Any] = field(default_factory=lambda: {"calls": [], "events": 0, "collectors": 0})
 
     def read(self) -> dict[str, Any]:
-        """The last `MOST` calls as JSON, the latest first, a sample of as many calls as `events` says. While
-        Redis is away the last answer stays, with `error`.
+        """The last `MAX_CALLS` calls as JSON, the latest first, a sample of as many calls as `events` says.
+        While Redis is away the last answer stays, with `error`.
         """
         with self._lock:
             if time.monotonic() - self._read_s >= READ_EVERY_S:
@@ -52,5 +52,5 @@ class LiveCalls:
             calls += [(call, name) for call in decoded(row.get("calls", "[]"))]
             events += int(row.get("events", 0))
         calls.sort(key=lambda call_and_name: -call_and_name[0].at_ms)
-        shown = [msgspec.to_builtins(call) | {"collector": name} for call, name in calls[:MOST]]
+        shown = [msgspec.to_builtins(call) | {"collector": name} for call, name in calls[:MAX_CALLS]]
         return {"calls": shown, "events": events, "collectors": sum(bool(row) for row in rows)}

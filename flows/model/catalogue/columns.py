@@ -1,4 +1,4 @@
-"""The columns of the tables of rows, each declared once: of the live page, its CSV, and `audiopixel top`."""
+"""The columns of tables of rows, each declared once, for the live page, its CSV, and `audiopixel top`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 
 class Form(StrEnum):
-    """The forms of cells; each screen has one function for each form."""
+    """The forms of cells. The page and `top` each have one function for a form."""
 
     COUNT = "count"
     """A whole number."""
@@ -43,18 +43,18 @@ class Column(NamedTuple):
     Attributes:
         key: a short name, which links to the page have.
         title: its heading.
-        form: of its cells.
-        fields: of a row; the first is the value that it shows, the others are part of its cells.
-        rank: where there is little room, the greatest goes first; 0 stays.
-        px: its width on the page.
-        means: for people, in a sentence.
+        form: the form of its cells.
+        fields: its fields of a row. The first is the value that it shows; its cells use the others, too.
+        rank: if there is little room, the columns of the greatest rank are left out first; 0 stays.
+        px: its width on the page, in pixels.
+        means: its meaning in a sentence, for people.
         group: its group in the choice of columns.
-        counted: what a number of its form counts: the unit below its title.
-        lack: shows what is missing or wrong; its cell is empty where nothing is.
-        adds: a sum of rows has the sum of its values.
-        least_first: its order begins with the least.
-        csv_title: its heading in CSV, if that is another one.
-        plain: its sentence in a terminal, if that is another one.
+        counted: the unit below its title, if its form has none.
+        lack: whether it shows what is missing or wrong; a cell without either is empty.
+        adds: whether a sum of rows shows the sum of its values.
+        least_first: whether its order begins with the least.
+        csv_title: its heading in CSV, if that differs.
+        plain: its sentence in a terminal, if that differs.
     """
 
     key: str

@@ -1,7 +1,7 @@
 """The events of a pixel, each declared once. An event's code is its place, and part of the state's format.
 
-Events that count in a minute come first, so that their code is their column there. Those of `MILESTONE`
-adjoin each other; those of `OF_PLAY` follow them.
+Events that count in a minute come first, so that an event's code is its column in the counts of a minute.
+Events of `MILESTONE` adjoin each other; events of `OF_PLAY` follow them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Event(NamedTuple):
         name: in VAST 4.2's spelling, where VAST has it.
         way: how it counts.
         counts: the metric in which it counts, of those of a minute.
-        means: for who makes pixels, in Markdown.
+        means: its meaning in Markdown, for people who make pixels.
         aliases: other names that callers write, in any case.
-        spoken: words of foreign names that mean it, for a first guess.
+        spoken: words in other systems' names that suggest it, for a first guess.
     """
 
     name: str

@@ -12,8 +12,8 @@ class Export(NamedTuple):
         name: as the command takes it.
         means: its purpose in words, shown after its name.
         examples: arguments after the name, each with its effect.
-        start: where its first start begins to read, `earliest` or `latest`.
-        to: whether it takes a place to write to.
+        start: the place at which its first start begins to read, `earliest` or `latest`.
+        to: whether it takes `--to`, the place to which it writes.
         helped: whether the command's help shows it as an example.
     """
 

@@ -26,13 +26,13 @@ class Field(NamedTuple):
 
     Attributes:
         name: as it stands in a message.
-        kind: of its values.
-        means: what it is, in a sentence.
+        kind: the kind of its values.
+        means: its meaning in a sentence.
         takes: its values in words, if its kind's do not describe them.
-        required: in every pixel.
+        required: every pixel has it.
         in_letters: dead letters keep it, since it identifies no listener.
-        scanned: the scanner of plain lines knows it.
-        synonyms: usual names elsewhere, in small letters, the likeliest first.
+        scanned: the scanner of plain lines reads it.
+        synonyms: usual names in other systems, in small letters, the likeliest first.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Scope(NamedTuple):
     """A scope: rows of one kind of name.
 
     Attributes:
-        name: of the scope.
-        field: of a pixel, which has the name.
+        name: its name.
+        field: the field of a pixel that has the name of its row.
         listed: a plan may list the names that count.
         signed: a tag's signature may cover the name.
-        parameter: of a tag, that names it; none if a tag may not.
+        parameter: the parameter of a tag that has the name; empty if a tag must not have it.
         shown: the live page has a view of the scope.
     """
 
@@ -75,14 +75,14 @@ SCOPES: Final = (
     Scope("creative", "creative_id", parameter="cr", listed=True, shown=True),
     Scope("app", "app", shown=True),
 )
-"""Those that a plan lists adjoin each other. The last counts where `AUDIOPIXEL_APP_ROWS` switches it on."""
+"""Scopes that a plan lists adjoin each other. The last one counts only with `AUDIOPIXEL_APP_ROWS`."""
 SCOPE_NAMES: Final = tuple(scope.name for scope in SCOPES)
 SCOPE_FIELDS: Final = tuple(scope.field for scope in SCOPES)
 LISTED: Final = tuple(scope.name for scope in SCOPES if scope.listed)
 LISTED_FIELDS: Final = tuple(scope.field for scope in SCOPES if scope.listed)
 SIGNED: Final = tuple(scope.field for scope in SCOPES if scope.signed)
 CALLER_FIELDS: Final = tuple(scope.field for scope in SCOPES if scope.parameter)
-"""Those that callers name."""
+"""The fields that callers may name."""
 UNSIGNED: Final = tuple(scope for scope in SCOPES if scope.parameter and not scope.signed)
 UNSIGNED_FIELDS: Final = tuple(scope.field for scope in UNSIGNED)
 TAGGED: Final = (*(scope.name for scope in UNSIGNED), *(scope.name for scope in SCOPES if scope.signed))
@@ -245,4 +245,5 @@ FIELDS: Final = (
 )
 NAMES: Final = tuple(field.name for field in FIELDS)
 IN_LETTERS: Final = tuple(field.name for field in FIELDS if field.in_letters)
-"""Fields that dead letters keep as they came. Who writes one keeps categories and a landing URL in part."""
+"""Fields that dead letters keep as they came. Dead letters also keep a part of categories and landing URLs.
+"""

@@ -1,7 +1,7 @@
-"""The metrics of a row, each declared once, and the names that they are made of.
+"""The metrics of a row, each declared once, and the parts of their names.
 
-The groups have the order of a row's fields. A metric that an event counts has the name that
-`flows.model.catalogue.events` gives it.
+The groups have the order of a row's fields. A metric that counts an event has the name of `counts` in
+`flows.model.catalogue.events`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Rule(StrEnum):
 
 
 class Unit(StrEnum):
-    """Units that decide the form in which readers get a value; other units are words alone."""
+    """Units that decide the form in which a value is published. Other units are words alone."""
 
     RATIO = "ratio"
     MILLISECOND = "millisecond"
@@ -88,8 +88,8 @@ class Series(NamedTuple):
     Attributes:
         name: without the common prefix. Its first word is the scope whose rows it shows; `_total` makes it a
             counter.
-        help: for who queries it.
-        window: that it shows.
+        help: its help in Prometheus.
+        window: the window that it shows.
     """
 
     name: str
@@ -102,14 +102,14 @@ class Metric(NamedTuple):
 
     Attributes:
         name: as it stands in a row, without its window.
-        rule: by which it is counted.
-        unit: what 1 of it is.
-        means: what it counts, as a sentence.
-        windows: in which it is published.
-        series: that Prometheus has of it.
-        adcp: its names in a delivery of AdCP, which has the flight's value as it is; a dot separates an
+        rule: the rule by which it is counted.
+        unit: the meaning of 1.
+        means: its meaning in a sentence.
+        windows: the windows in which it is published.
+        series: its series in Prometheus.
+        adcp: its names in a delivery of AdCP, which has the flight's value unchanged. A dot separates an
             object from its field.
-        api: the sentence that OpenAPI has for it, if it has one.
+        api: its sentence in OpenAPI, if there is one.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Metric(NamedTuple):
     api: str = ""
 
     def field(self, window: str) -> str:
-        """The name of its field in a row."""
+        """The name of its field in a row for a window."""
         return f"{window}.{self.name}" if self.windows else self.name
 
     def fields(self) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ COUNTED: Final = (
     Metric("mutes", Rule.OF_PLAY, "play", "Plays that were muted."),
     Metric("clicks", Rule.PLAY, "click", "Click pixels, one a play.",
         series=_everywhere("clicks", "Clicks of the flight."), adcp=("clicks",)),
-    Metric("errors", Rule.PLAY, "play", "Plays whose player told of an error.",
+    Metric("errors", Rule.PLAY, "play", "Plays whose player reported an error.",
         series=(Series("placement_errors_total", "Player errors of the flight."),)),
     Metric("orphans", Rule.PLAIN, "milestone",
         "Milestones whose own minute became final before a start came."),
@@ -260,17 +260,17 @@ CREDITED: Final = (
         )),
     Metric("conversion_value_claimed", Rule.CONVERSION, Unit.MILLIONTH,
         "Value of the credited conversions in the row's currency that public tags have sent and no server "
-        "has confirmed: whoever reads the page can send another one. A confirmation takes it off, in its "
-        "own minute.",
+        "has confirmed: anybody who reads the page can send another value. A confirmation subtracts it, in "
+        "its own minute.",
         series=(
             Series("placement_conversion_value_claimed",
-                "The same of values that public tags have told: whoever reads the page can tell another "
-                "one."),
+                "The same for values that public tags have sent: anybody who reads the page can send another "
+                "value."),
         )),
     Metric("conversion_value_other_count", Rule.CONVERSION, "conversion",
         "Credited conversions whose value is in another currency, or no number."),
 )  # fmt: skip
-"""Counts that a row has of credited conversions, in the order of its columns."""
+"""A row's counts of credited conversions, in the order of its columns."""
 
 CONVERTED: Final = (
     Metric("conversion_rate", Rule.CONVERSION, Unit.RATIO,
@@ -319,7 +319,7 @@ SIDES: Final = (
     Metric("play_through", Rule.RATE, Unit.RATIO,
         "Confirmed plays by deliveries, where a row has both and the ratio is at most 1.", SIDE),
 )  # fmt: skip
-"""Metrics that most pixels lack; a count that is 0 is absent."""
+"""Metrics that most pixels do not change. A count of 0 is absent."""
 HOUSEHOLD_REACH: Final = Metric(
     "household_reach",
     Rule.PEOPLE,
@@ -344,7 +344,7 @@ MONEY: Final = (
 
 
 def _both(name: str, text: str) -> tuple[Series, ...]:
-    """The series of a plan's metric that says the same of placements and campaigns."""
+    """The series of a plan's metric, with the same help for placements and campaigns."""
     return tuple(Series(f"{scope}_{name}", text) for scope in ("placement", "campaign"))
 
 
@@ -482,7 +482,7 @@ WHOLE: Final = (
                 "Impressions since its first pixel in content that its plan blocks."),
         )),
 )  # fmt: skip
-"""Counted for a row as a whole, since its first pixel."""
+"""Counts of a whole row, since its first pixel."""
 COVERAGE: Final = Metric(
     "consent_coverage",
     Rule.RATE,
@@ -503,7 +503,7 @@ FREQUENCY: Final = tuple(
         ("conversion_rate", Unit.RATIO, "Those conversions by the listeners who ever had as many."),
     )
 )
-"""Metrics of a campaign by impressions per listener: a row has each once a class."""
+"""Metrics of a campaign by impressions per listener. A row has each for each class of impressions."""
 ACCOUNT: Final = tuple(
     Metric(
         f"conversions_{name}",
@@ -583,4 +583,4 @@ METRICS: Final = (
     DELAY,
 )
 BY_FIELD: Final = {field: metric for metric in METRICS for field in metric.fields()}
-"""The metric of each field of a row but those of `FREQUENCY`, which a row has by class."""
+"""The metric of each field of a row, except those of `FREQUENCY`, which a row has for each class."""

@@ -1,4 +1,4 @@
-"""The delivery states of a row and the reasons of what is not judged or unknown, each with its words."""
+"""The delivery states of a row, and the reasons for which a delivery is not judged or unknown, in words."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ STATES: Final = {
     "complete": ("complete", "All that was booked is delivered."),
     "none": ("no plan", "Pixels arrive, and no plan has a booking for them."),
 }
-"""Words and meaning of each delivery state, the most severe first; `none` is that of a row without a plan,
-`unjudged` that of a row whose `delivery.judged` is 0, whatever its delivery state is.
+"""Words and meaning of each delivery state, the most severe first. `none` is the state of a row without a
+plan; `unjudged` is shown for a row whose `delivery.judged` is 0, whatever its delivery state is.
 """
 ATTENTION: Final = (
     ("blocked",),
@@ -44,11 +44,11 @@ ATTENTION: Final = (
     ("ended_short", "ended_unknown"),
     ("none",),
 )
-"""The order of the rows, for `top` and for the page: the states that need somebody first, `blocked` being any
-state with impressions in blocked content. Within a tier the most money at stake is first.
+"""The order of the rows in `top` and on the page, by tiers of states: those that need attention come first.
+`blocked` is any state with impressions in blocked content. Within a tier the most money at stake is first.
 """
 ROW_REASONS: Final = {"feed_silent": "feed silent"}
-"""Reasons for which one row is not judged, as they follow the words of `unjudged`."""
+"""Reasons for which one row is not judged; the words follow those of `unjudged`."""
 UNKNOWN_BEFORE: Final = {
     "no_balance": "the flight began before anything was counted; give an opening balance in its plan",
     "gap": "too much of the flight is not counted; give a balance up to a later moment, or wait",
@@ -65,4 +65,4 @@ UNJUDGED: Final = {
     "lagging": "the numbers are old, and the flow is catching up",
     "rejecting": "more pixels are rejected than chance explains",
 }
-"""Reasons of `meta` for which delivery is not judged."""
+"""Reasons for which no delivery is judged (`unjudged_reason` of `meta`)."""

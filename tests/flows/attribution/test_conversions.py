@@ -448,7 +448,7 @@ def test_a_pending_conversion_is_restored_with_its_touches(value: int | None) ->
 def test_a_second_look_by_the_previous_key_survives_a_restart() -> None:
     shard, now = shard_of_listeners(), moment(T0 + MINUTE)
     waits = conversion(T0, before=(SOMEBODY, 0), listener=7)
-    asked = replace(waits, listener=SOMEBODY, again=True)
+    asked = replace(waits, listener=SOMEBODY, is_second=True)
     found = shard.apply(now, [batch(now, [(T0 - 1, IMPRESSION_TOUCH, "a", None)], [waits, asked])])
     assert (found.accepted, found.pending) == ({"": 1}, 1)
     again = shard_of_listeners()
@@ -456,7 +456,7 @@ def test_a_second_look_by_the_previous_key_survives_a_restart() -> None:
     assert again.pending == [waits, asked]
     ended = moment(T0 + MINUTE, ended=True, number=1)
     decisions = again.apply(ended, [batch(ended)]).decisions
-    assert [(one.conversion.again, one.joined_by) for one in decisions] == [
+    assert [(one.conversion.is_second, one.joined_by) for one in decisions] == [
         (False, None),
         (True, "listener"),
     ]
@@ -466,7 +466,7 @@ def test_a_listener_forgotten_during_a_wait_leaves_every_state() -> None:
     shard, now, old = shard_of_listeners(), moment(T0 + MINUTE), 0xB0B
     pixel = conversion(T0, before=(old, 0)).pixel
     waits = pending(pixel, T0, SOMEBODY, 5, 0)
-    assert [(one.listener, one.twice, one.again) for one in waits] == [
+    assert [(one.listener, one.has_second, one.is_second) for one in waits] == [
         (SOMEBODY, True, False),
         (old, True, True),
     ]
@@ -475,7 +475,7 @@ def test_a_listener_forgotten_during_a_wait_leaves_every_state() -> None:
     state = repr_bytes(decode(encode(shard.snapshot())))
     assert [one.to_bytes(8, "little") in state for one in (SOMEBODY, old)] == [False, False]
     declared = pending(conversion(T0, "a", before=(old, 0)).pixel, T0, SOMEBODY, 5, 0)
-    assert [one.twice for one in declared] == [False]
+    assert [one.has_second for one in declared] == [False]
 
 
 def test_a_watermark_jump_keeps_touches_of_pending_conversions() -> None:

@@ -19,10 +19,10 @@ from flows.clients import ClientShard
 from flows.clients.store import ClientStore
 from flows.model.client_counts import (
     COLUMNS,
+    COLUMNS_PER_KIND,
     COMBO_SHIFT,
     KIND_SHIFT,
     KINDS,
-    OF_KIND,
     PROVISIONAL,
     WINDOWS,
     ClientBatch,
@@ -83,7 +83,7 @@ class Line:
             strict=True,
         ):  # fmt: skip
             self.sums[counts.names[combo][0], minute, COLUMNS[column]] += amount
-            assert amount > 0 or column % OF_KIND >= PROVISIONAL, "what is final fell"
+            assert amount > 0 or column % COLUMNS_PER_KIND >= PROVISIONAL, "what is final fell"
         return counts
 
     def restart(self) -> None:

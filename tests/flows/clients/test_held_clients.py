@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.clients import ClientShard, client_shard, waiting_events
-from flows.model.client_counts import AT, COLUMNS, COMBO_SHIFT, KEY, KINDS, WHAT, ClientBatch
+from flows.model.client_counts import COLUMNS, COMBO_SHIFT, DETAILS, KEY, KINDS, TIME, ClientBatch
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state import runs
@@ -58,7 +58,7 @@ class Line:
 
 def downloads(keys: Any, at_ms: Any) -> U64:
     sent = np.zeros((len(keys), 3), np.uint64)
-    sent[:, KEY], sent[:, AT] = keys, at_ms
+    sent[:, KEY], sent[:, TIME] = keys, at_ms
     return sent
 
 
@@ -191,7 +191,7 @@ def test_each_cut_equals_a_full_recomputation(
         turned, decided_ms = (now_ms + on_ms) // MINUTE_MS > now_ms // MINUTE_MS, line.shard.store.decided_ms
         now_ms += on_ms
         sent = downloads([one[0] for one in some], [one[1] for one in some])
-        sent[:, WHAT] = [one[3] << COMBO_SHIFT | one[2] for one in some]
+        sent[:, DETAILS] = [one[3] << COMBO_SHIFT | one[2] for one in some]
         ended = ends and number == len(history) - 1
         line.cut(now_ms, sent, ended)
         final_ms = (now_ms - LATENESS_MS) // MINUTE_MS * MINUTE_MS

@@ -17,7 +17,7 @@ from flows.collector.doors import Doors
 from flows.collector.last_calls import A_SECOND, LastCalls
 from flows.collector.signatures import Signatures
 from flows.collector.store import Store
-from flows.model.last_call import LONGEST, MOST, LastCall, decoded, encoded
+from flows.model.last_call import MAX_CALLS, MAX_LETTERS, LastCall, decoded, encoded
 
 SIGNATURES = Signatures({"a1": b"a signing key"})
 OTHERS = Signatures({"a1": b"another key"})
@@ -123,7 +123,7 @@ def test_each_text_of_a_call_is_short_and_on_one_line() -> None:
     made = call(usual(pl="p" * 100 + "\n", cn="\u202ec" * 50))
     asyncio.run(of.answer(Call("GET", "/p", f"{made.query}&{names}", made.headers, b"", "8.8.8.8", NOW_MS)))
     (one,) = of.last.shown()
-    assert max(len(one.placement), len(one.campaign)) <= LONGEST
+    assert max(len(one.placement), len(one.campaign)) <= MAX_LETTERS
     assert "\n" not in one.placement
     assert "\u202e" not in one.campaign
     assert len(encoded([one])) < 1_000
@@ -144,7 +144,7 @@ def test_a_flood_of_one_verdict_hides_no_other_and_is_counted() -> None:
 
     asyncio.run(flood())
     shown = of.last.shown()
-    assert len(shown) <= MOST
+    assert len(shown) <= MAX_CALLS
     assert {"mine", "asked"} <= {one.placement for one in shown}
     assert max(one.alike for one in shown) >= 100 - A_SECOND
     assert of.last.events == 6_002
@@ -164,7 +164,7 @@ def test_a_flood_of_stored_calls_spares_the_places_of_debug_calls() -> None:
 
     asyncio.run(flood())
     shown = of.last.shown()
-    assert len([one for one in shown if one.outcome == "stored"]) <= MOST
+    assert len([one for one in shown if one.outcome == "stored"]) <= MAX_CALLS
     assert "asked" in {one.placement for one in shown}
 
 
@@ -194,5 +194,5 @@ def test_a_text_without_calls_is_refused(text: str) -> None:
 
 
 def test_more_calls_than_are_shown_are_cut() -> None:
-    assert len(decoded(json.dumps([{"at_ms": 1, "outcome": "stored"}] * 150))) == MOST
+    assert len(decoded(json.dumps([{"at_ms": 1, "outcome": "stored"}] * 150))) == MAX_CALLS
     assert LastCall(1, "stored") in decoded(encoded([LastCall(1, "stored")]))

@@ -12,7 +12,7 @@ from test_paced_rows import AT_MS, PLAN, Held, Writer, delivery, flushed, row, r
 
 from connectors.redis.client import Client
 from flows.instruments import instruments
-from flows.model.messages import Concerned, Flush, SilentUnit
+from flows.model.messages import Flush, SilentShare, SilentUnit
 from flows.model.plan import PlanBook
 from flows.settings.fields import Settings
 
@@ -27,7 +27,7 @@ PRICED = replace(PLAN, cpm_micros=10_000_000, currency="GBP")
 def unit(
     name: str = "platform:acast", since_ms: int = SINCE_MS, share: float = 0.8, since: float = 0.0
 ) -> SilentUnit:
-    part = Concerned("p", share * 500, 500.0, before=10.0, since=since)
+    part = SilentShare("p", share * 500, 500.0, before=10.0, since=since)
     return SilentUnit(name, since_ms, 90_000, 60_000, share * 500, [part])
 
 
@@ -198,7 +198,7 @@ def test_ended_plans_lengthen_a_silences_limit_until_it_never_comes(
     some = flushed(row("placement", "p", BEHIND), row("placement", "over", 5, over))
 
     def both(gap_ms: int) -> SilentUnit:
-        parts = [Concerned("p", 50.0, 50.0, 10.0, 0.0), Concerned("over", 150.0, 150.0, 10.0, 0.0)]
+        parts = [SilentShare("p", 50.0, 50.0, 10.0, 0.0), SilentShare("over", 150.0, 150.0, 10.0, 0.0)]
         return SilentUnit("platform:acast", SINCE_MS, gap_ms, 60_000, 200.0, parts)
 
     writer.flush(10, silent(some, both(239_000)))

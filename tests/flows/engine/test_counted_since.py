@@ -35,7 +35,7 @@ def tick(
 
 def looked(*ticks: Tick) -> int:
     """The moment at a first cut, which is the same in any order."""
-    found = {CountedSince().look(some) for some in itertools.permutations(ticks)}
+    found = {CountedSince().update(some) for some in itertools.permutations(ticks)}
     (since_ms,) = found
     return since_ms
 
@@ -58,24 +58,24 @@ def test_the_start_waits_for_unread_but_not_for_empty_partitions() -> None:
 def test_a_formerly_empty_partition_moves_the_start_only_earlier() -> None:
     """Its collector had received the message before, and Kafka was away."""
     since = CountedSince()
-    assert since.look([tick("a", 300), tick("b", holding=False)]) == 300
-    assert since.look([tick("a", 300), tick("b", 900)]) == 300
-    assert since.look([tick("a", 300), tick("b", 280)]) == 280
+    assert since.update([tick("a", 300), tick("b", holding=False)]) == 300
+    assert since.update([tick("a", 300), tick("b", 900)]) == 300
+    assert since.update([tick("a", 300), tick("b", 280)]) == 280
 
 
 def test_an_idle_partition_does_not_reset_a_skipping_start() -> None:
     since = CountedSince()
-    assert since.look([tick("a", 300, skipped=True), tick("b", holding=False, skipped=True)]) == 300
-    assert since.look([tick("a", 300, skipped=True), tick("b", 9_000, skipped=True)]) == 300
+    assert since.update([tick("a", 300, skipped=True), tick("b", holding=False, skipped=True)]) == 300
+    assert since.update([tick("a", 300, skipped=True), tick("b", 9_000, skipped=True)]) == 300
 
 
 def test_behind_a_save_it_may_become_earlier_and_never_later() -> None:
     since = CountedSince(300)
-    assert since.look([tick("a", 400), tick("b", holding=False)]) == 300
-    assert since.look([tick("a", 400), tick("b", 200)]) == 200
-    assert CountedSince(0).look([tick("a", 300)]) == 300, "an unknown one is found"
+    assert since.update([tick("a", 400), tick("b", holding=False)]) == 300
+    assert since.update([tick("a", 400), tick("b", 200)]) == 200
+    assert CountedSince(0).update([tick("a", 300)]) == 300, "an unknown one is found"
     skipping = CountedSince(300)
-    assert skipping.look([tick("a", 400, skipped=True), tick("b", 200, skipped=True)]) == 300
+    assert skipping.update([tick("a", 400, skipped=True), tick("b", 200, skipped=True)]) == 300
 
 
 def event(number: int = 0, ts: int = T0_MS, **more: Any) -> bytes:

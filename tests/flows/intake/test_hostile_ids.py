@@ -177,24 +177,25 @@ def test_the_shards_of_names_depend_on_the_shared_secret_key(
 ) -> None:
     names = [f"name-{number}" for number in range(300)]
     homes, others = Homes(SECRET, 16), Homes(b"another secret !", 16)
-    shards = [homes.of("placement", name) for name in names]
-    assert shards == homes.of_all("placement", names).tolist()
+    shards = [homes.shard_of("placement", name) for name in names]
+    assert shards == homes.shards_of("placement", names).tolist()
     assert max(np.bincount(shards)) < 50
     assert (
-        sum(one == other for one, other in zip(shards, others.of_all("placement", names), strict=True)) < 60
+        sum(one == other for one, other in zip(shards, others.shards_of("placement", names), strict=True))
+        < 60
     )
     settings = settings_of(shards=16)
     plays_step = PlaysLogic(settings, None, TickClock(1000), SECRET)
     book, rows = CreditsLogic(settings, None, SECRET), RowsLogic(settings, True, None, SECRET)
     for held in (plays_step._shard._homes, book._book._homes, rows._homes):
-        assert held.of_all("placement", names).tolist() == shards
+        assert held.shards_of("placement", names).tolist() == shards
 
 
 def test_no_two_rows_share_a_text_in_the_shard_hash() -> None:
     homes, names = Homes(SECRET, 64), [f"{number}" for number in range(300)]
-    campaigns = homes.of_all("campaign", names).tolist()
-    assert campaigns != homes.of_all("placement", [f"campaign/{name}" for name in names]).tolist()
-    assert campaigns != homes.of_all("", [f"campaign/{name}" for name in names]).tolist()
+    campaigns = homes.shards_of("campaign", names).tolist()
+    assert campaigns != homes.shards_of("placement", [f"campaign/{name}" for name in names]).tolist()
+    assert campaigns != homes.shards_of("", [f"campaign/{name}" for name in names]).tolist()
 
 
 # Many names

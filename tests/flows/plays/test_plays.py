@@ -171,7 +171,7 @@ class Published:
 
     def add(self, batch: RowBatch) -> None:
         for row, latest in zip(batch.rows, batch.latest.tolist(), strict=True):
-            assert Homes(KEY, SHARDS).of(*row) == batch.to
+            assert Homes(KEY, SHARDS).shard_of(*row) == batch.to
             self.latest[row] = max(self.latest.get(row, 0), latest)
         for row, first in zip(batch.rows, batch.first.tolist(), strict=True):
             if first:
@@ -193,7 +193,7 @@ class Published:
             else:
                 self.sides[*batch.rows[place], minute, SIDES[column]] += amount
         for platform, classes in batch.delays:
-            assert Homes(KEY, SHARDS).of("platform", platform) == batch.to
+            assert Homes(KEY, SHARDS).shard_of("platform", platform) == batch.to
             self.delays.update({(platform, at): count for at, count in enumerate(classes) if count})
         for place, ts, combo in batch.labels:
             assert batch.rows[place] == ("placement", combo[0])

@@ -49,7 +49,9 @@ def any_keys(rng: np.random.Generator, number: int) -> npt.NDArray[np.uint64]:
 def placements(number: int, shard: int = 0) -> list[Dimensions]:
     names = (f"placement-{i}" for i in range(20 * SHARDS * number))
     combos: list[Dimensions] = [
-        (name, "c", None, None, None, None, None) for name in names if HOMES.of("placement", name) == shard
+        (name, "c", None, None, None, None, None)
+        for name in names
+        if HOMES.shard_of("placement", name) == shard
     ]
     return combos[:number]
 

@@ -151,7 +151,7 @@ def test_a_journal_of_constantly_changing_rows_stays_bounded(
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
     monkeypatch.setattr(journal, "COMPACTION_SLACK", 10)
-    monkeypatch.setattr(record_journal, "AT_ONCE", 16)
+    monkeypatch.setattr(record_journal, "CHUNK_RECORDS", 16)
     line = Line(tmp_path)
     line.cut(names(quiet))
     for cut in range(quiet + 100):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.state import kernel_cache
-from flows.state.kernel_cache import KEPT, fingerprint, place, place_of_all
+from flows.state.kernel_cache import OLD_PLACES, fingerprint, place, place_of_all
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +58,9 @@ def test_a_given_directory_is_the_base(tmp_path: Path) -> None:
 
 def test_only_the_latest_places_of_a_module_stay(tmp_path: Path) -> None:
     places = []
-    for width in range(KEPT + 3):
+    for width in range(OLD_PLACES + 3):
         places.append(Path(place(package(tmp_path, width) / "plays/slots.py", "")))
         os.utime(places[-1], (width + 1, width + 1))
     other = Path(place(tmp_path / "flows/plays/play_shard.py", ""))
-    assert Path(place(package(tmp_path, KEPT + 2) / "plays/slots.py", "")) == places[-1]
-    assert [path.exists() for path in (*places, other)] == [False, False, *[True] * (KEPT + 2)]
+    assert Path(place(package(tmp_path, OLD_PLACES + 2) / "plays/slots.py", "")) == places[-1]
+    assert [path.exists() for path in (*places, other)] == [False, False, *[True] * (OLD_PLACES + 2)]

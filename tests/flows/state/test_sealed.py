@@ -52,7 +52,7 @@ def test_a_handwritten_line_is_accepted_only_if_allowed(tmp_path: Path) -> None:
         (tmp_path / "file").write_text(text)
         assert read_sealed(tmp_path / "file", FORM) == [{"a": 1}]
         with pytest.raises(Damaged):
-            read_sealed(tmp_path / "file", FORM, by_hand=False)
+            read_sealed(tmp_path / "file", FORM, bare_line=False)
 
 
 def test_a_read_does_not_block_on_pipes_and_devices(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_read_does_not_block_on_pipes_and_devices(tmp_path: Path) -> None:
 
 
 def test_a_small_file_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed, "MOST_BYTES", 60)
+    monkeypatch.setattr(sealed, "MAX_BYTES", 60)
     put_sealed(tmp_path / "file", [{"a": 1}])
     assert read_sealed(tmp_path / "file", FORM) == [{"a": 1}]
     put_sealed(tmp_path / "file", [{"a": 1}] * 8)
