@@ -1,7 +1,7 @@
-"""A file of pixels against the form of the canonical event, by the decoder that the flow itself uses.
+"""The check of files of pixels against the form of the canonical event, by the flow's own decoder.
 
-Each message is judged by itself: only the flow can judge repeats and lateness. No value is shown, since it
-may identify a listener.
+The check looks at each message alone; only the flow can find repeats and late pixels. No value is shown,
+since a value may identify a listener.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flows.settings import nearest
 from flows.shown import LINE, cell, shown
 
 BATCH: Final = 10_000
-"""Lines that are decoded at once."""
+"""The number of lines that are decoded at once."""
 
 _ID: Final = "takes a text of at most 128 characters"
 _TIME: Final = "takes epoch milliseconds, or RFC 3339 with an offset, from 1970 to 2099"
@@ -47,20 +47,20 @@ TAKES: Final[Mapping[str, str]] = {
     "conversion.claimed": "takes true or false",
     **dict.fromkeys(("previous.listener_id", "previous.household_id"), _ID),
 }
-"""Values that each field takes, in words for people who make pixels."""
+"""The values that each field takes, in words for people who make pixels."""
 _NO_EVENT: Final = "takes a JSON object in UTF-8, of at most 64 KiB"
 
 
 @dataclass
-class Checked:
+class CheckResult:
     """The findings so far.
 
     Attributes:
-        received: lines read, without the marks.
-        marks: lines that are marks of collectors.
+        received: the number of lines read, without the marks.
+        marks: the number of lines that are marks of collectors.
         rejected: the number of lines that are no pixel, by reason and field.
-        first: the first of them, `FILE:LINE`.
-        foreign: the files whose first line is a JSON object with none of our fields.
+        first: the place of the first such line, `FILE:LINE`, by reason and field.
+        foreign: the files whose first line is a JSON object without any of our fields.
     """
 
     received: int = 0
@@ -70,13 +70,13 @@ class Checked:
     foreign: list[str] = field(default_factory=list)
 
     def account(self) -> str:
-        """The sum that holds: every line is a mark, a pixel, or rejected."""
+        """The account in words: every line is a mark, a pixel, or rejected."""
         wrong = self.rejected.total()
         account = f"received {self.received:,} = pixels {self.received - wrong:,} + rejected {wrong:,}"
         return f"{account}; marks {self.marks:,}" if self.marks else account
 
     def table(self) -> Table:
-        """The reasons and fields of what was rejected, the most frequent first."""
+        """The rejected lines by reason and field, the most frequent first."""
         table = Table(box=None, pad_edge=False)
         for head in ("reason", "field", "lines", "first at"):
             table.add_column(head, justify="right" if head == "lines" else "left", overflow="fold")
@@ -85,8 +85,9 @@ class Checked:
         return table
 
 
-def check(files: Sequence[str], checked: Checked, report: Callable[[str], None]) -> None:
-    """Decode all lines of `files` as a replay would, and call `report` for each that is no pixel, in order.
+def check(files: Sequence[str], checked: CheckResult, report: Callable[[str], None]) -> None:
+    """Decode all lines of `files` as a replay would, and call `report` for each line that is no pixel, in
+    order.
 
     Raises:
         ConnectError: a file cannot be read.
@@ -101,7 +102,7 @@ def check(files: Sequence[str], checked: Checked, report: Callable[[str], None])
 
 
 def fault_words(rejection: Rejection) -> str:
-    """The reason, the field and the values that it takes; never the value that it has."""
+    """The reason, the field, and the values that the field takes; never the value in the message."""
     name = rejection.field or ""
     takes = _NO_EVENT if rejection.reason == MALFORMED else TAKES.get(name, "")
     if rejection.reason == UNKNOWN_EVENT:
@@ -109,8 +110,8 @@ def fault_words(rejection: Rejection) -> str:
     return ": ".join(filter(None, (rejection.reason, name, takes)))
 
 
-def _rejected(source: FileInput, file: str, checked: Checked) -> Iterator[tuple[int, Rejection]]:
-    # With a throw-away key: the hashes made here are thrown away.
+def _rejected(source: FileInput, file: str, checked: CheckResult) -> Iterator[tuple[int, Rejection]]:
+    # Any key will do, since nothing uses the hashes.
     decoder, reader = Decoder(secrets.token_bytes(32)), source.open(file, None)
     try:
         while True:
@@ -120,7 +121,7 @@ def _rejected(source: FileInput, file: str, checked: Checked) -> Iterator[tuple[
             batch = decoder.decode(messages)
             checked.received += batch.received
             checked.marks += batch.marks
-            yield from sorted(batch.rejected, key=lambda one: one[0])
+            yield from sorted(batch.rejected, key=lambda rejected: rejected[0])
     except EndOfInput:
         return
     finally:
@@ -128,7 +129,7 @@ def _rejected(source: FileInput, file: str, checked: Checked) -> Iterator[tuple[
 
 
 def _foreign(line: bytes) -> bool:
-    """True if a line is a JSON object that has none of our fields, and so has another shape."""
+    """True if a line is a JSON object without any of our fields."""
     try:
         fields = msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""`audiopixel compile`: the kernels compiled ahead, so that a first start does not wait for them."""
+"""`audiopixel compile`: compiles all kernels before the first start, which would wait for them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from flows.simulate import Traffic, run_log
 from flows.state.kernel_cache import place_of_all
 
 EVENTS: Final = 20_000
-"""Simulated pixels that reach the kernels of every stage."""
+"""The number of simulated pixels, which reach the kernels of every stage."""
 RATE: Final = 20.0
-"""Pixels a second: slow enough that conversions follow the touches that they are credited to."""
+"""Pixels a second of event time. At a higher rate no conversion would follow a touch."""
 MARK: Final = "compiled"
-"""The file that a complete run leaves in the kernels' directory."""
+"""The name of the file that a complete run writes to the kernels' directory."""
 
 
 def compiled() -> bool:
@@ -34,13 +34,13 @@ def _directory() -> Path:
 def compile_kernels(redis_url: str | None = None) -> None:
     """Replay a small simulated log, which compiles every kernel that is not in the cache yet.
 
-    The settings, the log and the namespace are throw-away ones.
+    The log, the settings and the namespace serve only this run.
 
     Args:
         redis_url: a Redis to write to; None for an embedded one.
 
     Raises:
-        ConnectError: there is no Redis.
+        ConnectError: Redis does not answer.
     """
     # Both imports load the compiler, which `compiled` does not need.
     from connectors.kafka.prefetched import compile_loops

@@ -1,4 +1,4 @@
-"""The definition of a metric, and of those of one subject."""
+"""The definition of a Prometheus metric, and lists of such definitions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Definition:
     """The definition of a metric.
 
     Attributes:
-        name: whole, with its unit, and `_total` on a counter.
-        field: the field of a row in Redis that the exporter shows by it, if it does.
+        name: the whole name, with its unit, and `_total` for a counter.
+        field: the field of a row in Redis whose value it has; empty if there is none.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Metrics:
     """The metrics of one subject, in the order in which they are defined.
 
     Args:
-        labels: labels that each of them has before its own.
+        labels: the labels that each metric has before its own.
     """
 
     def __init__(self, *labels: str) -> None:
@@ -44,12 +44,12 @@ class Metrics:
         return iter(self._all)
 
     def __getitem__(self, field: str) -> Definition:
-        """The metric that shows a field of a row.
+        """The metric that has the value of a field of a row.
 
         Raises:
-            KeyError: none does.
+            KeyError: no metric has it.
         """
-        metric = next((one for one in self._all if one.field == field), None) if field else None
+        metric = next((metric for metric in self._all if metric.field == field), None) if field else None
         if metric is None:
             raise KeyError(field)
         return metric
@@ -66,7 +66,7 @@ class Metrics:
         return self._all[-1]
 
     def counter(self, name: str, text: str, *labels: str, field: str = "") -> Definition:
-        """Define a metric that only grows while its process, or its row, lives."""
+        """Define a metric that never falls while its process or its row exists."""
         return self._define("counter", name, text, labels, field)
 
     def gauge(self, name: str, text: str, *labels: str, field: str = "") -> Definition:
@@ -78,5 +78,5 @@ class Metrics:
         return self._define("histogram", name, text, labels, "")
 
     def info(self, name: str, text: str, *labels: str) -> Definition:
-        """Define a series that is always 1, for its labels."""
+        """Define a series whose value is always 1, and whose labels are the information."""
         return self._define("info", name, text, labels, "")

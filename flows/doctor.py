@@ -1,7 +1,7 @@
-"""The state of an installation, a line a part: Kafka, topics, Redis, clocks, disks, flow, lag, collectors,
-sources.
+"""The state of an installation, one line for each part: Kafka, topics, Redis, clocks, disks, flow, lag,
+collectors, sources.
 
-A part is `ok`; or it is `look` (it works, but needs attention) or `wrong`, with what to do. Nothing is
+A part is `ok`, `look` (it works, but needs attention) or `wrong`. The last two have a remedy. Nothing is
 written.
 """
 
@@ -33,14 +33,15 @@ from flows.shown import LINE, shown
 from flows.state.keys import fingerprint
 
 FRESH_MS: Final = 30_000
-"""A flow that has written nothing for so long is down."""
+"""The age, in ms, of the flow's last write above which the flow is down."""
 AWAY_MS: Final = 15_000
-"""A collector that has written no figures for so long is away: it writes every two seconds."""
+"""The age, in ms, of a collector's last figures above which it is away. It writes them every two seconds."""
 CLOCKS_MS: Final = 2_000
-"""Clocks that differ by more should be set."""
+"""The difference of two clocks, in ms, above which one should be set."""
 LEAST_FREE: Final = 0.1
+"""The share of a disk, or of Redis's memory, that should be free."""
 MOST_LAG_S: Final = 60
-"""An age of the watermark, in s, above which the flow is behind."""
+"""The age of the watermark, in s, above which the flow is behind."""
 
 
 class Level(StrEnum):
@@ -61,17 +62,17 @@ class Finding(NamedTuple):
 
 
 def ok(part: str, words: str) -> Finding:
-    """A part that is as it should be."""
+    """The finding of a part that works."""
     return Finding(Level.OK, part, words)
 
 
 def look(part: str, words: str, remedy: str) -> Finding:
-    """A part that works, and should be looked at."""
+    """The finding of a part that works, but needs attention."""
     return Finding(Level.LOOK, part, words, remedy)
 
 
 def wrong(part: str, words: str, remedy: str) -> Finding:
-    """A part that does not work."""
+    """The finding of a part that does not work."""
     return Finding(Level.WRONG, part, words, remedy)
 
 
@@ -80,7 +81,7 @@ class Doctor:
     """Examines an installation by its settings.
 
     Args:
-        now_ms: the wall clock.
+        now_ms: the wall clock, epoch ms.
     """
 
     settings: Settings
@@ -90,7 +91,7 @@ class Doctor:
         self._ends: dict[str, int] = {}
 
     def findings(self) -> Iterator[Finding]:
-        """The findings of each part in turn; raises for no fault of a system."""
+        """The findings of each part in turn. A fault of a system is a finding, never an error."""
         yield from self._kafka()
         client: Client | None = None
         try:
@@ -113,7 +114,7 @@ class Doctor:
                 try:
                     yield from examine(client)
                 except RedisUnavailable as error:
-                    yield wrong("Redis", str(error), "it answered a moment ago: look at its log")
+                    yield wrong("Redis", str(error), "look at its log: it answered a moment ago")
                 except (ConnectError, StateError) as error:
                     yield wrong(part, str(error), "look at what else writes into this namespace")
         finally:
@@ -137,7 +138,7 @@ class Doctor:
         )
         yield from self._pixel_topic(cluster, admin, metadata.topics.get(settings.kafka_topic))
         wanted = [*settings.output_topics, settings.kafka_methodology_topic]
-        missing = [one for one in wanted if one not in metadata.topics]
+        missing = [name for name in wanted if name not in metadata.topics]
         if missing:
             yield wrong(
                 "topics",
@@ -145,7 +146,7 @@ class Doctor:
                 "make them: docs/operations.md#kafka-and-the-input",
             )
         else:
-            yield ok("topics", f"{len(wanted)} topics of the flow's are there")
+            yield ok("topics", f"{len(wanted)} topics of the flow exist")
 
     def _pixel_topic(self, cluster: Cluster, admin: AdminClient, topic: Any) -> Iterator[Finding]:
         name = self.settings.kafka_topic
@@ -155,16 +156,16 @@ class Doctor:
             )
             return
         partitions = topic.partitions
-        leaderless = [one for one, of in partitions.items() if of.leader < 0]
+        leaderless = [number for number, partition in partitions.items() if partition.leader < 0]
         if leaderless:
             yield wrong(
                 "pixel topic",
                 f"{name}: {len(leaderless)} of {len(partitions)} partitions have no leader",
-                "their broker is away: start it",
+                "start their broker",
             )
             return
-        replicas = min(len(of.replicas) for of in partitions.values())
-        behind = [one for one, of in partitions.items() if len(of.isrs) < len(of.replicas)]
+        replicas = min(len(partition.replicas) for partition in partitions.values())
+        behind = [number for number, each in partitions.items() if len(each.isrs) < len(each.replicas)]
         words = f"{name}: {len(partitions)} partitions, each {replicas} times"
         if behind:
             yield look(
@@ -182,7 +183,7 @@ class Doctor:
             yield ok("pixel topic", words)
         try:
             yield from self._stamps(cluster, admin)
-            latest_offsets = {TopicPartition(name, one): OffsetSpec.latest() for one in partitions}
+            latest_offsets = {TopicPartition(name, number): OffsetSpec.latest() for number in partitions}
             for partition, future in admin.list_offsets(latest_offsets, request_timeout=TIMEOUT_S).items():
                 self._ends[f"{name}/{partition.partition}"] = cluster.call(
                     admin, name, partial(future.result, ANSWER_S)
@@ -196,13 +197,13 @@ class Doctor:
         try:
             config = cluster.call(admin, self.settings.kafka_topic, partial(future.result, ANSWER_S))
         except ConnectError:
-            return  # brokers may refuse to show their settings
+            return  # brokers may refuse to return their settings
         stamp = config.get("message.timestamp.type")
         if stamp is not None and stamp.value != "LogAppendTime":
             yield look(
                 "pixel topic",
                 f"message.timestamp.type is {stamp.value}",
-                "give it LogAppendTime: the brokers' clocks then witness a collector's wrong one",
+                "set it to LogAppendTime: the brokers' clocks then reveal a collector's wrong clock",
             )
 
     # Redis
@@ -291,13 +292,15 @@ class Doctor:
         behind_s = (now_ms - _number(meta, "watermark_ms")) / 1000
         if meta.get("judged") == "0":
             reason = shown(meta.get("unjudged_reason", "?"), LINE)
-            by = (
+            hold_words = (
                 f" ({shown(meta['held_by'], LINE)}, {shown(meta.get('held_why', ''), LINE)})"
                 if "held_by" in meta
                 else ""
             )
             return wrong(
-                "numbers", f"are not judged: {reason}{by}", "docs/runbook.md#audiopixeldeliverynotjudged"
+                "numbers",
+                f"are not judged: {reason}{hold_words}",
+                "docs/runbook.md#audiopixeldeliverynotjudged",
             )
         if (
             behind_s
@@ -309,12 +312,12 @@ class Doctor:
         return ok("numbers", f"are judged; the watermark is {max(0.0, behind_s):.0f} s back")
 
     def _disagreements(self, meta: Mapping[str, str]) -> Iterator[Finding]:
-        """Settings here that the flow in Redis does not have."""
+        """The settings of this process that differ from those of the flow in Redis."""
         flow_key, own = meta.get("listener_key"), self.settings.listener_key
         if flow_key and own is not None and fingerprint(own.get_secret_value().encode()) != flow_key:
             yield wrong(
                 "settings",
-                "AUDIOPIXEL_LISTENER_KEY is another than the flow's",
+                "AUDIOPIXEL_LISTENER_KEY is not the flow's key",
                 "give this process the flow's key",
             )
         elif flow_key and own is None:
@@ -333,7 +336,7 @@ class Doctor:
             )
 
     def _lag(self, client: Client) -> Iterator[Finding]:
-        """The messages that the published rows do not cover."""
+        """The finding on messages that the published rows do not cover yet."""
         (row,) = read_rows(client, [f"{self.settings.namespace}:positions"])
         try:
             positions = msgspec.json.decode(row.get("positions", "{}"), type=dict[str, int])
@@ -341,7 +344,7 @@ class Doctor:
             raise StateError(f"{self.settings.namespace}:positions cannot be read: {error}") from None
         if not self._ends or not positions:
             return
-        lag = {one: max(0, end - positions.get(one, 0)) for one, end in self._ends.items()}
+        lag = {name: max(0, end - positions.get(name, 0)) for name, end in self._ends.items()}
         worst = max(lag, key=lag.__getitem__)
         words = f"{sum(lag.values()):,} messages are not in the numbers yet"
         words += f"; most in partition {worst}: {lag[worst]:,}" if lag[worst] else ""
@@ -380,7 +383,7 @@ class Doctor:
                 )
             else:
                 ready += 1
-        if ready == len(names):  # each other one has a finding of its own
+        if ready == len(names):  # each other collector has a finding of its own
             yield ok("collectors", f"{ready} of {len(listed)} are ready and have nothing on disk")
 
     def _sources(self, client: Client) -> Iterator[Finding]:
@@ -414,8 +417,8 @@ class Doctor:
 
 
 def _of_primaries(client: Client) -> list[Mapping[str, Any]]:
-    """The `INFO` of the server, or of each primary of a cluster, whose client asks only one node by
-    itself.
+    """The `INFO` of the server, or of each primary of a cluster, of which the client would read only one
+    node.
     """
     if not isinstance(client, RedisCluster):
         return [client.info()]

@@ -1,9 +1,9 @@
-"""The proof of an erasure: `audiopixel forget` asks the flow, by Redis, whether a person is forgotten.
+"""The proof of an erasure: `audiopixel forget` reads from Redis whether the flow has erased a person.
 
-The flow follows the deny-list (`flows.intake.erasure`). It publishes the state that it had of each key, and
-the cut after which none of it is left (`flows.publish.erased`). `meta` has the sum of the keys that every
-partition removes from its pixels. If that is the sum of the list, all of the list is done, even if Redis has
-lost the accounts.
+The flow reads the deny-list (`flows.intake.erasure`). It publishes the state that it had of each key, and the
+cut after which it has none (`flows.publish.erased`). `meta` has the sum of the keys that every partition
+removes from its pixels. If this is the sum of the list, the whole list is done, even if Redis has lost the
+accounts.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from flows.settings import Settings
 from flows.shown import shown
 
 ALIVE_MS: Final = 30_000
-"""Age of the flow's last write above which no flow is alive: it writes twice a second."""
+"""The age of the flow's last write above which no flow is alive. A flow writes twice a second."""
 POLL_S: Final = 0.25
 MEMORY_MS: Final = 62 * DAY_MS
-"""The time for which a key of the edge is still required after collectors have dropped it: the longest memory
-of people by default.
+"""The time for which a key of the edge is still required after collectors have dropped it: by default people
+are remembered no longer.
 """
-GIVEN: Final = "as given"
-"""Stands for a pseudonym: the person's own id, which a receipt does not hold."""
+OWN_ID: Final = "as given"
+"""The text in place of the pseudonym if the person's own id was given, which a receipt must not have."""
 WORDS: Final = {
     "touches": "touches",
     "campaigns": "campaigns",
@@ -45,12 +45,12 @@ assert WORDS.keys() == set(ERASED)
 State = Literal["done", "pending", "refused"]
 
 
-class Named(msgspec.Struct, frozen=True):
+class PersonName(msgspec.Struct, frozen=True):
     """A name of a person on the deny-list.
 
     Attributes:
         kind: `listener_id`, `client_id` or `household_id`.
-        pseudonym: shortened, or `GIVEN`.
+        pseudonym: the shortened pseudonym, or `OWN_ID`.
         key: its keyed hash, as the list has it.
     """
 
@@ -63,21 +63,23 @@ class Erasure(msgspec.Struct, frozen=True):
     """The state of the erasure of one name.
 
     Attributes:
-        erased_at, cut, found: the time, the cut, and the state that the flow had, if its account is there.
+        erased_at: the time of the erasure; None, as `cut` and `found`, if Redis has no account of it.
+        cut: the name of the cut.
+        found: the state that the flow had, by `ERASED`.
     """
 
-    name: Named
+    name: PersonName
     state: State
     erased_at: str | None = None
     cut: str | None = None
     found: dict[str, int] | None = None
 
 
-class Unreached(msgspec.Struct, frozen=True):
+class UnreachedPlace(msgspec.Struct, frozen=True):
     """A place that an erasure does not reach.
 
     Attributes:
-        until: the time for which it stays there, in words.
+        until: the end of its stay there, in words.
         at_latest: the same as a time, if it is known.
     """
 
@@ -87,14 +89,14 @@ class Unreached(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """A receipt, as a file of JSON has it. Pseudonyms are shortened, and keys are keyed hashes, so that it
+    """A receipt, as a file of JSON. Pseudonyms are shortened, and keys are keyed hashes, so that a receipt
     identifies no person.
 
     Attributes:
         not_complete: the reasons for which the state is not `done`.
-        listener_key: a fingerprint of the listeners' key that the names are made with.
-        edge_keys: ids of the edge's keys that they are made with; None if no caller's id was asked for.
-        cuts: of each cut by which something was erased when it was, and the flow's positions.
+        listener_key: the fingerprint of the listeners' key by which the names were hashed.
+        edge_keys: ids of the edge's keys by which pseudonyms were made; None if no listener's id was given.
+        cuts: for each cut by which something was erased, its time and the flow's positions.
     """
 
     audiopixel_forget: Literal[1] = 1
@@ -109,16 +111,16 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     edge_keys: list[str] | None
     names: list[Erasure]
     cuts: dict[str, dict[str, Any]]
-    not_reached: list[Unreached]
+    not_reached: list[UnreachedPlace]
 
 
 class Flow(NamedTuple):
-    """The flow, as Redis has it now.
+    """The flow's present state by Redis.
 
     Attributes:
-        listener_key: the fingerprint of its key; empty if no flow has written.
-        age_ms: of its last write, by Redis's clock; None if it has written nothing.
-        edge_keys: ids of the keys that collectors have had in force of late.
+        listener_key: the fingerprint of its listeners' key; empty if no flow has written.
+        age_ms: the age of its last write, by Redis's clock; None if it has written nothing.
+        edge_keys: ids of the keys that collectors had in force within `MEMORY_MS`.
     """
 
     listener_key: str
@@ -127,15 +129,15 @@ class Flow(NamedTuple):
 
     @property
     def alive(self) -> bool:
-        """True if the flow writes."""
+        """True if the flow has written within `ALIVE_MS`."""
         return self.age_ms is not None and self.age_ms <= ALIVE_MS
 
 
 def flow_of(client: Client, namespace: str) -> Flow:
-    """The flow now.
+    """The flow's present state.
 
     Raises:
-        ConnectError: Redis does not serve.
+        ConnectError: Redis does not answer.
     """
     meta_key = f"{namespace}:meta"
     now_ms, flushed = server_clock(client, meta_key, "flushed_ms")
@@ -153,16 +155,16 @@ def flow_of(client: Client, namespace: str) -> Flow:
 
 @dataclass
 class Case:
-    """The names of people who must be forgotten, and the keys that they are made with.
+    """The names of people who must be forgotten, and the keys by which the names were made.
 
     Args:
-        listener_key, edge_keys: as of `Receipt`.
+        listener_key, edge_keys: see `Receipt`.
     """
 
     settings: Settings
     listener_key: str
     edge_keys: Sequence[str] | None
-    names: Sequence[Named]
+    names: Sequence[PersonName]
     listeners: int
     households: int
     asked_at: str = field(default_factory=lambda: moment(time.time() * 1000))
@@ -172,7 +174,7 @@ class Case:
         """The case of a receipt.
 
         Raises:
-            AudiopixelError: it is none, or of another flow.
+            AudiopixelError: the text is no receipt, or is one of another flow.
         """
         try:
             receipt = msgspec.json.decode(text, type=Receipt)
@@ -182,7 +184,7 @@ class Case:
             raise AudiopixelError(
                 f"is of {shown(receipt.namespace)}, and AUDIOPIXEL_NAMESPACE is {settings.namespace}"
             )
-        names, asked_at = [one.name for one in receipt.names], receipt.asked_at
+        names, asked_at = [erasure.name for erasure in receipt.names], receipt.asked_at
         return cls(
             settings,
             receipt.listener_key,
@@ -200,7 +202,7 @@ class Case:
         return " and ".join(filter(None, counts))
 
     def refusal(self, flow: Flow) -> str:
-        """The reason for which the names find no person; empty if they are made with the flow's key."""
+        """The reason for which the flow cannot find the names; empty if its key has hashed them."""
         namespace = self.settings.namespace
         if not flow.listener_key:
             return (
@@ -216,7 +218,7 @@ class Case:
         return ""
 
     def missing_keys(self, flow: Flow) -> str:
-        """The reason for which collectors make further names; empty if the names are complete."""
+        """The reason for which there may be further pseudonyms; empty if the names are complete."""
         if self.edge_keys is None or not (missing := flow.edge_keys - set(self.edge_keys)):
             return ""
         keys, ids = _counted(len(missing), "key"), ", ".join(sorted(map(shown, missing)))
@@ -225,17 +227,17 @@ class Case:
             "AUDIOPIXEL_COLLECT_PREVIOUS_KEYS as the collectors have them, and run it again"
         )
 
-    def settled(self, client: Client, wait_s: float) -> tuple[list[Erasure], list[str]]:
-        """The state of each name once all are done, no flow is alive, or a time is over; and the reasons for
-        which the whole is not done.
+    def wait(self, client: Client, wait_s: float) -> tuple[list[Erasure], list[str]]:
+        """Wait until all names are done, no flow is alive, or `wait_s` seconds are over. Returns the state of
+        each name, and the reasons for which the case is not done.
 
         Raises:
-            ConnectError: Redis does not serve.
+            ConnectError: Redis does not answer.
         """
         until_s = time.monotonic() + wait_s
         while True:
             erasures, flow = self.erasures(client), flow_of(client, self.settings.namespace)
-            pending = any(one.state == "pending" for one in erasures)
+            pending = any(erasure.state == "pending" for erasure in erasures)
             if not pending or not flow.alive or time.monotonic() >= until_s:
                 break
             time.sleep(POLL_S)
@@ -246,25 +248,25 @@ class Case:
             reasons.append(f"no flow {since}. A flow that starts reads the list before any pixel")
         elif pending:
             reasons.append(f"the flow has not confirmed it within {wait_s:g} s: ask again with --status")
-        if absent := sum(one.state == "refused" for one in erasures):
+        if absent := sum(erasure.state == "refused" for erasure in erasures):
             reasons.append(
                 f"{absent} of {len(erasures)} names are not on the deny-list: run audiopixel forget for them"
             )
         return erasures, [*filter(None, reasons)]
 
     def erasures(self, client: Client) -> list[Erasure]:
-        """The state of each name now.
+        """The present state of each name.
 
         Raises:
-            ConnectError: Redis does not serve.
+            ConnectError: Redis does not answer.
         """
-        if not (fields := [one.key for one in self.names]):
+        if not (fields := [name.key for name in self.names]):
             return []
         namespace = self.settings.namespace
         (listed,) = read_rows(client, [deny_key(namespace)], fields)
         (account_texts,) = read_rows(client, [erased_key(namespace)], fields)
         accounts = {name: _account_of(text) for name, text in account_texts.items()}
-        whole = all(accounts.get(one) for one in fields) or _is_whole(client, namespace)
+        whole = all(accounts.get(field) for field in fields) or _is_whole(client, namespace)
         erasures = []
         for name in self.names:
             account = accounts.get(name.key)
@@ -279,15 +281,15 @@ class Case:
     def receipt(
         self, client: Client, erasures: Sequence[Erasure], reasons: Sequence[str], keeps: timedelta | None
     ) -> Receipt:
-        """The receipt.
+        """The receipt of the case.
 
         Args:
-            keeps: as of `unreached`.
+            keeps: see `unreached`.
 
         Raises:
-            ConnectError: Redis does not serve.
+            ConnectError: Redis does not answer.
         """
-        names = sorted({one.cut for one in erasures if one.cut})
+        names = sorted({erasure.cut for erasure in erasures if erasure.cut})
         (cut_texts,) = read_rows(client, [erased_key(self.settings.namespace)], names) if names else [{}]
         cuts = {name: _cut_of(text) for name, text in cut_texts.items()}
         return Receipt(
@@ -308,7 +310,7 @@ class Case:
 
 def state_of(erasures: Sequence[Erasure], reasons: Sequence[str]) -> State:
     """The state of a whole case."""
-    states = {one.state for one in erasures}
+    states = {erasure.state for erasure in erasures}
     if not states or "refused" in states:
         return "refused"
     return "pending" if "pending" in states or reasons else "done"
@@ -316,11 +318,11 @@ def state_of(erasures: Sequence[Erasure], reasons: Sequence[str]) -> State:
 
 def state_words(erasures: Sequence[Erasure]) -> str:
     """The sums of the state that the flow had, in words."""
-    account_counts = [one.found for one in erasures if one.found is not None]
+    account_counts = [erasure.found for erasure in erasures if erasure.found is not None]
     if not account_counts:
         return "what the flow held is not known any more"
-    sums = {what: sum(one.get(what, 0) for one in account_counts) for what in ERASED}
-    return "the flow held " + ", ".join(f"{WORDS[what]} {sums[what]:,}" for what in ERASED)
+    sums = {kind: sum(counts.get(kind, 0) for counts in account_counts) for kind in ERASED}
+    return "the flow held " + ", ".join(f"{WORDS[kind]} {sums[kind]:,}" for kind in ERASED)
 
 
 class _Account(msgspec.Struct):
@@ -350,7 +352,7 @@ def _cut_of(text: str) -> _Cut:
 
 
 def _is_whole(client: Client, namespace: str) -> bool:
-    """True if the flow removes the whole list from its pixels."""
+    """True if every partition removes all keys of the deny-list from its pixels."""
     # Read the list first: later additions make the sums differ.
     (listed,) = read_rows(client, [deny_key(namespace)])
     (meta,) = read_rows(client, [f"{namespace}:meta"], ["forgotten_sum"])
@@ -363,46 +365,49 @@ def _is_whole(client: Client, namespace: str) -> bool:
     return meta.get("forgotten_sum") == erased_field(sum_of(keys))
 
 
-def unreached(settings: Settings, keeps: timedelta | None = None) -> list[Unreached]:
+def unreached(settings: Settings, keeps: timedelta | None = None) -> list[UnreachedPlace]:
     """The places that an erasure does not reach.
 
     Args:
-        keeps: the longest time for which the topic of the pixels keeps a message; None if unknown, or for
-            ever.
+        keeps: the longest time for which the pixel topic keeps a message; None if unknown or unlimited.
     """
     topic = (
         "as long as Kafka keeps it" if keeps is None else f"{_long(keeps)} at most, by the topic's settings"
     )
     clients = timedelta(hours=25)
     return [
-        Unreached(f"topic {settings.kafka_topic}: messages with pseudonyms", topic, _later(keeps)),
-        Unreached("spools of collectors: pseudonyms", "until Kafka has them"),
-        Unreached(
+        UnreachedPlace(f"topic {settings.kafka_topic}: messages with pseudonyms", topic, _later(keeps)),
+        UnreachedPlace("spools of collectors: pseudonyms", "until Kafka has them"),
+        UnreachedPlace(
             "the flow's reach: keyed hashes and sketches",
             f"{_long(settings.row_memory)} after a row's last pixel, of planned rows as long as the plan is "
             "listed",
         ),
-        Unreached(
+        UnreachedPlace(
             "the flow's clients: keyed hashes of device and content",
             f"{_long(clients)} behind the watermark",
             _later(clients),
         ),
-        Unreached("the flow's saves from before", "until the second save; backups until you delete them"),
-        Unreached(
+        UnreachedPlace(
+            "the flow's saves from before", "until the second save; backups until you delete them"
+        ),
+        UnreachedPlace(
             "decisions on conversions: an order's id, no listener",
             f"in Redis {_long(settings.decisions_ttl)}; in topic {settings.kafka_credits_topic} as long as "
             "Kafka keeps it",
         ),
-        Unreached(
+        UnreachedPlace(
             "Google and Adobe Analytics, where audiopixel export sends to them: what was sent before",
             "until you have them erase it; the export's own state of conversions 4 days",
         ),
-        Unreached(
+        UnreachedPlace(
             "the archive, where one is written: lines with pseudonyms",
             "a day at most, while audiopixel archive runs",
             _later(timedelta(days=1)),
         ),
-        Unreached("copies of the topic: mirrors, backups, copies of the archive", "until you delete them"),
+        UnreachedPlace(
+            "copies of the topic: mirrors, backups, copies of the archive", "until you delete them"
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Errors, by kind. A message has the event, its place and the remedy; facts are attributes."""
+"""Errors by kind. A message states what is wrong, where, and the remedy."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from typing import Final
 import msgspec
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""The errors of msgspec over foreign bytes of another form. Text that is no UTF-8, and brackets a thousand
-deep, have errors of their own.
+"""The errors of msgspec for bytes of another form. Text that is not UTF-8, and brackets a thousand deep, have
+errors of their own.
 """
 
 
 CANNOT_BEGIN: Final = (2, 3, 4)
-"""Exit codes of a process that would end the same way the next time: a setting, the state, the input."""
+"""Exit codes of a process that would end in the same way if it was started again: setting, state, input."""
 
 
 class AudiopixelError(Exception):
-    """A failure that a person can act on: shown as one line, exit code not 0, no traceback."""
+    """A failure that a person can act on. It is shown as one line without a traceback; the exit code is not
+    0.
+    """
 
     exit_code = 1
 
 
 class SettingsError(AudiopixelError):
-    """A setting is missing, malformed or unsafe; names the setting."""
+    """A setting is missing, malformed or unsafe. The message names the setting."""
 
     exit_code = 2
 
 
 class UsageError(AudiopixelError):
-    """Options that do not go together, or are missing; the error that the command line itself gives."""
+    """Options are missing, or do not go together. The exit code is that of an error of the command line."""
 
     exit_code = 2
 
 
 class StateError(AudiopixelError):
-    """Recovery state cannot be read by this version; never a silent fresh start."""
+    """This version cannot read the recovery state. The flow must not start without it."""
 
     exit_code = 3
 
 
 class RejectingError(AudiopixelError):
-    """Nearly everything is rejected: the flow probably reads another input than intended."""
+    """Nearly all messages are rejected: the flow probably reads another input than intended."""
 
     exit_code = 4
 
@@ -54,10 +56,10 @@ class DifferencesError(AudiopixelError):
 
 
 class PlanError(AudiopixelError):
-    """A plan, or a whole file of them, is refused; `column` and `line` give the place, if known.
+    """A plan, or a whole file of plans, is refused. `column` and `line` are the place, if it is known.
 
     Attributes:
-        cells: of one plan all that is wrong, as (column, reason); the first are `column` and `reason`.
+        cells: all that is wrong in one plan, as (column, reason). The first pair is `column` and `reason`.
     """
 
     exit_code = 2
@@ -70,7 +72,9 @@ class PlanError(AudiopixelError):
         more: Sequence[tuple[str | None, str]] = (),
     ) -> None:
         self.cells = ((column, reason), *more)
-        super().__init__("; ".join(f"{where}: {what}" if where else what for where, what in self.cells))
+        super().__init__(
+            "; ".join(f"{column}: {reason}" if column else reason for column, reason in self.cells)
+        )
         self.reason = reason
         self.column = column
         self.line = line

@@ -1,5 +1,5 @@
-"""Files that follow from the catalogue and from other definitions: tables of documents, the JSON schema, and
-the columns and words of the live page.
+"""Files that are generated from the catalogue and from other definitions: tables of documents, the JSON
+schema, and the columns and words of the live page.
 
 `python -m flows.generated` writes them; a test checks that they are current.
 """
@@ -49,7 +49,7 @@ def event_names() -> str:
 
 
 def counts() -> str:
-    """The counts of every window; those of pixels without a play stand apart."""
+    """The line of the counts of every window. Counts of pixels without a play follow the others."""
     apart = [name for name in COUNTS if name.startswith("unlinked_")]
     of_plays = " ".join(name for name in COUNTS if name not in apart)
     return f"| … counts | `{of_plays}`, and of pixels without a play `{' '.join(apart)}` |"
@@ -85,20 +85,20 @@ _OF_SCOPES: Final = {
     f'  "{_FIRST}", ': f"{_QUOTED},",
     f'        *("{_FIRST}", ': f"{_QUOTED}),",
 }
-"""Lines with the names of scopes: their beginnings, and the rest of them."""
+"""Lines with the names of scopes: the beginning of each line, and the text after it."""
 LINES: Final[Mapping[str, str]] = {"| … counts |": counts()} | {
     begin: f"{begin}{rest}" for begin, rest in _OF_SCOPES.items()
 }
-"""Lines within hand-written text, by their beginnings."""
+"""Generated lines within hand-written text, by their beginnings."""
 
 
 def current(text: str) -> str:
-    """A document with its tables as the code has them."""
+    """A document with its tables and lines replaced by current ones."""
     for name, table_of in TABLES.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if begin in text:
-            before, _, rest = text.partition(begin)
-            text = f"{before}{begin}{table_of()}\n{end}{rest.partition(end)[2]}"
+            before, _, after = text.partition(begin)
+            text = f"{before}{begin}{table_of()}\n{end}{after.partition(end)[2]}"
     for begin, line in LINES.items():
         text = re.sub(f"^{re.escape(begin)}.*$", lambda _: line, text, flags=re.M)  # noqa: B023
     return text
@@ -111,8 +111,8 @@ _FORMS: Final = {
 
 
 def schema(text: str) -> str:
-    """The JSON schema of a message, with events and fields as the code has them; a new field has its kind's
-    form.
+    """The JSON schema of a message, with its events and fields replaced by current ones. A new field gets the
+    form of its kind.
     """
     document = json.loads(text)
     pixel = document["$defs"]["pixel"]
@@ -123,23 +123,25 @@ def schema(text: str) -> str:
 
 
 def column(column: Column) -> Mapping[str, object]:
-    """A column as the page reads it; empty attributes are absent. `metric` names the metric of a number."""
+    """A column in the form that the page reads. Empty attributes are absent; `metric` is the name of a
+    number's metric.
+    """
     field = column.fields[0] if column.fields else ""
     metric = BY_FIELD[field].name if field in BY_FIELD and column.form not in WORDS else ""
     left_out = ("fields", "counted", "least_first", "csv_title", "plain")
-    own = {name: value for name, value in column._asdict().items() if name not in left_out}
-    own |= {
+    values = {name: value for name, value in column._asdict().items() if name not in left_out}
+    values |= {
         "field": field,
         "unit": column.unit,
         "down": column.down,
         "csvTitle": column.csv_title,
         "metric": metric,
     }
-    return {name: value for name, value in own.items() if value or name == "rank"}
+    return {name: value for name, value in values.items() if value or name == "rank"}
 
 
 def declared(_: str) -> str:
-    """The page's module of columns, groups, orders, and words of states."""
+    """The page's module of columns, groups, orders and states, whatever its present text."""
 
     def text(value: object) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -152,7 +154,7 @@ def declared(_: str) -> str:
         "UNKNOWN_BEFORE": states.UNKNOWN_BEFORE,
         "UNJUDGED": states.UNJUDGED,
     }
-    columns = ",\n".join(text(column(of)) for of in COLUMNS)
+    columns = ",\n".join(text(column(entry)) for entry in COLUMNS)
     return "\n".join(
         (
             "// Columns and words of flows/model/catalogue; `python -m flows.generated` writes this file.",
@@ -172,7 +174,7 @@ FILES: Final[Mapping[str, Callable[[str], str]]] = {
 
 
 def write(root: Path) -> None:
-    """Write the files of a tree."""
+    """Write the generated files of a source tree."""
     for name, content_of in FILES.items():
         path = root / name
         path.write_text(content_of(path.read_text()))

@@ -24,10 +24,10 @@ FLUSH_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 
 
 class WeightedHistogram(Collector):
-    """A histogram whose observations have weights: thousands of pixels at once.
+    """A histogram whose observations have weights, so that thousands of pixels are one observation.
 
     Attributes:
-        sum: of all observations.
+        sum: the sum of all observations by weight.
     """
 
     def __init__(self, definition: Definition, buckets: tuple[float, ...]) -> None:
@@ -48,7 +48,7 @@ class WeightedHistogram(Collector):
         return list(zip(bounds, accumulate(self._counts), strict=True))
 
     def collect(self) -> Iterator[Metric]:
-        """Report the family without labels."""
+        """Yield the histogram, which has no labels."""
         yield HistogramMetricFamily(
             self._definition.name, self._definition.help, buckets=self.buckets, sum_value=self.sum
         )
@@ -87,13 +87,7 @@ class Instruments:
         registry.register(self.event_to_redis)
         registry.register(self.flush_duration)
         build = Info(m.BUILD.name.removesuffix("_info"), m.BUILD.help, registry=registry)
-        build.info(
-            {
-                "version": VERSION,
-                "python": platform.python_version(),
-                "bytewax": version("bytewax"),
-            }
-        )
+        build.info({"version": VERSION, "python": platform.python_version(), "bytewax": version("bytewax")})
 
 
 @cache

@@ -1,5 +1,5 @@
-"""The log on standard error: for people on a terminal, logfmt elsewhere. Its lines go above a live display,
-if there is one.
+"""The log on standard error: coloured lines on a terminal, else logfmt. If a live display is on, the lines go
+above it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ _displays: list[Console] = []
 
 
 class _Lines(structlog.PrintLogger):
-    """Standard error, looked up at each line: it moves while the engine runs, and a display comes and
-    goes.
-    """
+    """A logger that looks up standard error and the live display at each line, since both may change."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -37,7 +35,7 @@ class _Lines(structlog.PrintLogger):
 
 
 def _shown(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Show texts from outside safely: names of partitions, problems of plans, errors of servers."""
+    """Make texts from outside safe to show, such as names of partitions and errors of servers."""
     return {
         key: value if value is None or isinstance(value, (bool, int, float)) else shown(str(value), LINE)
         for key, value in event.items()

@@ -1,8 +1,8 @@
 """The description of methodology: how every published number is counted, in words, and its hash.
 
-It is made from the metrics' one declaration (`flows.model.catalogue.metrics`), the words of their rules, and
-the settings in force. Nothing of it is written by hand elsewhere, so that it cannot drift. Its hash goes with
-the numbers: in `meta`, in every final minute, and as the key of the text in the topic.
+The description is made from the declarations of metrics (`flows.model.catalogue.metrics`), the words of their
+rules, and the settings in force. No part of it is written by hand elsewhere. Its hash is published with the
+numbers: in `meta`, in every final minute, and as the key of the text in the topic.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from flows.settings import NO_AGENT, Settings
 HASH_BYTES: Final = 8
 MAX_HASHES: Final = 256
 _PLANNED_LABELS: Final = (
-    f" A {', '.join(LISTED[:-1])} or {LISTED[-1]} that no plan in force lists when a pixel is read is "
-    "as absent from it."
+    f" A {', '.join(LISTED[:-1])} or {LISTED[-1]} that no plan in force lists when a pixel is read "
+    "counts as absent."
 )
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -38,9 +38,9 @@ class Methodology(NamedTuple):
     """The whole description.
 
     Attributes:
-        hash: 16 hexadecimal digits of the text.
-        rules: what holds for all numbers, by subject.
-        metrics: of each metric its sentences, by subject.
+        hash: the hash of the text, 16 hexadecimal digits.
+        rules: the rules of all numbers, by subject.
+        metrics: the sentences of each metric, by subject.
     """
 
     hash: str
@@ -49,13 +49,13 @@ class Methodology(NamedTuple):
     metrics: Mapping[str, Mapping[str, str]]
 
     def line(self) -> tuple[bytes, bytes]:
-        """The message of the topic: key and JSON."""
+        """The description as a message of the topic: key and JSON."""
         return self.hash.encode(), _encode(self._asdict())
 
     def sentences_of(self, metric: str) -> Mapping[str, str] | None:
         """The sentences of a metric, with or without its window; None for an unknown one."""
-        window, _, rest = metric.partition(".")
-        return self.metrics.get(rest if window in WINDOWS else metric) or self.metrics.get(metric)
+        window, _, name = metric.partition(".")
+        return self.metrics.get(name if window in WINDOWS else metric) or self.metrics.get(metric)
 
 
 def digest(text: bytes) -> str:
@@ -68,23 +68,27 @@ def methodology(settings: Settings, methods: Methods = ()) -> Methodology:
     rules = _rules(settings)
     if methods:
         parts = " ".join(sorted(method for _, method in methods))
-        rules["collectors"] = f"Calls became pixels by the collectors' parts {parts}: each is in the topic."
+        rules["collectors"] = (
+            f"Collectors made pixels of calls by the parts {parts}; the topic has each part."
+        )
     metrics = {metric.name: _described(metric, settings) for metric in METRICS}
     return Methodology(digest(_encode([VERSION, rules, metrics])), VERSION, rules, metrics)
 
 
 class Hashes:
-    """The hash of a flow's description, with the methods of the collectors that it has read marks of.
+    """The hash of a flow's description, with the methods of the collectors whose marks it has read.
 
     Attributes:
-        of: the hash with some methods; the newest `MAX_HASHES` are remembered, since marks choose them.
+        of: the hash with some methods. Marks choose the methods, so only `MAX_HASHES` hashes are cached.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.of = lru_cache(MAX_HASHES)(lambda methods: methodology(settings, methods).hash)
 
     def of_minute(self, methods: Methods, at_ms: int) -> str:
-        """The hash for the minute of a time, with the methods whose marks came by its end."""
+        """The hash for the minute of a time in epoch ms, with the methods whose marks came by the minute's
+        end.
+        """
         return self.of(methods_of(methods, at_ms - at_ms % MINUTE_MS))
 
 
@@ -96,58 +100,60 @@ def _long(duration: timedelta) -> str:
 
 
 def _rules(settings: Settings) -> dict[str, str]:
-    consent = "must be given" if settings.consent == "required" else "is assumed where a pixel is silent"
+    consent = "must be given" if settings.consent == "required" else "is assumed if a pixel does not state it"
     return {
-        "time": "Event time is the caller's clock, held to between 24 h before and 60 s after the receipt. "
-        f"The watermark stays {_long(settings.out_of_orderness)} behind the greatest event time, of a quiet "
-        f"partition {_long(settings.quiet)} behind the elapsed time. It waits for what collectors still "
-        f"hold, at most {_long(settings.max_hold)} and {settings.max_state} pixels of a partition.",
+        "time": "Event time is the caller's clock, limited to the span from 24 h before the receipt to 60 s "
+        f"after it. The watermark is {_long(settings.out_of_orderness)} behind the greatest event time, and "
+        f"in a quiet partition {_long(settings.quiet)} behind the elapsed time. It waits for events that "
+        f"collectors have not sent yet, for at most {_long(settings.max_hold)} and {settings.max_state} "
+        "pixels of a partition.",
         "lateness": f"A minute is provisional until {_long(settings.allowed_lateness)} after its end by the "
-        "watermark, then final; what comes later is too late and never counts.",
-        "consent": f"Consent {consent}. Without it a pixel counts, and nobody is known by it.",
-        "identity": "Listeners, households, plays and events are known by keyed hashes; the operator alone "
-        "has the key.",
-        "joining": "A conversion that names its placement is credited there. Any other is credited to "
-        "eligible touches of its own listener, else of its household, else of both by the edge's key of "
-        f"before, else by utm_content to a placement of the plans{_utm(settings)}. One that names a campaign "
-        "is credited to touches of that campaign alone, by utm_content to no placement whose plan names "
-        "another. A credit without a touch is of the conversion's campaign, else of its placement's plan's. "
-        "A household of more than "
-        f"{settings.household_listeners} listeners within {_long(settings.listen_window)} joins nobody.",
+        "watermark, then final. A pixel that comes later is too late and never counts.",
+        "consent": f"Consent {consent}. A pixel without consent counts, and identifies no listener.",
+        "identity": "Listeners, households, plays and events are identified by keyed hashes. Only the "
+        "operator has the key.",
+        "joining": "A conversion that names its placement is credited to it. Any other is credited to "
+        "eligible touches of its own listener, else of its household, else of both by the edge's previous "
+        f"key, else by utm_content to a placement of the plans{_utm(settings)}. A conversion that names a "
+        "campaign is credited to touches of that campaign alone, and by utm_content to no placement whose "
+        "plan names another campaign. A credit without a touch has the conversion's campaign, else the "
+        "campaign of its placement's plan. Touches of a household are not eligible if it has more than "
+        f"{settings.household_listeners} listeners within {_long(settings.listen_window)}.",
         "claims": _claims(settings),
         "invalid_traffic": " ".join(_lists(settings)),
         "basis": _bases(settings),
         "calendar": f"A day is a calendar day in {settings.timezone}.",
-        "flight": f"A row of which nothing was heard for {_long(settings.row_memory)} begins anew.",
+        "flight": f"A row without a pixel for {_long(settings.row_memory)} begins again.",
         "rows": f"A scope has rows of {settings.row_cap} names, an equal part of them in each shard, and of "
-        f"all planned ones. At most {settings.unplanned_rows} rows of all scopes are of names that no plan "
-        f"has, and none of these begins while they take {settings.unplanned_bytes} bytes of memory. Names "
-        "beyond that count together as other." + (_PLANNED_LABELS if settings.labels == "planned" else ""),
+        f"all planned names. At most {settings.unplanned_rows} rows of all scopes are of names that no plan "
+        f"has, and no such row begins while they take {settings.unplanned_bytes} bytes of memory. Names "
+        "beyond these limits count together as other."
+        + (_PLANNED_LABELS if settings.labels == "planned" else ""),
         "maturity": "Starts count in mature_completion_rate once their minute ended "
         f"{_long(settings.mature_after)} ago.",
         "delivery": "A flight is not judged in the first "
-        f"{_long(settings.delivery_grace)} of unpaused time in which it is counted. It is under where its "
-        f"indicator is below {settings.under}, over where it is above {settings.over}, each by more than a "
-        f"standard error and for {_long(settings.state_hold)}. One that began more "
+        f"{_long(settings.delivery_grace)} of unpaused time in which it is counted. It is under if its "
+        f"indicator is below {settings.under}, over if it is above {settings.over}, each by more than a "
+        f"standard error and for {_long(settings.state_hold)}. A flight that began more "
         "than 15 min, and more than 0.1 % of its length, before anything was counted is unknown_before.",
         "version": f"audiopixel {VERSION}",
     }
 
 
 def _claims(settings: Settings) -> str:
-    """Conversions of public tags and of servers."""
+    """The rule of conversions of public tags and of servers."""
     return (
-        "A conversion that a public tag has sent is claimed. Whose conversions count is what the plans of "
-        f"its campaign say, server if any of them says so, else {settings.conversions_from}. By server a "
-        "claimed conversion takes no order's place and counts in conversions_claimed alone. By browser the "
-        "first of an order counts; a server's that comes behind a claimed one, within "
-        f"{_long(settings.conversion_horizon)}, confirms it where it was credited, in the minute of the "
-        "later of both, and else counts as new."
+        "A conversion that a public tag has sent is claimed. The plans of its campaign set whose conversions "
+        "count, server if any of them says server; without such a plan the setting does, "
+        f"{settings.conversions_from}. With server a claimed conversion does not take its order's place, and "
+        "counts in conversions_claimed alone. With browser the first conversion of an order counts. A "
+        f"server's conversion that comes after a claimed one, within {_long(settings.conversion_horizon)}, "
+        "confirms it where it was credited, in the minute of the later of both, and else counts as new."
     )
 
 
 def _utm(settings: Settings) -> str:
-    """The settings' own table of utm_content, which may be long."""
+    """The settings' own table of utm_content as its hash, since the table may be long."""
     if not settings.utm_placements:
         return ""
     return f", or by the settings' table, hash {digest(_encode(settings.utm_placements))}"
@@ -155,10 +161,10 @@ def _utm(settings: Settings) -> str:
 
 def _bases(settings: Settings) -> str:
     own = [f"{platform}: {basis}" for platform, basis in sorted(settings.platform_basis.items())]
-    named = f" Of platforms whose pixels say none: {', '.join(own)}." if own else ""
+    named = f" Bases of platforms whose pixels state none: {', '.join(own)}." if own else ""
     return (
-        "An impression has the basis that its pixel says, else its platform's, else vast_impression; of a "
-        f"play with several the strongest counts, in the order {', '.join(STRONGEST)}.{named}"
+        "An impression has the basis that its pixel states, else its platform's, else vast_impression. Of "
+        f"several bases of one play the strongest counts, in the order {', '.join(STRONGEST)}.{named}"
     )
 
 
@@ -171,7 +177,10 @@ def _lists(settings: Settings) -> list[str]:
     for reason, expression in settings.invalid_agents.items():
         if expression != NO_AGENT:
             sentences.append(f"{reason}: an expression of the settings, hash {digest(expression.encode())}.")
-    return [*sentences, "A reason that the collector found counts as it is; its lists are in its own part."]
+    return [
+        *sentences,
+        "A reason that the collector found counts unchanged; the collector's lists are in its own part.",
+    ]
 
 
 def _described(metric: Metric, settings: Settings) -> dict[str, str]:
@@ -197,9 +206,9 @@ _UNLINKED: Final = "unlinked_"
 _ALSO_UNLINKED: Final = {
     metric.name.removeprefix(_UNLINKED) for metric in METRICS if metric.name.startswith(_UNLINKED)
 }
-"""Metrics whose pixels without a play id another metric counts."""
+"""Metrics of which another metric counts the pixels without a play id."""
 _SINCE_FIRST: Final = (*BY_FLIGHT, "consent_coverage")
-"""Metrics that are not counted by minutes, so that a plan's start splits nothing of them."""
+"""Metrics that are not counted by minutes, so that a plan's start cannot split them."""
 
 
 def _windows(metric: Metric, settings: Settings) -> str:
@@ -225,8 +234,8 @@ def _once(metric: Metric, settings: Settings) -> str:
         case Rule.CLIENT:
             return (
                 "By a keyed hash of client and content: of a download its episode, else its podcast; of a "
-                "delivery its creative, else its placement, and its episode; remembered for 25 h. At one "
-                "moment the order is by a hash of the event id."
+                "delivery its creative, else its placement, and its episode; remembered for 25 h. "
+                "Events of one moment are in the order of a hash of their event ids."
             )
         case Rule.KEPT_OUT:
             return "Every pixel that was kept out."
@@ -270,11 +279,11 @@ def _minute(rule: Rule) -> str:
 
 def _consent(rule: Rule) -> str:
     if rule in (Rule.PEOPLE, Rule.FREQUENCY):
-        return "Only listeners who consented are known and count."
+        return "Only listeners with consent count."
     if rule in (Rule.CONVERSION, Rule.CONFIRMED):
-        return "Touches of listeners who consented alone are remembered; declared and utm need none."
+        return "Only touches of listeners with consent are stored; declared and utm credits need no consent."
     if rule is Rule.CLIENT:
-        return "Only clients who consented have a key."
+        return "Only clients with consent have a key."
     counted = (Rule.PLAY, Rule.START, Rule.OF_PLAY, Rule.PLAIN, Rule.UNKEYED)
     return "Not needed." if rule in counted else ""
 
@@ -283,7 +292,7 @@ def _lookback(rule: Rule, settings: Settings) -> str:
     if rule not in (Rule.CONVERSION, Rule.CONFIRMED):
         return ""
     if settings.attribution == "off":
-        return "No touches are kept: only declared and utm conversions are credited."
+        return "No touches are stored; only declared and utm conversions are credited."
     half = f", half-life {_long(settings.half_life)}" if settings.attribution == "time_decay" else ""
     return (
         f"Credited by {settings.attribution}{half}: clicks of the last {_long(settings.click_window)}, "

@@ -1,8 +1,8 @@
-"""Every metric of Prometheus: name, kind, unit, labels, help, and the field of a row that it shows.
+"""Every metric in Prometheus: name, kind, unit, labels, help, and the field of a row that it shows.
 
-Those of rows come from the catalogue; `PLACEMENT["flight.starts"]` is the one that shows this field. The
-others are defined here. Instruments, the exporter, queries and alerts derive from these. Alerts also take the
-age of a flush above which nothing is judged from here.
+The metrics of rows are declared in the catalogue; `PLACEMENT["flight.starts"]` is the metric that shows this
+field. This module defines the others. Instruments, the exporter, queries and alerts use these definitions.
+Alerts also use `FLUSH_STALE_S`, the age of a flush above which no delivery is judged.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ RECEIVED = PIPELINE.counter("received_total", "Messages read from the source, wi
 MARKS = PIPELINE.counter("marks_total", "Marks of collectors read from the source: no pixels.", "partition")
 ACCEPTED = PIPELINE.counter("accepted_total", "Pixels that count, invalid traffic included.", "partition")
 REPEATED = PIPELINE.counter("repeated_total", "Pixels that had counted before.", "partition")
-REJECTED = PIPELINE.counter(
-    "rejected_total", "Messages that went to the dead letters.", "partition", "reason"
-)
+REJECTED = PIPELINE.counter("rejected_total", "Messages that became dead letters.", "partition", "reason")
 INVALID_TRAFFIC = PIPELINE.counter(
     "invalid_traffic_total", "Accepted pixels kept out of every other number.", "partition", "reason"
 )
@@ -32,13 +30,16 @@ CLOCK_SKEWED = PIPELINE.counter(
     "clock_skewed_total", "Pixels whose clock was off by more than five minutes.", "partition"
 )
 UNKNOWN_LABELS = PIPELINE.counter(
-    "unknown_labels_total", "Pixels with a label that no plan lists, as absent.", "partition", "dimension"
+    "unknown_labels_total",
+    "Pixels with a label that no plan lists, which count without it.",
+    "partition",
+    "dimension",
 )
 LAG = PIPELINE.gauge(
     "consumer_lag_messages", "Messages in the partition that have not been read.", "partition"
 )
 PARTITION_WATERMARK = PIPELINE.gauge(
-    "partition_watermark_timestamp_seconds", "Event time the partition's log has got to.", "partition"
+    "partition_watermark_timestamp_seconds", "Event time that the partition's log has reached.", "partition"
 )
 LOW_MARK = PIPELINE.gauge(
     "partition_low_mark_timestamp_seconds",
@@ -47,12 +48,12 @@ LOW_MARK = PIPELINE.gauge(
 )
 HELD_PIXELS = PIPELINE.gauge(
     "partition_held_pixels",
-    "Pixels that came while the partition's time waits for a collector: what state keeps beyond its usual.",
+    "Pixels that came while the partition's time waits for a collector, and that state holds additionally.",
     "partition",
 )
 HOLDS_RELEASED = PIPELINE.counter(
     "holds_released_total",
-    "Holds that ended since more pixels came than AUDIOPIXEL_MAX_STATE allows.",
+    "Holds that ended because more pixels came than AUDIOPIXEL_MAX_STATE allows.",
     "partition",
 )
 HOLD_SINCE = PIPELINE.gauge(
@@ -82,7 +83,7 @@ CLONED = PIPELINE.gauge(
     "directory",
 )
 HOLDS_EVICTED = PIPELINE.counter(
-    "holds_evicted_total", "Collectors not waited for, since there were too many.", "partition"
+    "holds_evicted_total", "Collectors that are not waited for, since there were too many.", "partition"
 )
 WATERMARK = PIPELINE.gauge(
     "watermark_timestamp_seconds", "Event time of the whole flow: the least over partitions."
@@ -96,11 +97,11 @@ REDIS_ERRORS = PIPELINE.counter(
     "redis_errors_total", "Flushes that Redis did not take, to be retried.", "reason"
 )
 KAFKA_ERRORS = PIPELINE.counter(
-    "kafka_errors_total", "Errors of the Kafka client that it recovers from.", "partition"
+    "kafka_errors_total", "Errors of the Kafka client from which it recovers.", "partition"
 )
 SKIPPED = PIPELINE.counter(
     "skipped_messages_total",
-    "Messages lost to retention before they were read, skipped by choice.",
+    "Messages that Kafka deleted before they were read, and that the settings allow to skip.",
     "partition",
 )
 SAVES = PIPELINE.counter("saves_total", "Saves committed: all state at a cut, on the disk.")
@@ -123,7 +124,7 @@ STATE_CLIENTS = PIPELINE.gauge(
 )
 DROPPED_TOUCHES = PIPELINE.gauge(
     "state_dropped_touches",
-    "Touches given up because their listener or household has more than are kept.",
+    "Touches dropped because their listener or household has more than are stored.",
     "shard",
 )
 CAPPED_DECISIONS = PIPELINE.gauge(
@@ -153,14 +154,14 @@ def _of_rows(scope: str) -> Metrics:
 
 
 PLACEMENT: Final = _of_rows("placement")
-"""The exporter's metrics of each placement; beyond its cap, counters are summed as placement `other`."""
+"""The exporter's metrics of each placement. Beyond the cap, counters are summed as placement `other`."""
 
 PLACEMENT_STATE = PLACEMENT.gauge(
-    "placement_delivery_state", "1 for the state that its delivery is in; the others are absent.", "state"
+    "placement_delivery_state", "1 for the delivery's present state; the others are absent.", "state"
 )
 PLACEMENT_INFO = PLACEMENT.info(
     "placement_info",
-    "What a placement belongs to, to join on.",
+    "The labels of a placement, for joins.",
     *(label.removesuffix("_id") for label in LABELS),
     *("currency", "basis"),
 )
@@ -169,17 +170,17 @@ CAMPAIGN: Final = _of_rows("campaign")
 """The exporter's metrics of each campaign with a planned placement."""
 
 CAMPAIGN_STATE = CAMPAIGN.gauge(
-    "campaign_delivery_state", "1 for the state that its delivery is in; the others are absent.", "state"
+    "campaign_delivery_state", "1 for the delivery's present state; the others are absent.", "state"
 )
 
 BESIDE: Final = {scope: _of_rows(scope) for scope in ("creative", "app")}
 """The exporter's metrics of each creative, and of each listening app, over all its placements."""
 
 EXPORTER: Final = Metrics()
-"""The exporter's metrics of itself: the last two on its `/metrics`, the others with the placements."""
+"""The exporter's metrics of itself: the last two at its `/metrics`, the others with the placements."""
 
 EXPORTER_UP = EXPORTER.gauge(
-    "exporter_up", "Whether Redis answered the latest read; if not, all numbers are of the last that did."
+    "exporter_up", "Whether Redis answered the latest read; if not, all numbers are those of the last answer."
 )
 EXPORTER_READ = EXPORTER.gauge("exporter_read_timestamp_seconds", "When the rows shown were read from Redis.")
 EXPORTER_WATERMARK = EXPORTER.gauge("exporter_watermark_timestamp_seconds", "Event time of the rows shown.")
@@ -207,7 +208,7 @@ EXPORTER_REFRESH = EXPORTER.histogram(
     "exporter_refresh_seconds", "Waiting for a snapshot of Redis, once a scrape."
 )
 TAGS: Final = Metrics()
-"""The exporter's metrics of tags, on its `/metrics`."""
+"""The exporter's metrics of tags, at its `/metrics`."""
 
 SILENT_TAGS = TAGS.gauge(
     "silent_tags",
@@ -217,12 +218,12 @@ SILENT_TAGS = TAGS.gauge(
 )
 
 PLATFORM: Final = _of_rows("platform")
-"""The exporter's metrics of the busiest platforms, on its `/metrics`: shares of today's plays that carry each
-fact.
+"""The exporter's metrics of the busiest platforms, at its `/metrics`: the shares of today's plays that carry
+each fact.
 """
 
 PLATFORM.gauge(
     "platform_unreplaced_macro_ratio",
-    "Pixels with a macro that nobody has replaced, by all, since the collectors started.",
+    "Pixels with a macro that nobody replaced, by all pixels, since the collectors started.",
     field="unreplaced_share",
 )

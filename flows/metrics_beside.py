@@ -1,6 +1,4 @@
-"""The metrics of processes other than the flow, such as collectors and exports, defined as those in
-`flows.metrics`.
-"""
+"""The metrics of processes other than the flow and the exporter, such as collectors and exports."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from flows.definition import Metrics
 COLLECT: Final = Metrics()
 """The metrics of a collector, one set a process."""
 
-COLLECT_EVENTS = COLLECT.counter(
-    "collect_events_total", "Events that called, by what became of them.", "outcome"
-)
+COLLECT_EVENTS = COLLECT.counter("collect_events_total", "Events of calls, by their outcome.", "outcome")
 COLLECT_ACKNOWLEDGED = COLLECT.counter("collect_acknowledged_total", "Events that Kafka has acknowledged.")
 COLLECT_REJECTED = COLLECT.counter(
     "collect_rejected_total", "Events that are no pixels, by reason.", "reason"
@@ -25,7 +21,7 @@ COLLECT_UNSENT = COLLECT.counter(
 )
 COLLECT_SENDERS = COLLECT.counter(
     "collect_sender_events_total",
-    "Events by who sent them, a token, a known network or a dialect, understood or rejected.",
+    "Events by sender, which is a token, a known network or a dialect; understood or rejected.",
     "sender",
     "outcome",
 )
@@ -37,7 +33,7 @@ COLLECT_REFUSED = COLLECT.counter(
     "collect_refused_total", "Events that were not stored, by reason.", "reason"
 )
 COLLECT_NOT_COUNTED = COLLECT.counter(
-    "collect_not_counted_total", "Calls that are nobody's listening, by reason.", "reason"
+    "collect_not_counted_total", "Calls that report no listening, by reason.", "reason"
 )
 COLLECT_CONSENT = COLLECT.counter(
     "collect_consent_total", "Pixels by the reason of the decision on consent.", "reason"
@@ -48,7 +44,7 @@ COLLECT_INVALID = COLLECT.counter(
 COLLECT_ANSWERS = COLLECT.counter("collect_answers_total", "Calls answered, by status.", "status")
 COLLECT_CLEANED = COLLECT.counter(
     "collect_cleaned_total",
-    "Values that the cleaner mended or found to be nothing, unreplaced macros among them.",
+    "Values that the cleaner corrected or took as absent, such as unreplaced macros.",
     "dialect",
     "parameter",
     "how",
@@ -62,12 +58,12 @@ COLLECT_STAGE = COLLECT.histogram(
 COLLECT_READY = COLLECT.gauge("collect_ready", "1: a balancer may send calls here; 0: it may not.")
 COLLECT_CLOCK = COLLECT.gauge(
     "collect_clock_offset_seconds",
-    "By how much the collector's clock is ahead of another: `wall`, its machine's; `brokers`, theirs, where "
-    "the topic has their times.",
+    "Seconds by which the collector's clock is ahead of another clock: of its machine (`wall`), or of the "
+    "brokers (`brokers`), if the topic has the brokers' times.",
     "witness",
 )
 COLLECT_OLDEST = COLLECT.gauge(
-    "collect_oldest_resting_seconds", "Age of the oldest event on the spool; 0: none rests."
+    "collect_oldest_resting_seconds", "Age of the oldest event on the spool; 0: the spool is empty."
 )
 COLLECT_RESTING = COLLECT.gauge("collect_resting_events", "Events on the spool.")
 COLLECT_SPOOL_BYTES = COLLECT.gauge("collect_spool_bytes", "Bytes of the spool.")
@@ -80,12 +76,14 @@ EXPORT: Final = Metrics("export")
 """The metrics of `audiopixel export`, by the name of the export."""
 
 EXPORT_SENT = EXPORT.counter("export_sent_total", "Messages that the target has acknowledged.")
-EXPORT_RETRIED = EXPORT.counter("export_retried_total", "Tries that failed and are repeated.", "reason")
+EXPORT_RETRIED = EXPORT.counter("export_retried_total", "Attempts that failed and are repeated.", "reason")
 EXPORT_DEAD = EXPORT.counter("export_dead_total", "Messages that became dead letters.", "reason")
 EXPORT_LEFT_OUT = EXPORT.counter(
     "export_left_out_total", "Messages that are not for the target, by reason.", "reason"
 )
-EXPORT_WAITING = EXPORT.gauge("export_waiting", "Calls that were turned away and wait for another try.")
+EXPORT_WAITING = EXPORT.gauge(
+    "export_waiting", "Calls that the target refused and that wait for another attempt."
+)
 EXPORT_LAG = EXPORT.gauge("export_lag_messages", "Messages that the export has not read.", "partition")
 
 SOURCE: Final = Metrics()
@@ -125,11 +123,11 @@ ARCHIVE_RETRIED = ARCHIVE.counter(
 )
 ARCHIVE_THROUGH = ARCHIVE.gauge(
     "archive_through_timestamp_seconds",
-    "The archive has all messages of before this time, by the broker's timestamps.",
+    "The archive has all messages before this time, by the broker's timestamps.",
     "partition",
 )
 ARCHIVE_OFFSET = ARCHIVE.gauge(
-    "archive_offset", "Offset behind the last segment that the manifest lists.", "partition"
+    "archive_offset", "Offset after the last segment that the manifest lists.", "partition"
 )
 ARCHIVE_LAG = ARCHIVE.gauge("archive_lag_messages", "Messages that the archive has not read.", "partition")
 ARCHIVE_MISSING = ARCHIVE.gauge(
@@ -139,5 +137,5 @@ ARCHIVE_MISSING = ARCHIVE.gauge(
 )
 ARCHIVE_FORGOTTEN = ARCHIVE.gauge(
     "archive_forgotten_timestamp_seconds",
-    "The archive was without everybody who had been forgotten by then.",
+    "The archive has no line of anybody who was forgotten before this time.",
 )

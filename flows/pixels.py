@@ -13,18 +13,18 @@
 
 Each arrow is a stream of `flows.model.messages`. docs/architecture.md is the map of the steps and of their
 state. Ticks travel after the pixels that they cover. The steps from plays on work once a cut, when the
-ticks of all their senders have come. `plays` decides on a late pixel: it counts while its minute is open.
-Else it leaves by `late` for the dead letters, and by `settled` for the ledger, as `too_late`.
+ticks of all their senders have come. `plays` decides on a late pixel, which counts while its minute is open.
+After that it is `too_late`: a dead letter by `late`, and a count of the ledger by `settled`.
 
 Guarantee. Counts and source positions are saved together, so every pixel in the log counts once after any
 crash. Redis rows are absolute and fenced: after a crash readers see nothing new until the replay has passed
-what they had. Dead letters, minutes and decisions are written at least once, under keys by which repeats
-collapse. Files of `replay --out` are cut back to the save.
+the positions of the published rows. Dead letters, minutes and decisions are written at least once, and a
+repeat has the key of the first. Files of `replay --out` are cut back to the save.
 
 Limits. Pixels that Kafka deleted before they were read are lost: the flow stops, or counts what it skips if
 the settings say so. A Redis failover that loses acknowledged writes shows older rows for up to one flush.
 
-Run it with `audiopixel run`, on several machines with its `--member`. Bytewax's own door stays open:
+Run it with `audiopixel run`, on several machines with `--member`. Bytewax's own command works, too:
 
     python -m bytewax.run flows.pixels:flow -i N -a 'HOST:PORT;HOST:PORT'
 """
@@ -114,14 +114,14 @@ STEPS = (
     "decisions",
     "saves",
 )
-"""Steps with state. Their names are part of saves, and never change."""
+"""The steps with state. Their names are part of saves, and never change."""
 
 M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True)
 class Sinks:
-    """The outputs of the flow, each None if it is not wanted."""
+    """The outputs of the flow, each None if it is switched off."""
 
     redis: RedisSink
     rejected: LinesSink | None = None
@@ -134,8 +134,8 @@ class Saving:
     """The saved steps of a flow, while it is wired.
 
     Attributes:
-        durable: the signs of each step's saves.
-        pieces: the (step, key) that a save waits for.
+        durable: the streams of durable pieces, one for each step.
+        pieces: the (step, key) of each piece of a save.
     """
 
     source: PixelSource
@@ -146,7 +146,7 @@ class Saving:
     def step(
         self, name: str, stream: KeyedStream[M], keys: Iterable[str], build: Callable[[Any], Step[M]]
     ) -> KeyedStream[Message]:
-        """A step with state, which has all of `keys`."""
+        """Add a step with state, which has all of `keys`."""
 
         def begun(_: None) -> Saved:
             step = Saved(self.source.saves, name, build)
@@ -165,11 +165,11 @@ class Saving:
         senders: Iterable[int],
         ticks: bool = False,
     ) -> None:
-        """An output of lines, from shards and, with `ticks`, from source partitions."""
+        """Add an output of lines, from shards and, with `ticks`, from source partitions."""
         self.step(name, stream, ["all"], lambda of: LinesLogic(sink, senders, ticks, of))
 
     def commit(self) -> None:
-        """The members' committers, after all steps."""
+        """Add the members' committers, after all steps."""
         durable = op.merge("durable", *self.durable)
         op.output("saves", durable, CommitSink(lambda: self.source.saves, frozenset(self.pieces)))
 
@@ -182,12 +182,12 @@ def build(
     shown: ShownRows | None = None,
     trace: Trace | None = None,
 ) -> Dataflow:
-    """Wire the flow; connects to nothing.
+    """Wire the flow. Nothing is connected yet.
 
     Args:
-        covered: minutes that earlier executions published; None for outputs that a restart cuts back.
-        shown: the rows that readers have of earlier executions, or None.
-        trace: of the calls of all steps, or None.
+        covered: the minutes that earlier executions published; None for outputs that a restart cuts back.
+        shown: the rows that earlier executions published, or None.
+        trace: the trace of the calls of all steps, or None.
     """
     secret, wanted = source.listener_key, sinks.minutes is not None
     shards, all_shards = range(settings.shards), [shard_key(shard) for shard in range(settings.shards)]
@@ -262,13 +262,13 @@ def only(step_id: str, messages: KeyedStream[Message], *kinds: type[M]) -> Keyed
     def keyed(items: list[tuple[str, Message]]) -> list[tuple[str, M]]:
         return [(key_of(message), message) for _, message in items if isinstance(message, kinds)]
 
-    # Not item by item: a cut sends thousands of messages, and each passes six of these.
+    # By batches: a cut sends thousands of messages, and each passes six of these filters.
     return op.flat_map_batch(step_id, messages, keyed)
 
 
 def flow(recompute: bool = False) -> Dataflow:
-    """The flow of the settings for `python -m bytewax.run`, which would show an error as a traceback: here an
-    error is one line.
+    """The flow of the settings for `python -m bytewax.run`. An error is shown as one line instead of
+    Bytewax's traceback.
     """
     logs.configure()
     try:
@@ -292,8 +292,8 @@ def live(
 
     Args:
         recompute: begin a new generation in Redis.
-        place: this process's in a cluster.
-        begun: called when all of the cluster's processes are there, and have agreed on a save.
+        place: the place of this process in a cluster.
+        begun: is called once all of the cluster's processes have agreed on a save.
         trace: see `build`.
 
     Raises:

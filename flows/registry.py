@@ -1,4 +1,4 @@
-"""A process's metrics in a registry of their own, made from their definitions, and their port."""
+"""A registry of a process's metrics, made from their definitions, and the port that serves them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from flows.errors import SettingsError
 
 
 class Registry(CollectorRegistry):
-    """Metrics by their definitions."""
+    """A registry that makes metrics from their definitions."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # it ships no type for it
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type for it
         super().__init__()
 
     def counter(self, definition: Definition) -> Counter:
@@ -32,11 +32,11 @@ class Registry(CollectorRegistry):
         """Serve /metrics in a thread; port 0 serves nothing. Returns a function that stops it.
 
         Args:
-            setting: the variable that has the port. Of several processes each takes the next port.
-            pages: further paths, as for `connectors.http_metrics`.
+            setting: the name of the port's variable. Each of several processes takes the next port.
+            pages: further pages, as of `connectors.http_metrics`.
 
         Raises:
-            SettingsError: the port is taken, or is none, or the host is not this machine's.
+            SettingsError: the port is in use or out of range, or the host is not this machine.
         """
         if not port:
             return lambda: None

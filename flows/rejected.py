@@ -1,8 +1,8 @@
-"""Dead letters for people: their number by group, those of a sender's own file, those that can be sent again.
+"""Dead letters for people: counts by group, and the comparison with a sender's own file.
 
 Letters come at least once. A repeat is recognised by its position, reason, field and sender, and by event,
-placement, play and playhead of its event. Callers chose the ids in them: every table here is bounded, and
-every text goes to a terminal through `flows.shown`.
+placement, play and playhead of its event. The ids in letters are chosen by callers. Every table is therefore
+bounded, and every text goes to a terminal through `flows.shown`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from flows.settings import Settings, kafka_options
 from flows.shown import LINE, cell
 
 MAX_GROUPS: Final = 10_000
-"""The greatest number of groups. Letters of others count under the placement `other`, and those of as many
-reasons again under the reason `other`.
+"""The greatest number of groups. Letters of further groups count by reason and field, under the placement
+`other`. Beyond twice as many groups, letters count under the reason `other`.
 """
 MAX_KNOWN: Final = 1_000_000
-"""The greatest number of letters that are stored, by which a repeat is recognised by its position or a line
-by its id; the oldest are dropped first.
+"""The greatest number of letters that are remembered, to recognise a repeat or to look up a line. The oldest
+are dropped first.
 """
 LONGEST_SHOWN: Final = 40
 """The greatest length, in characters, of an unknown event's name in a group."""
@@ -43,12 +43,12 @@ class Letter(NamedTuple):
     """A dead letter.
 
     Attributes:
-        field: the wrong one; empty if none is named.
-        sender: the caller of a collector, from its letter, else the source partition.
-        event: the part of it that may be kept.
-        digest: of a malformed message its SHA-256, else empty.
-        withheld: fields that its event had and the letter does not have.
-        taken_ms: the time at which Kafka took the letter; 0 if unknown.
+        field: the wrong field; empty if none is named.
+        sender: the caller of a collector if the letter names one, else the source partition.
+        event: the fields of the event that a letter may have.
+        digest: the SHA-256 of a malformed message, else empty.
+        withheld: the names of fields that the event had and the letter does not have.
+        taken_ms: the time at which Kafka took the letter, epoch ms; 0 if unknown.
     """
 
     position: str
@@ -71,26 +71,26 @@ class Letter(NamedTuple):
         return _text(self.event.get("event_id"))
 
 
-class Wanted(NamedTuple):
-    """Letters that are asked for; an empty text asks for all."""
+class LetterFilter(NamedTuple):
+    """The letters that a command selects. An empty text selects all."""
 
     reason: str = ""
     sender: str = ""
     placement: str = ""
 
     def has(self, letter: Letter) -> bool:
-        """True if a letter is asked for."""
+        """True if a letter is selected."""
         pairs = zip(self, (letter.reason, letter.sender, letter.placement), strict=True)
-        return all(not wanted or wanted == is_ for wanted, is_ in pairs)
+        return all(not selected or selected == text for selected, text in pairs)
 
 
 @dataclass
-class Left:
-    """Lines or messages that are no letters, and are left out.
+class LetterCounts:
+    """Counts of the lines or messages that were read.
 
     Attributes:
-        letters: those that are.
-        not_letters: those that are none.
+        letters: the number of letters, repeats included.
+        not_letters: the number of others, which are left out.
     """
 
     letters: int = 0
@@ -105,7 +105,7 @@ def letter_of(raw: bytes, taken_ms: int = 0) -> Letter | None:
     """The letter of a message; None for any other message.
 
     Args:
-        taken_ms: when Kafka took it; 0 if unknown.
+        taken_ms: the time at which Kafka took it, epoch ms; 0 if unknown.
     """
     try:
         body = msgspec.json.decode(raw, type=dict[str, Any])
@@ -128,34 +128,34 @@ def letter_of(raw: bytes, taken_ms: int = 0) -> Letter | None:
     )
 
 
-def from_files(files: Sequence[str], left: Left | None = None) -> Iterator[Letter]:
+def from_files(files: Sequence[str], left: LetterCounts | None = None) -> Iterator[Letter]:
     """The letters of files, as `audiopixel replay --out` writes them, each once.
 
     Args:
-        left: counts what is no letter.
+        left: the counts to which lines are added.
 
     Raises:
         ConnectError: a file cannot be read.
     """
-    return _once(((raw, 0) for _, raw in _lines(files)), left or Left())
+    return _once(((raw, 0) for _, raw in _lines(files)), left or LetterCounts())
 
 
-def from_topic(settings: Settings, hours: float, left: Left | None = None) -> Iterator[Letter]:
-    """The letters of the topic that Kafka took in the last hours, each once.
+def from_topic(settings: Settings, hours: float, left: LetterCounts | None = None) -> Iterator[Letter]:
+    """The letters that Kafka took in the last `hours`, each once.
 
     Args:
-        left: counts what is no letter.
+        left: the counts to which messages are added.
 
     Raises:
         ConnectError: the topic is missing, or the brokers do not answer.
     """
-    return _once(_messages(settings, hours), left or Left())
+    return _once(_messages(settings, hours), left or LetterCounts())
 
 
 def _messages(settings: Settings, hours: float) -> Iterator[tuple[bytes, int]]:
     from time import time
 
-    since_ms = (time() - hours * 3600) * 1000  # no whole number: infinitely many hours have none
+    since_ms = (time() - hours * 3600) * 1000  # a float, since `hours` may be infinite
     options = kafka_options(settings)
     for change in whole(settings.kafka_brokers, settings.kafka_rejected_topic, options):
         if change.value is not None and change.timestamp_ms >= since_ms:
@@ -163,12 +163,12 @@ def _messages(settings: Settings, hours: float) -> Iterator[tuple[bytes, int]]:
 
 
 _APART: Final = ("event", "placement_id", "play_id", "playhead_ms")
-"""Fields of an event by which letters of one position differ: a collector's position ends with the event's
+"""Fields of an event by which letters of one position differ. A collector's position ends with the event's
 id, which another pixel may have, too.
 """
 
 
-def _once(raws: Iterable[tuple[bytes, int]], left: Left) -> Iterator[Letter]:
+def _once(raws: Iterable[tuple[bytes, int]], left: LetterCounts) -> Iterator[Letter]:
     recent: dict[int, None] = {}
     for raw, taken_ms in raws:
         letter = letter_of(raw, taken_ms)
@@ -176,17 +176,17 @@ def _once(raws: Iterable[tuple[bytes, int]], left: Left) -> Iterator[Letter]:
             left.not_letters += 1
             continue
         left.letters += 1
-        place = hash((*letter[:4], *(repr(letter.event.get(name)) for name in _APART)))
-        if place in recent:
+        identity = hash((*letter[:4], *(repr(letter.event.get(name)) for name in _APART)))
+        if identity in recent:
             continue
         if len(recent) >= MAX_KNOWN:
             del recent[next(iter(recent))]
-        recent[place] = None
+        recent[identity] = None
         yield letter
 
 
 def _lines(files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Lines of files with their place, `FILE:LINE`."""
+    """The lines of files, each with its place, `FILE:LINE`."""
     source = FileInput(files)
     for file in source.partitions():
         reader = source.open(file, None)
@@ -210,7 +210,7 @@ class Groups:
     """Letters by reason, field, sender and placement.
 
     Args:
-        examples: event ids that are kept of each group.
+        examples: the number of event ids that are shown for each group.
     """
 
     examples: int = 2
@@ -219,10 +219,10 @@ class Groups:
 
     def take(self, letter: Letter) -> None:
         """Count one letter."""
-        wrong = letter.field
+        field_words = letter.field
         if letter.reason == UNKNOWN and (event := _text(letter.event.get("event"))):
-            wrong = f"{wrong}={event[:LONGEST_SHOWN]}"
-        group: Group = (letter.reason, wrong, letter.sender, letter.placement)
+            field_words = f"{field_words}={event[:LONGEST_SHOWN]}"
+        group: Group = (letter.reason, field_words, letter.sender, letter.placement)
         if group not in self.letters and len(self.letters) >= MAX_GROUPS:
             group = (letter.reason, letter.field, OTHER, OTHER)
             if group not in self.letters and len(self.letters) >= 2 * MAX_GROUPS:
@@ -233,24 +233,26 @@ class Groups:
             examples.append(letter.event_id or letter.position)
 
     def table(self, most: int) -> Table:
-        """The groups, the largest first."""
+        """The `most` largest groups, the largest first."""
         table = Table(box=None, pad_edge=False)
         for head in ("reason", "field", "sender", "placement", "letters", "for example"):
             table.add_column(head, justify="right" if head == "letters" else "left", overflow="fold")
-        for group, letters in sorted(self.letters.items(), key=lambda one: (-one[1], one[0]))[:most]:
+        for group, letters in sorted(self.letters.items(), key=lambda item: (-item[1], item[0]))[:most]:
             cells = [cell(text or "–") for text in group]
             table.add_row(*cells, f"{letters:,}", cell(", ".join(self.examples_of[group]), LINE))
         return table
 
 
 @dataclass
-class Compared:
-    """A sender's own lines against the letters.
+class Comparison:
+    """The comparison of a sender's own lines with the letters.
 
     Attributes:
-        lines: their number.
-        counts: lines with a letter, by reason and field; `first` is the first of them.
-        unnamed: letters that were not compared, by reason: they name no event, as all of `too_late`.
+        lines: the number of lines.
+        counts: the number of lines with a letter, by reason and field.
+        first: the place of the first such line, by reason and field.
+        unnamed: the number of letters that name no event, by reason, such as `too_late`. They are not
+            compared.
     """
 
     lines: int = 0
@@ -259,7 +261,7 @@ class Compared:
     first: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def account(self) -> str:
-        """The sum that must hold."""
+        """The account in words: every line has a dead letter, or has none."""
         rejected = self.counts.total()
         return f"lines {self.lines:,} = with a dead letter {rejected:,} + without {self.lines - rejected:,}"
 
@@ -273,15 +275,15 @@ class Compared:
         return table
 
 
-def compare(files: Sequence[str], letters: Iterable[Letter]) -> Compared:
-    """Look up a sender's own file of pixels in the letters: a line by its event id, a malformed one by its
-    SHA-256.
+def compare(files: Sequence[str], letters: Iterable[Letter]) -> Comparison:
+    """Look up the lines of a sender's own files in the letters: a line by its event id, a malformed line by
+    its SHA-256.
 
     Raises:
         ConnectError: a file cannot be read.
     """
     reason_by_event: dict[str, tuple[str, str]] = {}
-    compared = Compared()
+    compared = Comparison()
     for letter in letters:
         if name := letter.digest or letter.event_id:
             if len(reason_by_event) >= MAX_KNOWN:

@@ -1,4 +1,4 @@
-"""The same flow over files: finite, ends when the logs end, with every window final."""
+"""The same flow over files. A replay ends at the end of the logs, when every minute is final."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from flows.settings import Settings
 from flows.state.keys import fingerprint
 
 PACE: Final = timedelta(seconds=20)
-"""The time between two flushes: no bids depend on a log that is being replayed, and its rows change until it
-ends.
+"""The time between two flushes. No bid depends on a log that is being replayed, and its rows change until the
+end.
 """
 OUTPUTS: Final = ("rejected.ndjson", "minutes.ndjson", "credits.ndjson")
-"""The files of outputs, in the order of the flow's sinks."""
+"""The names of output files, in the order of the flow's sinks."""
 METHODOLOGY: Final = "methodology.json"
-"""The file that describes how these numbers were counted."""
+"""The name of the file with the description of methodology."""
 
 
 def replay(
@@ -60,14 +60,14 @@ def replay(
     """Run the flow over NDJSON logs, each file a partition, into Redis.
 
     Args:
-        files: plain, `.gz` or `.zst`; paths as given name the partitions. Or one archive, `archive:DIR|URL`,
-            whose partitions have the names of its topic's.
-        out: the directory of `OUTPUTS`, each emptied unless an interrupted replay continues, and of
-            `METHODOLOGY`; None for no files.
-        workers: threads; the numbers do not depend on it.
-        recompute: begin a new generation in Redis.
-        recovery_dir: saves, to continue after an interruption; None for no saves.
-        stop: ends it early when set.
+        files: paths of plain, `.gz` or `.zst` files, which are the names of the partitions. Or one archive,
+            `archive:DIR|URL`, whose partitions have the names of its topic's partitions.
+        out: the directory of `METHODOLOGY` and of `OUTPUTS`; the latter are emptied unless an interrupted
+            replay continues. None for no files.
+        workers: the number of threads, on which the numbers do not depend.
+        recompute: whether to begin a new generation in Redis.
+        recovery_dir: the directory of saves, to continue after an interruption; None for no saves.
+        stop: ends the replay early when it is set.
 
     Raises:
         ConnectError, AudiopixelError: see the messages.
@@ -107,13 +107,7 @@ def _replay(
         return LinesSink(outputs[name]) if name in outputs else None
 
     flow = build(
-        PixelSource(
-            source,
-            settings,
-            listener_key,
-            stop,
-            denied=DenyList(settings),
-        ),
+        PixelSource(source, settings, listener_key, stop, denied=DenyList(settings)),
         Sinks(
             RedisSink(
                 settings, source, recompute, pace=PACE, stop=stop, listener_key=fingerprint(listener_key)
@@ -129,7 +123,7 @@ def _replay(
 
 
 def _input(files: Sequence[str]) -> FileInput | ArchiveInput:
-    if not any(one.startswith(ADDRESS) for one in files):
+    if not any(file.startswith(ADDRESS) for file in files):
         return FileInput(files, ends=line_ends)
     if len(files) > 1:
         raise UsageError("an archive is replayed alone: name no other file")
@@ -147,7 +141,7 @@ def partitions_of(files: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _alone(out: Path | None) -> Iterator[None]:
-    """Hold a directory of outputs: two replays would write through each other."""
+    """Hold the lock of a directory of outputs, to which no two replays may write."""
     if out is None:
         yield
         return
@@ -176,8 +170,8 @@ def _refuse_own_input(output: Path, files: Sequence[str]) -> None:
 
 
 def _refuse_other_numbers(partitions: Sequence[str], settings: Settings, recompute: bool) -> None:
-    """Refuse a Redis that holds another log's numbers, or whose numbers would fall. The check comes before
-    any file is emptied.
+    """Refuse a Redis with another log's numbers, or whose numbers would fall. Call this before any file is
+    emptied.
     """
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (row,) = read_rows(client, [f"{settings.namespace}:positions"])
@@ -197,7 +191,7 @@ def closing_line(files: Sequence[str], settings: Settings) -> str:
     """
     namespace = settings.namespace
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    accounts = read_rows(client, [row_key(namespace, "partition", one) for one in partitions_of(files)])
+    accounts = read_rows(client, [row_key(namespace, "partition", name) for name in partitions_of(files)])
 
     def total(*names: str) -> int:
         return sum(int(count) for account in accounts for name, count in account.items() if name in names)

@@ -1,8 +1,9 @@
 """Dead letters back to a door: the event of a letter is sent again, under the same event id.
 
-The door checks it as any call, so a mistake that is still there makes another letter. A letter holds no
-listener and no app, so neither does the event that is sent. Otherwise an event never counts twice, under
-another id or label, or with less than it had: an event that the letter holds only in part is not sent.
+The door checks the event as any call, so an event that is still wrong makes another letter. A letter has no
+listener and no app, so the event is sent without them. An event must not count twice, under another id or
+label, or without other fields that it had. An event of which the letter has only a part is therefore not
+sent.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from flows.rejected import Letter
 
 MAX_EVENTS: Final = 500
 MAX_BYTES: Final = 900_000
-"""The limits of one call: its events, and their bytes. A door takes 1 MiB."""
+"""The greatest number of events in one call, and of their bytes. A door takes 1 MiB."""
 TRIES: Final = 5
 LONGEST_PAUSE_S: Final = 10.0
 ANSWER: Final = timedelta(seconds=10)
 _HEADER: Final = re.compile("[ -~]+")
+# Reasons for which a letter is not sent.
 MALFORMED_WORDS: Final = "malformed: its letter holds nothing of it"
-UNSIGNED: Final = "unsigned"
 FORGED: Final = "unsigned: it may be forged, --sender NAME sends those of a sender that you know"
 CONVERSION: Final = "a conversion: its letter holds no listener to credit, --conversions sends it"
 NO_ID: Final = "no event id: it could count twice"
@@ -54,46 +55,46 @@ NO_DOOR: Final = (
     "letters of doors take the doors' address (--to or AUDIOPIXEL_COLLECT_URL) and AUDIOPIXEL_COLLECT_TOKEN; "
     "--sender source/NAME sends those of a source alone"
 )
+UNSIGNED: Final = "unsigned"
+"""The reason of a letter whose call had no signature."""
 _IDS: Final = ("event_id", "play_id", "episode", *WITHOUT_APPS)
 _HELD: Final = frozenset(_IDS) | {
     "event", "received_at", "playhead_ms", "duration_ms", "basis", "content_category", "landing_url",
     "conversion",
 }  # fmt: skip
-"""Fields that letters hold. Other fields that may be wrong identify the listener, and are never in a
-letter.
-"""
+"""Fields that letters have. Other fields identify the listener, and are never in a letter."""
 _OF_NO_USE: Final = frozenset({"consent", "app"})
-"""Fields that change nothing without a listener, and an app that a door takes from no caller."""
+"""`consent`, which has no effect without a listener, and `app`, which a door accepts from no caller."""
 _MARGIN_MS: Final = 10 * MINUTE_MS
-"""The time that a letter has to reach a door before it is a day old."""
+"""A letter that would be a day old within this time is not sent, since the way to a door takes time."""
 SETTABLE: Final = ("event", *UNSIGNED_FIELDS, *SIGNED)
-"""Fields that may be corrected while letters are sent again."""
+"""The fields that `--set` may correct when letters are sent again."""
 
 
-class Allowed(NamedTuple):
-    """Letters that are sent only on demand.
+class ExtraLetters(NamedTuple):
+    """The letters that are sent only on request.
 
     Attributes:
-        conversions: those of conversions, though they can be credited to no listener.
-        unsigned: those of calls without a signature, though they may be forged.
+        conversions: whether to send conversions, which can be credited to no listener.
+        unsigned: whether to send letters of calls without a signature, which may be forged.
     """
 
     conversions: bool = False
     unsigned: bool = False
 
 
-NOTHING_MORE: Final = Allowed()
+NO_EXTRA_LETTERS: Final = ExtraLetters()
 
 
 @dataclass
-class Resent:
+class ResendResult:
     """The outcome of sending letters again.
 
     Attributes:
-        accepted: by the door.
-        refused: rejected by it once more, by reason and field.
-        not_sent: by the reason why they cannot be.
-        expired: letters of sources whose message is in its topic no more, by topic.
+        accepted: the number of events that the door accepted.
+        refused: the number of events that the door rejected again, by reason and field.
+        not_sent: the number of letters that cannot be sent, by reason.
+        expired: the number of sources' letters whose message is no longer in its topic, by topic.
     """
 
     accepted: int = 0
@@ -102,7 +103,7 @@ class Resent:
     expired: Counter[str] = field(default_factory=Counter)
 
     def account(self) -> str:
-        """The sum that must hold."""
+        """The account in words: every letter was taken, rejected again, or not sent."""
         refused, not_sent = self.refused.total(), self.not_sent.total() + self.expired.total()
         letters = self.accepted + refused + not_sent
         parts = f"taken {self.accepted:,} + rejected again {refused:,} + not sent {not_sent:,}"
@@ -121,15 +122,15 @@ class _Results(msgspec.Struct):
 
 @dataclass
 class Door:
-    """A collector's door for events. The door is called without a proxy, and no redirect is followed: either
-    would get the token.
+    """A collector's door for events. No proxy is used and no redirect is followed, since either would get the
+    token.
 
     Args:
-        url: of the doors, without a path.
+        url: the address of the doors, without a path.
         token: `NAME.SECRET` of a caller that may `write`.
 
     Raises:
-        UsageError: the address or the token is none.
+        UsageError: the address or the token has another form.
     """
 
     url: str
@@ -150,7 +151,7 @@ class Door:
         """Send events; returns the result of each.
 
         Raises:
-            AudiopixelError: the door does not answer, or does not take the token.
+            AudiopixelError: the door does not answer, or refuses the token.
         """
         body, trouble = _encoded(events), ""
         headers = {"content-type": "application/json", "authorization": f"Bearer {self.token}"}
@@ -192,26 +193,26 @@ def resend(
     watermark_ms: int,
     lateness_ms: int,
     changes: Mapping[str, str] | None = None,
-    resent: Resent | None = None,
-    allowed: Allowed = NOTHING_MORE,
+    resent: ResendResult | None = None,
+    allowed: ExtraLetters = NO_EXTRA_LETTERS,
     now_ms: int = 0,
-) -> Resent:
+) -> ResendResult:
     """Send again the letters that can be sent.
 
     Args:
-        door: None without a door, so that no letter may need one.
-        watermark_ms: the flow's: events of minutes that are final by it would be too late. 0 without
-            a flow's watermark.
-        changes: values that fields get before.
-        resent: is counted in, also where this ends early.
-        allowed: letters that are sent, too.
-        now_ms: the time by the clock; with 0 nothing is a day old.
+        door: the door; with None every letter must be one that is not sent.
+        watermark_ms: the flow's watermark, epoch ms, by which events of final minutes would be too late; 0 if
+            unknown.
+        changes: corrected values by field.
+        resent: the result to which letters are added, also if an error ends the call.
+        allowed: the letters that are sent on request.
+        now_ms: the time by the clock, epoch ms; with 0 no letter is too old.
 
     Raises:
-        AudiopixelError: by the door; what it had taken by then stays taken, and may be sent again.
-        UsageError: a letter needs a door.
+        AudiopixelError: of the door. Events that it had accepted count; to send them again does no harm.
+        UsageError: a letter can be sent, and there is no door.
     """
-    resent = Resent() if resent is None else resent
+    resent = ResendResult() if resent is None else resent
     events = _events(letters, watermark_ms, lateness_ms, changes or {}, resent, allowed, now_ms)
     for call_events in _calls(events):
         if door is None:
@@ -232,12 +233,12 @@ def _calls(events: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Group events into calls that a door takes, in order."""
     call_events, size = list[dict[str, Any]](), 0
     for event in events:
-        more = len(_encoded(event)) + 2
-        if call_events and (len(call_events) == MAX_EVENTS or size + more > MAX_BYTES):
+        event_bytes = len(_encoded(event)) + 2
+        if call_events and (len(call_events) == MAX_EVENTS or size + event_bytes > MAX_BYTES):
             yield call_events
             call_events, size = [], 0
         call_events.append(event)
-        size += more
+        size += event_bytes
     if call_events:
         yield call_events
 
@@ -247,41 +248,41 @@ def _events(
     watermark_ms: int,
     lateness_ms: int,
     changes: Mapping[str, str],
-    resent: Resent,
-    allowed: Allowed = NOTHING_MORE,
+    resent: ResendResult,
+    allowed: ExtraLetters = NO_EXTRA_LETTERS,
     now_ms: int = 0,
 ) -> Iterator[dict[str, Any]]:
     for letter in letters:
         event = event_of(letter, changes)
-        why = _unsendable(letter, event, changes) or _forbidden(letter, event, allowed)
-        if not why and (event["ts"] // MINUTE_MS + 1) * MINUTE_MS + lateness_ms <= watermark_ms:
-            why = FINAL
-        if not why and not letter.taken_ms and event["ts"] > (watermark_ms or now_ms) + MINUTE_MS:
-            why = AHEAD
-        if not why and event["ts"] < now_ms - DAY_MS + _MARGIN_MS:
-            why = OLD
-        if why:
-            resent.not_sent[why] += 1
+        reason = _unsendable(letter, event, changes) or _forbidden(letter, event, allowed)
+        if not reason and (event["ts"] // MINUTE_MS + 1) * MINUTE_MS + lateness_ms <= watermark_ms:
+            reason = FINAL
+        if not reason and not letter.taken_ms and event["ts"] > (watermark_ms or now_ms) + MINUTE_MS:
+            reason = AHEAD
+        if not reason and event["ts"] < now_ms - DAY_MS + _MARGIN_MS:
+            reason = OLD
+        if reason:
+            resent.not_sent[reason] += 1
         else:
             yield event
 
 
 def event_of(letter: Letter, changes: Mapping[str, str]) -> dict[str, Any]:
-    """The canonical event of a letter, with its time in epoch ms, or 0 if it has no readable one."""
+    """The canonical event of a letter, with its time in epoch ms, or 0 if its time cannot be read."""
     event = {name: value for name, value in letter.event.items() if not name.startswith("utm_")}
     utm_parameters = {name: value for name, value in letter.event.items() if name.startswith("utm_")}
     if utm_parameters and isinstance(event.get("landing_url"), str):
         event["landing_url"] += f"?{urlencode(utm_parameters)}"
     at_ms, received_ms = _epoch_ms(event.get("ts")), _epoch_ms(event.pop("received_at", None))
-    if letter.taken_ms and (at_ms or received_ms):  # a letter's time is the latest possible receipt
+    if letter.taken_ms and (at_ms or received_ms):  # the event was received before its letter
         received_ms = min(received_ms or letter.taken_ms, letter.taken_ms)
-    if received_ms:  # clamped as the flow does; a later receipt would change its minute
+    if received_ms:  # clamped as the flow does it; the later receipt at the door would change the minute
         at_ms = max(received_ms - DAY_MS, min(at_ms or received_ms, received_ms + MINUTE_MS))
     event["ts"] = at_ms
     return event | dict(changes)
 
 
-def _forbidden(letter: Letter, event: Mapping[str, Any], allowed: Allowed) -> str:
+def _forbidden(letter: Letter, event: Mapping[str, Any], allowed: ExtraLetters) -> str:
     if not allowed.conversions and event_name(str(event.get("event")).strip())[0] == "conversion":
         return CONVERSION
     return FORGED if letter.reason == UNSIGNED and not allowed.unsigned else ""
@@ -302,8 +303,8 @@ def _unsendable(letter: Letter, event: Mapping[str, Any], changes: Mapping[str, 
     order = conversion.get("order_id") if isinstance(conversion, dict) else None
     texts = [event[name] for name in (*_IDS, "basis") if name in event] + [order or ""]
     landing = [letter.event[name] for name in letter.event if name.startswith(("landing_url", "utm_"))]
-    # A text of this length may have been cut by its letter, and the rest may be another's id.
-    if any(isinstance(one, str) and len(one) >= MAX_ID for one in (*texts, *landing)):
+    # The letter may have cut a text of this length, and the cut text may be the id of another.
+    if any(isinstance(text, str) and len(text) >= MAX_ID for text in (*texts, *landing)):
         return CUT
     if not all(map(_stays, texts)) or absent(letter.event_id):
         return CHANGED
@@ -313,7 +314,7 @@ def _unsendable(letter: Letter, event: Mapping[str, Any], changes: Mapping[str, 
 
 
 def _is_lost(letter: Letter, event: Mapping[str, Any]) -> bool:
-    """True if the wrong field is one that letters hold, and its event has none."""
+    """True if the wrong field is one that letters have, and this letter's event does not have it."""
     if letter.reason != INVALID:
         return False
     name, _, inner = letter.field.partition(".")
@@ -326,7 +327,7 @@ def _is_lost(letter: Letter, event: Mapping[str, Any]) -> bool:
 
 
 def _stays(text: object) -> bool:
-    """True if a door takes a text as the flow does: unchanged, or both as absent."""
+    """True if a door leaves a text unchanged, or takes it as absent as the flow does."""
     if not isinstance(text, str):
         return False
     taken_text = present(text)[0]

@@ -1,8 +1,9 @@
 """Texts from outside, shown in a terminal as plain letters, whatever they contain.
 
-Others choose the ids and labels of pixels, cells of plans, names of files and answers of servers. A terminal
-obeys control characters and reverses the text after a bidirectional one; rich obeys markup (`[/b]` is an
-error, `[link=…]` a link) and emoji codes. Such a text therefore goes to a terminal only through this module.
+Other people choose the ids and labels of pixels, cells of plans, names of files and answers of servers. A
+terminal executes control characters, and a bidirectional character reverses the text after it. Rich executes
+markup (`[/b]` is an error, `[link=…]` a link) and emoji codes. Such a text therefore goes to a terminal only
+through this module.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LONGEST: Final = 128
-"""Cells of an id: whole, unless its letters are wide."""
+"""The greatest width of an id, in cells. An id is shown whole, unless its letters are wide."""
 LINE: Final = 2_000
-"""Cells of a whole line, such as an error with the names in it."""
+"""The greatest width of a line, in cells, such as an error with names in it."""
 _WIDE: Final = 1000
-"""Cells of a table's line if it need not fit a terminal."""
+"""The width of a table's lines, in cells, if standard output is no terminal."""
 _UNSEEN: Final = frozenset(
     map(
         chr,
@@ -37,16 +38,16 @@ _UNSEEN: Final = frozenset(
         ),
     )
 )
-"""Letters, marks and symbols by their Unicode category that are invisible."""
+"""Invisible characters that Unicode's categories class as letters, marks or symbols."""
 
 
 def shown(text: str, most: int = LONGEST) -> str:
     """`text` on one line of at most `most` cells; an invisible character, except a plain space, becomes
     U+FFFD.
 
-    The result is for `print`, logs and `Text`. Rich reads a `str` as markup: give it `cell`.
+    The result is for `print`, logs and `Text`. Rich reads a `str` as markup, so pass `cell` to it.
     """
-    # Combining letters take no cell, so that cells alone would bound nothing.
+    # Combining letters take no cell, so a bound on cells does not bound their number.
     line = _marked(text[: 2 * most])
     if len(text) <= 2 * most and cell_len(line) <= most:
         return line
@@ -54,8 +55,8 @@ def shown(text: str, most: int = LONGEST) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """`text` on one line of at most `most` letters, however wide, for systems that count those; invisible
-    characters become U+FFFD as in `shown`.
+    """`text` on one line of at most `most` letters of any width, for systems that count letters. Invisible
+    characters become U+FFFD, as in `shown`.
     """
     line = _marked(text[:most])
     return line if len(text) <= most else f"{line[: most - 1]}…"
@@ -75,12 +76,12 @@ def cell(text: str, most: int = LONGEST) -> Text:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """True if the stream is a terminal; None is a stream that the caller has closed."""
+    """True if a stream is a terminal. The stream is None if the process was started without it."""
     return stream is not None and stream.isatty()
 
 
 def print_table(table: Table | Group) -> None:
-    """Print a table, or lines with one, on standard output; one line a row if that is no terminal."""
+    """Print a table, or lines with one, on standard output. Each row is one line if that is no terminal."""
     from rich.console import Console
 
     console = Console()

@@ -1,8 +1,9 @@
-"""A live flow's final minutes against a recomputation of its topic: the proof that nothing was lost.
+"""The comparison of a live flow's final minutes with a recomputation of its topic, which proves that nothing
+was lost.
 
 The topic is read from some time before the compared minutes, so that earlier plays and repeats are known. The
-oracle (`flows.reconcile`), which shares no code with the flow, recomputes it. If the flow began in an
-archive, messages older than the topic's first one are read there, at the same offsets.
+oracle (`flows.reconcile`), which shares no code with the flow, recomputes these messages. If the flow began
+in an archive, messages before the topic's first one are read from the archive, by the same offsets.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from flows.settings import Settings, kafka_options
 
 MINUTE_MS: Final = 60_000
 UNWRITTEN_MS: Final = 2 * MINUTE_MS
-"""The time for which a final minute may be missing in its topic."""
+"""The time, in ms, within which a final minute may still be missing in its topic."""
 BEHIND_MS: Final = 10 * MINUTE_MS
-"""A watermark that is further back leaves out minutes that should be compared."""
+"""The age of the watermark, in ms, above which minutes that should be compared are left out."""
 NOT_COMPARED: Final = "reach, conversions and windows of minutes and days are not compared"
 _RECEIVED: Final = b'"received_at"'
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
@@ -38,15 +39,15 @@ LEDGER: Final = ("received", "accepted", "repeated", "marks")
 
 
 @dataclass
-class Verified:
-    """The outcome.
+class Verification:
+    """The outcome of a comparison.
 
     Attributes:
-        messages: of the pixel topic that were read, also those from its archive.
-        archived: those of them that were read from the archive.
-        from_ms, before_ms: the minutes that were compared, epoch ms.
+        messages: the number of the topic's messages that were read, those from the archive included.
+        archived: the number of messages that were read from the archive.
+        from_ms, before_ms: the span of the minutes that were compared, epoch ms.
         minutes, placements: the numbers of final minutes that were compared, and of their placements.
-        differences: between the recomputed minutes and the published ones.
+        differences: the differences between the recomputed and the published minutes.
         ledgers: sentences on partitions whose ledger does not add up, and on a flow that is behind.
     """
 
@@ -70,21 +71,21 @@ def verify(
     directory: Path,
     most: int,
     progress: Callable[[str], None],
-) -> Verified:
+) -> Verification:
     """Compare the minutes that became final since a moment.
 
     Args:
-        since_ms: epoch ms; the minutes that became final after it are compared, which began earlier by the
-            lateness.
-        now_ms: the wall clock.
-        directory: for the messages, while they are compared.
-        most: messages that are read at most.
-        progress: receives the present step, for people who wait.
+        since_ms: epoch ms. The minutes that became final after this moment are compared; they began earlier
+            by the lateness.
+        now_ms: the wall clock, epoch ms.
+        directory: the directory for the messages, while they are compared.
+        most: the greatest number of messages to read.
+        progress: is called with the present step, for people who wait.
 
     Raises:
-        ConnectError: Kafka does not serve us.
-        UsageError: no minute has become final since then, neither the topic nor its archive has the span, or
-            it has more messages than `most`.
+        ConnectError: Kafka does not answer.
+        UsageError: no minute has become final since then, neither the topic nor its archive has the whole
+            span, or the span has more than `most` messages.
         StateError: the archive is missing or damaged.
         AudiopixelError: the flow has written nothing.
     """
@@ -116,7 +117,7 @@ def verify(
     finally:
         span.close()
     final = _final_minutes(settings, options, from_ms, progress)
-    verified = Verified(count, from_ms, before_ms, past.messages)
+    verified = Verification(count, from_ms, before_ms, past.messages)
     verified.ledgers = ledgers(settings, client, span)
     if behind_ms > BEHIND_MS:
         minutes = behind_ms // MINUTE_MS
@@ -127,7 +128,7 @@ def verify(
 
 
 def final_before(watermark_ms: int, lateness_ms: int) -> int:
-    """The minute, epoch ms, before which all are final, and written, at a watermark."""
+    """The minute, epoch ms, before which all minutes are final and written at a watermark."""
     before_ms = watermark_ms - lateness_ms - UNWRITTEN_MS
     return before_ms - before_ms % MINUTE_MS
 
@@ -137,10 +138,10 @@ class Past:
 
     Args:
         archive: None if the flow began in the topic.
-        from_ms: epoch ms; messages of whole hours before it, by Kafka's timestamps, are left out.
+        from_ms: epoch ms. Whole hours of messages before it, by Kafka's timestamps, are left out.
 
     Attributes:
-        messages: that were read.
+        messages: the number of messages that were read.
     """
 
     def __init__(self, archive: ArchiveInput | None, from_ms: int) -> None:
@@ -152,10 +153,11 @@ class Past:
 
     @classmethod
     def of_settings(cls, settings: Settings, from_ms: int) -> Past:
-        """The archive by a flow's settings.
+        """The archive of a flow's settings.
 
         Raises:
-            StateError: there is no archive, or it is of another topic. ConnectError: it cannot be read.
+            StateError: there is no archive, or it is of another topic.
+            ConnectError: the archive cannot be read.
         """
         if not settings.kafka_start.startswith(ADDRESS):
             return cls(None, from_ms)
@@ -177,13 +179,14 @@ class Past:
         """True if the archive has a partition up to an offset.
 
         Raises:
-            StateError: the archive has a gap. ConnectError: it cannot be read.
+            StateError: the archive has a gap.
+            ConnectError: the archive cannot be read.
         """
         reader = self._reader(partition)
         return reader is not None and offset <= reader.end
 
     def unread(self, partition: int, before: int) -> int:
-        """The number of offsets of a partition that are to be read before an offset."""
+        """The number of offsets of a partition, before an offset, that are still to be read."""
         reader = self._reader(partition)
         return 0 if reader is None else max(0, min(before, reader.end) - reader.position)
 
@@ -191,7 +194,8 @@ class Past:
         """The lines of a partition's messages before an offset.
 
         Raises:
-            StateError: a segment is damaged. ConnectError: a segment cannot be read.
+            StateError: a segment is damaged.
+            ConnectError: a segment cannot be read.
         """
         reader = self._reader(partition)
         while reader is not None and reader.position < min(before, reader.end):
@@ -204,18 +208,18 @@ class Past:
 
 
 def refuse(span: Span, past: Past, settings: Settings, most: int) -> None:
-    """Refuse a span that nothing has whole, or that is too long.
+    """Refuse a span that topic and archive together do not have whole, or that is too long.
 
     Raises:
-        UsageError: one of the two.
+        UsageError: the span is refused.
     """
-    if cut := [one for one in span.cut if not past.reaches(one, span.begins[one])]:
+    if cut := [number for number in span.cut if not past.reaches(number, span.begins[number])]:
         raise UsageError(
             f"{settings.kafka_topic}: {len(cut)} partitions no longer have messages of so long ago, and no "
             "archive of AUDIOPIXEL_KAFKA_START has them (AUDIOPIXEL_HORIZON and the lateness are read, too): "
             "name a later moment"
         )
-    messages = len(span) + sum(past.unread(one, span.begins[one]) for one in span.cut)
+    messages = len(span) + sum(past.unread(number, span.begins[number]) for number in span.cut)
     if messages > most:
         raise UsageError(f"{messages:,} messages are more than --most {most:,}: name a later moment")
 
@@ -223,9 +227,9 @@ def refuse(span: Span, past: Past, settings: Settings, most: int) -> None:
 def write_messages(span: Span, past: Past, directory: Path) -> tuple[list[Path], int]:
     """Write the messages of each partition as a file of lines.
 
-    The archive has the messages before the topic's first one. Empty messages at the topic's beginning are not
-    the first one if the archive has their offsets: they fill a new topic, so that its offsets follow the
-    archive's. A message without a time of receipt gets Kafka's.
+    The messages before the topic's first one come from the archive. Empty messages at the topic's beginning
+    are skipped if the archive has their offsets: they fill a new topic, so that its offsets follow the
+    archive's. A message without a time of receipt gets Kafka's timestamp.
 
     Returns:
         The files, and the number of messages in them.
@@ -257,7 +261,7 @@ def write_messages(span: Span, past: Past, directory: Path) -> tuple[list[Path],
 
 
 def line_of(value: bytes, timestamp_ms: int) -> bytes:
-    """A message as a line of a log."""
+    """A message as a line of a log, with a time of receipt."""
     value = value.replace(b"\n", b" ")
     if _RECEIVED in value or not timestamp_ms:
         return value
@@ -277,7 +281,7 @@ def _stamped(value: bytes, timestamp_ms: int) -> bytes:
 def _final_minutes(
     settings: Settings, options: Mapping[str, str], from_ms: int, progress: Callable[[str], None]
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """The final minutes of the topic from a moment on; the last of several for one minute."""
+    """The final minutes of the topic from a moment on. Of several messages for one minute the last counts."""
     span = Span(settings.kafka_brokers, settings.kafka_minutes_topic, options, from_ms)
     minutes: dict[tuple[str, int], dict[str, Any]] = {}
     progress(f"reading {len(span):,} minutes")
@@ -295,7 +299,7 @@ def _final_minutes(
 
 
 def _compare(
-    truth: Recomputation, final: Mapping[tuple[str, int], dict[str, Any]], verified: Verified, file: Path
+    truth: Recomputation, final: Mapping[tuple[str, int], dict[str, Any]], verified: Verification, file: Path
 ) -> None:
     def inside(key: tuple[str, int]) -> bool:
         return verified.from_ms <= key[1] < verified.before_ms

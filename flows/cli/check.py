@@ -26,11 +26,11 @@ def check(
     The flow's own decoder decides. Repeats and late pixels are not judged, and values are not shown. Fields,
     limits and examples: docs/pixels.md.
     """
-    from flows.check import Checked
+    from flows.check import CheckResult
     from flows.check import check as checked
     from flows.cli.progress import progress
 
-    checked_files, printed = Checked(), 0
+    checked_files, printed = CheckResult(), 0
 
     def print_rejected(line: str) -> None:
         nonlocal printed

@@ -113,7 +113,7 @@ def forget(
         if not (reasons := [*filter(None, [case.refusal(flow_of(client, settings.namespace))])]):
             if not status:
                 put_on_the_list(client, settings.namespace, [int(one.key, 16) for one in case.names])
-            erasures, reasons = case.settled(client, 0.0 if status else wait)
+            erasures, reasons = case.wait(client, 0.0 if status else wait)
         _write(receipt, case, client, erasures, reasons)
         done &= _print_state(case, erasures, reasons, receipt)
     if not done:
@@ -127,7 +127,7 @@ def _of_people(settings: Settings, ids: Sequence[str], households: Sequence[str]
         SettingsError: a key is missing.
     """
     from flows.collector.pseudonyms import HOUSEHOLD, LISTENER, shortened
-    from flows.erasures import GIVEN, Case, Named
+    from flows.erasures import OWN_ID, Case, PersonName
     from flows.model.redis_keys import erased_field
     from flows.state.keys import fingerprint
     from flows.state.people import People
@@ -138,13 +138,13 @@ def _of_people(settings: Settings, ids: Sequence[str], households: Sequence[str]
     person_ids, people = _to_the_blank(ids), People(secret)
     edge_names = [one for person in person_ids for one in at_the_edge(settings, person, user_agent)]
     names = [
-        *((LISTENER, GIVEN, one) for one in person_ids),
-        *((HOUSEHOLD, GIVEN, one) for one in _to_the_blank(households)),
+        *((LISTENER, OWN_ID, one) for one in person_ids),
+        *((HOUSEHOLD, OWN_ID, one) for one in _to_the_blank(households)),
         *((kind, shortened(one), one) for kind, one in edge_names),
     ]
     key_of = {HOUSEHOLD: people.household}
     keyed = [
-        Named(kind, shown_name, erased_field(key_of.get(kind, people.listener)(pseudonym.encode())))
+        PersonName(kind, shown_name, erased_field(key_of.get(kind, people.listener)(pseudonym.encode())))
         for kind, shown_name, pseudonym in names
     ]
     by_edge = edge_keys(settings) if ids else None

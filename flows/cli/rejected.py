@@ -13,7 +13,7 @@ from flows.shown import LINE, print_table, shown
 
 if TYPE_CHECKING:
     from flows.rejected import Letter
-    from flows.resend import Allowed
+    from flows.resend import ExtraLetters
     from flows.settings import Settings
 
 
@@ -82,7 +82,7 @@ def rejected(
     from flows.cli.progress import progress
     from flows.collector.understand import UNSIGNED
     from flows.model.events import REASONS
-    from flows.resend import Allowed
+    from flows.resend import ExtraLetters
     from flows.settings import load, nearest
 
     if resend and against:
@@ -98,8 +98,8 @@ def rejected(
             "unsigned calls may be forged: --sender NAME sends those of a sender that you know; "
             "audiopixel rejected --reason unsigned lists the senders"
         )
-    settings, left = load(), letters_of.Left()
-    wanted = letters_of.Wanted(reason, sender, placement)
+    settings, left = load(), letters_of.LetterCounts()
+    wanted = letters_of.LetterFilter(reason, sender, placement)
 
     def letters() -> Iterator[Letter]:
         source = letters_of.from_files(files, left) if files else letters_of.from_topic(settings, hours, left)
@@ -114,7 +114,7 @@ def rejected(
     try:
         with progress(lambda: f"{left.letters:,} letters"):
             if resend:
-                _resend(settings, letters(), to, change or [], Allowed(conversions, bool(sender)))
+                _resend(settings, letters(), to, change or [], ExtraLetters(conversions, bool(sender)))
                 return
             if against:
                 compared = letters_of.compare(against, letters())
@@ -142,13 +142,13 @@ def rejected(
 
 
 def _resend(
-    settings: Settings, letters: Iterator[Letter], to: str, changes: list[str], allowed: Allowed
+    settings: Settings, letters: Iterator[Letter], to: str, changes: list[str], allowed: ExtraLetters
 ) -> None:
     """Send letters again, and print the outcome."""
     from time import time
 
     from connectors.redis import connect, read_rows
-    from flows.resend import SETTABLE, Door, Resent, resend
+    from flows.resend import SETTABLE, Door, ResendResult, resend
     from flows.settings import ms
     from flows.sources.reread_letters import LetterRereader
 
@@ -172,7 +172,7 @@ def _resend(
         raise AudiopixelError(
             f"the values of the flow in Redis ({settings.namespace}:meta) is damaged: {error}"
         ) from None
-    resent = Resent()
+    resent = ResendResult()
     try:
         fields = {name: value for name, _, value in parted}
         rereader = LetterRereader(settings, resent, watermark_ms, lateness_ms, changed=bool(fields))

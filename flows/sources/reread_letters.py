@@ -20,7 +20,7 @@ from flows.collector.understand import Understanding
 from flows.errors import UsageError
 from flows.model.ticks import DAY_MS, MINUTE_MS
 from flows.rejected import Letter
-from flows.resend import FINAL, Resent
+from flows.resend import FINAL, ResendResult
 from flows.settings import Settings, kafka_options
 from flows.sources.examples import failures
 from flows.sources.messages import RecordDecoder, cluster_of
@@ -64,7 +64,7 @@ class LetterRereader:
     """
 
     def __init__(
-        self, settings: Settings, resent: Resent, watermark_ms: int, lateness_ms: int, changed: bool
+        self, settings: Settings, resent: ResendResult, watermark_ms: int, lateness_ms: int, changed: bool
     ) -> None:
         self._settings, self._resent, self._changed = settings, resent, changed
         self._watermark_ms, self._lateness_ms = watermark_ms, lateness_ms

@@ -99,7 +99,7 @@ def test_doctor_passes_a_sound_installation_and_names_each_fault(kafka_world: Wo
     assert found["lag"][1].startswith("0 messages are not in the numbers yet")
 
     _, other = examined(world, tmp_path, LISTENER_KEY="another key of sixteen bytes", ALLOWED_LATENESS="PT1M")
-    assert other["settings"] == ("wrong", "AUDIOPIXEL_LISTENER_KEY is another than the flow's")
+    assert other["settings"] == ("wrong", "AUDIOPIXEL_LISTENER_KEY is not the flow's key")
     _, other = examined(world, tmp_path, KAFKA_TOPIC="nobodys", KAFKA_MINUTES_TOPIC="none-either")
     assert other["pixel topic"] == ("wrong", "nobodys is missing")
     assert other["topics"] == ("wrong", "missing: none-either")

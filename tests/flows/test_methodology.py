@@ -188,7 +188,8 @@ def test_the_documented_order_of_joining_is_the_real_one() -> None:
     places = [joining.index(word) for word in words]
     assert places == sorted(places)
     assert (
-        "One that names a campaign is credited to touches of that campaign alone, by utm_content" in joining
+        "A conversion that names a campaign is credited to touches of that campaign alone, and by utm_content"
+        in joining
     )
 
 

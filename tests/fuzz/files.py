@@ -30,7 +30,7 @@ from flows.model.plan import Plan
 from flows.reconcile.decode import Reader
 from flows.reconcile.rules import PODCAST_APPS
 from flows.rejected import Groups, compare, from_files
-from flows.resend import Resent, _events
+from flows.resend import ResendResult, _events
 from flows.settings import load
 from flows.shown import LINE, shown
 from flows.state.people import People
@@ -209,7 +209,7 @@ class LettersDoor(_Files):
         except (AudiopixelError, ConnectError) as error:
             in_words(error)
             return "refused"
-        groups, resent = Groups(), Resent()
+        groups, resent = Groups(), ResendResult()
         for letter in letters:
             groups.take(letter)
         assert groups.letters.total() == len(letters)

@@ -20,7 +20,7 @@ from flows.collector.store import Store
 from flows.intake.dead_letters import explain
 from flows.intake.dead_letters import letter as flow_letter
 from flows.rejected import Letter, letter_of
-from flows.resend import Allowed, Door, Resent, resend
+from flows.resend import Door, ExtraLetters, ResendResult, resend
 
 TOKEN = f"host.{SECRET}"
 PIXEL = {
@@ -90,12 +90,12 @@ def of_the_flow(**changes: Any) -> Letter:
     return made
 
 
-ALL = Allowed(conversions=True, unsigned=True)
+ALL = ExtraLetters(conversions=True, unsigned=True)
 
 
 def sent(
-    letters: list[Letter], url: str, watermark_ms: int = NOW_MS, allowed: Allowed = ALL, **changes: str
-) -> Resent:
+    letters: list[Letter], url: str, watermark_ms: int = NOW_MS, allowed: ExtraLetters = ALL, **changes: str
+) -> ResendResult:
     return resend(
         letters,
         Door(url, TOKEN, sleep=lambda _: None),

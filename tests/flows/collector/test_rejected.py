@@ -25,7 +25,16 @@ from flows.intake.dead_letters import explain, late_letter
 from flows.intake.dead_letters import letter as flow_letter
 from flows.intake.decoder import Decoder
 from flows.model.messages import Late
-from flows.rejected import MAX_GROUPS, Groups, Letter, Wanted, compare, from_files, from_topic, letter_of
+from flows.rejected import (
+    MAX_GROUPS,
+    Groups,
+    Letter,
+    LetterFilter,
+    compare,
+    from_files,
+    from_topic,
+    letter_of,
+)
 from flows.resend import Door, resend
 from flows.settings import load
 
@@ -228,7 +237,7 @@ def test_letters_are_grouped_once_each_by_reason_field_sender_and_placement(tmp_
         ("invalid", "ip", "a/0", "breakfast-uk"): 2,
         ("unsigned", "placement_id", "dialect/native", "breakfast-uk"): 1,
     }
-    wanted = Wanted(sender="a/0", reason="invalid")
+    wanted = LetterFilter(sender="a/0", reason="invalid")
     assert sum(wanted.has(one) for one in from_files([str(file)])) == 2
 
 

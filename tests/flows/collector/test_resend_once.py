@@ -16,8 +16,8 @@ from connectors.kafka import KafkaWriter
 from flows import resend
 from flows.collector.letters import letter
 from flows.intake.decoder import Decoder
-from flows.rejected import Left, Letter, from_files, from_topic, letter_of
-from flows.resend import Allowed, Resent
+from flows.rejected import Letter, LetterCounts, from_files, from_topic, letter_of
+from flows.resend import ExtraLetters, ResendResult
 from flows.settings import load
 
 HOUR = 3_600_000
@@ -42,7 +42,7 @@ def test_a_letter_dated_ahead_of_the_flow_is_not_resent(url: str, kept: Kept) ->
 
 def test_the_clock_dates_a_files_letters_without_a_watermark() -> None:
     letters = [of_the_flow(ts=NOW_MS + ahead_ms, ip=5) for ahead_ms in (60_000, 60_001)]
-    resent = Resent()
+    resent = ResendResult()
     events = list(resend._events(letters, 0, 600_000, {}, resent, ALL, NOW_MS))
     assert (len(events), resent.not_sent) == (1, {resend.AHEAD: 1})
 
@@ -60,7 +60,7 @@ def test_a_time_is_read_as_the_flow_reads_it(url: str, kept: Kept) -> None:
 
 def test_a_letter_a_day_old_is_not_resent() -> None:
     letters = [of_the_flow(ts=NOW_MS - 24 * HOUR + ms, ip=5) for ms in (HOUR, 0)]
-    resent = Resent()
+    resent = ResendResult()
     events = list(resend._events(letters, NOW_MS, 48 * HOUR, {}, resent, ALL, NOW_MS))
     assert (len(events), resent.not_sent) == (1, {resend.OLD: 1})
 
@@ -152,14 +152,14 @@ def test_a_play_that_names_its_listener_is_marked_in_its_letter_and_kept(url: st
 def test_a_conversion_is_resent_only_on_request(url: str, kept: Kept) -> None:
     order = {"conversion": {"type": "purchase", "order_id": "o-1"}, "ip": 5, "campaign_id": "spring"}
     letters = [of_the_flow(**order, event=name) for name in ("conversion", "Conversion")]
-    resent = sent(letters, url, allowed=Allowed(unsigned=True))
+    resent = sent(letters, url, allowed=ExtraLetters(unsigned=True))
     assert (resent.accepted, resent.not_sent) == (0, {resend.CONVERSION: 2})
-    assert sent(letters, url, allowed=Allowed(conversions=True)).accepted == 2
+    assert sent(letters, url, allowed=ExtraLetters(conversions=True)).accepted == 2
 
 
 def test_an_unsigned_call_is_resent_only_on_request(url: str, kept: Kept) -> None:
     letters = [of_the_door(), of_the_flow(ip=5)]
-    resent = sent(letters, url, allowed=Allowed())
+    resent = sent(letters, url, allowed=ExtraLetters())
     assert (resent.accepted, resent.not_sent) == (1, {resend.FORGED: 1})
     assert [one.event["event_id"] for one in kept.events] == ["e1"]
 
@@ -208,7 +208,7 @@ def test_letters_arriving_during_the_read_are_not_read() -> None:
             writer.write([(body["position"].encode(), json.dumps(body).encode()) for body in bodies])
 
         put("old")
-        left, found = Left(), list[Letter]()
+        left, found = LetterCounts(), list[Letter]()
         for one in from_topic(settings, 1, left):
             if len(found) % 400 == 0 and len(found) < 2_400:
                 put(f"new{len(found)}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.check import TAKES, Checked, check
+from flows.check import TAKES, CheckResult, check
 from flows.cli.commands import app
 from flows.intake.schema import Conversion, Event, Previous
 from flows.model.events import EVENTS
@@ -122,7 +122,7 @@ def test_near_event_names_and_foreign_file_shapes_are_named(tmp_path: Path) -> N
     near, foreign = tmp_path / "near.ndjson", tmp_path / "foreign.ndjson"
     near.write_text('{"event_id":"1","event":"Impression","ts":1790000000000,"placement_id":"p"}\n')
     foreign.write_text('{"type":"ad_impression","eventTime":1790000000,"lineItemId":"p"}\n')
-    found, lines = Checked(), list[str]()
+    found, lines = CheckResult(), list[str]()
     check([str(near), str(foreign)], found, lines.append)
     assert lines[0].endswith("delivered download (did you mean impression?)")
     assert found.foreign == [str(foreign)]

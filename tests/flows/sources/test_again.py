@@ -20,7 +20,7 @@ from sources_support import MAPPING, Running, Theirs, messages
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from flows.rejected import Letter
-from flows.resend import Resent
+from flows.resend import ResendResult
 from flows.settings.loading import load
 from flows.sources.reread_letters import UNCHANGED, LetterRereader, place_of
 
@@ -136,7 +136,7 @@ def test_a_letter_of_another_position_is_none_of_a_sources(position: str) -> Non
 
 def test_letters_of_absent_or_changed_sources_are_counted(tmp_path: Path) -> None:
     (tmp_path / "theirs.toml").write_text(MAPPING.format(topic="events"))
-    settings, resent = load(sources=tmp_path, collect_key=KEY), Resent()
+    settings, resent = load(sources=tmp_path, collect_key=KEY), ResendResult()
     rereader = LetterRereader(settings, resent, 0, 600_000, changed=False)
     of_a_door = letter("collector/c1/e1")
     letters = [letter("source/nobodys/events/0/7"), letter("source/theirs/before/0/7"), of_a_door]
@@ -149,7 +149,7 @@ def test_letters_of_absent_or_changed_sources_are_counted(tmp_path: Path) -> Non
 
 
 def test_no_field_of_a_sources_letter_is_set() -> None:
-    resent, letters = Resent(), [letter("source/theirs/events/0/7")]
+    resent, letters = ResendResult(), [letter("source/theirs/events/0/7")]
     assert list(LetterRereader(load(), resent, 0, 600_000, changed=True).apart(letters)) == []
     assert resent.not_sent == {UNCHANGED: 1}
 
@@ -162,7 +162,7 @@ def test_final_minutes_get_no_resent_pixels(world: World) -> None:
     settings = settings.model_copy(update={"collect_key": load(collect_key=KEY).collect_key})
     found = messages(world, world.settings["KAFKA_REJECTED_TOPIC"])
     letters = [letter(one["position"]) for one in found]
-    resent = Resent()
+    resent = ResendResult()
     rereader = LetterRereader(settings, resent, int(time.time() * 1000) + 660_000, 600_000, changed=False)
     assert list(rereader.apart(letters)) == []
     rereader.end()
