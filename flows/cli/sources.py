@@ -80,7 +80,7 @@ def sources(
 
 def _draft(names: list[str], out: Path | None, registry: str) -> None:
     from flows.settings import load
-    from flows.sources.draft import LOOKED_AT, draft
+    from flows.sources.draft import MAX_MESSAGES, draft
     from flows.sources.messages import OneColumnError, sample_messages
     from flows.sources.source import OF_A_REGISTRY, Source
 
@@ -97,11 +97,11 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
     for format_ in OF_A_REGISTRY if registry else _formats_of(name):
         source = Source(name="draft", format=format_, **where, **options)  # type: ignore[arg-type]
         try:
-            messages = list(sample_messages(source, settings, LOOKED_AT))
+            messages = list(sample_messages(source, settings, MAX_MESSAGES))
         except OneColumnError:
             where["separator"] = ";"
             source = Source(name="draft", format=format_, **where)  # type: ignore[arg-type]
-            messages = list(sample_messages(source, settings, LOOKED_AT))
+            messages = list(sample_messages(source, settings, MAX_MESSAGES))
         if any(one.document is not None for one in messages):
             break
     else:

@@ -1,8 +1,9 @@
 """Sources: topics and files of another shape, read by a mapping in TOML, as pixels.
 
-A source's message is mapped onto the words of a call (`mapping`), understood by the collector's own stages
-(`pixels`), and written to the pixel topic as a collector writes (`live`), or to a file or a topic of its own
-(`batch`). `audiopixel sources draft | check | run` is the way in.
+A mapping (`source`, `paths`) translates a message's fields into the words of a call. The collector's own
+stages decide what the call means (`pixels`). A live source writes to the pixel topic as a collector does
+(`live`), a batch source to a file or a topic of its own (`batch`). The command is
+`audiopixel sources draft | check | run`.
 
 Door: `Source`, `load_source`, `Pixels`; the rest is imported by module.
 """

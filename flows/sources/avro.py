@@ -1,8 +1,8 @@
-"""Avro: a schema of the registry, and the records that messages of it have.
+"""Avro: reads a schema of the registry, and decodes messages by it.
 
-fastavro decodes. A type that carries a unit becomes a value that has one: a timestamp is epoch ms, a date and
-a time are text, a decimal has its digits. A field answers by its aliases as well, so that a mapping goes on
-after a rename.
+fastavro decodes. A value is converted by its logical type: a timestamp becomes epoch ms, a date and a time of
+day become ISO text, and a decimal keeps its digits. A record has a field under its aliases too, so a mapping
+still works after a rename.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape, union_shape
 MAX_DEPTH: Final = 32
 """The greatest depth of types within types."""
 MAX_VALUES: Final = 10_000
-"""The greatest number of values of a record, apart from items of lists: a message of few bytes could hold as
-many.
+"""The greatest number of values of a record, apart from items of lists. A null takes no byte, so a short
+message could otherwise make billions of values.
 """
 MAX_WITHIN: Final = 8
-"""The number of times that a record may contain itself; a message of more cannot be read."""
+"""The number of times that a record may contain itself. A message with more levels cannot be read."""
 MAX_DECIMAL_BYTES: Final = 32
 MAX_NUMBER_BYTES: Final = 10
-"""The greatest number of bytes of a number in Avro: fastavro would read a number of a megabyte, byte
-by byte.
+"""The greatest size of a number in Avro, in bytes. fastavro has no limit: it would read a number of a
+megabyte, byte by byte.
 """
 _SHORT: Final = 8_192
-"""Up to so many bytes of a message, a search for endless numbers costs less than reading with care."""
-_GOES_ON: Final = bytes(one & 0x80 for one in range(256))
-"""For each byte, the bit that makes a number go on."""
+"""The greatest size, in bytes, of a message that is searched for endless numbers. Above it the search costs
+more than `_LimitedNumbers`.
+"""
+_CONTINUATIONS: Final = bytes(byte & 0x80 for byte in range(256))
+"""For each byte, its continuation bit: set if the number's next byte follows."""
 _ENDLESS: Final = bytes((0x80,)) * MAX_NUMBER_BYTES
 _TOO_DEEP: Final = "too_deep"
 _RECORDS: Final = ("record", "error")
@@ -55,37 +57,37 @@ _KINDS: Final[Mapping[str, type]] = {
 }
 """The Python type of each type of Avro."""
 _EPOCH: Final = date(1970, 1, 1)
-_LONGEST_DAY: Final = 2_000_000
-Touch = Callable[[Any], Any]
+_MAX_DAYS: Final = 2_000_000
+Converter = Callable[[Any], Any]
 
 
-def days(value: int) -> str:
-    """The date of a number of days since 1970."""
-    if not 0 <= value < _LONGEST_DAY:
+def iso_date(value: int) -> str:
+    """The ISO date of a number of days since 1970."""
+    if not 0 <= value < _MAX_DAYS:
         return Unreadable()
     return (_EPOCH + timedelta(days=value)).isoformat()
 
 
-def clock(milliseconds: int) -> str:
-    """A time of day, or a length, as `HH:MM:SS.mmm`."""
-    seconds, rest = divmod(milliseconds, 1000)
+def time_text(milliseconds: int) -> str:
+    """A time of day, or a duration, as `HH:MM:SS.mmm`."""
+    seconds, millisecond = divmod(milliseconds, 1000)
     minutes, second = divmod(seconds, 60)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}.{rest:03d}"
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}.{millisecond:03d}"
 
 
-def single(value: float) -> str:
-    """The shortest digits of a float of 32 bits: as a double 19.9 would be 19.899999618530273."""
+def float32_digits(value: float) -> str:
+    """The shortest digits of a float of 32 bits. As a double, 19.9 would be 19.899999618530273."""
     return Number(np.float32(value))
 
 
-_LOGICAL: Final[Mapping[tuple[str, str], Touch]] = {
+_LOGICAL: Final[Mapping[tuple[str, str], Converter]] = {
     ("long", "timestamp-micros"): lambda value: value // 1000,
     ("long", "timestamp-nanos"): lambda value: value // 1_000_000,
     ("long", "local-timestamp-micros"): lambda value: value // 1000,
     ("long", "local-timestamp-nanos"): lambda value: value // 1_000_000,
-    ("int", "date"): days,
-    ("int", "time-millis"): clock,
-    ("long", "time-micros"): lambda value: clock(value // 1000),
+    ("int", "date"): iso_date,
+    ("int", "time-millis"): time_text,
+    ("long", "time-micros"): lambda value: time_text(value // 1000),
 }
 
 
@@ -113,7 +115,7 @@ class AvroSchema:
             self.name = str(top["name"])
             types.weigh(top, ())
             self._has_single_bytes = types.has_single_bytes
-            self.shape, self._touch = types.shape(top, ()), types.touch(top) or _as_it_is
+            self.shape, self._converter = types.shape(top, ()), types.converter(top) or unchanged
             self._schema = parse_schema(types.bounded(top, 0, (), set()))
         except (
             *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
@@ -128,22 +130,24 @@ class AvroSchema:
 
     def document(self, payload: bytes) -> Mapping[str, Any] | None:
         """The record of a message's bytes; None if the bytes do not fit this schema."""
-        careful = len(payload) > _SHORT or _ENDLESS in payload.translate(_GOES_ON)
-        file = _Careful(payload) if careful and not self._has_single_bytes else io.BytesIO(payload)
+        may_be_endless = len(payload) > _SHORT or _ENDLESS in payload.translate(_CONTINUATIONS)
+        limited = may_be_endless and not self._has_single_bytes
+        file = _LimitedNumbers(payload) if limited else io.BytesIO(payload)
         try:
             record: Any = self._read(file, self._schema, None)
-            document: Mapping[str, Any] = self._touch(record)
+            document: Mapping[str, Any] = self._converter(record)
         except Exception:  # for a damaged message fastavro raises whatever follows: EOFError, IndexError, ...
             return None
         return document if file.tell() == len(payload) else None
 
 
-class _Careful(io.BytesIO):
-    """The bytes of a message without any number of more than `MAX_NUMBER_BYTES` bytes. fastavro reads numbers
-    byte by byte, and nothing else of several bytes in this way.
+class _LimitedNumbers(io.BytesIO):
+    """A message's bytes as a file that refuses a number of more than `MAX_NUMBER_BYTES` bytes.
+
+    fastavro reads a number byte by byte, and reads no other value of several bytes in this way.
     """
 
-    _going_on = 0
+    _continued = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read the next bytes.
@@ -153,16 +157,17 @@ class _Careful(io.BytesIO):
         """
         data = super().read(size)
         if size == 1 and data >= b"\x80":
-            self._going_on += 1
-            if self._going_on == MAX_NUMBER_BYTES:
+            self._continued += 1
+            if self._continued == MAX_NUMBER_BYTES:
                 raise ValueError("a number without end")
         else:
-            self._going_on = 0
+            self._continued = 0
         return data
 
 
 class _Types:
-    """The types of a schema with full names and without units: values are converted here, in bounded time.
+    """The types of a schema, with full names and without logical types. `converter` converts values, in
+    bounded time.
 
     Attributes:
         has_single_bytes: whether a value of some type has one byte, so that several in a row may look like a
@@ -172,7 +177,7 @@ class _Types:
     def __init__(self) -> None:
         self.has_single_bytes = False
         self._by_name: dict[str, dict[str, Any]] = {}
-        self._touches: dict[str, Touch | None] = {}
+        self._converters: dict[str, Converter | None] = {}
 
     def take(self, schema: Any, space: str, depth: int = 0) -> Any:
         """A type with full names, and its logical type as `unit`."""
@@ -212,8 +217,7 @@ class _Types:
         return self._by_name.get(schema, schema) if isinstance(schema, str) else schema
 
     def weigh(self, schema: Any, above: tuple[str, ...]) -> tuple[int, int]:
-        """The least number of bytes that a value of a type takes, and its number of values apart from items
-        of lists.
+        """The least size of a value of a type, in bytes, and its number of values apart from items of lists.
 
         Raises:
             UnusableError: a few bytes could make any number of values.
@@ -247,9 +251,9 @@ class _Types:
         return least, values
 
     def bounded(self, schema: Any, level: int, above: tuple[str, ...], defined_names: set[str]) -> Any:
-        """A type as fastavro reads it: a record within itself ends at `MAX_WITHIN`.
+        """A type for fastavro, in which a record contains itself at most `MAX_WITHIN` times.
 
-        fastavro's reader goes as deep as a message does, until the stack overflows, which ends the process.
+        fastavro's reader goes as deep as a message does. A stack overflow would end the process.
         """
         schema = self.resolved(schema)
         if isinstance(schema, list):
@@ -300,33 +304,35 @@ class _Types:
             return MapOf(self.shape(schema["values"], above))
         return TEXT if kind == "string" else PLAIN
 
-    def touch(self, schema: Any) -> Touch | None:
+    def converter(self, schema: Any) -> Converter | None:
         """The function that converts a decoded value; None if the value stays as decoded."""
         schema = self.resolved(schema)
         if isinstance(schema, list):
-            return self._touch_of_one(schema)
+            return self._union_converter(schema)
         kind = _kind(schema)
         if kind == "array":
-            return _each_item(self.touch(schema["items"]))
+            return _each_item(self.converter(schema["items"]))
         if kind == "map":
-            return _each_value(self.touch(schema["values"]))
+            return _each_value(self.converter(schema["values"]))
         if kind in _RECORDS:
-            return self._touch_of_record(schema)
+            return self._record_converter(schema)
         unit = schema.get("unit") if isinstance(schema, Mapping) else None
         if unit == "decimal" and kind in ("bytes", "fixed"):
             return _decimal(int(schema.get("scale", 0)))
-        return single if kind == "float" else _LOGICAL.get((kind, str(unit)))
+        return float32_digits if kind == "float" else _LOGICAL.get((kind, str(unit)))
 
-    def _touch_of_record(self, schema: Mapping[str, Any]) -> Touch | None:
+    def _record_converter(self, schema: Mapping[str, Any]) -> Converter | None:
         name = str(schema["name"])
-        if name in self._touches:
-            return self._touches[name]
+        if name in self._converters:
+            return self._converters[name]
         # A record within itself: the function is looked up later.
-        self._touches[name] = lambda value: (
-            later_touch(value) if (later_touch := touch_of_record[0]) is not None else value
+        self._converters[name] = lambda value: (
+            later_converter(value) if (later_converter := record_converter[0]) is not None else value
         )
         fields = [
-            (one["name"], touch) for one in schema["fields"] if (touch := self.touch(one["type"])) is not None
+            (one["name"], converter)
+            for one in schema["fields"]
+            if (converter := self.converter(one["type"])) is not None
         ]
         names = {one["name"] for one in schema["fields"]}
         aliases = [
@@ -335,50 +341,52 @@ class _Types:
             for alias in one.get("aliases", ())
             if alias not in names
         ]
-        touch_of_record: list[Touch | None] = [_of_fields(fields, aliases) if fields or aliases else None]
-        self._touches[name] = touch_of_record[0]
-        return touch_of_record[0]
+        record_converter: list[Converter | None] = [
+            _of_fields(fields, aliases) if fields or aliases else None
+        ]
+        self._converters[name] = record_converter[0]
+        return record_converter[0]
 
-    def _touch_of_one(self, types: Sequence[Any]) -> Touch | None:
-        """The conversion of a union, by the value's kind. If two types of one kind differ, the value cannot
-        be read.
+    def _union_converter(self, types: Sequence[Any]) -> Converter | None:
+        """The converter of a union, by the value's Python type. If two members of one Python type need
+        converters, the value cannot be read.
         """
         by_kind: dict[type, list[Any]] = {}
         for member in map(self.resolved, types):
             by_kind.setdefault(_KINDS[_kind(member)], []).append(member)
-        touches_by_kind: dict[type, Touch] = {}
+        converters_by_kind: dict[type, Converter] = {}
         for kind, members in by_kind.items():
             if kind is dict and len(members) > 1:
-                touches_by_kind[kind] = self._touch_of_records(members)
+                converters_by_kind[kind] = self._records_converter(members)
                 continue
-            touches = [self.touch(one) for one in members]
-            if touches == [None] * len(touches):
+            converters = [self.converter(one) for one in members]
+            if converters == [None] * len(converters):
                 continue
-            touches_by_kind[kind] = (
-                touches[0] if len(touches) == 1 and touches[0] is not None else _unreadable
+            converters_by_kind[kind] = (
+                converters[0] if len(converters) == 1 and converters[0] is not None else _unreadable
             )
-        if not touches_by_kind:
+        if not converters_by_kind:
             return None
 
-        def touch(value: Any) -> Any:
-            own = touches_by_kind.get(value.__class__)
+        def converter(value: Any) -> Any:
+            own = converters_by_kind.get(value.__class__)
             return value if own is None else own(value)
 
-        return touch
+        return converter
 
-    def _touch_of_records(self, members: Sequence[Any]) -> Touch:
-        """The conversion of a union of records, by the fields that the value has."""
-        touches = {
-            frozenset(field["name"] for field in one["fields"]): self.touch(one)
+    def _records_converter(self, members: Sequence[Any]) -> Converter:
+        """The converter of a union of records, by the names of the value's fields."""
+        converters = {
+            frozenset(field["name"] for field in one["fields"]): self.converter(one)
             for one in members
             if _kind(one) in _RECORDS
         }
 
-        def touch(value: Any) -> Any:
-            own = touches.get(frozenset(value))
+        def converter(value: Any) -> Any:
+            own = converters.get(frozenset(value))
             return value if own is None else own(value)
 
-        return touch
+        return converter
 
 
 def _kind(schema: Any) -> str:
@@ -388,35 +396,36 @@ def _kind(schema: Any) -> str:
     return str(kind)
 
 
-def _of_fields(fields: Sequence[tuple[str, Touch]], aliases: Sequence[tuple[str, str]]) -> Touch:
-    def touch(value: dict[str, Any]) -> dict[str, Any]:
+def _of_fields(fields: Sequence[tuple[str, Converter]], aliases: Sequence[tuple[str, str]]) -> Converter:
+    def converter(value: dict[str, Any]) -> dict[str, Any]:
         for name, own in fields:
             value[name] = own(value[name])
         for alias, name in aliases:
             value[alias] = value[name]
         return value
 
-    return touch
+    return converter
 
 
-def _each_item(touch: Touch | None) -> Touch | None:
-    return None if touch is None else lambda value: [touch(one) for one in value]
+def _each_item(converter: Converter | None) -> Converter | None:
+    return None if converter is None else lambda value: [converter(one) for one in value]
 
 
-def _each_value(touch: Touch | None) -> Touch | None:
-    return None if touch is None else lambda value: {name: touch(one) for name, one in value.items()}
+def _each_value(converter: Converter | None) -> Converter | None:
+    return None if converter is None else lambda value: {name: converter(one) for name, one in value.items()}
 
 
-def _decimal(scale: int) -> Touch:
-    def touch(value: bytes) -> str:
+def _decimal(scale: int) -> Converter:
+    def converter(value: bytes) -> str:
         if not value or len(value) > MAX_DECIMAL_BYTES or not 0 <= scale <= 38:
             return Unreadable()
         return Number(f"{Decimal(int.from_bytes(value, 'big', signed=True)).scaleb(-scale):f}")
 
-    return touch
+    return converter
 
 
-def _as_it_is(value: Any) -> Any:
+def unchanged(value: Any) -> Any:
+    """The value itself: the converter of a type that needs none."""
     return value
 
 

@@ -24,7 +24,7 @@ from flows.sources.paths import Message
 from flows.sources.pixels import Pixels
 from flows.sources.source import Source
 
-RUN: Final = 200_000
+RUN_LINES: Final = 200_000
 """The number of lines that are sorted in memory at once."""
 _SEPARATOR: Final = b"\t"
 _WAIT: Final = timedelta(milliseconds=200)
@@ -32,17 +32,13 @@ Rejected = Callable[[Message, Understood], None]
 
 
 def pixels_of(
-    source: Source,
-    settings: Settings,
-    understanding: Understanding,
-    ledger: Ledger,
-    rejected: Rejected,
+    source: Source, settings: Settings, understanding: Understanding, ledger: Ledger, rejected: Rejected
 ) -> Iterator[Line]:
     """The pixels of all messages of a source, in the messages' order.
 
     Args:
         ledger: counts the messages.
-        rejected: is called with each rejected message.
+        rejected: receives each rejected message.
 
     Raises:
         ConnectError: the messages cannot be read.
@@ -78,16 +74,17 @@ def _messages(
 
 
 def in_order(lines: Iterable[Line], directory: Path) -> Iterator[Line]:
-    """Lines sorted by their time of receipt. Lines that do not fit in memory are kept in files of
-    `directory`.
-    """
-    with ExitStack() as files, tempfile.TemporaryDirectory(dir=directory, prefix=".sources-") as rest:
+    """Lines sorted by their time of receipt. Every `RUN_LINES` lines become a sorted file in `directory`."""
+    with (
+        ExitStack() as files,
+        tempfile.TemporaryDirectory(dir=directory, prefix=".sources-") as run_directory,
+    ):
         runs: list[Iterator[Line]] = []
         run: list[Line] = []
         for line in lines:
             run.append(line)
-            if len(run) >= RUN:
-                path = Path(rest) / str(len(runs))
+            if len(run) >= RUN_LINES:
+                path = Path(run_directory) / str(len(runs))
                 with open(path, "wb") as file:
                     for sorted_line in _sorted(run):
                         file.write(

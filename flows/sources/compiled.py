@@ -36,7 +36,7 @@ from flows.sources.pixels import Pixels, mapped_reading, merged_reading
 from flows.sources.source import Source, alternatives
 
 MAX_REMEMBERED: Final = 32_768
-"""Entries of each table; a full one is emptied."""
+"""The greatest number of entries of each table. A full table is emptied."""
 LONGEST_REMEMBERED: Final = 4_096
 """The greatest length of an entry's values, in characters."""
 _LABELS: Final = ("event", *CALLER_FIELDS, "episode", "basis", "content_category", "duration")
@@ -49,7 +49,7 @@ _OF_A_MESSAGE: Final = ("event_id", "play_id", "ts", "playhead")
 _OF_CONVERSIONS: Final = ("type", "order_id", "value", "currency", "landing_url")
 """Fields that count in conversions and in clicks alone: messages with them go to `Pixels.understand`."""
 _LEARNT: Final = frozenset(_OUTPUTS.get(name, name) for name in _LABELS)
-_BESIDE: Final = frozenset(
+_OTHER_FIELDS: Final = frozenset(
     (
         *("event_id", "ts", "received_at", "play_id", "playhead_ms", "consent", "device_basis", "app"),
         *("invalid_traffic", LISTENER, CLIENT, HOUSEHOLD),
@@ -67,8 +67,8 @@ _LABEL: Final = frozenset(("str", "int", "strs"))
 _SCALAR: Final = frozenset(("str", "int"))
 _FLAG: Final = frozenset(("str", "int", "bool"))
 _SWITCH: Final = frozenset(("str", "bool"))
-"""Kinds of values. As keys of a table, 1 and true are equal, so where they may differ only one of them is
-accepted.
+"""Kinds of values. 1 and true are equal keys of a table, so a field for which they differ accepts only one of
+them.
 """
 _LIST: Final = frozenset(("str", "int", "ints"))
 _TEXT: Final = frozenset(("str",))
@@ -81,9 +81,7 @@ _ADDRESS: Final = re.compile(r"[0-9a-fA-F:.]{3,45}")
 _ISO: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(?:\d{3}|\d{6}))?Z", re.ASCII)
 _CALL: Final = Call("POST", "", "", {}, b"", "", 0)
 _LONGEST_NUMBER: Final = 4_299
-"""The greatest number of digits that Python reads; a longer number makes the message malformed, wherever the
-number stands.
-"""
+"""The greatest number of digits that Python reads. A longer number anywhere makes the message malformed."""
 _NUMBER: Final = re.compile(rb"[0-9]{%d}" % _LONGEST_NUMBER)
 _NOWHERE: Final = Reached(None, "", False)
 _NOBODY: Final = Device(None, "", "none", "trusted", "")
@@ -160,7 +158,7 @@ class Compiled:
         return batch
 
     def _quick(self, record: Record, now_ms: int) -> tuple[int, bytes, bytes] | None:
-        """The line of a record whose values are known; None if the message is not ours."""
+        """The line of a record whose values are remembered; None if the message is not ours."""
         shape, value = self._shape, record.value
         assert shape is not None
         if not value.isascii():
@@ -190,16 +188,16 @@ class Compiled:
             if playhead.__class__ is not int or not 0 <= playhead < 100_000_000:
                 raise _Unusual
             more = f'{more},"playhead_ms":{playhead * shape.unit if playhead < 1000 else playhead}'
-        verdict, device = self._device(shape.device(message))
+        verdict, device_ids = self._device(shape.device(message))
         key = play
         if consents:
             listener = _id(shape.listener(message)) or _ifa(shape.ifa(message))
             if listener:
                 pseudonym = self._listeners.get(listener) or self._listener(listener)
-                more = f'{more},"consent":true{verdict},"{LISTENER}":"{pseudonym}"{device}'
+                more = f'{more},"consent":true{verdict},"{LISTENER}":"{pseudonym}"{device_ids}'
                 key = key or pseudonym
             else:
-                more = f'{more},"consent":true{verdict}{device}'
+                more = f'{more},"consent":true{verdict}{device_ids}'
         else:
             more = f'{more},"consent":false{verdict}'
         body = f'{{"received_at":{received_ms},"event_id":"{event_id}","ts":{ts_ms}{more}'
@@ -214,8 +212,8 @@ class Compiled:
         """The decision on consent, from the fields that decide it."""
         assert self._shape is not None
         pixels, fields = self._pixels, dict[str, Any]()
-        for name, first in self._shape.signals:
-            value = first(message)
+        for name, read_first in self._shape.signals:
+            value = read_first(message)
             if value is not None:
                 value = list(value) if isinstance(value, tuple) else value
                 fields[name] = pixels.source.values.get(name, {}).get(plain(value), value)
@@ -244,14 +242,17 @@ class Compiled:
         if is_double(agent):
             raise _Unusual
         understanding, caller = self._pixels.understanding, self._pixels.caller
-        where = device(caller, _NOWHERE, {}, {"ip": address, "user_agent": agent})
-        verdict = understanding.judge.verdict_on(where)
-        device_fields: dict[str, Any] = {"device_basis": where.basis}
+        known_device = device(caller, _NOWHERE, {}, {"ip": address, "user_agent": agent})
+        verdict = understanding.judge.verdict_on(known_device)
+        device_fields: dict[str, Any] = {"device_basis": known_device.basis}
         if verdict.reason:
             device_fields["invalid_traffic"] = verdict.reason
         if verdict.app:
             device_fields["app"] = verdict.app[:128]
-        fragments = _fragment(device_fields), _fragment(understanding.pseudonyms.of_listener(None, where))
+        fragments = (
+            _fragment(device_fields),
+            _fragment(understanding.pseudonyms.of_listener(None, known_device)),
+        )
         _keep(self._devices, values, fragments)
         return fragments
 
@@ -272,15 +273,17 @@ class Compiled:
             batch.rejected.append((record, understood))
             return
         if self._shape is None or (understood is not None and understood.outcome is not Outcome.STORED):
-            return  # the user agent, and no label, shows a second download
+            return  # NOT_COUNTED: the user agent shows a second download, and no label does
         try:
             values = self._shape.decode(record.value)
             _keep(self._ours, self._shape.ours(values), understood is not None)
             if understood is None:
                 return
             event = understood.event
-            led = event["event"] == "click" and "landing_url" in self._pixels.source.names
-            if led or not event.keys() <= _LEARNT | _BESIDE:  # a conversion has further fields
+            has_landing_url = event["event"] == "click" and "landing_url" in self._pixels.source.names
+            if (
+                has_landing_url or not event.keys() <= _LEARNT | _OTHER_FIELDS
+            ):  # a conversion has further fields
                 return
             labels = self._shape.labels(values)
             for name, table, label in zip(self._shape.names, self._labels, labels, strict=True):
@@ -314,9 +317,7 @@ def _id(value: Any) -> str:
 
 
 def _ifa(value: Any) -> str:
-    """A device's id. Empty if there is none, or if it has zeros alone, as from a device that keeps its id
-    secret.
-    """
+    """A device's id. Empty if there is none, or if it is zeros, which a device sends that hides its id."""
     return device_id(_id(value))[0] or ""
 
 
@@ -325,8 +326,10 @@ class _Shape:
     """The fields of a message that a mapping reads, grouped by what they settle.
 
     Attributes:
-        names: the names of an event's labels. labels: the values that settle each of them. ours: the values
-        that settle whether a message is ours. choices: the values at the paths of `consent`.
+        names: the names of an event's labels.
+        labels: the values that settle each label.
+        ours: the values that settle whether a message is ours.
+        choices: the values at the paths of `consent`.
     """
 
     decode: Callable[[bytes], Any]
@@ -357,8 +360,7 @@ class _Tree:
         self._names: dict[str, str] = {}
 
     def add(self, path: Path, kinds: frozenset[str]) -> str:
-        """The attribute of a path's value. If readers accept different kinds, the kinds that all accept
-        count.
+        """The attribute of a path's value. Its kinds are those that all readers of the path accept.
 
         Raises:
             ValueError: the path cannot be an attribute.

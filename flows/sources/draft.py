@@ -1,6 +1,4 @@
-"""A first mapping, guessed from messages: by the preset that recognises them, else by usual names of
-fields.
-"""
+"""Guesses a first mapping from messages, by the preset that recognises them or by usual names of fields."""
 
 from __future__ import annotations
 
@@ -17,7 +15,8 @@ from flows.model.events import CODES
 from flows.sources.paths import Condition, Message, Path, plain
 from flows.sources.source import Format, parse_source, presets
 
-LOOKED_AT: Final = 10_000
+MAX_MESSAGES: Final = 10_000
+"""The greatest number of messages that a guess reads."""
 MAX_PATHS: Final = 2_000
 MAX_DEPTH: Final = 6
 LONGEST_EVENT: Final = 128
@@ -43,46 +42,48 @@ _SHORT_NAMES: Final[Mapping[str, Sequence[str]]] = {
     "listener_id": ("listener", "user"),
     "user_agent": ("device_agent", "agent"),
 }
-"""Names that are taken where no other one is there."""
-_GUESSED: Final = sorted(EVENTS, key=lambda event: (event.way is not Way.MILESTONE, event.name == "start"))
-"""The events in the order of guesses: "started first quartile" is a quartile."""
+"""Names of each field that count if no message has one of its synonyms."""
+_GUESS_ORDER: Final = sorted(
+    EVENTS, key=lambda event: (event.way is not Way.MILESTONE, event.name == "start")
+)
+"""The events in the order of guesses: milestones first, so that "started first quartile" is a quartile."""
 
 
 def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format, registry: str = "") -> str:
     """The text of a source's file. Comments name the fields that could not be guessed.
 
     Args:
-        where: `topic` or `files`, and the `separator` if it is no comma, as in the file.
+        where: `topic` or `files`, and the `separator` if it is not a comma, as keys of the source's file.
         format_: of the messages.
         registry: the address of their schema registry.
     """
-    looked_at = [one for one in islice(messages, LOOKED_AT) if one.document is not None]
+    decoded = [one for one in islice(messages, MAX_MESSAGES) if one.document is not None]
     head = [f"{name} = {_quoted(value)}" for name, value in where.items()]
     if format_ != "json":
         head.append(f'format = "{format_}"')
-    kinds = Counter(one.schema for one in looked_at if one.schema)
+    kinds = Counter(one.schema for one in decoded if one.schema)
     if len(kinds) > 1:
         (likeliest, _), *_ = kinds.most_common(1)
         counts = ", ".join(f"{_printable(kind)} {count:,}" for kind, count in kinds.most_common(10))
         head += [f"# Messages by schema: {counts}", f"skip = [{_quoted(f'$schema!={likeliest}')}]"]
-        looked_at = [one for one in looked_at if one.schema == likeliest]
+        decoded = [one for one in decoded if one.schema == likeliest]
     tables = ["", "[registry]", f"url = {_quoted(registry)}"] if registry else []
-    if (preset := _recognised(looked_at)) is not None:
+    if (preset := _recognised(decoded)) is not None:
         about = parse_source(presets()[preset], preset, preset).about
         own = "# Add names, values and examples of your own: they win over the preset's."
         return "\n".join([f"# Recognised: {about}.", *head, f'preset = "{preset}"', *tables, "", own, ""])
-    path_counts = _paths(looked_at)
+    path_counts = _paths(decoded)
     guessed = {name: path for name in SYNONYMS if (path := _guess(name, path_counts)) is not None}
-    lines = [f"# Guessed from {len(looked_at):,} messages: look at each line.", *head, *tables, "", "[names]"]
+    lines = [f"# Guessed from {len(decoded):,} messages: look at each line.", *head, *tables, "", "[names]"]
     lines += [f"{name} = {_quoted(path)}" for name, path in guessed.items()]
-    if (path := guessed.get("event")) is not None and (without_event := len(looked_at) - path_counts[path]):
-        without = f"# {without_event:,} of {len(looked_at):,} messages have no event: not ours?"
+    if (path := guessed.get("event")) is not None and (without_event := len(decoded) - path_counts[path]):
+        without = f"# {without_event:,} of {len(decoded):,} messages have no event: not ours?"
         lines.insert(1 + len(head), f"# skip = [{_quoted(f'!{path}')}]  {without}")
     missing = [name for name in ("event", "placement_id", "play_id", "ts") if name not in guessed]
-    lines += [f"# {name} = {_quoted('?')}  # nothing looks like it" for name in missing]
-    lines += ["", *_events(looked_at, guessed.get("event"))]
-    rest = sorted(path_counts.keys() - set(guessed.values()))
-    lines += ["", "# Paths that mean nothing so far:", *(f"#   {_printable(path)}" for path in rest[:60])]
+    lines += [f"# {name} = {_quoted('?')}  # no path has such a name" for name in missing]
+    lines += ["", *_events(decoded, guessed.get("event"))]
+    unread = sorted(path_counts.keys() - set(guessed.values()))
+    lines += ["", "# Paths that no field reads:", *(f"#   {_printable(path)}" for path in unread[:60])]
     lines += [
         "",
         "# A message of yours, and the pixel that must come of it: `sources check` runs it.",
@@ -146,8 +147,8 @@ def _guess(field: str, path_counts: Mapping[str, int]) -> str | None:
 
 
 def _names(path: str) -> Iterator[str]:
-    """The names that a path may stand for: of `ad.placement.id` `placement_id` and `placement`, of which an
-    `id` alone says nothing.
+    """The names that a path may stand for: `ad.placement.id` may be `placement_id` or `placement`. A last
+    step `id` alone is no name.
     """
     steps = [one.strip('"').lower().replace("-", "_").replace(" ", "_") for one in path.split(".")]
     last = steps[-1]
@@ -166,7 +167,7 @@ def _events(messages: Sequence[Message], path: str | None) -> list[str]:
     event_names = Counter(plain(value) for one in messages if (value := event_path.value_in(one)) is not None)
     lines = ["[values.event]"]
     for name, count in event_names.most_common(40):
-        own = ours(name)
+        own = our_event(name)
         if own == name or len(name) > LONGEST_EVENT:
             continue
         text = f'{_quoted(name)} = "{own or "?"}"  # {count:,}'
@@ -174,14 +175,14 @@ def _events(messages: Sequence[Message], path: str | None) -> list[str]:
     return lines if len(lines) > 1 else []
 
 
-def ours(name: str) -> str | None:
+def our_event(name: str) -> str | None:
     """Our event whose name is like `name`, or None."""
     canonical, _ = event_name(name)
     if canonical in CODES:
         return canonical
     words_of_name = re.sub(r"[^a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()).split()
     text = f" {' '.join(words_of_name)} "
-    return next((one.name for one in _GUESSED if any(f" {words} " in text for words in one.spoken)), None)
+    return next((one.name for one in _GUESS_ORDER if any(f" {words} " in text for words in one.spoken)), None)
 
 
 def _quoted(text: str) -> str:

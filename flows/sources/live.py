@@ -36,17 +36,15 @@ AT_ONCE: Final = 5_000
 WAIT: Final = timedelta(milliseconds=100)
 MARK_EVERY_S: Final = 1.0
 YOUNG_MS: Final = 2_000
-"""The time for which a producer may keep a message after its timestamp, before the topic has it. The low mark
-is earlier by so much.
+"""The longest time from a message's timestamp until the topic has it. An idle partition's low mark is behind
+the clock by this time.
 """
 MAX_MARKS: Final = 1_000
 """The greatest number of marks that a process writes in one second. If the topics have many partitions, each
 lane's marks are less frequent.
 """
 FIRST_S: Final = 10.0
-"""The time for which low marks wait for partitions without any known position, such as those without a
-leader.
-"""
+"""The time for which low marks wait for partitions without a known position, such as without a leader."""
 LOOK_S: Final = 60.0
 """The time between two checks for new partitions of the pixel topic."""
 FLUSH: Final = timedelta(seconds=5)
@@ -67,7 +65,7 @@ class _Lane:
     Attributes:
         received_ms: the receipt of its latest message that is in the pixel topic.
         published_ms: the low mark.
-        proven_ms: the moment of the latest proof that it has no further messages.
+        proven_ms: the moment of the latest proof that the partition has no further messages.
     """
 
     id: str
@@ -99,7 +97,7 @@ class Ledger:
         self.read += len(batch.lines) + len(batch.rejected) + batch.not_ours
         self.pixels += len(batch.lines)
         self.not_ours += batch.not_ours
-        self.rejected.update(found.reason for _, found in batch.rejected)
+        self.rejected.update(understood.reason for _, understood in batch.rejected)
 
     def take(self, understood: Understood | None) -> None:
         """Count one message by its outcome."""
@@ -125,21 +123,21 @@ class Ledger:
 
 
 class Live:
-    """Reads a source's topic, or this process's share of it, and writes its pixels into ours.
+    """Reads a source's topic, or this process's share of it, and writes its pixels to the pixel topic.
 
     Attributes:
         id: the id of its lanes, without the partition.
-        ledger: of this process.
+        ledger: the counts of this process.
         behind: the number of unread messages in its partitions at its last mark.
 
-    Each partition of the source's topic is a lane of its own, `source-NAME-PARTITION`, whichever process
-    reads it: what one process has promised the next one keeps.
+    Each partition of the source's topic is a lane, `source-NAME-PARTITION`. Its id does not depend on the
+    process that reads it, so the next process keeps the low mark that this one has sent.
 
     Args:
         settings: of the pixel topic and the topic of dead letters.
         pixels: makes pixels of messages.
         reader: of the source's topic.
-        instruments: count what it does.
+        instruments: counts its messages.
         clock_ms: the wall clock.
 
     Raises:
@@ -200,7 +198,7 @@ class Live:
         return self._end()
 
     def _follow(self) -> None:
-        """Forget partitions that belong to another process by now."""
+        """Drop partitions that now belong to another process."""
         owned = self._reader.places.keys()
         for place in self._lanes.keys() - owned:
             del self._lanes[place]
@@ -217,8 +215,8 @@ class Live:
         return lane
 
     def _settled(self) -> bool:
-        """True if each partition has a low mark. Until then no mark rises: otherwise the flow's time would
-        pass the unread messages of the other partitions.
+        """True if each partition has a low mark. Until then no mark rises. Otherwise the flow's watermark
+        would pass the unread messages of the other partitions.
         """
         return self._reader.places.keys() <= self._lanes.keys() or time.monotonic() - self._moved_s > FIRST_S
 
@@ -281,8 +279,8 @@ class Live:
             self._committed = True
 
     def _wait_for_schemas(self, waiting: Mapping[Place, Awaited]) -> None:
-        """Let partitions wait for a schema that the registry has not sent. Reading will go on at the waiting
-        message, which holds the low mark.
+        """Stop reading partitions whose next message has a schema that the registry has not sent. That
+        message holds the low mark, and reading goes on at it.
         """
         for place, awaited in waiting.items():
             received_ms = self._received(awaited.record, self._clock_ms())
@@ -323,8 +321,8 @@ class Live:
                 return True
 
     def _prove_ends(self) -> None:
-        """Ask the brokers which partitions have no further messages: only this moves the mark of an idle
-        partition.
+        """Find the partitions that have no further messages, by the brokers. Only this raises the low mark
+        of an idle partition.
         """
         proven_ms = self._clock_ms() - YOUNG_MS
         try:
@@ -364,8 +362,8 @@ class Live:
                 self._log.send(partition, b"", body, now_ms)
 
     def _end(self) -> int:
-        """End the source. A process that reads the whole topic says bye: everything that was read has been
-        written. Otherwise the other processes take the lanes over.
+        """End the source. A process that reads the whole topic sends a bye, since it has written everything
+        that it has read. Otherwise the other processes take the lanes over.
         """
         self._mark()
         if len(self._reader.places) == self._reader.partitions:

@@ -185,9 +185,7 @@ class _Kind(Protocol):
 
 
 class _Schema(Protocol):
-    """A schema of a format, which decodes the bytes after a message's prefix; None if they name no kind of
-    it.
-    """
+    """A schema of a format. It decodes the bytes after a message's prefix; None if they name no kind."""
 
     def message(self, payload: bytes) -> tuple[_Kind, Mapping[str, Any] | None] | None: ...
 
@@ -226,7 +224,8 @@ def _schema_of(source: Source) -> Callable[[Text], _Schema]:
         from flows.sources.avro import AvroSchema
     except ImportError:
         raise UsageError(
-            f"{source.name}.toml: format {source.format}: pip install 'audiopixel[sources]'"
+            f"{source.name}.toml: format {source.format}: its library is not installed: "
+            "pip install 'audiopixel[sources]'"
         ) from None
     return AvroSchema
 
@@ -250,15 +249,15 @@ def files_of(source: Source) -> list[str]:
         return BucketFiles(source.files, source.storage_options()).files()
     paths = sorted(glob(source.files, recursive=True))
     if not paths and Path(source.files).is_file():
-        return [source.files]  # a name with brackets, which a pattern would take for letters
+        return [source.files]  # a name with brackets, which glob would read as a set of letters
     if not paths:
         raise ConnectError(f"{source.files}: no file has such a name")
     return paths
 
 
 def id_of_file(source: Source, path: str) -> str:
-    """The part of a file's path that its glob leaves open. Files of one name in several directories differ
-    in this part, and a tree that moves keeps it.
+    """The part of a file's path that the source's glob leaves open. Files of one name in several directories
+    differ in this part. It stays the same if the whole tree moves.
     """
     assert source.files is not None
     *directories, _ = Path(source.files).parts
@@ -295,7 +294,7 @@ def _parquet(source: Source, file: BinaryIO, name: str) -> Iterator[Message]:
     try:
         from flows.sources import parquet
     except ImportError:
-        raise UsageError(f"{name}: pip install 'audiopixel[sources]'") from None
+        raise UsageError(f"{name}: pyarrow is not installed: pip install 'audiopixel[sources]'") from None
     wanted = frozenset(
         text for path in source.paths() if not path.root for text in (path.text, str(path.steps[0]))
     )
@@ -316,9 +315,9 @@ def _lines(
     while line := file.readline(MAX_MESSAGE_BYTES + 1):
         number += 1
         whole = line.endswith(b"\n") or len(line) <= MAX_MESSAGE_BYTES
-        rest = line
-        while not rest.endswith(b"\n") and (rest := file.readline(MAX_MESSAGE_BYTES)):
-            pass  # the rest of a line that is too long; the last line of a file may lack its end
+        part = line
+        while not part.endswith(b"\n") and (part := file.readline(MAX_MESSAGE_BYTES)):
+            pass  # skip to the end of a line that is too long; a file's last line may lack its end
         if not whole:
             yield Message(None, name, 0, number)
         elif line.strip():
@@ -326,7 +325,7 @@ def _lines(
 
 
 class OneColumnError(ConnectError):
-    """A table whose header is one column with semicolons, while no separator is named."""
+    """A table's header is one column with semicolons, and the source names no separator."""
 
 
 def _rows(file: BinaryIO, name: str, source: Source) -> Iterator[Message]:
@@ -341,8 +340,8 @@ def _rows(file: BinaryIO, name: str, source: Source) -> Iterator[Message]:
         columns = next(rows, None) if source.header else None
     except csv.Error as error:
         raise ConnectError(f"{name}: its first row names no columns: {error}") from None
-    if columns is not None and any(_is_no_text(one) for one in columns):
-        raise ConnectError(f"{name}: its first row is no UTF-8: save the table as UTF-8")
+    if columns is not None and any(_is_not_utf8(one) for one in columns):
+        raise ConnectError(f"{name}: its first row is not UTF-8: save the table as UTF-8")
     if columns is not None and len(columns) == 1 and ";" in columns[0] and not source.separator:
         raise OneColumnError(f'{name}: its first row is one column with semicolons: separator = ";"')
     if columns is not None and len(set(columns)) < len(columns):
@@ -386,10 +385,10 @@ def _row(row: list[str], columns: list[str] | None) -> Mapping[str, Any] | None:
         return None
     names = columns or map(str, range(1, len(row) + 1))
     cells = {name: cell for name, cell in zip(names, row, strict=False) if cell}
-    return None if any(map(_is_no_text, row)) else cells
+    return None if any(map(_is_not_utf8, row)) else cells
 
 
-def _is_no_text(cell: str) -> bool:
+def _is_not_utf8(cell: str) -> bool:
     """True if a cell has bytes that are not UTF-8."""
     return any("\udc80" <= letter <= "\udcff" for letter in cell)
 
@@ -406,12 +405,12 @@ def sample_messages(source: Source, settings: Settings, most: int) -> Iterator[M
         for record in sample(brokers, source.topic, options, most):
             yield decoder.message(record, patient=True)
         return
-    left = most
+    messages_left = most
     for path in files_of(source):
         for message in of_file(source, path):
             yield message
-            left -= 1
-            if not left:
+            messages_left -= 1
+            if not messages_left:
                 return
 
 

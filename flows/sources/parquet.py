@@ -1,6 +1,6 @@
-"""Parquet: the rows of a file, with only those columns that a mapping reads.
+"""Parquet: reads the rows of a file, with only those columns that a mapping reads.
 
-pyarrow decodes. A value of a type with a unit becomes a value that states its unit, as for Avro.
+pyarrow decodes. Values are converted by their types, as for Avro.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.collector.body import Number
-from flows.sources.avro import Touch, clock, days, single
+from flows.sources.avro import Converter, float32_digits, iso_date, time_text
 from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape
 
 ROWS: Final = 1_000
@@ -43,21 +43,18 @@ def table(file: BinaryIO, wanted: frozenset[str] | None) -> Table:
     names = [one.name for one in schema if wanted is None or one.name in wanted]
     if len(set(names)) < len(names):
         raise ValueError("two columns have one name")
-    return Table(
-        {one.name: _shape(one.type) for one in schema},
-        _rows(opened, schema, names),
-    )
+    return Table({one.name: _shape(one.type) for one in schema}, _rows(opened, schema, names))
 
 
 def _rows(opened: Any, schema: Any, names: list[str]) -> Iterator[dict[str, Any]]:
-    columns = [(name, _plain(schema.field(name).type), _touch(schema.field(name).type)) for name in names]
+    columns = [(name, _plain(schema.field(name).type), _converter(schema.field(name).type)) for name in names]
     for batch in opened.iter_batches(ROWS, columns=names):
         columns_of_values = []
-        for name, plain, touch in columns:
+        for name, plain, converter in columns:
             column = batch.column(name)
             values = (column if column.type == plain else column.cast(plain)).to_pylist()
             columns_of_values.append(
-                values if touch is None else [one if one is None else touch(one) for one in values]
+                values if converter is None else [one if one is None else converter(one) for one in values]
             )
         if not columns:
             yield from ({} for _ in range(batch.num_rows))
@@ -82,7 +79,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _plain(kind: Any) -> Any:
-    """The type as which a column is read: times as their numbers, decimals as text."""
+    """The type that a column is cast to: times become numbers, decimals text."""
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
     if pa.types.is_struct(kind):
@@ -90,11 +87,8 @@ def _plain(kind: Any) -> Any:
     if pa.types.is_map(kind):
         return pa.map_(kind.key_type, _plain(kind.item_type))
     if _is_list(kind):
-        return (
-            pa.large_list(_plain(kind.value_type))
-            if pa.types.is_large_list(kind)
-            else pa.list_(_plain(kind.value_type))
-        )
+        make = pa.large_list if pa.types.is_large_list(kind) else pa.list_
+        return make(_plain(kind.value_type))
     if pa.types.is_timestamp(kind) or pa.types.is_time64(kind) or pa.types.is_date64(kind):
         return pa.int64()
     if pa.types.is_date32(kind) or pa.types.is_time32(kind):
@@ -102,18 +96,20 @@ def _plain(kind: Any) -> Any:
     return pa.string() if pa.types.is_decimal(kind) else kind
 
 
-def _touch(kind: Any) -> Touch | None:
-    """The function that converts a value of such a column; None if the value stays as decoded."""
+def _converter(kind: Any) -> Converter | None:
+    """The function that converts a value of a column; None if the value stays as decoded."""
     if pa.types.is_dictionary(kind):
-        return _touch(kind.value_type)
+        return _converter(kind.value_type)
     if pa.types.is_struct(kind):
-        touches = [(one.name, touch) for one in kind if (touch := _touch(one.type)) is not None]
-        return _fields(touches) if touches else None
+        converters = [
+            (one.name, converter) for one in kind if (converter := _converter(one.type)) is not None
+        ]
+        return _fields(converters) if converters else None
     if pa.types.is_map(kind):
-        inner = _touch(kind.item_type)
+        inner = _converter(kind.item_type)
         return lambda pairs: {str(name): _converted(inner, value) for name, value in pairs}
     if _is_list(kind):
-        inner = _touch(kind.value_type)
+        inner = _converter(kind.value_type)
         return None if inner is None else lambda values: [_converted(inner, value) for value in values]
     if pa.types.is_timestamp(kind):
         if kind.unit == "s":
@@ -121,20 +117,20 @@ def _touch(kind: Any) -> Touch | None:
         per_ms = _PER_MS[kind.unit]
         return None if per_ms == 1 else lambda value: value // per_ms
     if pa.types.is_time(kind):
-        return lambda value: clock(value * 1000 if kind.unit == "s" else value // _PER_MS[kind.unit])
+        return lambda value: time_text(value * 1000 if kind.unit == "s" else value // _PER_MS[kind.unit])
     if pa.types.is_date32(kind):
-        return days
+        return iso_date
     if pa.types.is_decimal(kind):
         return Number
-    return single if pa.types.is_float32(kind) or pa.types.is_float16(kind) else None
+    return float32_digits if pa.types.is_float32(kind) or pa.types.is_float16(kind) else None
 
 
-def _converted(touch: Touch | None, value: Any) -> Any:
-    return value if touch is None or value is None else touch(value)
+def _converted(converter: Converter | None, value: Any) -> Any:
+    return value if converter is None or value is None else converter(value)
 
 
-def _fields(touches: list[tuple[str, Touch]]) -> Touch:
-    def touch(value: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(value) | {name: _converted(own, value[name]) for name, own in touches}
+def _fields(converters: list[tuple[str, Converter]]) -> Converter:
+    def converter(value: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(value) | {name: _converted(own, value[name]) for name, own in converters}
 
-    return touch
+    return converter

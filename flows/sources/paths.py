@@ -1,8 +1,9 @@
 """Paths into a message: `a.b[0].c`, `$key`, `$timestamp`, `$partition`, `$offset`, `$headers.x`, `$schema`.
 
-A path goes through objects by name, through lists by place (`[0]`, `[-1]`) or by the value of a field
-(`headers[name="User-Agent"].value`, letters of either case), and through text that is JSON itself. A name
-with other characters is quoted: `"Event Name".id`. In a table (CSV) a path is the name of a column first.
+A path goes through objects by name, and through lists by place (`[0]`, `[-1]`) or by the value of a field
+(`headers[name="User-Agent"].value`, in letters of either case). It also goes through text that is JSON. A
+name with other characters is quoted: `"Event Name".id`. If a field or a column has the whole path as its
+name, that field counts.
 """
 
 from __future__ import annotations
@@ -122,8 +123,8 @@ class Path:
         return names
 
     def value_in(self, message: Message) -> Any:
-        """The value at this path; None if there is none. `Unreadable` stands for text that should be JSON and
-        is not.
+        """The value at this path; None if there is none. `Unreadable` if a step leads into text that is not
+        JSON.
         """
         if self.root:
             value = message.root(self.root)
@@ -142,7 +143,7 @@ class Path:
                 inside = isinstance(value, list) and -len(value) <= step < len(value)
                 value = value[step] if inside else None
             else:
-                value = _where(value, *step)
+                value = _first_object(value, *step)
             if value is None:
                 return None
             if value.__class__ is Unreadable:
@@ -150,7 +151,7 @@ class Path:
         return value
 
 
-def _where(items: Any, name: str, wanted: str) -> Any:
+def _first_object(items: Any, name: str, wanted: str) -> Any:
     """The first object of a list whose field has a value."""
     if not isinstance(items, Sequence) or isinstance(items, str):
         return None
@@ -181,8 +182,8 @@ def _text(value: bytes) -> str:
 
 
 class Condition:
-    """A condition on a message: `PATH=VALUE`, `PATH!=VALUE`, `PATH contains VALUE` (a list has it), `PATH`
-    (there is one), `!PATH` (there is none).
+    """A condition on a message: `PATH=VALUE`, `PATH!=VALUE`, `PATH contains VALUE` (a list has the value),
+    `PATH` (it leads to a value), `!PATH` (it leads to none).
 
     `VALUE` may have alternatives, `A|B`. Parts joined by ` & ` must all hold.
 
@@ -202,8 +203,8 @@ class Condition:
         return [path for path, _, _, _ in self._parts]
 
     def read(self) -> Iterator[tuple[Path, frozenset[str]]]:
-        """The paths that this condition reads, each with the values that it looks for; no values if it asks
-        only for existence.
+        """The paths that this condition reads, each with the values that it compares; no values if it tests
+        only whether the path leads to a value.
         """
         for path, wanted, _, _ in self._parts:
             yield path, wanted or frozenset()
@@ -230,7 +231,7 @@ class Condition:
 def _part(text: str) -> tuple[Path, frozenset[str] | None, bool, bool]:
     """The path of a part, its values, whether it is negated, and whether the path leads to a list."""
     pattern = r"\s*(?P<path>.+?)(?:\s*(?P<how>!?=)|\s+(?P<list>contains)\s)\s*(?P<values>.*?)\s*"
-    if match := re.fullmatch(pattern, _outside(text)):
+    if match := re.fullmatch(pattern, _without_quoted(text)):
         path, values = text[: match.end("path")], text[match.start("values") :]
         wanted = frozenset(one.strip() for one in values.split("|"))
         return Path(path.strip()), wanted, match["how"] == "!=", match["list"] is not None
@@ -238,9 +239,9 @@ def _part(text: str) -> tuple[Path, frozenset[str] | None, bool, bool]:
     return Path(text.strip().removeprefix("!").strip()), None, negated, False
 
 
-def _outside(text: str) -> str:
-    """A text with filled brackets and quotes, so that an equals sign within them ends no path."""
-    return re.sub(r'\[[^\]]*\]|"[^"]*"', lambda found: "x" * len(found[0]), text)
+def _without_quoted(text: str) -> str:
+    """A text with `x` for each character in brackets or quotes: an equals sign in them ends no path."""
+    return re.sub(r'\[[^\]]*\]|"[^"]*"', lambda match: "x" * len(match[0]), text)
 
 
 def is_present(value: Any) -> bool:

@@ -1,6 +1,6 @@
-"""The pixels of a source: a message is mapped, and then understood by the collector's own stages.
+"""The pixels of a source: a mapping reads a message, and the collector's own stages decide what it means.
 
-Address, user agent and consent strings are mapped for these stages alone; no pixel has them.
+Address, user agent and consent strings are mapped for these stages alone. No pixel has them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LONGEST_URL: Final = 16_384
 _DOORS: Final = ("/p", "/b", "/c")
 _MALFORMED: Final = "malformed"
 OF_ONE_BEACON: Final = frozenset(("play_id", "cachebuster"))
-"""Words of a tag's URL that make it one beacon's. A time does not: listeners share a second, and the
-message's own time is no part of the URL.
+"""Words of a tag's URL that identify one beacon. `ts` does not: several listeners' beacons share a second,
+and the message's own time is no part of the URL.
 """
 _TIMES: Final = frozenset(("ts", "received_at"))
 _STRINGS: Final = ("gdpr_consent", "gpp")
@@ -91,7 +91,7 @@ class Pixels:
         raise.
 
         Args:
-            now_ms: the wall clock, for a live source. No message was received later.
+            now_ms: the wall clock in epoch ms, for a live source. A later receipt counts as this time.
         """
         if message.tombstone:
             return None
@@ -106,13 +106,13 @@ class Pixels:
             return self._malformed(message.wrong)
         if self._unlisted is not None and self._is_unlisted(message):
             return None
-        fields, dialect, reading, named = self._fields(message), self.source.dialect, None, False
+        fields, dialect, reading, has_beacon_id = self._fields(message), self.source.dialect, None, False
         if self._url is not None:
             tag = self._tag(message)
             if tag is None or isinstance(tag, Understood):
                 return tag
             dialect, reading = tag
-            named = not OF_ONE_BEACON.isdisjoint(reading.words)
+            has_beacon_id = not OF_ONE_BEACON.isdisjoint(reading.words)
         received_at = fields.pop("received_at", None)
         received_ms = self._received_ms(received_at, message, now_ms)
         mapped = mapped_reading(fields, self.source)
@@ -128,7 +128,9 @@ class Pixels:
             received_ms = reading.words.get("ts")
         if received_ms is None or not 0 <= received_ms < MAX_MS:  # only for files: a live source has a clock
             reading.wrong, received_ms = reading.wrong or "ts", 0
-        if not isinstance(reading.words.get("event_id"), str) and (own := self._own_id(message, named)):
+        if not isinstance(reading.words.get("event_id"), str) and (
+            own := self._own_id(message, has_beacon_id)
+        ):
             reading.words["event_id"] = own
         understood = self.understanding.sourced(self.source.name, self.caller, dialect, reading, received_ms)
         understood.unreplaced = any("unreplaced" in done for done in mapped.cleaned.values())
@@ -146,7 +148,7 @@ class Pixels:
         return False
 
     def _other_values(self, message: Message, field: str) -> Sequence[Any]:
-        """The values at a field's other paths, after the one that counts first."""
+        """The values at a field's paths, without the first one, which counts."""
         for name, paths, values in self._names:
             if name == field and len(paths) > 1:
                 return [*_values(message, paths, values)][1:]
@@ -162,7 +164,7 @@ class Pixels:
             holds = condition.holds(message)
             if holds:
                 fields |= set_fields
-            elif holds is None:  # it may be a refusal
+            elif holds is None:  # the condition may set a refusal
                 fields |= dict.fromkeys(CONSENT & set_fields.keys(), Unreadable())
         for field, value in self.source.fixed.items():
             fields.setdefault(field, value)
@@ -172,9 +174,7 @@ class Pixels:
         return fields
 
     def _tag(self, message: Message) -> tuple[Dialect, Reading] | Understood | None:
-        """The reading of a tag's URL, by its dialect; None if the URL is not one of ours, or if there is
-        none.
-        """
+        """The reading of a tag's URL, by its dialect; None if there is no URL, or none of ours."""
         assert self._url is not None
         text = self._url.value_in(message)
         if not is_present(text):
@@ -215,9 +215,11 @@ class Pixels:
         mapped_ms: int | None = cleaner.epoch_ms(str(mapped), unit)[0]
         return mapped_ms
 
-    def _own_id(self, message: Message, named: bool) -> str:
-        """The id of an event that has none; empty if its tag's URL, which names one beacon, makes it."""
-        return self._id_of_identity(message) if named else self.id_of(message)
+    def _own_id(self, message: Message, has_beacon_id: bool) -> str:
+        """An id for an event without one. If the tag's URL identifies one beacon, only the fields of
+        `identity` make the id. Empty if they have no value, since the URL then makes it.
+        """
+        return self._id_of_identity(message) if has_beacon_id else self.id_of(message)
 
     def id_of(self, message: Message) -> str:
         """A keyed hash of the fields that identify a message, or else of its place in the log."""
@@ -254,8 +256,8 @@ def _values(message: Message, paths: Sequence[Path], values: Mapping[str, Any]) 
 
 
 def _with_offset(value: Any, zone: ZoneInfo) -> Any:
-    """A time without an offset, in UTC. When clocks change, the offset before the change counts. A time that
-    occurs twice means the first one.
+    """A time without an offset, in UTC. A time that clocks skip has the offset before the change. A time that
+    occurs twice is the first of the two.
     """
     moment = cleaner.wall_time(value) if value.__class__ is str else None
     if moment is None:
@@ -267,8 +269,8 @@ def _with_offset(value: Any, zone: ZoneInfo) -> Any:
 
 
 def mapped_reading(fields: Mapping[str, Any], source: Source) -> Reading:
-    """The reading of a message's mapped fields. A `consent` that is no yes or no is no consent, as any other
-    signal: an object with the listener's choices is often there, and says more than one word.
+    """The reading of a message's mapped fields. A `consent` that is neither yes nor no counts as no consent,
+    and does not make the message wrong: many messages have an object with the listener's choices there.
     """
     reading = canonical(fields, source.dialect)
     if reading.wrong == "consent":
@@ -283,11 +285,11 @@ def merged_reading(tag: Reading, mapped: Reading) -> Reading:
     """
     differing = []
     for word in CONSENT & mapped.words.keys() & tag.words.keys():
-        tag_value, mapped_value = mapped.words[word], tag.words[word]
+        tag_value, mapped_value = tag.words[word], mapped.words[word]
         if word in _STRINGS and tag_value != mapped_value:
-            differing.append(word)  # neither is known to be the listener's
+            differing.append(word)  # either string may be another listener's
         else:
-            mapped.words[word] = _stricter(word, tag_value, mapped_value)
+            mapped.words[word] = _stricter(word, mapped_value, tag_value)
     tag.words |= mapped.words
     tag.states |= mapped.states
     for word, done in mapped.cleaned.items():
@@ -300,12 +302,12 @@ def merged_reading(tag: Reading, mapped: Reading) -> Reading:
     return tag
 
 
-def _stricter(word: str, tag_value: Any, mapped_value: Any) -> Any:
-    """The value on consent that refuses; if neither refuses, the first."""
+def _stricter(word: str, first: Any, second: Any) -> Any:
+    """The value on consent that refuses; the first if neither refuses. Section ids are joined."""
     if word == "gpp_sid":
-        return tuple(dict.fromkeys((*tag_value, *mapped_value)))
+        return tuple(dict.fromkeys((*first, *second)))
     if word == "us_privacy":
-        return tag_value if mapped_value[2:3].upper() in ("N", "-") else mapped_value
+        return first if second[2:3].upper() in ("N", "-") else second
     if word == "consent":
-        return tag_value and mapped_value
-    return tag_value or mapped_value
+        return first and second
+    return first or second

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-import grpc_tools  # noqa: F401  (protoc runs in a process of its own: without it a source must not begin)
+import grpc_tools  # noqa: F401  (protoc runs in a process of its own; if it is missing, the start must fail)
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from flows.collector.body import Unreadable
-from flows.sources.avro import clock, single
+from flows.sources.avro import float32_digits, time_text, unchanged
 from flows.sources.schemas import Text, UnusableError
 from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape
 
@@ -27,7 +27,7 @@ COMPILE_S: Final = 30
 MAX_INDEXES: Final = 16
 """The greatest depth of messages within messages."""
 MAX_MEMBERS: Final = 10_000
-"""The greatest number of items that are read of a list."""
+"""The greatest number of items of a list or map. A longer one cannot be read."""
 _TOP: Final = "audiopixel-schema.proto"
 _OUT: Final = "audiopixel-descriptors"
 _WELL_KNOWN: Final = "google/protobuf/"
@@ -77,7 +77,8 @@ class Kind:
     """A type of message.
 
     Attributes:
-        name: the full name. shape: the fields of its messages.
+        name: the full name.
+        shape: the fields of its messages.
     """
 
     def __init__(self, descriptor: Descriptor, getters: Mapping[str, Getter], shape: Shape) -> None:
@@ -112,7 +113,7 @@ class ProtobufSchema:
             raise UnusableError("it has no message")
 
     def message(self, payload: bytes) -> tuple[Kind, Mapping[str, Any] | None] | None:
-        """The kind and the message of the bytes after a prefix; None if they name no type of this schema."""
+        """The kind and the document of the bytes after a prefix; None if they name no type of this schema."""
         type_and_end = indexes(payload)
         kind = None if type_and_end is None else self._kind(type_and_end[0])
         if type_and_end is None or kind is None:
@@ -123,7 +124,7 @@ class ProtobufSchema:
         if path not in self._kinds:
             kind = self._new_kind(path)
             if kind is None:
-                return None  # a stranger may name any number of types that do not exist
+                return None  # not remembered: a sender may name any number of types that do not exist
             self._kinds[path] = kind
         return self._kinds[path]
 
@@ -137,11 +138,9 @@ class ProtobufSchema:
                 return None
             descriptor = own[number]
             types = descriptor.nested_types
-        return (
-            None
-            if descriptor is None
-            else Kind(descriptor, self._getters_of(descriptor), _shape(descriptor, ()))
-        )
+        if descriptor is None:
+            return None
+        return Kind(descriptor, self._getters_of(descriptor), _shape(descriptor, ()))
 
     def _getters_of(self, descriptor: Descriptor) -> dict[str, Getter]:
         name = descriptor.full_name
@@ -153,14 +152,14 @@ class ProtobufSchema:
         return self._getters[name]
 
     def _getter(self, field: FieldDescriptor) -> Getter:
-        name, presence = field.name, field.has_presence
+        name = field.name
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             inner = self._member(field.message_type.fields_by_name["value"])
             return lambda message: _map(getattr(message, name), inner)
         member = self._member(field)
         if field.is_repeated:
             return lambda message: _list(getattr(message, name), member)
-        if presence:
+        if field.has_presence:
             return lambda message: member(getattr(message, name)) if message.HasField(name) else None
         return lambda message: member(getattr(message, name))
 
@@ -170,17 +169,17 @@ class ProtobufSchema:
             names = {number: one.name for number, one in field.enum_type.values_by_number.items()}
             return lambda value: names.get(value, value)
         if field.message_type is None:
-            return single if field.type == FieldDescriptor.TYPE_FLOAT else _as_it_is
+            return float32_digits if field.type == FieldDescriptor.TYPE_FLOAT else unchanged
         kind = field.message_type
         if kind.full_name == _TIMESTAMP:
             return _milliseconds
         if kind.full_name == _DURATION:
-            return lambda value: clock(value.seconds * 1000 + value.nanos // 1_000_000)
+            return lambda value: time_text(value.seconds * 1000 + value.nanos // 1_000_000)
         if kind.full_name in _WRAPPERS:
             inner = self._member(kind.fields_by_name["value"])
             return lambda value: inner(value.value)
         if kind.full_name in _OF_JSON:
-            return lambda value: json_format.MessageToDict(value)
+            return json_format.MessageToDict
         getters = self._getters_of(kind)
         return lambda value: Fields(value, getters)
 
@@ -206,10 +205,6 @@ def _shape_of(field: FieldDescriptor, above: tuple[str, ...]) -> Shape:
     if kind.full_name in (_TIMESTAMP, _DURATION):
         return PLAIN
     return TEXT if kind.full_name in above or kind.full_name in _OF_JSON else _shape(kind, above)
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 def _milliseconds(value: Any) -> Any:
@@ -238,25 +233,25 @@ def _compiled(text: Text) -> descriptor_pb2.FileDescriptorSet:
                 continue  # protoc brings these files
             parts = PurePosixPath(name)
             if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in name:
-                raise UnusableError("a name that it refers to leaves its directory")
+                raise UnusableError(f"it imports {name[:64]!r}, which leaves its directory")
             (directory / parts.parent).mkdir(parents=True, exist_ok=True)
             (directory / parts).write_text(schema_text)
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{place}", "--include_imports"]
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, f"--descriptor_set_out={directory / _OUT}", _TOP],
             capture_output=True,
             timeout=COMPILE_S,
             cwd=place,
         )
-        if done.returncode:
-            reason = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason"]
+        if process.returncode:
+            reason = process.stderr.decode(errors="replace").strip().splitlines() or ["no reason"]
             raise UnusableError(f"protoc refuses its text: {reason[-1][:200]}")
         return descriptor_pb2.FileDescriptorSet.FromString((directory / _OUT).read_bytes())
 
 
 def indexes(payload: bytes) -> tuple[tuple[int, ...], int] | None:
-    """The position of a message's type in its file, and the index of the next byte; None if the bytes give
-    none.
+    """The path of a message's type in its file, and the index of the byte after it; None if the bytes begin
+    with no such path.
 
     A single zero stands for the first type. Otherwise the number of indexes comes first, then each index, all
     as zigzag varints. Source:

@@ -22,20 +22,26 @@ from flows.sources.source import Source, alternatives, parse_source, presets
 MOST_REJECTED: Final = 0.01
 """The greatest acceptable share of rejected messages among ours."""
 MAX_EVENTS: Final = 1_000
-"""Names of events that are counted by themselves; further ones are counted together."""
+"""The greatest number of events' names with a count of their own. Further names share one count."""
 MOST_EVENTS: Final = 10
-"""Names of events on one line."""
+"""The greatest number of events' names in a line of the report."""
 LONGEST_EVENT: Final = 64
 OTHERS: Final = "others"
 AHEAD_MS: Final = 5_000
-"""The time by which an event may be after its receipt before its clock counts as ahead."""
+"""The time by which an event may be later than its receipt before its clock counts as ahead."""
 _CONSENT: Final[Mapping[str, str]] = {str(reason): words for reason, words in WORDS.items()}
 _NUMBER: Final = re.compile(r"-?\d{1,20}(?:\.\d{0,20})?", re.ASCII)
 _QUARTILES: Final = ("firstQuartile", "midpoint", "thirdQuartile", "complete")
 
 
 class Metric(NamedTuple):
-    """A metric, the number of messages that allow it, the number of all, and the reason if not all do."""
+    """A metric.
+
+    Attributes:
+        able: the number of pixels that allow the metric.
+        pixels: the number of pixels that concern it.
+        why: the reason if some of them do not allow it.
+    """
 
     name: str
     able: int
@@ -57,6 +63,23 @@ class Report:
     Args:
         source: the checked source.
         lateness_ms: the lateness that the flow allows.
+
+    Attributes:
+        read, not_ours: numbers of messages.
+        events: pixels by event.
+        rejected: messages by reason and field; `first` has the position of the first of each.
+        consent, invalid: pixels by basis of consent, and by reason of invalid traffic.
+        has: pixels by event and name of a field that they have.
+        unreplaced: pixels with a macro that was sent as it is.
+        ahead: pixels whose event is over `AHEAD_MS` later than its receipt.
+        late_ms: the lateness of each pixel.
+        units: pixels by unit of their time.
+        foreign, unknown: messages by event: not ours, and unknown.
+        nothing: rejected messages by field without a value.
+        listed: events of `values.event` that a message has.
+        categories: pixels with an object or a list at `consent`.
+        walls: pixels whose time has no offset.
+        ids: pixels by hash of their event id.
     """
 
     source: Source
@@ -145,9 +168,9 @@ class Report:
 
     def metrics(self) -> Iterator[Metric]:
         """Each metric, and whether these pixels allow it."""
-        metric_names = (f"{kind}s" for kind in ("impression", "start"))
-        for kind, name in zip(("impression", "start"), metric_names, strict=True):
-            yield Metric(name, self.events[kind], self.events[kind], f"no message is {_a(kind)}")
+        for kind, article in (("impression", "an"), ("start", "a")):
+            count = self.events[kind]
+            yield Metric(f"{kind}s", count, count, f"no message is {article} {kind}")
         quartiles = sum(self.events[kind] for kind in _QUARTILES)
         yield Metric("quartiles", quartiles, quartiles, "no message is a quartile or complete")
         plays = self._counts_with(("start", *_QUARTILES), "play_id")
@@ -215,13 +238,13 @@ class Report:
             yield "consent: " + ", ".join(f"{words} {count:,}" for words, count in bases)
         if self.categories:
             yield (
-                f"consent: {self.categories:,} messages have an object or a list at consent, which is none: "
-                "name the category that allows measurement"
+                f"consent: {self.categories:,} messages have an object or a list at consent, which counts as "
+                "no consent: map the category that allows measurement"
             )
         if self.invalid:
             yield "invalid traffic: " + _counts(self.invalid)
         if self.unreplaced:
-            yield f"macros: {self.unreplaced:,} pixels have one that nobody has replaced"
+            yield f"macros: {self.unreplaced:,} pixels have a macro that was not replaced"
         if shared := [count for count in self.ids.values() if count > 1]:
             yield f"repeats: {sum(shared):,} messages share {len(shared):,} ids, and each id counts once"
         if not self.recognises_repeats:
@@ -310,12 +333,8 @@ def unit_of(time: str) -> str:
     return "seconds" if number < 1e11 else "milliseconds" if number < 1e14 else "microseconds"
 
 
-def _a(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
-
-
 def _count(counts: Counter[str], name: str) -> None:
-    """Count a name that a stranger may have made, in a bounded table."""
+    """Count a name that a sender may have invented, in a bounded table."""
     name = shown(name[: LONGEST_EVENT + 1], LONGEST_EVENT)
     counts[name if name in counts or len(counts) < MAX_EVENTS else OTHERS] += 1
 
@@ -324,11 +343,13 @@ def _counts(counts: Counter[str], most: int | None = None) -> str:
     """Names with their counts, the most frequent first.
 
     Args:
-        most: names of so many; the rest is counted.
+        most: the number of names to show. The other names are counted.
     """
     named = counts.most_common(most)
-    rest = len(counts) - len(named)
-    more = [f"{rest:,} more names {counts.total() - sum(count for _, count in named):,}"] if rest else []
+    unnamed = len(counts) - len(named)
+    more = (
+        [f"{unnamed:,} more names {counts.total() - sum(count for _, count in named):,}"] if unnamed else []
+    )
     return ", ".join([*(f"{name} {count:,}" for name, count in named), *more])
 
 

@@ -28,7 +28,7 @@ from flows.sources.pixels import Pixels, understanding_of
 from flows.sources.source import NAME, Source, load_source
 
 MAX_HELD: Final = 100_000
-"""Places that are collected before their messages are read."""
+"""The greatest number of places that are collected before their messages are read."""
 NOT_OURS: Final = "not ours by the present mapping"
 UNCHANGED: Final = "of a source: correct its mapping; --set changes letters of doors alone"
 _AT_ONCE: Final = 5_000
@@ -60,7 +60,7 @@ class LetterRereader:
     Args:
         resent: counts the outcomes.
         watermark_ms, lateness_ms: of the flow; pixels of minutes that are final by these are not written.
-        changed: whether fields are to be set; letters of sources are then left.
+        changed: whether `--set` changes fields. Letters of sources are then not sent.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LetterRereader:
         """The letters that come from no source; `end` reads the messages of the others.
 
         Raises:
-            AudiopixelError, ConnectError: by `end`.
+            AudiopixelError, ConnectError: as `end`.
         """
         for letter in letters:
             place = place_of(letter)
@@ -105,31 +105,29 @@ class LetterRereader:
 
     def _read(self, name: str, topic: str, places: Sequence[MessagePlace]) -> None:
         if not (self._settings.sources / f"{name}.toml").exists():
-            self._resent.not_sent[f"of the source {name}, which AUDIOPIXEL_SOURCES does not have"] += len(
-                places
-            )
+            why = f"of the source {name}, which AUDIOPIXEL_SOURCES does not have"
+            self._resent.not_sent[why] += len(places)
             return
         source = load_source(self._settings.sources, name)
         if source.topic != topic:
-            self._resent.not_sent[f"of {topic}, which the source {name} does not read any more"] += len(
-                places
-            )
+            why = f"of {topic}, which the source {name} does not read any more"
+            self._resent.not_sent[why] += len(places)
             return
         understanding = understanding_of(self._settings)
         if failed := list(failures(Pixels(source, understanding))):
             raise UsageError(f"{name}: {'; '.join(failed)} (audiopixel sources check {name})")
-        left = {(one.partition, one.offset) for one in places}
+        unread = {(one.partition, one.offset) for one in places}
         try:
-            self._take(source, understanding, left)
+            self._take(source, understanding, unread)
         except KafkaTrouble as error:
             if error.kind != "missing" or error.topic != topic:
                 raise
-        if left:
-            self._resent.expired[topic] += len(left)
+        if unread:
+            self._resent.expired[topic] += len(unread)
 
-    def _take(self, source: Source, understanding: Understanding, left: set[tuple[int, int]]) -> None:
-        """Write the pixels of the messages at the partitions and offsets in `left`. Messages that the topic
-        still has are removed from `left`.
+    def _take(self, source: Source, understanding: Understanding, unread: set[tuple[int, int]]) -> None:
+        """Write the pixels of the messages at the partitions and offsets in `unread`, and remove from
+        `unread` what the topic still has.
         """
         assert source.topic is not None
         brokers, options = cluster_of(source, self._settings)
@@ -137,11 +135,11 @@ class LetterRereader:
         try:
             pixels = Pixels(source, understanding, picker.log_id)
             offsets: dict[int, list[int]] = {}
-            for partition, offset in left:
+            for partition, offset in unread:
                 offsets.setdefault(partition, []).append(offset)
             lines: list[Line] = []
             for record in picker.records(offsets, source.reads_headers):
-                left.discard((record.partition, record.offset))
+                unread.discard((record.partition, record.offset))
                 line = self._line(pixels.understand(decoder.message(record, patient=True), _now_ms()))
                 if line is not None:
                     lines.append(line)
@@ -162,7 +160,9 @@ class LetterRereader:
             self._resent.refused[": ".join(filter(None, (understood.reason, understood.wrong)))] += 1
             return None
         received_ms = understood.event["received_at"]
-        at_ms = max(received_ms - DAY_MS, min(understood.event["ts"], received_ms + MINUTE_MS))  # as the flow
+        at_ms = max(
+            received_ms - DAY_MS, min(understood.event["ts"], received_ms + MINUTE_MS)
+        )  # the flow's clamp
         if (at_ms // MINUTE_MS + 1) * MINUTE_MS + self._lateness_ms <= self._watermark_ms:
             self._resent.not_sent[FINAL] += 1
             return None

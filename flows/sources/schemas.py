@@ -1,10 +1,10 @@
 """The schemas of a topic's messages, from a schema registry, by the id that each message carries.
 
-The registry speaks Confluent's interface; its client is confluent-kafka's. One thread asks it, so a registry
-that does not answer holds only messages of unknown ids.
+The registry has Confluent's interface, and the client is confluent-kafka's. One thread sends the requests, so
+a registry that does not answer holds only messages with unknown ids.
 
-Guarantee: a known id needs no further answer of the registry. An id that could not be asked for raises
-`SchemaAwaitedError` at each lookup; the registry is asked for it again without end.
+Guarantee: a known id needs no further request. A lookup of an id whose request failed raises
+`SchemaAwaitedError`, and the thread repeats the request without end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_SCHEMA_CHARACTERS: Final = 1 << 20
 """The greatest length of a schema together with all schemas that it refers to."""
 MAX_REFERENCES: Final = 200
 MAX_UNKNOWN: Final = 4_096
-"""The number of remembered ids that the registry does not have: a stranger may invent any number of ids."""
+"""The number of remembered ids that the registry does not have. A sender may invent any number of ids."""
 UNKNOWN_FOR_S: Final = 60.0
 ANSWER_S: Final = 5.0
 """The greatest time of a request to the registry."""
@@ -70,7 +70,8 @@ class Registry(Protocol):
     """Fetches a schema by its id.
 
     Raises:
-        UnusableError: there is none. Exception: the registry did not answer, or its answer makes no sense.
+        UnusableError: the registry has no such schema.
+        Exception: the registry did not answer, or its answer cannot be read.
     """
 
     def text(self, schema_id: int) -> Text: ...
@@ -158,7 +159,7 @@ class Schemas(Generic[T]):
     """Schemas by id, each made once by `make`.
 
     Args:
-        registry: is asked by one thread, which starts at the first question.
+        registry: fetches schemas, in one thread, which starts at the first lookup of an unknown id.
         make: makes the reader of messages from a schema; raises `UnusableError`.
         plain: an error's text without secrets.
     """
@@ -176,15 +177,15 @@ class Schemas(Generic[T]):
         self._out = structlog.get_logger("source")
 
     def find(self, schema_id: int, wait_s: float, patient: bool = False) -> T:
-        """The schema of an id.
+        """The schema of an id, as `make` made it.
 
         Args:
             wait_s: the time to wait for the registry's answer, in s.
-            patient: waits just as long for a registry that is known to be away.
+            patient: waits as long even if the last request failed.
 
         Raises:
-            UnusableError: there is none, or it is unsupported. SchemaAwaitedError: the registry has not
-            answered yet.
+            UnusableError: the schema does not exist, or is unsupported.
+            SchemaAwaitedError: the registry has not answered yet.
         """
         schema = self._by_id.get(schema_id)
         if schema is not None:
@@ -226,7 +227,7 @@ class Schemas(Generic[T]):
                 wanted = [*self._wanted]
             failed = ""
             for schema_id in wanted:
-                failed = self._ask(schema_id) or failed
+                failed = self._request(schema_id) or failed
             with self._news:
                 if failed and not away:
                     self._out.warning("the schema registry does not answer", error=failed, ids=len(wanted))
@@ -240,13 +241,13 @@ class Schemas(Generic[T]):
             else:
                 pause_s = 1.0
 
-    def _ask(self, schema_id: int) -> str:
-        """Ask for a schema; returns the reason why it is not available now, or nothing."""
+    def _request(self, schema_id: int) -> str:
+        """Request a schema. Returns the reason why there is no answer; empty if there is one."""
         try:
             text = self._registry.text(schema_id)
             try:
                 schema = self._make(text)
-            # the fault is this machine's, not the text's
+            # a fault of this machine, not of the text: try again later
             except (OSError, subprocess.SubprocessError) as error:
                 return str(error)
             except Exception as error:  # another attempt at this text would end in the same way

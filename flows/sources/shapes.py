@@ -1,7 +1,7 @@
-"""Shapes: the fields that messages of a schema can have at a path, known before any message.
+"""Shapes: the fields that messages of a schema can have, known before any message.
 
-A shape is a table of fields, a list, a table of any names, `TEXT` (which may be JSON), or `PLAIN`: a value
-without fields.
+A shape is a table of fields, a list, a table of any names, `TEXT` (which may be JSON), or `PLAIN` (a value
+without fields).
 """
 
 from __future__ import annotations
@@ -34,19 +34,17 @@ STRICT: Final = CONSENT | {"ts", "event_id"}
 
 
 def lacking(source: Source, shape: Shape) -> str:
-    """The first mapped field of `STRICT` that messages of a schema cannot have; empty if they may
-    have all.
-    """
+    """The first mapped field of `STRICT` that messages of a schema cannot have; empty if there is none."""
     paths = {field: [Path(one) for one in alternatives(names)] for field, names in source.names.items()}
     lost = (field for field in sorted(STRICT & paths.keys()) if not _any_present(paths[field], shape))
     return next(lost, "")
 
 
 def _any_present(paths: list[Path], shape: Shape) -> bool:
-    return any(one.root or is_present(one, shape) for one in paths)
+    return any(one.root or may_have(one, shape) for one in paths)
 
 
-def is_present(path: Path, shape: Shape) -> bool:
+def may_have(path: Path, shape: Shape) -> bool:
     """True if a message of a shape may have a value at a path."""
     if isinstance(shape, Mapping) and path.text in shape:
         return True

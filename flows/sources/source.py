@@ -28,9 +28,9 @@ from flows.sources.paths import Condition, Path
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_FILE_BYTES: Final = 256 * 1024
-_NOT_A_SOURCES: Final = frozenset(("dialect", "signature", "target_signature", "tracked", "cachebuster"))
+_TAG_WORDS: Final = frozenset(("dialect", "signature", "target_signature", "tracked", "cachebuster"))
 """Words that only a tag has."""
-FIELDS: Final = (WORDS - _NOT_A_SOURCES) | {"received_at"}
+FIELDS: Final = (WORDS - _TAG_WORDS) | {"received_at"}
 """Fields that a mapping may set."""
 _ENVIRONMENT: Final = "env:"
 Format = Literal["json", "csv", "tsv", "avro", "protobuf", "parquet", "snowplow-enriched"]
@@ -73,28 +73,28 @@ class Source(BaseModel):
 
     Attributes:
         topic, files: the place of its messages; one of the two. `files` is a glob.
-        kafka: librdkafka's options where the topic is in another cluster; a value `env:NAME` is read from the
+        kafka: librdkafka's options if the topic is in another cluster. A value `env:NAME` is read from the
             environment.
-        registry: options of the schema registry's client, `url` first; a value `env:NAME` as of `kafka`.
-        storage: obstore's options, where `files` are in object storage; a value `env:NAME` as of `kafka`.
+        registry: options of the schema registry's client, at least `url`. Values are as for `kafka`.
+        storage: obstore's options if `files` are in object storage. Values are as for `kafka`.
         mode: `live` reads messages as they come, `batch` reads all from the beginning. A topic is live unless
             `mode` says `batch`.
-        preset: a mapping of ours that this file adds to.
+        preset: the name of a mapping of ours, to which this file adds.
         header: whether the first row of a table names its columns; else they are `1`, `2`, ...
         names: by our field, a path, or several paths of which the first with a value counts.
-        values: by field, their values with ours.
-        when: fields that a condition sets, in order; a later one wins.
+        values: by field, the messages' values, each with ours.
+        when: by condition, the fields that it sets. A later condition wins.
         fixed: values of fields that a message does not set itself.
         separator: the character between the cells of a CSV file; a comma by default.
         time, playhead: as in a dialect.
         timezone: the IANA time zone of times that name no offset; UTC by default.
         skip: conditions of messages that are not ours.
         unlisted: the outcome of an event that `values.event` does not list.
-        recognise: conditions by which `draft` knows messages of a preset.
+        recognise: conditions by which `draft` recognises messages of a preset.
         url: the path to one of our own tag URLs, which is read as the collector reads it.
         url_hosts: hosts of our tag URLs; a URL of another host is not ours. Empty for any host.
         identity: paths to fields that identify a message, if no event id is mapped.
-        masked: whether addresses lack their last part.
+        masked: whether the messages' addresses lack their last part.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -181,17 +181,17 @@ class Source(BaseModel):
         if self.files is not None and self.mode == "live":
             raise ValueError('mode: files are read as a whole: take "batch"')
         if self.unlisted == "not_ours" and not self.values.get("event"):
-            raise ValueError('unlisted: "not_ours" takes values.event, a table of the events that are ours')
+            raise ValueError('unlisted: "not_ours" needs values.event, a table of the events that are ours')
         if self.topic is not None and self.format not in OF_TOPICS:
             raise ValueError(f"format: a topic has {', '.join(OF_TOPICS)}")
         if self.files is not None and self.format not in OF_FILES:
             raise ValueError(f"format: files have {', '.join(OF_FILES)}")
         if self.topic is not None and self.format in OF_A_REGISTRY and not self.registry.get("url"):
             raise ValueError(
-                f'registry: {self.format} takes the address of a schema registry: [registry] url = "https://…"'
+                f'registry: {self.format} needs the address of a schema registry: [registry] url = "https://…"'
             )
         if self.separator and self.format != "csv":
-            raise ValueError('separator: is of format = "csv"')
+            raise ValueError('separator: belongs to format = "csv" alone')
         for path in (*self.identity, *([self.url] if self.url else [])):
             Path(path)
         return self
@@ -306,7 +306,7 @@ def load_source(directory: File, name: str) -> Source:
         raise SettingsError(f"{file}: cannot be read: {error}") from None
     source = parse_source(text, str(file), name)
     if source.topic is None and source.files is None:
-        raise SettingsError(f"{file}: names neither topic nor files")
+        raise SettingsError(f"{file}: names neither topic nor files: set one of them")
     return source
 
 

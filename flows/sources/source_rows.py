@@ -24,8 +24,8 @@ EVERY_S: Final = 2.0
 RETRY_S: Final = 15.0
 """The time between two attempts to reach a Redis that is away."""
 TTL: Final = timedelta(minutes=10)
-"""The time for which the row of a source stays after its last write. During this time the page shows that the
-process is gone.
+"""The time for which the row of a source stays after its last write. Meanwhile the page shows that the
+process has stopped.
 """
 TIMEOUT: Final = timedelta(seconds=1)
 
@@ -44,7 +44,7 @@ class SourceRows:
         self._started_ms = _now_ms()
         self._client: Client | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="source-figures", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="source-rows", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class SourceRows:
             listed = sources_key(self._settings.namespace)
             drop_fields(self._client, listed, [self._id(live) for live in self._lives])
         except ConnectError:
-            return  # they expire by themselves
+            return  # the rows expire
 
     def _run(self) -> None:
         log, away = structlog.get_logger("source"), False
@@ -67,7 +67,9 @@ class SourceRows:
                 away = False
             except ConnectError as error:
                 if not away:
-                    log.warning("the page does not show this process's sources", error=str(error))
+                    log.warning(
+                        "redis does not answer: the page lacks this process's sources", error=str(error)
+                    )
                 away = True
             if self._ended.wait(RETRY_S if away else EVERY_S):
                 return

@@ -341,7 +341,7 @@ def test_an_unknown_option_of_the_registrys_client_is_refused(registry: SmallReg
     text = MAPPING.format(topic="t", url=registry.url).replace("[names]", '"ssl.ca" = "x"\n[names]')
     with pytest.raises(SettingsError, match=r"Unrecognized properties: ssl\.ca"):
         RecordDecoder(parse_source(text, "x.toml", "x"))
-    with pytest.raises(SettingsError, match="registry: avro takes the address of a schema registry"):
+    with pytest.raises(SettingsError, match="registry: avro needs the address of a schema registry"):
         parse_source(MAPPING.format(topic="t", url=""), "x.toml", "x")
     assert Source(format="avro").registry == {}
 
