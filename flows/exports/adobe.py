@@ -1,7 +1,7 @@
 """Adobe Analytics by its Data Insertion API: one hit a call, in XML.
 
-A visitor is a keyed hash of the listener's id, so that no id of a device leaves. `purchaseID` is the key of a
-conversion, by which Adobe itself takes a repeat once; a play's is `audio.key` among the context data.
+A visitor is a keyed hash of the listener's id, so no device's id is sent. `purchaseID` is the key of a
+conversion, by which Adobe counts a repeat once. The key of a play is `audio.key` in the context data.
 https://developer.adobe.com/analytics-collection-apis/methods/data-insertion/
 """
 
@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 from connectors.kafka import Record
 from flows.exports.calls import Caller
-from flows.exports.facts import CONVERSION, Fact, Pixel, remembered
+from flows.exports.facts import CONVERSION, Fact, Pixel, without_forgotten
 from flows.exports.handover import Parcel, Refused
 from flows.model.events import present
 
@@ -27,7 +27,9 @@ class Adobe:
     """Makes hits of a report suite, which must accept timestamps.
 
     Args:
-        key: of the visitors' hash.
+        caller: posts the hits.
+        suite: the id of the report suite.
+        key: the key of the visitors' hash.
     """
 
     caller: Caller
@@ -48,9 +50,9 @@ class Adobe:
 
 @dataclass
 class _Hit:
-    """A fact as a hit; no hit once its listener is forgotten."""
+    """A fact as a hit. Nothing is sent once its listener is forgotten."""
 
-    to: Adobe
+    target: Adobe
     facts: Sequence[Fact]
 
     @property
@@ -58,15 +60,16 @@ class _Hit:
         return [fact.record for fact in self.facts]
 
     def hand_over(self) -> None:
-        self.facts = remembered(self.facts)
+        self.facts = without_forgotten(self.facts)
         for fact in self.facts:
-            answer = self.to.caller.post(xml_of(self.to.suite, fact), {"content-type": "application/xml"})
+            hit = xml_of(self.target.suite, fact)
+            answer = self.target.caller.post(hit, {"content-type": "application/xml"})
             if b"FAILURE" in answer.body:
                 raise Refused("failure")
 
 
 def xml_of(suite: str, fact: Fact) -> bytes:
-    """The XML of a hit: a custom link, so that it is no page view."""
+    """The XML of a hit. Its link type is custom (`o`), so Adobe counts no page view."""
     context_fields = {"audio.key": fact.key, "audio.event": fact.name}
     context_fields |= {f"audio.{name}": str(value) for name, value in fact.values.items()}
     parts = [

@@ -1,8 +1,8 @@
 """Parcels that are HTTP calls: their connections, and the meaning of an answer.
 
-A status about the message (400, 413, 415, 422, 431) makes it a dead letter. Any other failure is about the
-target, such as a wrong address or token, and the call is tried again: a mistake in the settings loses
-nothing.
+A status about the message (400, 413, 415, 422, 431) makes the message a dead letter. Any other failure is
+about the target, such as a wrong address or token. The call is then tried again, so a mistake in the settings
+loses nothing.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ AGENT: Final = {"user-agent": f"audiopixel/{version('audiopixel')}"}
 
 
 class Caller:
-    """Posts to one address, with a connection a thread.
+    """Posts to one address, with a connection for each thread.
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the address is no URL of HTTP.
     """
 
     def __init__(self, url: str, timeout: timedelta) -> None:
-        self._url, self._timeout, self._own = url, timeout, threading.local()
+        self._url, self._timeout, self._of_thread = url, timeout, threading.local()
         HttpClient(url, timeout)
 
     def post(self, body: bytes, headers: Mapping[str, str], query: str = "") -> Answer:
         """Send, and return the answer of a success.
 
         Raises:
-            Busy: there is no answer, or one about the target. Refused: one about the message.
+            Busy: there is no answer, or its status is about the target.
+            Refused: its status is about the message.
         """
-        client: HttpClient | None = getattr(self._own, "client", None)
+        client: HttpClient | None = getattr(self._of_thread, "client", None)
         if client is None:
-            client = self._own.client = HttpClient(self._url, self._timeout)
+            client = self._of_thread.client = HttpClient(self._url, self._timeout)
         try:
             answer = client.post(body, {**AGENT, **headers}, query)
         except CallFailed as error:
@@ -51,9 +52,8 @@ class Caller:
             return answer
         if answer.status in _OF_THE_MESSAGE:
             raise Refused(f"status_{answer.status}")
-        raise Busy(
-            f"status_{answer.status}", after=retry_after(answer.headers.get("retry-after"), time.time())
-        )
+        after = retry_after(answer.headers.get("retry-after"), time.time())
+        raise Busy(f"status_{answer.status}", after=after)
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Event:
     """An event for people or programs.
 
     Attributes:
-        key: the same whenever the event is sent again.
+        key: the same at each attempt.
         kind: `delivery.state_changed`, `feed.state_changed` or `methodology.changed`.
-        at_ms: when it happened.
-        data: its facts.
+        at_ms: the event's time, in epoch ms.
+        data: its facts by name.
     """
 
     key: str
@@ -77,7 +77,7 @@ class Form(Protocol):
     """The form of a message's call."""
 
     def call(self, event: Event) -> tuple[bytes, Mapping[str, str]]:
-        """Body and headers, made at each attempt, with the same key."""
+        """The body and headers of an attempt. The key is the same at each attempt."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Columns of the warehouse: final minutes and decisions, without values that differ between repeats.
 
-A message becomes a tuple of plain values, the key first, in the order of the columns. Amounts of money are
-exact: millionths in a decimal of 38 places.
+A message becomes a tuple of plain values in the order of the columns, after its key. Amounts of money are
+exact: millionths in a decimal of 38 digits.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _MONEY: Final = pa.decimal128(38, 0)
 _CREDITED: Final = COLUMNS[:AGES_AT]
 _REPEATED_FIELDS: Final = frozenset(("rev", "as_of_ms", "state"))
 _MAX_MONEY: Final = 10**38 - 1
-_BIGGEST: Final = 2**63 - 1
+_MAX_COUNT: Final = 2**63 - 1
 
 Row = tuple[Any, ...]
-"""Key as bytes, then a value a column, as MessagePack holds it."""
+"""The key as bytes, then a value for each column, of a type of MessagePack."""
 
 
 class Table(NamedTuple):
-    """A kind of file: its schema, and the function that turns a message into (day since the epoch, row). The
-    function returns None for a message that the warehouse does not need.
+    """A kind of file: its schema, and the function that turns a message's key and value into (day since the
+    epoch, row). The function returns None for a message that the warehouse does not need.
     """
 
     schema: pa.Schema
@@ -45,7 +45,7 @@ def _amount(name: str) -> pa.DataType:
 
 
 _PARTS: Final = frozenset(_CREDITED[:VALUE])
-"""Conversions are counted in millionths of one, so that a minute may have half of one."""
+"""Columns of conversions by credit, which a minute may have in parts, such as 0.5."""
 _MINUTE_FIELDS: Final = (
     pa.field("key", pa.string(), nullable=False),
     pa.field("placement_id", pa.string(), nullable=False),
@@ -106,7 +106,7 @@ def minute_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
     """A final minute's row; None for a provisional one.
 
     Raises:
-        ValueError: it is no minute.
+        ValueError: the message is no minute.
     """
     head = _minute.decode(value)
     if head.state != "final":
@@ -131,7 +131,7 @@ def decision_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
     """A decision's row.
 
     Raises:
-        ValueError: it is no decision.
+        ValueError: the message is no decision.
     """
     body = _body.decode(value)
     credits = [
@@ -162,7 +162,7 @@ TABLES: Final[Mapping[Kind, Table]] = {
 
 
 def batch(kind: Kind, rows: Sequence[Row]) -> pa.RecordBatch:
-    """Rows as columns; each row begins with its key as bytes, which is no column."""
+    """Rows as columns, without the keys as bytes with which they begin."""
     schema = TABLES[kind].schema
     columns = [
         pa.array([_value(field.type, value) for value in values], field.type)
@@ -183,13 +183,13 @@ def _value(kind: pa.DataType, value: Any) -> Any:
 
 
 def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _BIGGEST:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _MAX_COUNT:
         raise Malformed("a count is no whole number")
     return value
 
 
 def _moment(value: int) -> int:
-    # The day of a path must be one that a calendar has.
+    # A day's path has its date, so the time must have one.
     if not 0 <= value < 4_102_444_800_000:
         raise Malformed("a time is not in 1970 to 2099")
     return value
@@ -204,10 +204,10 @@ def _part(value: object) -> float | None:
 
 
 def _money(value: object) -> str:
-    """Millionths as text, which MessagePack holds at any size."""
+    """Millionths as text, since integers of MessagePack have 64 bits."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise Malformed("a value is no whole number")
     number = int(value)
     if abs(number) > _MAX_MONEY:
-        raise Malformed("a value has more than 38 places")
+        raise Malformed("a value has more than 38 digits")
     return str(number)

@@ -1,10 +1,10 @@
 """The days that are complete in Kafka, according to the flow's `meta`.
 
 A final minute is due when the watermark is past its end by the allowed lateness. The flow writes Redis and
-its topics in parallel, so a watermark in Redis alone does not prove that the minutes are in their topic. At a
-save the flow asks for their acknowledgement, and ends if it does not come in time. A watermark of `meta`
-therefore counts once the same execution (`fence`) has flushed a cut that is so much younger; cuts are
-numbered by elapsed time (`rev`).
+its topics in parallel, so a watermark in Redis alone does not prove that the minutes are in their topic. A
+save waits for Kafka's acknowledgement, and the flow ends if it does not come in time. A watermark of `meta`
+therefore counts only once the same execution (`fence`) has flushed a cut that is later by `SAVES` saves and
+`ACKNOWLEDGED`. Cuts are numbered by elapsed time (`rev`).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from flows.exports.columns import DAY_MS
 from flows.settings import Settings, ms
 
 ACKNOWLEDGED: Final = timedelta(seconds=30)
-"""A margin: if an acknowledgement takes longer, the whole flow waits and flushes no more."""
+"""A margin for an acknowledgement. If one takes longer, the whole flow waits and flushes no more."""
 SAVES: Final = 3
-"""Saves between a cut and the flow's wait for the cut's acknowledgement: its own, and two more."""
+"""The number of saves from a cut until the flow waits for its acknowledgement: its own save, and two more."""
 STILL: Final = timedelta(seconds=30)
-"""A flow that has flushed nothing for so long is not waited for."""
+"""The time without a flush after which `once` no longer waits for the flow."""
 
 
 class NewGeneration(Exception):
-    """The log is being counted again: the staged rows are of the generation before."""
+    """The flow counts the log again, so the staged rows are of an older generation."""
 
 
 class Completeness:
@@ -36,7 +36,7 @@ class Completeness:
 
     Args:
         meta: reads the fields of `meta`; empty if no flow has written.
-        generation: of the flow whose days are wanted.
+        generation: the generation whose days are exported.
     """
 
     def __init__(
@@ -61,7 +61,8 @@ class Completeness:
         """The first day, since the epoch, that may not be complete.
 
         Raises:
-            NewGeneration: see there. ConnectError: Redis does not answer.
+            NewGeneration: the flow has begun another generation.
+            ConnectError: Redis does not answer.
         """
         meta = self._meta()
         if "watermark_ms" in meta:
@@ -73,7 +74,9 @@ class Completeness:
 
     @property
     def soon(self) -> int:
-        """Like `look`, by the latest watermark, settled or not, while the flow goes on."""
+        """The first day that will not be complete once the latest watermark has settled. If the flow stands
+        still, the settled watermark counts.
+        """
         going = self._clock_s() - self._moved_s < STILL.total_seconds()
         return self._day(self._pending_ms if going else self._watermark_ms)
 
@@ -81,7 +84,7 @@ class Completeness:
         return (watermark_ms - self._lateness_ms) // DAY_MS
 
     def _take(self, fence: int, rev: int, watermark_ms: int) -> None:
-        if fence != self._fence:  # the last execution's lines after its last snapshot come again
+        if fence != self._fence:  # the new execution writes again the lines after the last save
             self._fence = fence
             self._seen.clear()
         if rev != self._rev:

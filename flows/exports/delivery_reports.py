@@ -1,7 +1,7 @@
 """Delivery reports of AdCP: webhooks that report each media buy at fixed times, and once it is final.
 
-A report is written to disk before it is sent, and stays there until its target has taken it. A repeat is
-therefore the same to the byte, with its `idempotency_key` and `sequence_number`, after any kill in between.
+A report is written to disk before it is sent, and stays there until its target has acknowledged it. A repeat
+after a kill is therefore the same to the byte, with its `idempotency_key` and `sequence_number`.
 https://docs.adcontextprotocol.org/docs/media-buy/media-buys/optimization-reporting
 """
 
@@ -26,16 +26,16 @@ from flows.errors import StateError
 from flows.exports.calls import Caller
 from flows.exports.handover import Busy, Parcel, Refused, Sorted, reachable
 from flows.exports.notices import SignedWebhook, iso
-from flows.exports.owned import own
+from flows.exports.owned import take_lock
 
 LOOK_S: Final = 5.0
-"""Time between two looks at the rows."""
+"""The time between two readings of the rows."""
 FORMAT: Final = 1
 SCHEDULED, DELAYED, FINAL, ADJUSTED = "scheduled", "delayed", "final", "adjusted"
 LIVE: Final = "live"
 NO_PRICE: Final = "no_price"
 TOPIC: Final = "adcp"
-"""The name that stands for a topic in the dead letters, before the campaign's; the offset is the report's."""
+"""In a dead letter the topic is this name and the campaign's; the offset is the report's number."""
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -43,6 +43,8 @@ class Report(msgspec.Struct):
     """A report that must be sent, or sent again.
 
     Attributes:
+        key: its `idempotency_key`.
+        made_ms: its time, in epoch ms.
         body: the whole JSON.
     """
 
@@ -56,11 +58,11 @@ class Buy(msgspec.Struct):
     """The account of a media buy's reports to a target.
 
     Attributes:
-        number: of the latest report.
-        due_ms: when the next is due.
-        final: digest of the final numbers that were reported; empty before.
-        reopened: whether live numbers followed the final ones, as of a plan that was extended.
-        pending: the report that is under way.
+        number: the number of the latest report.
+        due_ms: the time of the next report.
+        final: the digest of the final numbers that were reported; empty before.
+        reopened: whether live numbers followed the final ones, since the plan was extended.
+        pending: the report that is not acknowledged.
     """
 
     number: int = 0
@@ -83,43 +85,45 @@ class State(msgspec.Struct):
 
 
 class Reports:
-    """The state, in a file of an export's own.
+    """The state, in a file of an export's take_lock.
 
     Attributes:
-        unsaved: whether the disk has not taken the latest state yet.
+        unsaved: whether the latest state is not on the disk.
 
     Raises:
-        StateError: another process has it, or it cannot be read.
+        StateError: another process has the file, or it cannot be read.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
         self._path, self.unsaved = directory / f"{name}.reports.json", False
-        self._lock = own(directory, name, self._path)
+        self._lock = take_lock(directory, name, self._path)
         try:
             self.state = msgspec.json.decode(self._path.read_bytes(), type=State)
         except FileNotFoundError:
             self.state = State()
         except (OSError, msgspec.MsgspecError) as error:
-            raise StateError(f"{self._path}: cannot be read ({error}): take it away, or restore it") from None
+            raise StateError(
+                f"{self._path}: cannot be read ({error}): remove the file, or restore it"
+            ) from None
         if self.state.format != FORMAT:
             raise StateError(
-                f"{self._path} is of format {self.state.format}, this version reads {FORMAT}: take it away; "
-                "reports are then numbered from 1 again"
+                f"{self._path} is of format {self.state.format}, this version reads {FORMAT}: remove the "
+                "file; reports are then numbered from 1 again"
             )
 
-    def keep(self) -> None:
-        """Write the state; safe on return.
+    def write(self) -> None:
+        """Write the state. It is durable on return.
 
         Raises:
-            Busy: the disk does not take it.
+            Busy: the disk cannot be written.
         """
-        fresh, self.unsaved = self._path.with_suffix(".new"), True
+        new_file, self.unsaved = self._path.with_suffix(".new"), True
         try:
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            with open(os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(msgspec.json.encode(self.state))
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(self._path)
+            new_file.replace(self._path)
             sync_directory(self._path.parent)
         except OSError as error:
             raise Busy("state", str(error)) from None
@@ -134,28 +138,31 @@ class Source(Protocol):
     """The media buys as the exporter's agent reports them."""
 
     def names(self) -> Mapping[str, bool]:
-        """Media buys that have begun, and whether their flight is over. Raises ConnectError."""
+        """Media buys that have begun, each with whether its flight is over. Raises ConnectError."""
         ...
 
     def judged(self, name: str) -> bool:
-        """False while the delivery of one cannot be judged."""
+        """False while the delivery of a media buy cannot be judged."""
         ...
 
     def delivery(self, name: str) -> Mapping[str, Any]:
-        """The answer of `get_media_buy_delivery` for one. Raises ConnectError."""
+        """The answer of `get_media_buy_delivery` for a media buy. Raises ConnectError."""
         ...
 
 
 @dataclass
 class DeliveryReports:
-    """Reports of each media buy: one every `every`, and one when it is final.
+    """Sends a report of each media buy at each multiple of `every`, and one when it is final.
 
-    After the final one a report follows at most every `every`, if its numbers have changed: clicks and
-    conversions come for longer than its impressions. If its flight is extended, reports go on until it is
-    final again.
+    Later clicks and conversions may change the numbers after the final report. A report then follows at the
+    next multiple of `every`. If the flight is extended, reports go on until it is final again.
 
     Args:
-        give_up: the age from which a report that is not taken is a dead letter.
+        source: the media buys and their delivery.
+        reports: the state.
+        form: signs the reports.
+        operation: their `operation_id`.
+        give_up: the age at which a report without an acknowledgement is a dead letter.
     """
 
     source: Source
@@ -176,14 +183,14 @@ class DeliveryReports:
         """Make the reports that are due."""
         if time.monotonic() - self.looked_s < LOOK_S:
             return Sorted()
-        if self.reports.unsaved:  # nothing is sent that a restart would not find
-            self.reports.keep()
+        if self.reports.unsaved:  # a restart must find each report that was sent
+            self.reports.write()
         left_out: list[str] = []
         with reachable():
             for name, over in self.source.names().items():
                 buy = self.reports.state.buys.setdefault(name, Buy())
                 buy.due_ms = min(buy.due_ms, self._next_ms())  # a clock may have been ahead
-                awaited = over and buy.live  # at once; later changes at their next time
+                awaited = over and buy.live  # the final report is due at once, later changes at `due_ms`
                 if buy.pending is None and (awaited or self._now_ms() >= buy.due_ms):
                     left_out += self._look(name, buy, self.source.judged(name))
         self.looked_s = time.monotonic()
@@ -195,15 +202,15 @@ class DeliveryReports:
         return Sorted(parcels, (), left_out)
 
     def places(self, read: Places) -> Places:
-        """The same places, since no topic is read. Reports that are dead letters are over from here on. A
-        process that ended before has not written their letters, so they are sent again.
+        """The same places, since no topic is read. The dead letters are written, so their reports end. Had
+        the process ended before, the reports would be sent again.
         """
         if self._refused:
             for parcel in self._refused:
                 parcel.end()
             self._refused.clear()
-            with suppress(Busy):  # tried again before anything is sent
-                self.reports.keep()
+            with suppress(Busy):  # `sort` writes the state before anything is sent
+                self.reports.write()
         return read
 
     def refuse(self, parcel: _Parcel) -> None:
@@ -211,7 +218,7 @@ class DeliveryReports:
         self._refused.append(parcel)
 
     def _look(self, name: str, buy: Buy, judged: bool) -> list[str]:
-        """Make the due report of a media buy, if any; returns the reason why there is none."""
+        """Make the report of a media buy, if one is due. Returns the reasons why a due one was not made."""
         now_ms = self._now_ms()
         answer = self.source.delivery(name)
         if not answer["media_buy_deliveries"]:
@@ -233,7 +240,7 @@ class DeliveryReports:
         buy.due_ms = next_ms
         buy.number += 1
         buy.pending = self._report(buy, kind, answer, now_ms, replaces=live and not buy.live)
-        self.reports.keep()
+        self.reports.write()
         return []
 
     def _now_ms(self) -> int:
@@ -245,8 +252,10 @@ class DeliveryReports:
         return now_ms - now_ms % every_ms + every_ms
 
     def _report(self, buy: Buy, kind: str, answer: Mapping[str, Any], now_ms: int, replaces: bool) -> Report:
-        """The report in AdCP's envelope. A final one `replaces` live numbers. Totals over media buys are left
-        to answers.
+        """The report in AdCP's envelope, without totals over media buys.
+
+        Args:
+            replaces: whether its final numbers replace live ones.
         """
         result = {name: part for name, part in answer.items() if name not in ("aggregated_totals", "errors")}
         (delivery,) = answer["media_buy_deliveries"]
@@ -277,7 +286,7 @@ class DeliveryReports:
 class _Parcel:
     """A report on its way to the target."""
 
-    to: DeliveryReports
+    target: DeliveryReports
     name: str
     buy: Buy
     report: Report
@@ -290,16 +299,16 @@ class _Parcel:
     def hand_over(self) -> None:
         body = self.report.body.encode()
         try:
-            self.to.caller.post(body, self.to.form.headers(self.report.key, body))
+            self.target.caller.post(body, self.target.form.headers(self.report.key, body))
         except Refused:
-            self.to.refuse(self)
+            self.target.refuse(self)
             raise
         except Busy:
-            if self.to.clock_s() - self.report.made_ms / 1000 > self.to.give_up.total_seconds():
-                self.to.refuse(self)  # the loop makes it a dead letter
+            if self.target.clock_s() - self.report.made_ms / 1000 > self.target.give_up.total_seconds():
+                self.target.refuse(self)  # the loop makes it a dead letter
             raise
         self.end()
-        self.to.reports.keep()
+        self.target.reports.write()
 
     def end(self) -> None:
         """Remove the report, so that the next one can be made."""

@@ -1,4 +1,4 @@
-"""The deny-list of `audiopixel forget` in an export: facts of its people are never sent."""
+"""The deny-list of `audiopixel forget` in an export, which sends no fact of the people on it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from flows.model.redis_keys import deny_key
 from flows.state.keys import fingerprint
 from flows.state.people import People
 
-SERVES_S: Final = 1.0
+MAX_AGE_S: Final = 1.0
+"""The age at which the list is read again."""
 
 
 @dataclass
-class Denied:
-    """The list as of at most a second ago. The list only grows here, whatever Redis loses.
+class ExportDenyList:
+    """The list as of at most a second ago. In a process it only grows, even if Redis loses entries.
 
     Args:
         secret: the listeners' key.
@@ -35,23 +36,23 @@ class Denied:
     _looked_s: float = float("-inf")
 
     def __post_init__(self) -> None:
-        self._people, self._own = People(self.secret), fingerprint(self.secret)
+        self._people, self._key_fingerprint = People(self.secret), fingerprint(self.secret)
 
     def look(self) -> None:
-        """Read the list, if it was not just read; call it before sending anything.
+        """Read the list if it is older than `MAX_AGE_S`. Every send is preceded by a call.
 
         Raises:
             Busy: Redis does not answer.
-            SettingsError: the flow has another key, by which its list cannot be read.
+            SettingsError: the flow has another listener key, so the list cannot be read.
         """
-        if self.clock_s() - self._looked_s < SERVES_S:
+        if self.clock_s() - self._looked_s < MAX_AGE_S:
             return
         with reachable():
             listed, meta = read_rows(self.client, [deny_key(self.namespace), f"{self.namespace}:meta"])
-        if meta.get("listener_key", self._own) != self._own:
+        if meta.get("listener_key", self._key_fingerprint) != self._key_fingerprint:
             raise SettingsError(
-                f"AUDIOPIXEL_LISTENER_KEY is not the key of the flow of {self.namespace}, by which "
-                "people are forgotten: set it as audiopixel run has it"
+                f"AUDIOPIXEL_LISTENER_KEY is not the key of the flow of {self.namespace}, whose deny-list "
+                "has hashes by its own key: set the key that audiopixel run has"
             )
         self._keys.update(listed)
         self._looked_s = self.clock_s()
@@ -60,14 +61,15 @@ class Denied:
         """The keyed hashes of a pixel's listener, device and household, as the list has them, separated by
         spaces.
         """
-        hashed = self._people
-        kinds = (
-            (hashed.listener, pixel.listener_id),
-            (hashed.listener, pixel.client_id),
-            (hashed.household, pixel.household_id),
+        hashes = (
+            (self._people.listener, pixel.listener_id),
+            (self._people.listener, pixel.client_id),
+            (self._people.household, pixel.household_id),
         )
-        return " ".join(f"{of(who.encode()):016x}" for of, one in kinds if (who := present(one)) is not None)
+        return " ".join(
+            f"{of(name.encode()):016x}" for of, one in hashes if (name := present(one)) is not None
+        )
 
     def bars(self, keys: str) -> bool:
-        """True if any of these is on the list."""
+        """True if any of these hashes is on the list."""
         return not self._keys.isdisjoint(keys.split())

@@ -1,7 +1,7 @@
 """Plays and attributed conversions as facts for another system's analytics, limited to those that may be
 sent.
 
-A pixel counts here if it has `consent: true`, is no invalid traffic, and names its listener. A decision names
+A pixel may be sent if it has `consent: true`, is no invalid traffic, and names its listener. A decision names
 no listener. Its conversion's pixel does, and `flows.exports.known_conversions` finds that pixel by the fields
 that both have.
 """
@@ -29,16 +29,16 @@ START, COMPLETE, CONVERSION = "audio_ad_start", "audio_ad_complete", "audio_conv
 NAMES: Final = {"start": START, "complete": COMPLETE}
 MEDIUM: Final = "audio"
 LONGEST: Final = 100
-"""Letters of a value: what Google Analytics takes."""
+"""The greatest length of a value that Google Analytics takes, in characters."""
 _UTM: Final = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
-_LATELY: Final = 100_000
+_MAX_RECENT: Final = 100_000
 
 Value = str | int | float
 
 
 class Pixel(msgspec.Struct):
-    """The fields of a pixel that are read here. All that the flow accepts is a pixel: `ga_client_id`, which
-    the flow does not read, may be anything, and `consent` a text without meaning.
+    """The fields of a pixel that exports read. The types are as wide as the flow accepts them: `consent` may
+    be any text, and `ga_client_id`, which the flow does not read, may be anything.
     """
 
     event: str | None = None
@@ -67,10 +67,10 @@ class Fact(NamedTuple):
     """An event for a target.
 
     Attributes:
-        key: the same whenever it is sent again.
+        key: the same at each attempt.
         client_id: the target's id of the listener.
-        forgotten: returns whether the listener is on the deny-list by now, or raises Busy; called at
-            each attempt.
+        forgotten: returns whether the listener is on the deny-list now, or raises Busy. Each attempt
+            calls it.
     """
 
     key: str
@@ -82,7 +82,7 @@ class Fact(NamedTuple):
     forgotten: Callable[[], bool] = lambda: False
 
 
-class Known(NamedTuple):
+class KnownConversion(NamedTuple):
     """The pixel of a conversion: its listener, the UTM parameters of its page, and the keyed hashes by which
     its listener may be denied (`flows.exports.denied`).
 
@@ -106,7 +106,7 @@ _LATEST_MS: Final = 253_402_300_799_999
 
 
 def read_pixel(record: Record) -> Pixel | None:
-    """A start, a complete or a conversion; None for anything else, also for a malformed one."""
+    """A start, a complete or a conversion; None for any other message, and for a malformed one."""
     try:
         pixel = _pixel.decode(record.value)
     except UNREADABLE:
@@ -114,7 +114,7 @@ def read_pixel(record: Record) -> Pixel | None:
     return pixel if pixel.event in NAMES or pixel.event == "conversion" else None
 
 
-def barred(pixel: Pixel) -> str | None:
+def bar_reason(pixel: Pixel) -> str | None:
     """The reason for which a pixel may not be sent, or None."""
     if pixel.consent is not True:
         return "no_consent"
@@ -122,7 +122,7 @@ def barred(pixel: Pixel) -> str | None:
 
 
 def play(record: Record, pixel: Pixel, client_id: str) -> Fact | None:
-    """The fact of a start or a complete; None without a placement or id."""
+    """The fact of a start or a complete; None if it has no placement or no id."""
     placement, play_key = present(pixel.placement_id), present(pixel.play_id) or present(pixel.event_id)
     if placement is None or play_key is None:
         return None
@@ -131,13 +131,12 @@ def play(record: Record, pixel: Pixel, client_id: str) -> Fact | None:
     if (campaign := present(pixel.campaign_id)) is not None:
         values["campaign"] = campaign
     name = NAMES[pixel.event or ""]
-    return Fact(
-        _key(name, placement, play_key), name, moment(record, pixel), client_id, _short(values), record
-    )
+    key = _key(name, placement, play_key)
+    return Fact(key, name, moment(record, pixel), client_id, _short(values), record)
 
 
-def known_of_conversion(record: Record, pixel: Pixel, client_id: str, keys: str) -> Known | None:
-    """The facts of a conversion's pixel that a later decision needs."""
+def known_conversion(record: Record, pixel: Pixel, client_id: str, keys: str) -> KnownConversion | None:
+    """The facts of a conversion's pixel that a later decision needs; None if the pixel is malformed."""
     if (event_id := present(pixel.event_id)) is None or len(event_id) > 128:
         return None
     utm: dict[str, str] = {}
@@ -152,12 +151,14 @@ def known_of_conversion(record: Record, pixel: Pixel, client_id: str, keys: str)
     except UNREADABLE:
         return None
     order_id = None if order is None else present(order.order_id)
-    return Known(conversion_key(present(pixel.campaign_id), event_id, order_id), client_id, utm, keys)
+    return KnownConversion(
+        conversion_key(present(pixel.campaign_id), event_id, order_id), client_id, utm, keys
+    )
 
 
 def conversion_key(campaign: str | None, event: str, order: str | None) -> str:
-    """The hash by which a pixel and the decision on it are the same conversion: two pixels may have the same
-    event id.
+    """The hash that joins a pixel and the decision on it. An event id alone would not: two pixels may have
+    the same one.
     """
     return _key(campaign or "", event, order or "")
 
@@ -171,8 +172,8 @@ def decision(record: Record) -> Body:
     return _body.decode(record.value)
 
 
-def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
-    """A fact for each credited touch, with its share of the value. A confirmation has none, since the
+def conversions(record: Record, body: Body, known: KnownConversion) -> list[Fact]:
+    """A fact for each credited touch, with its share of the value. A confirmation makes no fact, since the
     conversion that it confirms was sent.
     """
     facts: list[Fact] = []
@@ -189,7 +190,7 @@ def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
             "medium": MEDIUM,
             "way": credit.way,
             "credit": credit.millionths / 1e6,
-            **about.utm,
+            **known.utm,
         }
         if (campaign := credit.campaign_id or body.campaign_id) is not None:
             values["campaign"] = campaign
@@ -201,13 +202,13 @@ def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
             values |= {"value_claimed": "yes"} if body.claimed else {}
         if body.methodology is not None:
             values["methodology"] = body.methodology
-        key = _key(CONVERSION, about.conversion, credit.placement_id, str(number))
-        facts.append(Fact(key, CONVERSION, body.ts, about.client_id, _short(values), record))
+        key = _key(CONVERSION, known.conversion, credit.placement_id, str(number))
+        facts.append(Fact(key, CONVERSION, body.ts, known.client_id, _short(values), record))
     return facts
 
 
 def moment(record: Record, pixel: Pixel) -> int:
-    """The time of a pixel, by its own clock, and not later than Kafka's."""
+    """The time of a pixel in epoch ms, by its own clock, and at most the record's timestamp."""
     at_ms = pixel.ts
     if isinstance(at_ms, str):
         at_ms = rfc3339_ms(at_ms)
@@ -224,24 +225,24 @@ def _short(values: dict[str, Value]) -> dict[str, Value]:
     return {name: cut(value, LONGEST) if isinstance(value, str) else value for name, value in values.items()}
 
 
-class Lately:
-    """The keys of the latest facts: repeats among them are not sent again."""
+class RecentKeys:
+    """The keys of the latest `_MAX_RECENT` facts."""
 
     def __init__(self) -> None:
         self._keys: OrderedDict[str, None] = OrderedDict()
 
-    def new(self, key: str) -> bool:
-        """True if the key was not among them; it is from now on."""
+    def add(self, key: str) -> bool:
+        """Add a key. False if it was already among them."""
         if key in self._keys:
             return False
         self._keys[key] = None
-        if len(self._keys) > _LATELY:
+        if len(self._keys) > _MAX_RECENT:
             self._keys.popitem(last=False)
         return True
 
 
-def remembered(facts: Sequence[Fact]) -> list[Fact]:
-    """The facts whose listeners are not forgotten by now.
+def without_forgotten(facts: Sequence[Fact]) -> list[Fact]:
+    """The facts whose listeners are not on the deny-list now.
 
     Raises:
         Busy: Redis does not answer.
@@ -249,6 +250,6 @@ def remembered(facts: Sequence[Fact]) -> list[Fact]:
     return [fact for fact in facts if not fact.forgotten()]
 
 
-def fresh(facts: Sequence[Fact], lately: Lately) -> list[Fact]:
-    """The facts that were not sent lately."""
-    return [fact for fact in facts if lately.new(fact.key)]
+def without_repeats(facts: Sequence[Fact], recent_keys: RecentKeys) -> list[Fact]:
+    """The facts whose keys are not recent. Their keys are recent from now on."""
+    return [fact for fact in facts if recent_keys.add(fact.key)]

@@ -1,7 +1,7 @@
 """Google Analytics 4 by its Measurement Protocol: up to 25 events of one client a call.
 
-Google answers 2xx to anything, so its limits are checked here: names, values of 100 letters, 130 kB a body,
-72 hours. Its validation address, if `AUDIOPIXEL_EXPORT_GA4_URL` names it, answers with its findings.
+Google answers 2xx to anything, so this module keeps its limits: names, values of 100 characters, 130 kB a
+body, 72 hours. Its validation address, if `AUDIOPIXEL_EXPORT_GA4_URL` names it, answers with its findings.
 https://developers.google.com/analytics/devguides/collection/protocol/ga4
 """
 
@@ -19,7 +19,7 @@ import msgspec
 from connectors.kafka import Record
 from flows.errors import UNREADABLE
 from flows.exports.calls import Caller
-from flows.exports.facts import Fact, Pixel, remembered
+from flows.exports.facts import Fact, Pixel, without_forgotten
 from flows.exports.handover import Parcel, Refused
 from flows.model.events import present
 from flows.shown import shown
@@ -32,7 +32,7 @@ _CLIENT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def client_of(pixel: Pixel) -> str | None:
-    """Google's client id; None for an absent or impossible one."""
+    """Google's client id; None if the pixel has none, or one of another form."""
     client = pixel.ga_client_id
     if not isinstance(client, str) or present(client) is None:
         return None
@@ -53,7 +53,7 @@ class Ga4:
         by_client: dict[str, list[Fact]] = {}
         for fact in facts:
             by_client.setdefault(fact.client_id, []).append(fact)
-        return [_Call(self, client, some) for client, mine in by_client.items() for some in _split(mine)]
+        return [_Call(self, client, part) for client, own in by_client.items() for part in _split(own)]
 
     @property
     def query(self) -> str:
@@ -65,7 +65,7 @@ class Ga4:
 class _Call:
     """Events of one client."""
 
-    to: Ga4
+    target: Ga4
     client: str
     facts: Sequence[Fact]
 
@@ -74,15 +74,14 @@ class _Call:
         return [fact.record for fact in self.facts]
 
     def hand_over(self) -> None:
-        self.facts = remembered(self.facts)
+        self.facts = without_forgotten(self.facts)
         if not self.facts:
             return
-        now_ms = self.to.clock_s() * 1000
+        now_ms = self.target.clock_s() * 1000
         if any(fact.at_ms <= now_ms - OLDEST_MS for fact in self.facts):
             raise Refused(TOO_OLD)
-        answer = self.to.caller.post(
-            body_of(self.client, self.facts), {"content-type": "application/json"}, self.to.query
-        )
+        body = body_of(self.client, self.facts)
+        answer = self.target.caller.post(body, {"content-type": "application/json"}, self.target.query)
         if b"validationMessages" in answer.body:
             _judge(answer.body)
 
@@ -108,14 +107,13 @@ def _event(fact: Fact) -> dict[str, Any]:
 
 
 def _split(facts: Sequence[Fact]) -> list[list[Fact]]:
-    """Parts that fit one call each. Events that are too old are separate, by their own day."""
+    """Parts that fit one call each. A part's events are within an hour, so they become too old together."""
     parts: list[list[Fact]] = []
     size = 0
     for fact in sorted(facts, key=lambda fact: fact.at_ms):
         length = len(msgspec.json.encode(_event(fact))) + 1
-        whole = bool(parts) and len(parts[-1]) < MAX_EVENTS and size + length <= MAX_BYTES
-        # Events of a call become too old together.
-        if whole and fact.at_ms - parts[-1][0].at_ms < 3_600_000:
+        fits = bool(parts) and len(parts[-1]) < MAX_EVENTS and size + length <= MAX_BYTES
+        if fits and fact.at_ms - parts[-1][0].at_ms < 3_600_000:
             parts[-1].append(fact)
             size += length
         else:
@@ -134,7 +132,7 @@ class _Validated(msgspec.Struct):
 
 
 def _judge(body: bytes) -> None:
-    """Refuse what Google's validation has found; a body in no form of its answers is ignored."""
+    """Refuse a call in which Google's validation has found a fault. A body of another form is ignored."""
     try:
         messages = msgspec.json.decode(body, type=_Validated).messages
     except UNREADABLE:

@@ -1,8 +1,7 @@
-"""The one loop of all exports: read topics by a group, hand over in order, retry, dead-letter, commit.
+"""The loop of all exports: read topics by a group, hand over in order, retry, write dead letters, commit.
 
-A place is committed only once every message before it was acknowledged by the target, was refused for good
-and is in the topic of dead letters, or is not for the target. Each message therefore arrives at least once,
-after any kill; a repeat carries the same key.
+A place is committed once each message before it is acknowledged by the target, is a dead letter, or is not
+for the target. Each message therefore arrives at least once, after any kill. A repeat has the same key.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from flows.exports.instruments import Instruments
 
 FIRST_WAIT: Final = timedelta(seconds=1)
 LONGEST_WAIT: Final = timedelta(minutes=5)
-"""The longest pause of the back-off, which doubles. A target may ask for more, up to `LONGEST_ASKED`."""
+"""The longest pause of the back-off, which doubles. A target may request more, up to `LONGEST_ASKED`."""
 LONGEST_ASKED: Final = timedelta(hours=1)
 _POLL: Final = timedelta(milliseconds=200)
 GAVE_UP: Final = "gave_up"
@@ -41,7 +40,7 @@ class Busy(Exception):
 
     Attributes:
         reason: a word for the metric: `timeout`, `status_503`…
-        after: the time for which the target asks not to be called, or None.
+        after: the pause that the target requests, or None.
     """
 
     def __init__(self, reason: str, detail: str = "", after: timedelta | None = None) -> None:
@@ -58,7 +57,7 @@ class Refused(Exception):
 
 
 class Stopped(Exception):
-    """The process must end: parcels under way are not acknowledged, and come again."""
+    """The process must end. Parcels without an acknowledgement come again."""
 
 
 @contextmanager
@@ -66,7 +65,7 @@ def reachable() -> Iterator[None]:
     """A context in which an unreachable Kafka or Redis counts as a busy target.
 
     Raises:
-        Busy: it is away.
+        Busy: it does not answer.
     """
     try:
         yield
@@ -75,7 +74,7 @@ def reachable() -> Iterator[None]:
 
 
 class Malformed(ValueError):
-    """A message is malformed. The error names the field, and never quotes its content."""
+    """A message is malformed. The error names the field, and never quotes the message's content."""
 
 
 class Letter(NamedTuple):
@@ -93,18 +92,17 @@ class Parcel(Protocol):
     def records(self) -> Sequence[Record]: ...
 
     def hand_over(self) -> None:
-        """Return when the target has acknowledged it.
+        """Hand over to the target, and return after its acknowledgement.
 
         Raises:
-            Busy: try again later. Refused: never.
+            Busy: the target does not take the parcel now.
+            Refused: the target will never take it.
         """
         ...
 
 
 class Sorted(NamedTuple):
-    """Messages as parcels, dead letters, and the reasons of messages that are not for the target, by
-    count.
-    """
+    """Messages as parcels, dead letters, and a reason for each message that is not for the target."""
 
     parcels: Sequence[Parcel] = ()
     letters: Sequence[Letter] = ()
@@ -115,30 +113,32 @@ class Target(Protocol):
     """An export's target.
 
     Attributes:
-        most: messages that are read at a time, and come again after a kill.
-        connections: parcels that are under way at a time; with 1 they arrive in order.
+        most: the greatest number of messages of a turn. So many come again after a kill.
+        connections: the number of parcels that are handed over at once. With 1 they arrive in order.
     """
 
     most: int
     connections: int
 
     def sort(self, records: Sequence[Record]) -> Sorted:
-        """Make parcels; called at every turn, even without new messages."""
+        """Make parcels. Each turn calls it, even without new messages."""
         ...
 
     def places(self, read: Places) -> Places:
-        """The places up to which all is acknowledged, from the places up to which all was read and handed
-        over. Called once the dead letters are safe.
+        """The places up to which all is acknowledged.
+
+        Args:
+            read: the places up to which all was read and handed over, or is a durable dead letter.
         """
         ...
 
     @property
     def waiting(self) -> bool:
-        """True while the target waits for something before it can end; for `once`."""
+        """True while a run with `once` must not end, since the target waits for something."""
         ...
 
 
-class Reading(Protocol):
+class TopicReader(Protocol):
     """A `GroupReader`, or its substitute for an export without a topic."""
 
     @property
@@ -163,15 +163,15 @@ class Handover:
     """Runs one export.
 
     Args:
-        name: in metrics, logs and dead letters.
-        give_up: a message that is older than this by its broker's timestamp, and cannot be handed over, is a
-            dead letter.
+        name: the export's name in metrics, logs and dead letters.
+        give_up: the age, by the broker's timestamp, at which a message that cannot be handed over is a dead
+            letter.
         stop: set to end the loop.
-        poll: how long a turn waits for messages.
+        poll: the time for which a turn waits for messages.
     """
 
     name: str
-    reader: Reading
+    reader: TopicReader
     target: Target
     letters: Letters
     instruments: Instruments
@@ -186,7 +186,7 @@ class Handover:
         """Hand over until `stop`; with `once`, until all present messages have been handed over.
 
         Raises:
-            ConnectError: Kafka is gone for good, or does not take the dead letters.
+            ConnectError: Kafka cannot be read any more, or the dead letters cannot be written.
         """
         ends = self.reader.ends() if once else {}
         while not self.stop.is_set():
@@ -200,19 +200,16 @@ class Handover:
         for (topic, partition), lag in self.reader.lag.items():
             self.instruments.lag.labels(self.name, f"{topic}/{partition}").set(lag)
         try:
-            sorted_records = self._sort(records)
+            sorted_records = self._until_taken(lambda: self.target.sort(records))
             letters = [*sorted_records.letters, *self._hand_over(sorted_records.parcels)]
         except Stopped:
             return False
         for reason in sorted_records.left_out:
             self.instruments.left_out.labels(self.name, reason).inc()
-        self._bury(letters)
+        self._write_letters(letters)
         if records or sorted_records.parcels or self._uncommitted:
             self._commit()
         return bool(records)
-
-    def _sort(self, records: Sequence[Record]) -> Sorted:
-        return self._until_taken(lambda: self.target.sort(records))
 
     def _hand_over(self, parcels: Sequence[Parcel]) -> list[Letter]:
         if self.target.connections == 1 or len(parcels) < 2:
@@ -221,7 +218,7 @@ class Handover:
             return [letter for letters in pool.map(self._deliver, parcels) for letter in letters]
 
     def _deliver(self, parcel: Parcel) -> list[Letter]:
-        """Hand over one parcel, however long it takes; returns its dead letters."""
+        """Hand over one parcel, however long it takes. Returns its dead letters."""
         try:
             self._until_taken(parcel.hand_over, lambda: self._too_old(parcel))
         except Refused as error:
@@ -230,14 +227,14 @@ class Handover:
         return []
 
     def _until_taken(self, attempt: Callable[[], _T], in_vain: Callable[[], bool] = lambda: False) -> _T:
-        """Try until the target takes it, with pauses that double.
+        """Repeat an attempt until the target takes it, with pauses that double.
 
         Args:
-            in_vain: True once it is not worth another try.
+            in_vain: returns whether to give up.
 
         Raises:
-            Refused: it is not taken, or in vain.
-            Stopped: the loop is to end.
+            Refused: the target will never take it, or `in_vain` gave up.
+            Stopped: the loop must end.
         """
         with ExitStack() as waiting:
             wait, first = self.first_wait, True
@@ -255,17 +252,19 @@ class Handover:
 
     def _pause(self, error: Busy, wait: timedelta) -> None:
         self.instruments.retried.labels(self.name, error.reason).inc()
-        # Parcels that were turned away together must not come again together.
+        # A random part, so that parcels that failed together are not repeated together.
         pause = max(min(error.after or timedelta(0), LONGEST_ASKED), wait * random.uniform(0.75, 1.0))
         seconds = pause.total_seconds()
-        _log.warning("not taken", export=self.name, why=str(error), again_s=round(seconds, 1))
+        _log.warning(
+            "target does not take a parcel", export=self.name, why=str(error), again_s=round(seconds, 1)
+        )
         self.stop.wait(seconds)
 
     def _too_old(self, parcel: Parcel) -> bool:
         oldest_ms = min((record.timestamp_ms for record in parcel.records), default=0)
         return oldest_ms > 0 and self.clock_s() - oldest_ms / 1000 > self.give_up.total_seconds()
 
-    def _bury(self, letters: Sequence[Letter]) -> None:
+    def _write_letters(self, letters: Sequence[Letter]) -> None:
         if not letters:
             return
         self.letters.write([_letter(self.name, letter) for letter in letters])
@@ -280,12 +279,12 @@ class Handover:
             self._uncommitted = False
         except ConnectError as error:  # the next commit includes this one
             self._uncommitted = True
-            _log.warning("place not kept", export=self.name, why=str(error))
+            _log.warning("place not committed", export=self.name, why=str(error))
 
 
 def malformed(record: Record, error: Exception) -> Letter:
-    """The letter of a message that cannot be read. An error that may quote its content is given by its kind
-    alone.
+    """The letter of a message that cannot be read. An error that may quote its content appears as the name
+    of its class.
     """
     is_ours = isinstance(error, Malformed | KeyError | msgspec.MsgspecError)
     return Letter(record, MALFORMED, str(error)[:200] if is_ours else type(error).__name__)

@@ -1,9 +1,9 @@
 """The pixels of conversions, on disk until their decisions come, with each conversion's listener.
 
-The table outlives restarts: the place in the pixels' topic moves on only once the read messages are safe
-here. The first pixel of a conversion counts, as in the flow. Rows are dropped after four days, since Google
-takes no event older than three; above a million rows the oldest are dropped first. A day counts only while
-the export ran, by a clock that cannot be set: the wall clock may have been ahead.
+The table outlives restarts: the export commits its place in the pixels' topic once the table has the pixels.
+The first pixel of a conversion counts, as in the flow. Rows are dropped after four days, since Google takes
+no event older than three. Above a million rows the oldest are dropped first. Days are counted while the
+export runs, by a clock that cannot be set: the wall clock may have been ahead.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from typing import Final
 import msgspec
 
 from flows.errors import StateError
-from flows.exports.facts import Known
-from flows.exports.owned import own
+from flows.exports.facts import KnownConversion
+from flows.exports.owned import take_lock
 
 FORMAT: Final = 3
-KEPT_MS: Final = 4 * 86_400_000
-MOST: Final = 1_000_000
+RETENTION_MS: Final = 4 * 86_400_000
+MAX_ROWS: Final = 1_000_000
 _TIDY_EVERY: Final = 1_000
+"""The number of additions between two removals of old rows."""
 
 
 class KnownConversions:
-    """A table in a file of an export's own.
+    """A table in a file of an export's take_lock.
 
     Args:
         clock_s: any clock that goes forward.
 
     Raises:
-        StateError: another process has it, or it cannot be read.
+        StateError: another process has the file, or it cannot be read.
     """
 
     def __init__(self, directory: Path, name: str, clock_s: Callable[[], float] = time.monotonic) -> None:
         path = directory / f"{name}.sqlite"
-        self._lock = own(directory, name, path)
+        self._lock = take_lock(directory, name, path)
         try:
             self._table = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             path.chmod(0o600)
@@ -54,7 +55,7 @@ class KnownConversions:
                 self._table.execute(line)
             (self._latest_ms,) = self._table.execute("SELECT IFNULL(MAX(kept_ms), 0) FROM known").fetchone()
         except sqlite3.DatabaseError as error:
-            raise StateError(f"{path}: cannot be read ({error}): take it away, or restore it") from None
+            raise StateError(f"{path}: cannot be read ({error}): remove the file, or restore it") from None
         self._additions = 0
         self._clock_s, self._began_s = clock_s, clock_s()
 
@@ -63,15 +64,15 @@ class KnownConversions:
         (tables,) = self._table.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and file_format != FORMAT:
             raise StateError(
-                f"{path} is of format {file_format}, this version reads {FORMAT}: take it away; "
+                f"{path} is of format {file_format}, this version reads {FORMAT}: remove the file; "
                 "conversions that wait for their decision are then not exported"
             )
 
-    def add(self, rows: Sequence[Known]) -> None:
-        """Add rows; safe on return.
+    def add(self, rows: Sequence[KnownConversion]) -> None:
+        """Add rows. They are durable on return.
 
         Raises:
-            OSError: the disk does not take them.
+            OSError: the disk cannot be written.
         """
         try:
             self._add(rows, self._latest_ms + int((self._clock_s() - self._began_s) * 1000))
@@ -80,29 +81,26 @@ class KnownConversions:
                 self._table.execute("ROLLBACK")
             raise OSError(str(error)) from None
 
-    def _add(self, rows: Sequence[Known], now_ms: int) -> None:
+    def _add(self, rows: Sequence[KnownConversion], now_ms: int) -> None:
         encode = msgspec.json.encode
         self._table.execute("BEGIN")
         self._table.executemany(
             "INSERT OR IGNORE INTO known VALUES (?, ?, ?, ?, ?)",
-            [(one, who, encode(utm).decode(), keys, now_ms) for one, who, utm, keys in rows],
+            [(key, client, encode(utm).decode(), hashes, now_ms) for key, client, utm, hashes in rows],
         )
         if self._additions % _TIDY_EVERY == 0:
-            self._table.execute("DELETE FROM known WHERE kept_ms < ?", (now_ms - KEPT_MS,))
-            (beyond,) = self._table.execute("SELECT MAX(0, COUNT(*) - ?) FROM known", (MOST,)).fetchone()
-            self._table.execute(
-                "DELETE FROM known WHERE conversion IN "
-                "(SELECT conversion FROM known ORDER BY kept_ms LIMIT ?)",
-                (beyond,),
-            )
+            self._table.execute("DELETE FROM known WHERE kept_ms < ?", (now_ms - RETENTION_MS,))
+            (beyond,) = self._table.execute("SELECT MAX(0, COUNT(*) - ?) FROM known", (MAX_ROWS,)).fetchone()
+            oldest = "SELECT conversion FROM known ORDER BY kept_ms LIMIT ?"
+            self._table.execute(f"DELETE FROM known WHERE conversion IN ({oldest})", (beyond,))
         self._additions += 1
         self._table.execute("COMMIT")
 
-    def find(self, conversion: str) -> Known | None:
+    def find(self, conversion: str) -> KnownConversion | None:
         """The row of a conversion, or None.
 
         Raises:
-            OSError: the disk does not give it.
+            OSError: the disk cannot be read.
         """
         try:
             row = self._table.execute(
@@ -113,7 +111,7 @@ class KnownConversions:
         if row is None:
             return None
         client_id, utm, keys = row
-        return Known(conversion, client_id, msgspec.json.decode(utm, type=dict[str, str]), keys)
+        return KnownConversion(conversion, client_id, msgspec.json.decode(utm, type=dict[str, str]), keys)
 
     def close(self) -> None:
         """Close the file."""

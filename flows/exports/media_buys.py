@@ -1,6 +1,4 @@
-"""Media buys as the exporter's agent reports them, and a reader without a topic for the loop of their
-reports.
-"""
+"""Reads media buys from the exporter's agent, for delivery reports, whose loop reads no topic (`NoTopic`)."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ JUDGED: Final = "delivery.judged"
 FIELDS: Final = (STATE, JUDGED, "campaign_id")
 SCOPES: Final = ("placement", "campaign")
 _OVER: Final = ("complete", "ended_short", "ended_unknown")
-_TO_COME: Final = "not_started"
+_NOT_STARTED: Final = "not_started"
 
 
 @dataclass
@@ -37,35 +35,37 @@ class MediaBuys:
         return snapshot
 
     def names(self) -> Mapping[str, bool]:
-        """The media buys that have begun, and whether their flight is over, by the plans now. Raises
+        """The media buys that have begun, each with whether its flight is over by the present plans. Raises
         ConnectError.
         """
         self.agent.owners.refresh()
         states = {name: row.get(STATE) for name, row in self._snapshot().rows.get("campaign", {}).items()}
         return {
-            name: state in _OVER for name, state in sorted(states.items()) if state not in (None, _TO_COME)
+            name: state in _OVER
+            for name, state in sorted(states.items())
+            if state not in (None, _NOT_STARTED)
         }
 
     def judged(self, name: str) -> bool:
-        """False while the delivery of one cannot be judged."""
+        """False while the delivery of a media buy cannot be judged."""
         snapshot = self._snapshot()
         row = snapshot.rows.get("campaign", {}).get(name, {})
         return snapshot.unjudged_at(self.clock_s()) is None and row.get(JUDGED) != "0"
 
     def delivery(self, name: str) -> Mapping[str, Any]:
-        """The answer of `get_media_buy_delivery` for one. Raises ConnectError."""
+        """The answer of `get_media_buy_delivery` for a media buy. Raises ConnectError."""
         return self.agent.call("get_media_buy_delivery", {"media_buy_ids": [name]}, EVERYTHING)
 
 
 @dataclass
 class NoTopic:
-    """A reader without messages: a turn of the loop every `read`."""
+    """A reader without messages, whose `read` paces the loop."""
 
     places: Mapping[Place, int] = field(default_factory=dict)
     lag: Mapping[Place, int] = field(default_factory=dict)
 
     def read(self, most: int, wait: timedelta) -> Sequence[Record]:
-        """Return no message, once `wait` is over."""
+        """Wait for `wait`, and return no message."""
         time.sleep(wait.total_seconds())
         return []
 
@@ -74,7 +74,7 @@ class NoTopic:
         return {}
 
     def passed(self, ends: Places) -> bool:
-        """True: there is nothing to read."""
+        """True, since there is nothing to read."""
         return True
 
     def commit(self, places: Places) -> None:

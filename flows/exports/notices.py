@@ -41,14 +41,15 @@ _money = msgspec.json.Decoder(dict[str, str])
 
 @dataclass
 class NoticeTarget:
-    """Sends a call for each message, in a form. Only the first message of a text of methodology is sent,
-    since flows and collectors put theirs into the topic at every start. A return to an earlier text is
-    therefore not sent.
+    """Sends a call for each message. Only the first message of a text of methodology is sent, since flows
+    and collectors write their texts to the topic at every start. A return to an earlier text is therefore not
+    sent.
 
     Args:
-        alerts_topic: the topic whose messages are changes of delivery states; others describe the
+        form: makes the calls.
+        alerts_topic: the topic of changes of delivery states and feeds. Other topics have texts of
             methodology.
-        known_keys: keys of the texts that the topic had before the messages that are read.
+        known_keys: the keys of the texts that the topic had before the messages that are read.
     """
 
     caller: Caller
@@ -60,7 +61,7 @@ class NoticeTarget:
     waiting: bool = False
 
     def sort(self, records: Sequence[Record]) -> Sorted:
-        """A notice for each message that is no repeat."""
+        """A notice for each message, without repeats of a text."""
         parcels: list[Parcel] = []
         letters: list[Letter] = []
         left_out: list[str] = []
@@ -85,10 +86,10 @@ class NoticeTarget:
 
 
 def alert(record: Record) -> Event:
-    """A change of a delivery state, or of a feed; its numbers are texts in the topic.
+    """A change of a delivery state, or of a feed. The topic has its numbers as texts.
 
     Raises:
-        ValueError, KeyError, TypeError, OverflowError: it is none.
+        ValueError, KeyError, TypeError, OverflowError: the message is neither.
     """
     fields = _any.decode(record.value)
     if fields.get("kind") == FEED:
@@ -103,7 +104,7 @@ def alert(record: Record) -> Event:
 
 
 def _feed(record: Record, fields: Mapping[str, Any]) -> Event:
-    """A feed that fell silent or is back."""
+    """A change of a feed: it fell silent, or is back."""
     data: dict[str, object] = {name: str(fields[name]) for name in ("id", "unit", "from", "to")}
     if not data["id"] or not data["unit"]:
         raise Malformed("id or unit is empty")
@@ -112,7 +113,9 @@ def _feed(record: Record, fields: Mapping[str, Any]) -> Event:
     data |= {name: _whole(name, fields[name]) for name in _OF_A_FEED if name in fields}
     if "money_per_hour" in fields:
         money = _money.decode(str(fields["money_per_hour"]))
-        data["money_per_hour"] = {of: _number(float, "money_per_hour", much) for of, much in money.items()}
+        data["money_per_hour"] = {
+            currency: _number(float, "money_per_hour", value) for currency, value in money.items()
+        }
     return Event(_key(record.topic, str(data["id"])), FEED_CHANGED, _moment(fields["as_of_ms"]), data)
 
 
@@ -134,14 +137,14 @@ def methodology(record: Record) -> Event:
     """A text of methodology, as the topic has it.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the message is no JSON object.
     """
     key = _key(record.topic, record.key.hex())
     return Event(key, "methodology.changed", record.timestamp_ms, _any.decode(record.value))
 
 
 def _key(topic: str, name: str) -> str:
-    """A key that is safe in a header, whatever characters a name has."""
+    """A key for a header, which has letters and digits alone: a hash of the name."""
     return f"msg_{hashlib.sha256(f'{topic}|{name}'.encode()).hexdigest()[:32]}"
 
 
@@ -163,7 +166,7 @@ class SignedWebhook:
     `webhook-signature`, HMAC-SHA256 over all three with the body.
 
     Args:
-        secrets: each signs, so that receivers may move from one to the next.
+        secrets: each signs, so that receivers can move from one secret to the next.
     """
 
     secrets: Sequence[bytes]
@@ -191,8 +194,8 @@ class SignedWebhook:
 
 @dataclass
 class SlackMessage:
-    """Slack's message format, for an incoming webhook. Ids come from others, so they are plain text, with the
-    characters escaped that Slack would read as a link or a mention.
+    """Slack's message format, for an incoming webhook. Foreign ids are plain text, without the characters
+    that Slack would read as a link or a mention.
     """
 
     def call(self, event: Event) -> tuple[bytes, Mapping[str, str]]:
@@ -201,7 +204,7 @@ class SlackMessage:
         section: dict[str, object] = {"type": "section", "block_id": event.key}
         section["fields"] = [_plain(f"{name}: {fact}", 2_000) for name, fact in facts[:10]]
         body = {
-            "text": escaped(" ".join((headline, *(part for part in (sentence_of(event),) if part)))),
+            "text": escaped(" ".join(filter(None, (headline, sentence_of(event))))),
             "mrkdwn": False,
             "blocks": [{"type": "header", "text": _plain(headline, 150)}, *_section(event), section],
         }
@@ -209,7 +212,7 @@ class SlackMessage:
 
 
 def sentence_of(event: Event) -> str:
-    """The sentence of a change; empty without one."""
+    """The sentence of a change of a delivery state; empty if there is none."""
     return str(event.data.get("sentence", "")) if event.kind == DELIVERY else ""
 
 
@@ -219,14 +222,14 @@ def _section(event: Event) -> list[dict[str, object]]:
 
 
 def escaped(text: str, most: int = LINE) -> str:
-    """`text` on one line, without Slack's control characters."""
+    """A text on one line, with Slack's control characters escaped."""
     line = shown(text, most)
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _plain(text: str, most: int) -> dict[str, object]:
     shown_text = escaped(text, most)
-    while len(shown_text) > most:  # escaping has made it longer
+    while len(shown_text) > most:  # escapes are longer than their characters
         text = text[: len(text) * 3 // 4]
         shown_text = escaped(text, most)
     return {"type": "plain_text", "text": shown_text, "emoji": False}
@@ -244,19 +247,16 @@ def _in_words(event: Event) -> tuple[str, list[tuple[str, str]]]:
     facts = [("State", f"{after[0]}, was {before[0]}"), ("Meaning", after[1])]
     if "campaign" in data:
         facts.append(("Campaign", str(data["campaign"])))
-    for name, key in (
-        ("Delivered", "delivered"),
-        ("Expected", "expected"),
-        ("Booked", "booked"),
-        ("Short by", "short_by"),
-    ):
+    counts = {"Delivered": "delivered", "Expected": "expected", "Booked": "booked", "Short by": "short_by"}
+    for name, key in counts.items():
         if isinstance(number := data.get(key), int | float):
             facts.append((name, f"{number:,.0f}"))
-    for name, key in (
-        ("At stake now", "at_stake"),
-        ("At stake by the end", "at_stake_end"),
-        ("In blocked content", "blocked_at_stake"),
-    ):
+    money_names = {
+        "At stake now": "at_stake",
+        "At stake by the end": "at_stake_end",
+        "In blocked content": "blocked_at_stake",
+    }
+    for name, key in money_names.items():
         if isinstance(money := data.get(key), float) and money > 0:
             facts.append((name, f"{data.get('currency', '')} {amount(money)}".strip()))
     if isinstance(indicator := data.get("indicator"), float):
@@ -279,8 +279,7 @@ def _of_a_feed(event: Event) -> tuple[str, list[tuple[str, str]]]:
     if isinstance(placements := data.get("placements"), int):
         facts.append(("Placements with pixels of it", f"{placements:,}"))
     if isinstance(money := data.get("money_per_hour"), dict) and money:
-        facts.append(
-            ("It brings an hour", ", ".join(f"{of} {amount(much)}" for of, much in sorted(money.items())))
-        )
+        values = ", ".join(f"{currency} {amount(value)}" for currency, value in sorted(money.items()))
+        facts.append(("It brings an hour", values))
     facts.append(("As of", iso(event.at_ms)))
     return f"{unit} {'is silent' if silent else 'is back'}", facts

@@ -1,4 +1,4 @@
-"""The directory of an export: one process at a time has it, by its name."""
+"""The lock of an export's files: one process at a time has them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from flows.errors import StateError
 
 
-def own(directory: Path, name: str, path: Path) -> TextIOWrapper:
-    """Make the directory, and take its lock of that name, which is held until the file is closed.
+def take_lock(directory: Path, name: str, path: Path) -> TextIOWrapper:
+    """Make the directory, and take the lock of an export. Closing the returned file releases the lock.
 
     Args:
-        path: what the lock is for; errors name it.
+        name: the export's name.
+        path: the file that the lock protects; errors name it.
 
     Raises:
         StateError: another process has it.

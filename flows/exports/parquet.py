@@ -1,7 +1,7 @@
 """Final minutes and decisions as files of UTC days: the work of `audiopixel export parquet`.
 
-A day is written once the flow has reported it complete (`flows.exports.complete`) and the topics have been
-read to the end that they had then. Its place in Kafka stays before the first message of an open day.
+A day is written once the flow has reported it complete (`flows.exports.complete`) and the topics are read to
+the end that they had then. The committed place stays before the first message of an open day.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from flows.exports.handover import Busy, Letter, Parcel, Sorted, malformed, reac
 from flows.exports.staging import Staged, Staging
 from flows.exports.warehouse import Warehouse
 
-MOST: Final = 5_000
+MAX_RECORDS: Final = 5_000
+"""The greatest number of messages that a turn of the loop reads."""
 LOOK_EVERY: Final = timedelta(seconds=1)
 PROVISIONAL, REPEATED = "provisional", "repeated"
 DAY_CLOSED = "day_closed"
@@ -38,7 +39,7 @@ class Topics(Protocol):
 
 @dataclass
 class _Stage:
-    """Rows for the staging. No durable disk has them, so the place in Kafka waits for them."""
+    """Rows for the staging. They are not durable there, so the place in Kafka stays before them."""
 
     staging: Staging
     rows: list[Staged]
@@ -69,7 +70,7 @@ class ParquetTarget:
     """Stages rows, and writes the days that are complete.
 
     Args:
-        kinds: of the topics.
+        kinds: the kind of file, by topic.
     """
 
     kinds: Mapping[str, Kind]
@@ -78,7 +79,7 @@ class ParquetTarget:
     staging: Staging
     warehouse: Warehouse
     clock_s: Callable[[], float] = time.monotonic
-    most: int = MOST
+    most: int = MAX_RECORDS
     connections: int = 1
     _looked_s: float = float("-inf")
     _due: int = 0
@@ -113,18 +114,18 @@ class ParquetTarget:
             left_out += [REPEATED] * len(repeated)
             with storage():
                 whole = self.warehouse.whole(day)
-            if not whole:  # a kill came between its kinds: these rows make it due again
+            if not whole:  # the process ended between the day's kinds: these rows make the day due again
                 rows += repeated
         parcels: list[Parcel] = [_Stage(self.staging, rows, [])] if rows else []
         return Sorted([*parcels, *self._days(rows)], letters, left_out)
 
     def places(self, read: Places) -> Places:
-        """Before the first message of an open day."""
+        """The places read, or of a partition with an open day its first message of such a day."""
         return {**read, **self.staging.first_offsets()}
 
     @property
     def waiting(self) -> bool:
-        """True while a staged day becomes due as soon as the flow's watermark has settled."""
+        """True while a staged day will be due once the flow's latest watermark has settled."""
         return bool(self._ends) or any(day < self.completeness.soon for day in self.staging.days())
 
     def _days(self, rows: Sequence[Staged]) -> list[Parcel]:
@@ -153,11 +154,11 @@ class ParquetTarget:
     def _split(
         self, kind: Kind, day: int, late_rows: Sequence[tuple[Record, Staged]]
     ) -> tuple[list[Record], list[Staged]]:
-        """The messages of a complete day that its file lacks, and the rows that it has."""
+        """The messages of a complete day whose rows its file lacks, and the rows that the file has."""
         with storage():
-            had = self.warehouse.keys(kind, day, {record.key.decode() for record, _ in late_rows})
-        late = [record for record, _ in late_rows if record.key.decode() not in had]
-        return late, [row for record, row in late_rows if record.key.decode() in had]
+            written = self.warehouse.keys(kind, day, {record.key.decode() for record, _ in late_rows})
+        late = [record for record, _ in late_rows if record.key.decode() not in written]
+        return late, [row for record, row in late_rows if record.key.decode() in written]
 
 
 @contextmanager

@@ -1,6 +1,4 @@
-"""Exports, from settings to connections. Each runs until SIGTERM or Ctrl-C, or once over the present
-messages.
-"""
+"""Makes exports from settings, and runs each until SIGTERM or Ctrl-C, or once over the present messages."""
 
 from __future__ import annotations
 
@@ -24,10 +22,10 @@ from flows.errors import AudiopixelError, SettingsError, StateError
 from flows.exports.adobe import Adobe
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller, Form
-from flows.exports.denied import Denied
+from flows.exports.denied import ExportDenyList
 from flows.exports.facts import ClientId, Fact
 from flows.exports.ga4 import Ga4, client_of
-from flows.exports.handover import Handover, Parcel, Reading, Target
+from flows.exports.handover import Handover, Parcel, Target, TopicReader
 from flows.exports.instruments import Instruments
 from flows.exports.known_conversions import KnownConversions
 from flows.exports.notices import NoticeTarget, SignedWebhook, SlackMessage
@@ -44,11 +42,11 @@ class Exports:
     """The common parts of one process's exports.
 
     Args:
-        name: of the export: in its group, its metrics and its dead letters.
-        once: whether to end where all that is there now has been handed over.
-        start: the beginning of a group without a place.
-        to: the place that is written to, of an export that has one.
-        owners: of the planned placements, by the plans; None without plans.
+        name: the export's name in its group, its metrics and its dead letters.
+        once: whether to end once all present messages are handed over.
+        start: the position at which a group without a place begins.
+        to: the directory or object storage that an export of files writes to.
+        owners: the owners of the planned placements; None without plans.
     """
 
     settings: Settings
@@ -64,8 +62,11 @@ class Exports:
     def reading(
         self, topics: Sequence[str], part: str = "", start: Start | None = None
     ) -> Iterator[GroupReader]:
-        """The topics, from the place of the export's group, or of its `part` if it has several. `start`
-        overrides the common one.
+        """A reader of topics, from the place of the export's group.
+
+        Args:
+            part: the suffix of the group, if the export has several.
+            start: overrides the export's `start`.
         """
         settings = self.settings
         reader = GroupReader(
@@ -85,20 +86,13 @@ class Exports:
         """The consumer group that stores the place, or a part of it."""
         return f"{self.settings.kafka_group}-export-{self.name}{part}"
 
-    def handover(self, reader: Reading, target: Target) -> Handover:
+    def handover(self, reader: TopicReader, target: Target) -> Handover:
         """The loop for a target."""
         settings = self.settings
         topic = settings.kafka_exports_rejected_topic
         letters = KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings))
-        return Handover(
-            self.name,
-            reader,
-            target,
-            letters,
-            self.instruments,
-            settings.export_give_up,
-            self.stop,
-        )
+        give_up = settings.export_give_up
+        return Handover(self.name, reader, target, letters, self.instruments, give_up, self.stop)
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -117,11 +111,12 @@ class Exports:
 
 
 def export_parquet(exports: Exports) -> None:
-    """Write days; a new generation of the flow begins its own.
+    """Write days. A new generation of the flow begins days of its own.
 
     Raises:
-        ConnectError: Kafka or Redis is not there at the start. AudiopixelError: no flow has written yet.
-        StateError: another export writes there.
+        ConnectError: Kafka or Redis does not answer at the start.
+        AudiopixelError: no flow has written yet.
+        StateError: another export writes to the same place.
     """
     try:
         from flows.exports.complete import Completeness, NewGeneration
@@ -133,13 +128,13 @@ def export_parquet(exports: Exports) -> None:
     settings = exports.settings
     kinds = {settings.kafka_minutes_topic: "minutes", settings.kafka_credits_topic: "decisions"}
     to = exports.to
-    onto = shelf(to)
+    warehouse_shelf = shelf(to)
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
 
     def meta() -> Mapping[str, str]:
         return read_rows(client, [f"{settings.namespace}:meta"])[0]
 
-    with _alone(onto, to), exports.serving():
+    with _alone(warehouse_shelf, to), exports.serving():
         while not exports.stop.is_set():
             meta_row = meta()
             if "generation" not in meta_row:
@@ -150,7 +145,7 @@ def export_parquet(exports: Exports) -> None:
                 exports.reading([*kinds], f"-g{generation}", _begin(exports, [*kinds], generation)) as reader,
                 tempfile.TemporaryDirectory(prefix="audiopixel-export-") as directory,
             ):
-                staging, warehouse = Staging(Path(directory)), Warehouse(onto, generation)
+                staging, warehouse = Staging(Path(directory)), Warehouse(warehouse_shelf, generation)
                 target = ParquetTarget(kinds, reader, completeness, staging, warehouse)  # type: ignore[arg-type]  # two literals
                 try:
                     exports.handover(reader, target).run(exports.once)
@@ -162,17 +157,17 @@ def export_parquet(exports: Exports) -> None:
 
 
 @contextmanager
-def _alone(onto: Shelf, to: str) -> Iterator[None]:
+def _alone(warehouse_shelf: Shelf, to: str) -> Iterator[None]:
     try:
-        with onto.alone():
+        with warehouse_shelf.alone():
             yield
     except Taken:
         raise StateError(f"{to}: another export writes there: give each a directory of its own") from None
 
 
 def _begin(exports: Exports, topics: Sequence[str], generation: int) -> Start | None:
-    """The begin of a generation that has no place yet, or None for the common one. After an older generation
-    of this export it is the topics' beginning, since the log is counted again.
+    """The start of a generation without a place; None for the export's `start`. After an older generation of
+    this export it is the topics' beginning, since the flow counts the log again.
     """
     options = kafka_options(exports.settings)
     earlier_places = (
@@ -185,7 +180,7 @@ def _begin(exports: Exports, topics: Sequence[str], generation: int) -> Start | 
 def _secrets(settings: Settings) -> list[bytes]:
     if not settings.export_webhook_secrets:
         raise SettingsError(
-            f"{PREFIX}EXPORT_WEBHOOK_SECRETS is not set: receivers know our calls by their signature alone"
+            f"{PREFIX}EXPORT_WEBHOOK_SECRETS is not set: receivers recognise our calls by the signature alone"
         )
     return [secret_bytes(one.get_secret_value()) for one in settings.export_webhook_secrets]
 
@@ -194,8 +189,8 @@ def notices(setting: str, form_of: Callable[[Settings], Form]) -> Callable[[Expo
     """An export that makes one call for each change.
 
     Args:
-        setting: the one that has its address.
-        form_of: makes the form of its calls; raises SettingsError where a setting is missing.
+        setting: the name of the setting with the address.
+        form_of: makes the form of the calls; raises SettingsError if a setting is missing.
     """
 
     def export(exports: Exports) -> None:
@@ -210,7 +205,7 @@ def notices(setting: str, form_of: Callable[[Settings], Form]) -> Callable[[Expo
 
 
 def _keys_before(settings: Settings, topic: str, places: Places) -> Iterator[bytes]:
-    """Keys of the messages that a topic has before some places."""
+    """The keys of the messages that a topic has before the given places."""
     for change in whole(settings.kafka_brokers, topic, kafka_options(settings)):
         if change.offset < places.get((topic, change.partition), 0):
             yield change.key or b""
@@ -220,11 +215,11 @@ def caller_of(settings: Settings, setting: str) -> Caller:
     """The caller of the address that a setting names.
 
     Raises:
-        SettingsError: there is none, or it is none.
+        SettingsError: the setting is not set, or is no URL of HTTP.
     """
     address: SecretStr | str | None = getattr(settings, setting)
     if address is None:
-        raise SettingsError(f"{PREFIX}{setting.upper()} is not set: it is the address that is called")
+        raise SettingsError(f"{PREFIX}{setting.upper()} is not set: set it to the address to call")
     try:
         url = address if isinstance(address, str) else address.get_secret_value()
         return Caller(url, settings.export_timeout)
@@ -247,8 +242,9 @@ def export_adcp(exports: Exports) -> None:
     """Call a buyer's agent with the delivery of media buys, by AdCP's webhooks.
 
     Raises:
-        SettingsError: there is no address, or no secret. StateError: another process has the state.
-        ConnectError: Kafka or Redis is not there at the start.
+        SettingsError: the address or the secret is not set.
+        StateError: another process has the state.
+        ConnectError: Kafka or Redis does not answer at the start.
     """
     from flows.exports.delivery_reports import DeliveryReports, Reports
     from flows.exports.media_buys import FIELDS, SCOPES, MediaBuys, NoTopic
@@ -282,8 +278,9 @@ def export_ga4(exports: Exports) -> None:
     """Send plays and attributed conversions to Google Analytics.
 
     Raises:
-        SettingsError: the stream, its secret or the listener key is not set. StateError: another process
-            has the state. ConnectError: Kafka is not there at the start.
+        SettingsError: the stream, its secret or the listener key is not set.
+        StateError: another process has the state.
+        ConnectError: Kafka does not answer at the start.
     """
     settings = exports.settings
     stream, secret = settings.export_ga4_measurement_id, settings.export_ga4_secret
@@ -297,13 +294,14 @@ def export_adobe(exports: Exports) -> None:
     """Send plays and attributed conversions to Adobe Analytics.
 
     Raises:
-        SettingsError: the address, the report suite or the listener key is not set. StateError: another
-            process has the state. ConnectError: Kafka is not there at the start.
+        SettingsError: the address, the report suite or the listener key is not set.
+        StateError: another process has the state.
+        ConnectError: Kafka does not answer at the start.
     """
     settings = exports.settings
     caller = caller_of(settings, "export_adobe_url")
     if settings.export_adobe_suite is None:
-        raise SettingsError(f"{PREFIX}EXPORT_ADOBE_SUITE is not set: it is the report suite's id")
+        raise SettingsError(f"{PREFIX}EXPORT_ADOBE_SUITE is not set: set it to the report suite's id")
     adobe = Adobe(caller, settings.export_adobe_suite, settings.secret_listener_key(of_the_flow=True))
     _analyse(exports, adobe.visitor_id, adobe.parcels)
 
@@ -311,11 +309,11 @@ def export_adobe(exports: Exports) -> None:
 def _analyse(
     exports: Exports, client_id_of: ClientId, make: Callable[[Sequence[Fact]], list[Parcel]]
 ) -> None:
-    """Run both loops in turn, the decisions' and the pixels'."""
+    """Run the loops over the decisions and over the pixels in turn."""
     settings = exports.settings
-    secret = settings.secret_listener_key(of_the_flow=True)  # the deny-list has its listeners by this key
+    secret = settings.secret_listener_key(of_the_flow=True)  # the deny-list has hashes by this key
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    denied = Denied(client, settings.namespace, secret)
+    denied = ExportDenyList(client, settings.namespace, secret)
     known_conversions = KnownConversions(settings.export_state, exports.name)
     try:
         with (
@@ -323,18 +321,16 @@ def _analyse(
             exports.reading([settings.kafka_topic], "-pixels") as pixels,
             exports.reading([settings.kafka_credits_topic], "-decisions") as decisions,
         ):
-            many = settings.export_connections
-            handover = exports.handover(
-                pixels, PixelsTarget(client_id_of, make, known_conversions, denied, many)
-            )
-            decided = exports.handover(
-                decisions, DecisionsTarget(make, known_conversions, denied, handover, many)
-            )
-            decided.poll = timedelta(0)
+            connections = settings.export_connections
+            pixels_target = PixelsTarget(client_id_of, make, known_conversions, denied, connections)
+            pixels_loop = exports.handover(pixels, pixels_target)
+            decisions_target = DecisionsTarget(make, known_conversions, denied, pixels_loop, connections)
+            decisions_loop = exports.handover(decisions, decisions_target)
+            decisions_loop.poll = timedelta(0)
             ends = (pixels.ends(), decisions.ends()) if exports.once else None
             while not exports.stop.is_set():
-                decided.turn()
-                handover.turn()
+                decisions_loop.turn()
+                pixels_loop.turn()
                 if ends is not None and pixels.passed(ends[0]) and decisions.passed(ends[1]):
                     return
     finally:
@@ -352,6 +348,6 @@ RUNS: Final[Mapping[str, Callable[[Exports], None]]] = {
 }
 """The function that runs each of `flows.model.catalogue.exports`, until SIGTERM or Ctrl-C.
 
-Raises SettingsError where a setting is missing or wrong, StateError where another process has the state or
-the place, ConnectError where Kafka or Redis is away at the start, AudiopixelError where no flow has written.
+Raises SettingsError if a setting is missing or wrong, StateError if another process has the state or the
+place, ConnectError if Kafka or Redis is away at the start, AudiopixelError if no flow has written.
 """

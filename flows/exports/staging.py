@@ -1,7 +1,7 @@
-"""Rows of days that are not written yet, sorted by key on a disk of this process's own.
+"""Stores the rows of days that are not written yet, sorted by key, in a temporary file of this process.
 
-The table may be lost at any time: the place in Kafka stays before the first message of the rows in it, so
-that the next process reads them again.
+The file may be lost at any time: the place in Kafka stays before the first message of its rows, and the next
+process reads them again.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Staged(NamedTuple):
 
 
 class Staging:
-    """A table on disk; the latest row of a key counts.
+    """A table on disk, with the latest row of each key.
 
     Args:
-        directory: exists; files in it are of this process alone.
+        directory: an existing directory, whose files no other process uses.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -55,14 +55,14 @@ class Staging:
         """Add rows, in the order of their topic.
 
         Raises:
-            AudiopixelError: the disk does not take them.
+            AudiopixelError: the disk cannot be written.
         """
         try:
             self._add(rows)
         except sqlite3.OperationalError as error:
             raise AudiopixelError(
-                f"rows of open days cannot be kept ({error}): make room in the temporary directory, or name "
-                "another one in TMPDIR"
+                f"rows of open days cannot be stored ({error}): make room in the temporary directory, or "
+                "name another one in TMPDIR"
             ) from None
 
     def _add(self, rows: Sequence[Staged]) -> None:
@@ -91,7 +91,7 @@ class Staging:
         self._table.execute("DELETE FROM staged WHERE day = ?", (day,))
 
     def first_offsets(self) -> dict[Place, int]:
-        """By partition the first message that has a row here."""
+        """The offset of the first message with a row in the table, by partition."""
         cursor = self._table.execute(
             "SELECT topic, partition, MIN(position) FROM staged GROUP BY topic, partition"
         )

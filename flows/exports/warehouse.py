@@ -1,8 +1,8 @@
-"""Days as Parquet in a directory or below an S3 prefix: written once, then never changed.
+"""Writes days as Parquet into a directory or below an S3 prefix. A written day never changes.
 
-`KIND/generation=G/day=YYYY-MM-DD/` holds `KIND.parquet`, `_manifest.json` and, last, `_SUCCESS`. The same
-rows make the same bytes: they are sorted by key, the writer's version is pinned, and no file has the time of
-its writing.
+`KIND/generation=G/day=YYYY-MM-DD/` holds `KIND.parquet`, `_manifest.json` and `_SUCCESS`, which is written
+last. The same rows make the same bytes: they are sorted by key, the writer's version is pinned, and no file
+has the time of its writing.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class Warehouse:
         return f"{kind}/generation={self._generation}/day={date_of(day)}"
 
     def complete(self, kind: Kind, day: int) -> bool:
-        """True if the day was written, so that it never changes again. The shelf is asked once, before the
-        day is written.
+        """True if the day is written, and never changes again. The shelf's answer is remembered.
 
         Raises:
             OSError: the shelf cannot be read.
@@ -66,9 +65,9 @@ class Warehouse:
             chunks: its rows, sorted by key.
 
         Raises:
-            OSError: the shelf cannot be written; what was begun does no harm.
+            OSError: the shelf cannot be written. A day in part has no `_SUCCESS`, and is written again.
         """
-        self._complete.pop((kind, day), None)  # a bucket has no lock that holds others off
+        self._complete.pop((kind, day), None)  # a bucket has no lock: another export may have written the day
         if self.complete(kind, day):
             return
         folder, name = self.path(kind, day), f"{kind}.parquet"
@@ -86,11 +85,9 @@ class Warehouse:
             "files": [{"name": name, "bytes": measured.size, "sha256": measured.sha256.hexdigest()}],
             "writer": f"pyarrow {pa.__version__}",
         }
-        for small, body in (
-            (MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"),
-            (MARKER, b""),
-        ):
-            with self._shelf.writing(f"{folder}/{small}") as out:
+        bodies = {MANIFEST: msgspec.json.format(msgspec.json.encode(manifest)) + b"\n", MARKER: b""}
+        for small_name, body in bodies.items():
+            with self._shelf.writing(f"{folder}/{small_name}") as out:
                 out.write(body)
         self._complete[kind, day] = True
 
@@ -106,7 +103,7 @@ class Warehouse:
 
 
 class _Measured:
-    """A file that is only written, with its size and SHA-256."""
+    """A file to write, which measures its size in bytes and its SHA-256."""
 
     closed = False
 
@@ -116,20 +113,20 @@ class _Measured:
     def write(self, data: Any) -> int:
         """Write to the shelf's file."""
         self._out.write(data)
-        part = memoryview(data).nbytes
-        self.size += part
+        size = memoryview(data).nbytes
+        self.size += size
         self.sha256.update(data)
-        return part
+        return size
 
     def flush(self) -> None:
-        """Do nothing: everything was written."""
+        """Do nothing: `write` has no buffer."""
 
     def close(self) -> None:
         """Leave the shelf's file open: the shelf closes it."""
 
 
 def _write(kind: Kind, out: _Measured, chunks: Iterator[list[Row]]) -> tuple[int, str | None, str | None]:
-    """Write all rows; returns their number, and the first and last key."""
+    """Write all rows. Returns the number of rows, and the first and last key."""
     rows, first, last = 0, None, None
     schema = TABLES[kind].schema
     with pq.ParquetWriter(out, schema, compression="zstd", compression_level=6, version="2.6") as writer:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from connectors.kafka import Record
 from flows.exports.adobe import xml_of
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
-from flows.exports.denied import Denied
+from flows.exports.denied import ExportDenyList
 from flows.exports.facts import Fact
 from flows.exports.ga4 import body_of, client_of
 from flows.exports.handover import Handover, Parcel, Target
@@ -44,7 +44,7 @@ class ExportsDoor:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        denied = Denied(cast(Any, None), "x", b"a key of sixteen bytes", lambda: 0.0)
+        denied = ExportDenyList(cast(Any, None), "x", b"a key of sixteen bytes", lambda: 0.0)
         denied._looked_s = 0.0
         self._known = KnownConversions(directory, "fuzz")
         self._made: list[Fact] = []

@@ -27,13 +27,13 @@ from flows.errors import SettingsError, StateError
 from flows.exports.adobe import Adobe
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller
-from flows.exports.denied import Denied
+from flows.exports.denied import ExportDenyList
 from flows.exports.facts import (
     COMPLETE,
     CONVERSION,
     START,
     Fact,
-    Known,
+    KnownConversion,
     conversion_key,
     conversions,
     moment,
@@ -169,7 +169,7 @@ def test_a_forgotten_persons_waiting_conversion_is_not_exported(
     secret = b"sixteen bytes ok"
     known_to_the_flow = settings.model_copy(update={"listener_key": SecretStr(secret.decode())})
     clock = [0.0]
-    denied = Denied(client, settings.namespace, secret, lambda: clock[0])
+    denied = ExportDenyList(client, settings.namespace, secret, lambda: clock[0])
     kept = KnownConversions(tmp_path, "ga4")
     made: list[Fact] = []
 
@@ -199,13 +199,13 @@ def test_a_forgotten_persons_waiting_conversion_is_not_exported(
 
 def test_an_export_with_another_key_than_the_flows_sends_nothing(settings: Settings, client: Client) -> None:
     """It knew nobody on the list, and sent everybody."""
-    denied = Denied(client, settings.namespace, b"another key of an export")
+    denied = ExportDenyList(client, settings.namespace, b"another key of an export")
     denied.look()
     client.hset(f"{settings.namespace}:meta", "listener_key", fingerprint(b"sixteen bytes ok"))
     try:
-        Denied(client, settings.namespace, b"sixteen bytes ok").look()
+        ExportDenyList(client, settings.namespace, b"sixteen bytes ok").look()
         with pytest.raises(SettingsError, match="is not the key of the flow"):
-            Denied(client, settings.namespace, b"another key of an export").look()
+            ExportDenyList(client, settings.namespace, b"another key of an export").look()
     finally:
         client.hdel(f"{settings.namespace}:meta", "listener_key")
 
@@ -217,7 +217,7 @@ def test_a_retried_call_omits_people_forgotten_meanwhile(
     secret = b"sixteen bytes ok"
     known_to_the_flow = settings.model_copy(update={"listener_key": SecretStr(secret.decode())})
     clock = [0.0]
-    denied = Denied(client, settings.namespace, secret, lambda: clock[0])
+    denied = ExportDenyList(client, settings.namespace, secret, lambda: clock[0])
     bodies: list[bytes] = []
     away = [True]
 
@@ -258,7 +258,7 @@ def test_a_retried_call_omits_people_forgotten_meanwhile(
 
 def test_conversions_of_one_event_id_are_both_exported(tmp_path: Path) -> None:
     kept = KnownConversions(tmp_path, "ga4")
-    denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
+    denied = ExportDenyList(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
     made: list[Fact] = []
 
     def make(facts: Sequence[Fact]) -> list[Parcel]:
@@ -290,7 +290,7 @@ def test_conversions_of_one_event_id_are_both_exported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("timestamp_ms", [0, NOW_MS], ids=["by none", "now"])
 def test_a_time_beyond_all_others_ends_no_export(tmp_path: Path, timestamp_ms: int) -> None:
     kept = KnownConversions(tmp_path, "ga4")
-    denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
+    denied = ExportDenyList(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
     ga4 = Ga4(Caller("http://127.0.0.1:9", timedelta(seconds=1)), "G-1", "s")
     pixels = PixelsTarget(client_of, ga4.parcels, kept, denied, 1)
     pair = [pixel(event, 1, ts=10**30) for event in ("start", "conversion")]
@@ -354,7 +354,7 @@ NO_WORDS = ("[CONSENT]", "", "${CONSENT}")
 def test_an_accepted_pixel_is_sent_or_counted_as_omitted(
     told: dict[str, Any], left_out: tuple[str | None, str | None], tmp_path: Path
 ) -> None:
-    denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
+    denied = ExportDenyList(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
     record = Record("t", 0, 0, NOW_MS, *pixel("start", 1, **told))
     assert flow_accepts(record.value)
     adobe = Adobe(cast(Caller, None), "suite", b"sixteen bytes ok")
@@ -388,7 +388,7 @@ def test_the_export_waits_for_the_deny_list_of_redis(tmp_path: Path) -> None:
     with EmbeddedValkey() as server:
         away = connect(server.url, timeout=timedelta(milliseconds=100))
     kept = KnownConversions(tmp_path, "ga4")
-    pixels = PixelsTarget(client_of, lambda _: [], kept, Denied(away, "t", b"sixteen bytes ok"), 1)
+    pixels = PixelsTarget(client_of, lambda _: [], kept, ExportDenyList(away, "t", b"sixteen bytes ok"), 1)
     with pytest.raises(Busy):
         pixels.sort([Record("t", 0, 0, NOW_MS, *pixel("start", 1))])
     kept.close()
@@ -398,14 +398,14 @@ def test_a_confirmation_is_no_second_conversion() -> None:
     key, said = decision(1, (1_000_000,))
     value = json.dumps(json.loads(said) | {"rule": "confirmed"}).encode()
     record = Record("credits", 0, 0, NOW_MS, key, value)
-    assert conversions(record, decision_in(record), Known("k", "who", {})) == []
+    assert conversions(record, decision_in(record), KnownConversion("k", "who", {})) == []
 
 
 def test_a_public_tags_value_is_exported_as_claimed() -> None:
     key, said = decision(1, (250_000, 750_000))
     for value, claimed in ((said, None), (said[:-1] + b',"claimed":true}', "yes")):
         record = Record("credits", 0, 0, NOW_MS, key, value)
-        facts = conversions(record, decision_in(record), Known("k", "who", {}))
+        facts = conversions(record, decision_in(record), KnownConversion("k", "who", {}))
         assert [(one.values["value"], one.values.get("value_claimed")) for one in facts] == [
             (5.0, claimed),
             (15.0, claimed),
@@ -416,14 +416,14 @@ def test_a_conversion_contains_its_rule_and_an_older_one_none() -> None:
     key, said = decision(1, (250_000, 750_000))
     for value, method in ((said, None), (said[:-1] + b',"methodology":"ab"}', "ab")):
         record = Record("credits", 0, 0, NOW_MS, key, value)
-        facts = conversions(record, decision_in(record), Known("k", "who", {}))
+        facts = conversions(record, decision_in(record), KnownConversion("k", "who", {}))
         assert [one.values.get("methodology") for one in facts] == [method] * 2
 
 
 @pytest.mark.parametrize("value", [b'{"a":' * 2_000, b'{"event":"\xff"}', b"{"])
 def test_an_unreadable_message_ends_no_export(tmp_path: Path, value: bytes) -> None:
     kept = KnownConversions(tmp_path, "ga4")
-    denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
+    denied = ExportDenyList(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
     pixels = PixelsTarget(client_of, lambda _: [], kept, denied, 1)
     decisions = DecisionsTarget(lambda _: [], kept, denied, cast(Handover, Caught()), 1)
     record = Record("t", 0, 0, NOW_MS, b"k", value)
@@ -535,7 +535,7 @@ def test_a_clock_once_ahead_makes_no_conversion_unknown(
         parcel.hand_over()
         kept.close()
 
-    denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
+    denied = ExportDenyList(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
     take(1)
     now_s = time.time()
     monkeypatch.setattr(time, "time", lambda: now_s + 5 * 86_400)
@@ -551,8 +551,8 @@ def test_a_clock_once_ahead_makes_no_conversion_unknown(
 def test_known_conversions_outlive_restarts_within_one_process(tmp_path: Path) -> None:
     ran_s = [0.0]
     first = KnownConversions(tmp_path, "ga4", lambda: ran_s[0])
-    one = Known("c-1", "1.2", {"utm_source": "pod"})
-    first.add([Known("c-0", "1.2", {})])
+    one = KnownConversion("c-1", "1.2", {"utm_source": "pod"})
+    first.add([KnownConversion("c-0", "1.2", {})])
     ran_s[0] = 5 * 86_400
     first.add([one, one._replace(client_id="another")])
     with pytest.raises(StateError, match="another process has it"):
