@@ -1,6 +1,6 @@
-"""The archive: the raw messages of the topic, kept for as long as wanted and readable in place of the topic.
+"""The archive: stores the raw messages of the topic, and serves them as an input in place of the topic.
 
-Owns: segments and their manifest; who has been taken out of them. Receives: the topic, the deny-list.
+Owns: segments, their manifest, and the list of removed people. Receives: the topic, the deny-list.
 Sends: the same partitions at the same offsets (`ArchiveInput`); hours for a warehouse.
 Must not import: a stage but intake, the engine.
 """

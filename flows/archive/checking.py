@@ -1,6 +1,4 @@
-"""The check of an archive: every checksum is right, no offset is missing, and the flow's ledger has as many
-messages.
-"""
+"""Checks an archive: its checksums, gaps between its offsets, and its messages against the flow's ledger."""
 
 from __future__ import annotations
 
@@ -30,9 +28,10 @@ class Checked:
 
     Attributes:
         partitions, segments, messages, malformed, bytes, raw_bytes: totals of the archive.
-        through_ms: the least of all partitions.
+        through_ms: the epoch ms before which all partitions are whole.
         wrong: the faults, in sentences.
-        compared: the number of partitions whose ledger was compared. not_compared: sentences on the others.
+        compared: the number of partitions that were compared with the ledger.
+        not_compared: the reasons why the other partitions were not, in sentences.
     """
 
     topic: str = ""
@@ -53,10 +52,10 @@ class Ledgers:
     """Access to the flow's ledger, and to the topic.
 
     Attributes:
-        row: gives the ledger's row of a partition.
-        begun: the flow's first offset, by partition; a missing one is taken as the archive's first.
-        open_topic: opens a partition of the topic at an offset, for messages that are not archived yet; None
-            if the topic is not read.
+        row: reads the ledger's row of a partition.
+        begun: the flow's first offset, by partition. For a partition without one the archive's first counts.
+        open_topic: opens a partition of the topic at an offset, to count messages that are not archived yet.
+            None if the topic is not read.
     """
 
     row: Callable[[str], Mapping[str, str]]
@@ -65,18 +64,17 @@ class Ledgers:
 
 
 def check(
-    store: Objects,
-    ledgers: Ledgers | None = None,
-    report: Callable[[str], None] = lambda doing: None,
+    store: Objects, ledgers: Ledgers | None = None, report: Callable[[str], None] = lambda step: None
 ) -> Checked:
     """Read every segment, and compare the counts with the flow's ledger.
 
     Args:
-        ledgers: the flow's; None if nothing is compared.
-        report: is called with a text before each step.
+        ledgers: the flow's ledger; None to compare nothing.
+        report: receives a line before each step.
 
     Raises:
-        StateError: there is no archive. ConnectError: the archive, Redis or Kafka cannot be read.
+        StateError: there is no archive.
+        ConnectError: the archive, Redis or Kafka cannot be read.
     """
     checked, paths = Checked(), part_paths(store)
     checked.topic, listed = topic_of(store, paths), set[str]()
@@ -89,7 +87,7 @@ def check(
         through = newest.through_ms
         checked.through_ms = min(checked.through_ms, through) if checked.partitions > 1 else through
         if ledgers is not None:
-            _hold(store, newest, counted, ledgers, checked)
+            _compare_with_ledger(store, newest, counted, ledgers, checked)
     checked.wrong += [
         f"{path}: is listed by no manifest; the next start of audiopixel archive --to deletes it"
         for path in store.names(SEGMENTS)
@@ -105,7 +103,7 @@ def ledger_of(client: Client, namespace: str) -> Callable[[str], Mapping[str, st
 
 @dataclass
 class _Counted:
-    """The first offset of a partition, and each segment with the number of messages before it."""
+    """The counts of a partition: its first offset, and each segment with the number of messages before it."""
 
     first: int = 0
     messages: int = 0
@@ -156,7 +154,9 @@ def _segment(store: Objects, segment: Segment) -> Iterator[str]:
         yield f"{segment.path}: {empty} lines are empty, and {segment.malformed} messages are malformed"
 
 
-def _hold(store: Objects, newest: Part, counted: _Counted, ledgers: Ledgers, checked: Checked) -> None:
+def _compare_with_ledger(
+    store: Objects, newest: Part, counted: _Counted, ledgers: Ledgers, checked: Checked
+) -> None:
     """Compare a partition's messages with the ledger, from the flow's first offset up to the ledger's
     position.
     """
@@ -168,7 +168,7 @@ def _hold(store: Objects, newest: Part, counted: _Counted, ledgers: Ledgers, che
     if begun < counted.first:
         checked.not_compared.append(f"{name}: the flow began at {begun}, the archive at {counted.first}")
         return
-    position, has = int(row["position"]), int(row.get("marks") or 0) + int(row.get("received") or 0)
+    position, ledger_count = int(row["position"]), int(row.get("marks") or 0) + int(row.get("received") or 0)
     messages = _before(store, counted, min(position, newest.next)) - _before(store, counted, begun)
     if position > newest.next:
         between = None
@@ -177,15 +177,15 @@ def _hold(store: Objects, newest: Part, counted: _Counted, ledgers: Ledgers, che
         if between is None:
             checked.not_compared.append(
                 f"{name}: the ledger is at {position}, the archive ends at {newest.next}, and Kafka was not "
-                "asked, or has not all between them"
+                "read, or lacks messages between the two"
             )
             return
         messages += between
     checked.compared += 1
-    if messages != has:
+    if messages != ledger_count:
         checked.wrong.append(
-            f"{name}: {messages:,} messages from offset {begun} to {position}, and the ledger has {has:,} "
-            "marks and received"
+            f"{name}: {messages:,} messages from offset {begun} to {position}, and the ledger has "
+            f"{ledger_count:,} marks and received"
         )
 
 
@@ -200,7 +200,7 @@ def _before(store: Objects, counted: _Counted, position: int) -> int:
 
 def _between(reader: Reader, position: int) -> int | None:
     """The number of messages of a topic's partition from the position of `reader` up to an offset. None if
-    these messages do not arrive, or if Kafka has deleted them.
+    they do not arrive within `WAIT_S`, or if Kafka has deleted them.
     """
     count, deadline_s = 0, time.monotonic() + WAIT_S
     try:

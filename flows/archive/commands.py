@@ -1,4 +1,4 @@
-"""The commands of the archive, from settings to connections."""
+"""The commands of the archive: each opens its connections by the settings, and runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flows.model.redis_keys import archive_key
 from flows.settings import Settings
 
 if TYPE_CHECKING:
-    from flows.archive.whole_hours import Written
+    from flows.archive.whole_hours import WrittenHours
 
 
 def store_of(address: str) -> Objects:
@@ -41,7 +41,8 @@ def write(settings: Settings, to: str, once: bool = False) -> None:
 
     Raises:
         SettingsError: the listeners' key is not set, or the port of the metrics is taken.
-        StateError: another process writes there. ConnectError: Kafka, Redis or the store does not serve.
+        StateError: another process writes to this archive.
+        ConnectError: Kafka, Redis or the store does not answer.
     """
     store, stop, instruments = store_of(to), threading.Event(), Instruments()
     try:
@@ -52,28 +53,27 @@ def write(settings: Settings, to: str, once: bool = False) -> None:
         raise StateError(f"{to}: another audiopixel archive writes there: run one for it") from None
 
 
-def hours(settings: Settings, source: str, to: str, report: Callable[[str], None]) -> Written:
+def hours(settings: Settings, source: str, to: str, report: Callable[[str], None]) -> WrittenHours:
     """Write whole hours of an archive as Parquet.
 
     Raises:
-        SettingsError: the listeners' key is not set. StateError: another process writes there, or the archive
-            is damaged. ConnectError: Redis or a store does not serve.
+        SettingsError: the listeners' key is not set.
+        StateError: another process writes to the same place, or the archive is damaged.
+        ConnectError: Redis or a store does not answer.
     """
     from flows.archive.whole_hours import write_hours  # DuckDB takes a while to import
 
     denied = DenyList(settings)().tolist()
-    onto = objects(to)
+    warehouse, forgetting = objects(to), Forgetting(settings.secret_listener_key(), denied)
     try:
-        with onto.alone():
-            return write_hours(
-                store_of(source), onto, Forgetting(settings.secret_listener_key(), denied), report
-            )
+        with warehouse.alone():
+            return write_hours(store_of(source), warehouse, forgetting, report)
     except Taken:
-        raise StateError(f"{to}: another audiopixel archive parquet writes there") from None
+        raise StateError(f"{to}: another audiopixel archive parquet writes there: run one for it") from None
 
 
 def _publish_reach(settings: Settings, through_ms: int, missing: int) -> None:
-    """Publish how far the archive reaches, for readers. If Redis is away, the next call publishes."""
+    """Publish the moment up to which the archive is whole. If Redis is away, the next call publishes it."""
     fields = {
         "through_ms": str(through_ms),
         "missing": str(missing),

@@ -1,4 +1,4 @@
-"""An archive made without a topic, such as from simulated messages, as if it had been archived."""
+"""Makes an archive from messages without a topic, such as simulated ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_from_messages(
     """Write messages as an archive of a topic; each partition begins at the offset 0.
 
     Args:
-        store: without an archive so far; held by this process alone.
+        store: an empty store, which no other process uses.
         messages: partition, the broker's timestamp in epoch ms, and value, in order of time.
 
     Returns:

@@ -24,16 +24,18 @@ present end.
 
 
 class HistoryInput:
-    """All partitions of a topic; those that an archive has begin there.
+    """All partitions of a topic. A partition that the archive has begins in the archive.
 
     Args:
-        store: of the archive.
-        topic: a partition that the archive lacks is read here, from its oldest message on.
+        store: the archive's store.
+        topic: the topic. A partition that the archive lacks is read from its oldest message on.
         strict: the same topic, as an input that fails at a lost position.
+        name: the topic's name.
         begun: the offset of each partition at the very first start; None at that start.
 
     Raises:
-        StateError: there is no archive, or it is of another topic. ConnectError: the archive cannot be read.
+        StateError: there is no archive, or it is of another topic.
+        ConnectError: the archive cannot be read.
     """
 
     live = True
@@ -61,8 +63,8 @@ class HistoryInput:
         names = self._topic.partitions()
         if missing := self._archived_names - {*names}:
             raise StateError(
-                f"the archive has {sorted(missing)[0]}, and the topic has no such partition: is it "
-                "another topic?"
+                f"the archive has {sorted(missing)[0]}, and the topic has no such partition: name the "
+                "topic of the archive, or another archive"
             )
         return names
 
@@ -77,9 +79,9 @@ class HistoryInput:
         reached in the topic is read in the topic while Kafka has it.
 
         Raises:
-            StateError: the archive has a gap, or neither has the offset.
-            ConnectError: there is a gap at the seam, and `on_lost` is `stop`; or one of the two cannot be
-                read.
+            StateError: the archive has a gap, or neither archive nor topic has the offset.
+            ConnectError: there is a gap at the seam, and `on_lost` is `stop`; or the archive or the topic
+                cannot be read.
         """
         position = self._begun.get(partition) if position is None else position
         in_history = position is None or log_id.startswith(_HISTORY) or not log_id
@@ -91,8 +93,8 @@ class HistoryInput:
         reader = self._archive().open(partition, None)
         if position is not None and not reader.begin <= position < reader.end:
             return HistoryReader(self, partition, None, self._topic.open(partition, position, log_id))
-        # A topic that no longer has the offset at the archive's end is found now, not once the archive has
-        # been read.
+        # If the topic no longer has the offset at the archive's end, this fails now, and not hours later at
+        # the seam.
         self._topic.open(partition, reader.end, reader.end_id).close()
         reader.position = reader.begin if position is None else position
         return HistoryReader(self, partition, reader, None)
@@ -111,7 +113,7 @@ class HistoryInput:
         return ArchiveInput(self._store)
 
     def behind(self, partition: str, position: int) -> ArchiveReader | Reader:
-        """The reader after an earlier end of the archive: the archive if it has more by now, else the topic.
+        """The reader after the end of an archive's reader: the archive if it has grown, else the topic.
 
         Raises:
             as `open`.
@@ -126,7 +128,7 @@ class HistoryReader:
     """A partition, made by `HistoryInput.open`.
 
     Attributes:
-        in_history: True until the end of the topic has been reached.
+        in_history: True until the partition has reached the topic's end.
     """
 
     def __init__(
@@ -138,7 +140,7 @@ class HistoryReader:
         self.in_history = True
 
     @property
-    def _now(self) -> Reader:
+    def _reader(self) -> Reader:
         reader = self._archive or self._topic
         assert reader is not None
         return reader
@@ -146,32 +148,32 @@ class HistoryReader:
     @property
     def position(self) -> int:
         """The next offset to read."""
-        return self._now.position
+        return self._reader.position
 
     @property
     def caught_up(self) -> bool:
         """True once the topic's present end was reached."""
-        return self._archive is None and self._now.caught_up
+        return self._archive is None and self._reader.caught_up
 
     @property
     def log_id(self) -> str:
-        """The topic's log, and whether the partition is still in history."""
-        return f"{_HISTORY if self.in_history else ''}{self._now.log_id}"
+        """The id of the topic's log, with the prefix `archive:` while the partition is in history."""
+        return f"{_HISTORY if self.in_history else ''}{self._reader.log_id}"
 
     @property
     def lag(self) -> int:
-        """Messages that are known to be unread."""
-        return self._now.lag
+        """The number of messages that are known to be unread."""
+        return self._reader.lag
 
     @property
     def errors(self) -> int:
         """The number of faults that reading survived."""
-        return self._now.errors
+        return self._reader.errors
 
     @property
     def skipped(self) -> int:
         """The number of messages that were missing and skipped."""
-        return self._skipped + self._now.skipped
+        return self._skipped + self._reader.skipped
 
     def read(self, limit: int) -> Messages | None:
         """At most `limit` messages; None if there are none now.
@@ -183,14 +185,14 @@ class HistoryReader:
             try:
                 return self._archive.read(limit)
             except EndOfInput:
-                self._cross(self._archive)
+                self._pass_seam(self._archive)
                 return None
-        messages = self._now.read(limit)
-        if self.in_history and self._now.caught_up:
-            self._live()
+        messages = self._reader.read(limit)
+        if self.in_history and self._reader.caught_up:
+            self._leave_history()
         return messages
 
-    def _cross(self, archive: ArchiveReader) -> None:
+    def _pass_seam(self, archive: ArchiveReader) -> None:
         """Go on after the archive's end."""
         behind = self._source.behind(self._partition, archive.position)
         self._skipped += archive.skipped
@@ -204,7 +206,7 @@ class HistoryReader:
         )
         self._archive, self._topic = None, behind
 
-    def _live(self) -> None:
+    def _leave_history(self) -> None:
         self.in_history = False
         structlog.get_logger("archive").info(
             "the history is counted, and the flow is live", partition=self._partition, offset=self.position
@@ -212,16 +214,16 @@ class HistoryReader:
 
     def proven(self) -> bool:
         """The answer of the topic's reader; False in the archive."""
-        proven = self._archive is None and self._now.proven()
+        proven = self._archive is None and self._reader.proven()
         if proven and self.in_history:
-            self._live()
+            self._leave_history()
         return proven
 
     def commit(self, position: int) -> None:
         """Show progress in the topic to Kafka's tools."""
         if self._archive is None:
-            self._now.commit(position)
+            self._reader.commit(position)
 
     def close(self) -> None:
         """Close both readers."""
-        self._now.close()
+        self._reader.close()

@@ -17,7 +17,7 @@ from flows.errors import UNREADABLE, StateError
 
 FOLDER: Final = "manifest"
 SEGMENTS: Final = "segments"
-MOST: Final = 500
+MAX_SEGMENTS: Final = 500
 """The greatest number of segments in a part. Each new segment writes the whole part again."""
 _DAY_MS: Final = 24 * HOUR_MS
 
@@ -26,11 +26,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """A part of the manifest.
 
     Attributes:
-        topic, partition: of the messages.
+        topic, partition: the source of the messages.
         first: the offset at which the part begins.
-        log_id: of the topic's log, with the position up to which the log was read (`KafkaReader.log_id`).
-        through_ms: epoch ms; all messages of before it, by the broker's timestamps, are in the archive.
-        segments: in order.
+        log_id: the id of the topic's log, with the position up to which it was read (`KafkaReader.log_id`).
+        through_ms: the epoch ms before which the archive has all messages, by the broker's timestamps.
+        segments: the segments in order of offsets.
     """
 
     audiopixel_archive: Literal[1] = 1
@@ -48,7 +48,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def path(self) -> str:
-        """Its own path."""
+        """The path of the part's object."""
         return part_path(self.partition, self.first)
 
     @property
@@ -60,7 +60,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         """True if a segment of an hour belongs in the next part."""
         if not self.segments:
             return False
-        return len(self.segments) >= MOST or hour_ms // _DAY_MS != self.segments[-1].hour_ms // _DAY_MS
+        return (
+            len(self.segments) >= MAX_SEGMENTS or hour_ms // _DAY_MS != self.segments[-1].hour_ms // _DAY_MS
+        )
 
 
 def part_path(partition: int, first: int) -> str:
@@ -69,9 +71,9 @@ def part_path(partition: int, first: int) -> str:
 
 
 def segment_path(partition: int, first: int, following: int, revision: int = 0) -> str:
-    """The path of a segment. Each time that a segment is written again, its `revision` is another one."""
-    again = f".r{revision}" if revision else ""
-    return f"{SEGMENTS}/{partition:05d}/{first:020d}-{following:020d}{again}{SUFFIX}"
+    """The path of a segment. Its `revision` is the number of times that the segment was written again."""
+    suffix = f".r{revision}{SUFFIX}" if revision else SUFFIX
+    return f"{SEGMENTS}/{partition:05d}/{first:020d}-{following:020d}{suffix}"
 
 
 def encoded(part: Part) -> bytes:
@@ -83,7 +85,8 @@ def read_part(store: Objects, path: str) -> tuple[Part, str | None]:
     """A part, with its object's tag.
 
     Raises:
-        StateError: the object is no part. ConnectError: the object cannot be read.
+        StateError: the object is no part.
+        ConnectError: the object cannot be read.
     """
     body, tag = store.get(path)
     try:
@@ -91,7 +94,7 @@ def read_part(store: Objects, path: str) -> tuple[Part, str | None]:
     except UNREADABLE as error:
         raise StateError(f"{path}: is no part of an archive's manifest: {error}") from None
     if part.path != path:
-        raise StateError(f"{path}: is the part {part.path}: it was moved, so rename it back")
+        raise StateError(f"{path}: is the part {part.path}: rename the object to that path")
     return part, tag
 
 
@@ -113,21 +116,19 @@ def parts(store: Objects, paths: list[str]) -> Iterator[Part]:
     reached: int | None = None
     for path in paths:
         part, _ = read_part(store, path)
-        for path_of, first, following in (
-            (part.path, part.first, part.first),
-            *((one.path, one.first, one.next) for one in part.segments),
-        ):
+        segments = ((one.path, one.first, one.next) for one in part.segments)
+        for path_of, first, following in ((part.path, part.first, part.first), *segments):
             if reached is not None and first != reached:
                 word = "a gap" if first > reached else "an overlap"
                 raise StateError(
-                    f"{path_of}: begins at {first}, and what is before it ends at {reached}: {word}"
+                    f"{path_of}: begins at offset {first}, and the one before it ends at {reached}: {word}"
                 )
             reached = following
         yield part
 
 
 def topic_of(store: Objects, paths: dict[int, list[str]]) -> str:
-    """The topic that an archive is of.
+    """The name of an archive's topic.
 
     Raises:
         StateError: there is no archive.

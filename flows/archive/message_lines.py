@@ -1,4 +1,4 @@
-"""Messages as lines of an archive, unchanged except for people who are forgotten."""
+"""Makes an archive's lines from messages. Lines are unchanged, but for forgotten people."""
 
 from __future__ import annotations
 
@@ -13,34 +13,30 @@ from flows.intake import is_malformed
 from flows.state.people import People
 
 OF_A_PERSON: Final = (
-    "listener_id",
-    "client_id",
-    "household_id",
-    "previous",
-    "ga_client_id",
-    "ip",
-    "user_agent",
+    *("listener_id", "client_id", "household_id", "previous"),
+    *("ga_client_id", "ip", "user_agent"),
 )
 """Fields that become null in the lines of a forgotten person. `consent` becomes false."""
-_MOST_REMEMBERED: Final = 1_000_000
+_MAX_REMEMBERED: Final = 1_000_000
+"""The greatest number of remembered verdicts of each kind."""
 _NULL: Final = msgspec.Raw(b"null")
 _FALSE: Final = msgspec.Raw(b"false")
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class _Whose(msgspec.Struct, gc=False):
+class _Ids(msgspec.Struct, gc=False):
     listener_id: msgspec.Raw = _NULL
     client_id: msgspec.Raw = _NULL
     household_id: msgspec.Raw = _NULL
     previous: msgspec.Raw = _NULL
 
 
-_WHOSE: Final = msgspec.json.Decoder(_Whose)
+_IDS: Final = msgspec.json.Decoder(_Ids)
 _ANY: Final = msgspec.json.Decoder()
 
 
 def line_of(value: bytes) -> bytes:
-    """A message as a line. Line feeds in JSON stand only between tokens, where a blank means the same."""
+    """A message as a line. In JSON a line feed stands only between tokens, where a blank is as good."""
     return value.replace(b"\n", b" ") if b"\n" in value else value
 
 
@@ -63,50 +59,49 @@ class Forgetting:
 
     Args:
         secret: the listeners' key.
-        denied: keyed hashes of listeners, devices and households, as the deny-list has them.
+        denied: the deny-list's keyed hashes of listeners, devices and households.
     """
 
     def __init__(self, secret: bytes, denied: Collection[int]) -> None:
         self._people, self._denied = People(secret), frozenset(denied)
         self._verdicts: tuple[dict[bytes, bool], dict[bytes, bool]] = ({}, {})
 
-    def without(self, line: bytes) -> bytes:
-        """The line without people of the list. A line that names one gets null for everything that names
-        people.
+    def redacted(self, line: bytes) -> bytes:
+        """The line without people of the deny-list. If it names one of them, all its fields of
+        `OF_A_PERSON` become null.
         """
         if not self._denied or not line:
             return line
         try:
-            whose = _WHOSE.decode(line)
-            if not self._names_one(whose):
+            ids = _IDS.decode(line)
+            if not self._names_denied(ids):
                 return line
             fields = _OBJECT.decode(line)
         except UNREADABLE:
-            return line  # malformed, which does not occur: the line of a malformed message is empty
+            return line  # does not occur: the line of a malformed message is empty
         fields.update((name, _NULL) for name in OF_A_PERSON if name in fields)
         fields["consent"] = _FALSE
         return msgspec.json.encode(fields)
 
-    def _names_one(self, whose: _Whose) -> bool:
+    def _names_denied(self, ids: _Ids) -> bool:
         if (
-            self._has(0, whose.listener_id)
-            or self._has(0, whose.client_id)
-            or self._has(1, whose.household_id)
+            self._has_denied(0, ids.listener_id)
+            or self._has_denied(0, ids.client_id)
+            or self._has_denied(1, ids.household_id)
         ):
             return True
-        if bytes(whose.previous) == b"null":
+        if bytes(ids.previous) == b"null":
             return False
-        before = _ANY.decode(whose.previous)
-        if not isinstance(before, dict):
-            return any(self._is_denied(of, text) for of in (0, 1) for text in _texts(before))
+        previous = _ANY.decode(ids.previous)
+        if not isinstance(previous, dict):
+            return any(self._is_denied(kind, text) for kind in (0, 1) for text in _texts(previous))
         return any(
-            self._is_denied(of, text)
-            for name, value in before.items()
-            for of in ((1,) if name == "household_id" else (0,))
+            self._is_denied(int(name == "household_id"), text)
+            for name, value in previous.items()
             for text in _texts(value)
         )
 
-    def _has(self, kind: int, raw: msgspec.Raw) -> bool:
+    def _has_denied(self, kind: int, raw: msgspec.Raw) -> bool:
         text = bytes(raw)
         if text == b"null":
             return False
@@ -114,7 +109,7 @@ class Forgetting:
         denied = verdicts.get(text)
         if denied is None:
             denied = any(self._is_denied(kind, one) for one in _texts(_ANY.decode(text)))
-            if len(verdicts) >= _MOST_REMEMBERED:
+            if len(verdicts) >= _MAX_REMEMBERED:
                 verdicts.clear()
             verdicts[text] = denied
         return denied
@@ -128,9 +123,7 @@ class Forgetting:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts of a value. A value of a wrong type makes the message no pixel, but may name somebody all the
-    same.
-    """
+    """All texts in a value. A message with an id of a wrong type is no pixel, but may still name a person."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""An archive as an input: the partitions of its topic with their offsets and the broker's timestamps."""
+"""Reads an archive as an input: the partitions of its topic, with offsets and the broker's timestamps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows.errors import StateError
 from flows.state.arrays import I64
 
 ADDRESS: Final = "archive:"
-"""The prefix of an archive's address where an address may also name a file or a place of a topic."""
+"""The prefix of an archive's address in a setting that may also name a file or a place in a topic."""
 _TRIES: Final = 3
 
 
@@ -24,7 +24,8 @@ class ArchiveInput:
     """All partitions of an archive, each up to its end at the time of opening.
 
     Raises:
-        StateError: there is no archive. ConnectError: the archive cannot be read.
+        StateError: there is no archive.
+        ConnectError: the archive cannot be read.
     """
 
     live = False
@@ -39,11 +40,11 @@ class ArchiveInput:
         return [f"{self.topic}/{partition}" for partition in sorted(self._paths)]
 
     def open(self, partition: str, position: int | None, log_id: str = "") -> ArchiveReader:
-        """Open at an offset, or at the beginning when None.
+        """Open at an offset; at the beginning if it is None.
 
         Raises:
-            StateError: the manifest has a gap, or begins after the offset. ConnectError: the manifest cannot
-                be read.
+            StateError: the manifest has a gap, or begins after the offset.
+            ConnectError: the manifest cannot be read.
         """
         number = int(partition.rpartition("/")[2])
         return ArchiveReader(self._store, [*parts(self._store, self._paths.get(number, []))], position)
@@ -103,15 +104,16 @@ class ArchiveReader:
         """At most `limit` messages.
 
         Raises:
-            EndOfInput: all were read. StateError: a segment is damaged. ConnectError: a segment cannot be
-            read.
+            EndOfInput: all messages are read.
+            StateError: a segment is damaged.
+            ConnectError: a segment cannot be read.
         """
         lost = 0
         while self._content is None or self._place == len(self._content.lines):
             lost += self._next()
         pieces = [self._cut(limit)]
         count = len(pieces[0][0])
-        # Segments of a quiet partition are small: less than a full batch would let the flow rest in between.
+        # Segments of a quiet partition are small. A batch of one would let the flow rest after each.
         while 2 * count < limit and self._may_continue():
             self._next()
             assert self._content is not None
@@ -120,11 +122,12 @@ class ArchiveReader:
                 count += len(pieces[-1][0])
         lines, offsets, stamps = pieces[0]
         if len(pieces) > 1:
-            lines = Lines.split(b"".join(some.block[some.begin : some.ends[-1] + 1] for some, _, _ in pieces))
-            offsets = np.concatenate([some for _, some, _ in pieces])
-            stamps = np.concatenate([some for *_, some in pieces])
+            blocks = (piece.block[piece.begin : piece.ends[-1] + 1] for piece, _, _ in pieces)
+            lines = Lines.split(b"".join(blocks))
+            offsets = np.concatenate([piece for _, piece, _ in pieces])
+            stamps = np.concatenate([piece for *_, piece in pieces])
         first, last = int(offsets[0]), int(offsets[-1])
-        # The offsets mostly follow each other: a range costs the decoder nothing.
+        # Offsets mostly follow each other, and a range costs the decoder nothing.
         positions = range(first, last + 1) if last - first == count - 1 else offsets.tolist()
         return Messages(lines, positions, self.position, stamps.tolist(), lost)
 
@@ -152,7 +155,7 @@ class ArchiveReader:
         segment = self._segments[place]
         self._content, self._segment = self._opened(segment), segment
         self._place = int(np.searchsorted(self._content.offsets, self.position))
-        if self._place == len(self._content.lines):  # the rest of the segment's range has no message
+        if self._place == len(self._content.lines):  # no message of the segment is at or after `position`
             self.position = segment.next
         if self.position > segment.first:
             return 0
@@ -164,21 +167,21 @@ class ArchiveReader:
             try:
                 return opened(self._store.get(segment.path)[0], segment)
             except NotThere:  # the segment was written again, without forgotten people
-                segment = self._again(segment)
-        raise ConnectError(f"{segment.path}: is not there, and the manifest lists it")
+                segment = self._relisted(segment)
+        raise ConnectError(f"{segment.path}: is missing, and the manifest lists it: restore the file")
 
-    def _again(self, segment: Segment) -> Segment:
+    def _relisted(self, segment: Segment) -> Segment:
         """The segment of the same range in the present manifest."""
         part = next(one for one in self._parts if one.first <= segment.first < one.next)
-        now, _ = read_part(self._store, part.path)
-        return next((one for one in now.segments if one.first == segment.first), segment)
+        present_part, _ = read_part(self._store, part.path)
+        return next((one for one in present_part.segments if one.first == segment.first), segment)
 
     def proven(self) -> bool:
-        """False: an archive reports its end by itself."""
+        """False, since `read` raises at an archive's end."""
         return False
 
     def commit(self, position: int) -> None:
-        """Do nothing: no tool asks for a position in an archive."""
+        """Do nothing: no tool reads a position in an archive."""
 
     def close(self) -> None:
-        """Close nothing."""
+        """Do nothing: the reader holds nothing open."""

@@ -1,7 +1,7 @@
-"""Removal of forgotten people from an archive: segments that name them are written again without them.
+"""Removes forgotten people from an archive: segments that name them are written again without them.
 
-An object, `forgotten.json`, lists the keys that are nowhere in the archive. Each pass writes this object
-after its last segment, so a pass that a kill ends begins again.
+The object `forgotten.json` lists the keys that no segment names. A pass writes it after its last segment, so
+after a kill the pass begins again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ FILE: Final = "forgotten.json"
 
 
 class RemovedPeople(msgspec.Struct):
-    """The keys of the deny-list that no segment names, and the end of the last pass, in epoch s."""
+    """The keys of the deny-list that no segment names.
+
+    Attributes:
+        keys: as the deny-list's fields in Redis (`erased_field`).
+        at_s: the end of the last pass, in epoch s.
+    """
 
     keys: list[str] = []
     at_s: float = 0.0
@@ -40,7 +45,7 @@ class RemovedPeople(msgspec.Struct):
 
 
 def removed_people(store: Objects) -> RemovedPeople:
-    """The object of an archive; without keys if the object is missing or damaged."""
+    """The people who are removed from an archive; none if the object is missing or damaged."""
     try:
         return msgspec.json.decode(store.get(FILE)[0], type=RemovedPeople)
     except (NotThere, *UNREADABLE):
@@ -49,39 +54,44 @@ def removed_people(store: Objects) -> RemovedPeople:
 
 @dataclass(frozen=True)
 class RemovalPass:
-    """A pass over the archive, which removes the people of `keys`."""
+    """A pass over the archive.
+
+    Attributes:
+        keys: the keys of the people that it removes.
+        before: the people who were removed before.
+    """
 
     keys: frozenset[int]
     before: RemovedPeople
 
     @classmethod
     def due(cls, before: RemovedPeople, listed: U64, settings: Settings, now_s: float) -> RemovalPass | None:
-        """The pass that is due. None without new people, or if the last pass ended less than the interval
-        ago.
+        """The pass that is due. None if nobody new is forgotten, or if the last pass ended less than
+        `archive_forget_interval` ago.
         """
         new = frozenset(listed.tolist()) - before.denied
         recent = 0 <= now_s - before.at_s < settings.archive_forget_interval.total_seconds()
         return cls(new, before) if new and not recent else None
 
     def run(self, store: Objects, series: Mapping[int, Series], secret: bytes) -> Iterator[None]:
-        """Check all segments that the manifest has now, one segment a step.
+        """Check all segments of the present manifest, one segment a step.
 
         Args:
-            series: by partition; all are sealed.
+            series: the sealed series, by partition.
+            secret: the listeners' key.
         """
         forgetting = Forgetting(secret, self.keys)
-        again = segments = 0
+        rewritten = segments = 0
         for partition, paths in part_paths(store).items():
             partition_series = series.get(partition)
             if partition_series is None:
                 continue
             for path in paths:
-                part = (
-                    partition_series.part if path == partition_series.part.path else read_part(store, path)[0]
-                )
+                newest = partition_series.part
+                part = newest if path == newest.path else read_part(store, path)[0]
                 for segment in part.segments:
                     segments += 1
-                    again += _rewrite(store, partition_series, path, segment, forgetting)
+                    rewritten += _rewrite(store, partition_series, path, segment, forgetting)
                     yield
         keys = sorted({*self.before.keys, *map(erased_field, self.keys)})
         body = msgspec.json.encode(RemovedPeople(keys, time.time()))
@@ -90,27 +100,25 @@ class RemovalPass:
             "forgotten people are removed from the archive",
             names=len(self.keys),
             segments=segments,
-            rewritten=again,
+            rewritten=rewritten,
         )
 
 
 def _rewrite(store: Objects, series: Series, path: str, segment: Segment, forgetting: Forgetting) -> bool:
-    """Write a segment again if it names somebody.
+    """Write a segment again if it names a person of `forgetting`. Returns True if it was written again.
 
-    The new file is written first, then the manifest; then the old file is deleted. Returns True if the
-    segment was written again.
+    The order is: write the new file, write the manifest, delete the old file.
     """
     body, _ = store.get(segment.path)
     content = opened(body, segment)
     lines = list(content.lines)
-    changed = [forgetting.without(line) for line in lines]
+    changed = [forgetting.redacted(line) for line in lines]
     if all(one is other for one, other in zip(lines, changed, strict=True)):
         return False
     builder = Builder(segment.first, segment.hour_ms, segment.lost)
     builder.add(changed, content.offsets.tolist(), content.stamps_ms.tolist(), content.malformed)
-    packed, new = builder.close(
-        segment.next, segment_path(series.part.partition, segment.first, segment.next, _revision(segment) + 1)
-    )
+    new_path = segment_path(series.part.partition, segment.first, segment.next, _revision(segment) + 1)
+    packed, new = builder.close(segment.next, new_path)
     series.persist(lambda: store.put(new.path, packed))
     series.replace(path, segment, new)
     series.persist(lambda: store.delete(segment.path))
@@ -119,5 +127,5 @@ def _rewrite(store: Objects, series: Series, path: str, segment: Segment, forget
 
 def _revision(segment: Segment) -> int:
     """The number of times that a segment was written again."""
-    _, again, *_ = segment.path.rpartition("/")[2].split(".")
-    return int(again[1:]) if again.startswith("r") else 0
+    _, suffix, *_ = segment.path.rpartition("/")[2].split(".")
+    return int(suffix[1:]) if suffix.startswith("r") else 0

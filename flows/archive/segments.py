@@ -1,9 +1,9 @@
 """A segment: the raw messages of one range of offsets of one partition, as a file of zstd.
 
-The file is a frame of NDJSON, with a line for each message. A skippable frame (RFC 8878, 3.1.2) follows,
-which readers of zstd skip; it has the offsets and the broker's timestamps. `zstdcat`, DuckDB and
-`audiopixel replay` therefore read the file as a log. The line of a malformed message is empty; its length and
-SHA-256 are in the skippable frame.
+The file is a frame of NDJSON, with a line for each message. After it comes a skippable frame (RFC 8878,
+3.1.2) with the offsets and the broker's timestamps. Readers of zstd skip it, so `zstdcat`, DuckDB and
+`audiopixel replay` read the file as a log. The line of a malformed message is empty. Its length and SHA-256
+are in the skippable frame.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from flows.state.arrays import I64
 HOUR_MS: Final = 3_600_000
 SKIPPABLE: Final = 0x184D2A50
 _LEVEL: Final = 3
-_LONG: Final = zstandard.ZstdCompressionParameters.from_level(
+_PARAMETERS: Final = zstandard.ZstdCompressionParameters.from_level(
     _LEVEL, window_log=24, enable_ldm=True, write_checksum=1
 )
-"""The pixels of one play are seconds apart: a window that holds them all halves the file."""
+"""The pixels of one play are seconds apart. A window that holds them all halves the file."""
 _HEAD: Final = struct.Struct("<II")
 SUFFIX: Final = ".ndjson.zst"
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """A segment as the manifest has it.
+    """A segment's entry in the manifest.
 
     Attributes:
         path: relative to the archive.
@@ -42,8 +42,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
             message belong to transactions, or to messages that compaction removed.
         messages, malformed: the number of all messages, and of those that are no JSON object.
         lost: the number of messages before `first` that Kafka deleted before they were read.
-        bytes, raw_bytes: of the file, and of its lines.
-        sha256: of the file.
+        bytes, raw_bytes: the sizes of the file and of its lines.
+        sha256: the digest of the file.
         hour_ms: the begin of the hour of all its messages, in epoch ms.
         first_ms, last_ms: the broker's timestamps of its first and its last message.
     """
@@ -86,7 +86,7 @@ class Content:
 
 @dataclass
 class Builder:
-    """A segment in the making: of one hour, from the offset `first` on."""
+    """An open segment, of one hour, from the offset `first` on."""
 
     first: int
     hour_ms: int
@@ -99,7 +99,7 @@ class Builder:
     _malformed: list[tuple[int, int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._zstd = zstandard.ZstdCompressor(compression_params=_LONG).compressobj()
+        self._zstd = zstandard.ZstdCompressor(compression_params=_PARAMETERS).compressobj()
 
     def add(
         self,
@@ -111,7 +111,7 @@ class Builder:
         """Append messages, given as lines without LF. `malformed` has their places among these messages."""
         block = b"".join([line + b"\n" for line in lines])
         self._pieces.append(self._zstd.compress(block))
-        self._malformed += [(self.messages + place, *what) for place, *what in malformed]  # type: ignore[misc]  # the other two
+        self._malformed += [(self.messages + place, size, digest) for place, size, digest in malformed]
         self._offsets += offsets
         self._stamps += stamps_ms
         self.raw_bytes += len(block)
@@ -123,8 +123,8 @@ class Builder:
         index = _Index(
             np.diff(offsets, prepend=0).tobytes(), np.diff(stamps, prepend=0).tobytes(), self._malformed
         )
-        beside = zstandard.ZstdCompressor(level=_LEVEL).compress(msgspec.msgpack.encode(index))
-        self._pieces += [self._zstd.flush(), _HEAD.pack(SKIPPABLE, len(beside)), beside]
+        index_bytes = zstandard.ZstdCompressor(level=_LEVEL).compress(msgspec.msgpack.encode(index))
+        self._pieces += [self._zstd.flush(), _HEAD.pack(SKIPPABLE, len(index_bytes)), index_bytes]
         body = b"".join(self._pieces)
         return body, Segment(
             path=path,
@@ -153,10 +153,10 @@ def opened(body: bytes, segment: Segment) -> Content:
     try:
         frame = zstandard.ZstdDecompressor().decompressobj()
         lines = Lines.split(frame.decompress(body))
-        rest: Any = memoryview(frame.unused_data)
-        magic, size = _HEAD.unpack_from(rest)
-        beside = zstandard.ZstdDecompressor().decompress(rest[_HEAD.size : _HEAD.size + size])
-        index = msgspec.msgpack.decode(beside, type=_Index)
+        skippable: Any = memoryview(frame.unused_data)
+        magic, size = _HEAD.unpack_from(skippable)
+        index_bytes = zstandard.ZstdDecompressor().decompress(skippable[_HEAD.size : _HEAD.size + size])
+        index = msgspec.msgpack.decode(index_bytes, type=_Index)
     except (zstandard.ZstdError, struct.error, *UNREADABLE) as error:
         raise StateError(f"{segment.path}: cannot be read: {error}") from None
     offsets = np.cumsum(np.frombuffer(index.offsets, np.int64))

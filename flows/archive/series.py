@@ -1,4 +1,4 @@
-"""The segments of one partition while they are written: first the file of a segment, then the manifest."""
+"""Writes the segments of one partition: first the file of a segment, then the manifest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows.archive.message_lines import Forgetting, lines_of
 from flows.archive.segments import HOUR_MS, Builder, Segment
 
 Persist = Callable[[Callable[[], object]], None]
-"""Calls a function that writes to the store, again until the write succeeds."""
+"""Calls a function that writes to the store, and repeats the call until the write succeeds."""
 
 
 @dataclass
@@ -24,10 +24,10 @@ class Series:
     """A partition of an archive.
 
     Args:
-        part: the newest of the manifest; `tag` is the tag of its object, None if it is not written yet.
-        most_bytes: a segment with so many bytes of lines is closed.
-        persist: is called with each change of the store.
-
+        part: the newest part of the manifest.
+        tag: the tag of that part's object; None if the object is not written yet.
+        most_bytes: the size of lines at which a segment is closed.
+        persist: runs each change of the store.
     """
 
     store: Objects
@@ -48,7 +48,7 @@ class Series:
         return sum(one.lost for one in self.part.segments)
 
     def begin(self) -> None:
-        """List a part without segments, so that readers know the partition and its first offset."""
+        """Write a part without segments, from which readers learn the partition and its first offset."""
         self._list(self.part)
 
     @property
@@ -57,7 +57,7 @@ class Series:
         return self._reached
 
     def tidy(self, paths: Sequence[str]) -> None:
-        """Delete files that no part of the manifest lists. A kill leaves such files."""
+        """Delete files that no part of the manifest lists, which a kill has left."""
         listed = {one.path for part in parts(self.store, [*paths]) for one in part.segments}
         for path in self.store.names(f"{SEGMENTS}/{self.part.partition:05d}"):
             if path not in listed:
@@ -68,24 +68,23 @@ class Series:
     ) -> None:
         """Take messages into segments; `forgetting` removes people from them."""
         stamps = list(messages.timestamps_ms or [0] * len(messages.positions))
-        # Hours go by the greatest timestamp so far, so that an hour is one range of offsets. No clock is
-        # ahead of ours.
+        # A message's hour is that of the greatest timestamp so far: an hour is then one range of offsets.
+        # Timestamps after our own clock count as now.
         clock = np.maximum.accumulate([self._clock_ms, *(min(one, now_ms) for one in stamps)])[1:]
         hours = clock // HOUR_MS * HOUR_MS
         lines, malformed = lines_of(messages.values)
-        lines = [forgetting.without(line) for line in lines]
+        lines = [forgetting.redacted(line) for line in lines]
         positions, lost = list(messages.positions), messages.lost
         borders = [0, *(np.flatnonzero(np.diff(hours)) + 1).tolist(), len(lines)]
         for begin, end in pairwise(borders):
             hour_ms = int(hours[begin])
             if self.builder is not None and (self.builder.hour_ms != hour_ms or lost):
-                # After lost messages, a new range begins at the first lost one.
                 self.seal(positions[begin] if not lost else self._reached)
             if self.builder is None:
                 first = self.part.next
                 self.builder, self.began_s, lost = Builder(first, hour_ms, lost), now_s, 0
-            malformed_here = [(place - begin, *what) for place, *what in malformed if begin <= place < end]
-            self.builder.add(lines[begin:end], positions[begin:end], stamps[begin:end], malformed_here)  # type: ignore[arg-type]
+            malformed_part = [(at - begin, *facts) for at, *facts in malformed if begin <= at < end]
+            self.builder.add(lines[begin:end], positions[begin:end], stamps[begin:end], malformed_part)  # type: ignore[arg-type]
             self._clock_ms = int(clock[end - 1])
             self._reached = positions[end - 1] + 1
         self._log_id = log_id
@@ -93,7 +92,7 @@ class Series:
             self.seal(self._reached)
 
     def seal(self, next_offset: int | None = None) -> None:
-        """Close the segment in the making: write its file, then the manifest."""
+        """Close the open segment: write its file, then the manifest."""
         builder, self.builder = self.builder, None
         if builder is None:
             return
@@ -110,8 +109,8 @@ class Series:
         self._list(replace(part, log_id=self._log_id, through_ms=self._clock_ms))
 
     def prove(self, through_ms: int, now_s: float, every_s: float) -> None:
-        """Note that all messages before `through_ms` have been taken. The manifest gets this moment at most
-        once in `every_s`, and only while no segment is in the making.
+        """Note that all messages before `through_ms` are taken. The manifest gets this moment at most once in
+        `every_s`, and only while no segment is open.
         """
         self._clock_ms = max(self._clock_ms, through_ms)
         if self.builder is None and now_s - self.began_s >= every_s:

@@ -1,8 +1,8 @@
-"""Hours of an archive as Parquet, for a warehouse, made by DuckDB.
+"""Writes hours of an archive as Parquet for a warehouse, by DuckDB.
 
 An hour is written, whole or not at all, once every partition of the archive has passed its end. A file next
-to the hour holds a digest of the segments that made it. An hour whose segments were written again, without
-forgotten people, is therefore made again.
+to it holds a digest of its segments. If segments are later written again without forgotten people, the digest
+differs, and the hour is written again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NUMBERS, TRUTHS, TIMES = _names_of(Kind.WHOLE), _names_of(Kind.TRUTH), _names_of
 millisecond.
 """
 _ALL: Final = (*TEXTS, *NUMBERS, *TRUTHS, *TIMES)
-_APART: Final = b"\x1f"
+_SEPARATOR: Final = b"\x1f"
 """A character that JSON always escapes."""
 
 
@@ -48,7 +48,7 @@ class Hour(msgspec.Struct):
 
     Attributes:
         hour: the begin, in RFC 3339.
-        sources: a digest of the segments, which changes if a forgotten person leaves one.
+        sources: a digest of the segments, which changes if a segment is written again.
         messages, pixels, marks, others, malformed: counts. `messages` = `pixels` + `marks` + `others` +
             `malformed`; `others` are JSON objects that are no pixels.
     """
@@ -63,28 +63,35 @@ class Hour(msgspec.Struct):
 
 
 @dataclass
-class Written:
-    """The hours that were written, and the number of those that were right already."""
+class WrittenHours:
+    """The result of a run.
+
+    Attributes:
+        written: the begins of the hours that were written, in RFC 3339.
+        pixels: the number of pixels in them.
+        unchanged: the number of hours that the warehouse already had.
+    """
 
     written: list[str] = field(default_factory=list)
     pixels: int = 0
-    there: int = 0
+    unchanged: int = 0
 
 
 def write_hours(
     archive: Objects,
-    onto: Objects,
+    warehouse: Objects,
     forgetting: Forgetting,
-    report: Callable[[str], None] = lambda doing: None,
-) -> Written:
-    """Write the whole hours that the warehouse lacks, or that differ from the present archive.
+    report: Callable[[str], None] = lambda step: None,
+) -> WrittenHours:
+    """Write the whole hours that the warehouse lacks, or whose segments have changed.
 
     Args:
-        onto: the store of the hours.
-        forgetting: removes the people of the present list.
+        warehouse: the store of the hours.
+        forgetting: removes the people of the present deny-list.
 
     Raises:
-        StateError: the archive has a gap, or is damaged. ConnectError: a store does not serve.
+        StateError: the archive has a gap, or is damaged.
+        ConnectError: a store does not answer.
     """
     segments: dict[int, list[tuple[int, Segment]]] = {}
     through: list[int] = []
@@ -95,20 +102,20 @@ def write_hours(
                 segments.setdefault(segment.hour_ms, []).append((partition, segment))
         if newest is not None:
             through.append(newest.through_ms)
-    done = Written()
+    result = WrittenHours()
     for hour_ms in sorted(segments):
         if hour_ms + HOUR_MS > min(through):
             break
         name, folder = _names(hour_ms)
         sources = _digest(segments[hour_ms])
-        if _has(onto, folder, sources):
-            done.there += 1
+        if _has(warehouse, folder, sources):
+            result.unchanged += 1
             continue
         report(f"writing the hour {name}")
-        hour = _write(archive, onto, folder, name, segments[hour_ms], sources, forgetting)
-        done.written.append(name)
-        done.pixels += hour.pixels
-    return done
+        hour = _write(archive, warehouse, folder, name, segments[hour_ms], sources, forgetting)
+        result.written.append(name)
+        result.pixels += hour.pixels
+    return result
 
 
 def _names(hour_ms: int) -> tuple[str, str]:
@@ -122,33 +129,32 @@ def _digest(segments: Sequence[tuple[int, Segment]]) -> str:
     return hashlib.sha256(names.encode()).hexdigest()
 
 
-def _has(onto: Objects, folder: str, sources: str) -> bool:
+def _has(warehouse: Objects, folder: str, sources: str) -> bool:
     try:
-        return msgspec.json.decode(onto.get(f"{folder}/_hour.json")[0], type=Hour).sources == sources
+        return msgspec.json.decode(warehouse.get(f"{folder}/_hour.json")[0], type=Hour).sources == sources
     except (NotThere, *UNREADABLE):
         return False
 
 
 def _write(
     archive: Objects,
-    onto: Objects,
+    warehouse: Objects,
     folder: str,
     name: str,
     segments: Sequence[tuple[int, Segment]],
     sources: str,
     forgetting: Forgetting,
 ) -> Hour:
-    with tempfile.TemporaryDirectory(prefix="audiopixel-hours-") as rest:
-        lines, file = Path(rest) / "lines.zst", Path(rest) / "pixels.parquet"
+    with tempfile.TemporaryDirectory(prefix="audiopixel-hours-") as directory:
+        lines, file = Path(directory) / "lines.zst", Path(directory) / "pixels.parquet"
         with zstandard.open(lines, "wb", cctx=zstandard.ZstdCompressor(level=1)) as out:
             for chunk in _lines(archive, segments, forgetting):
                 out.write(chunk)
-        counts = _parquet(lines, file, Path(rest))
-        onto.put_file(f"{folder}/pixels.parquet", file)
+        messages, pixels, marks, others = _parquet(lines, file, Path(directory))
+        warehouse.put_file(f"{folder}/pixels.parquet", file)
     malformed = sum(one.malformed for _, one in segments)
-    messages, pixels, marks, other_messages = counts
-    hour = Hour(name, sources, messages + malformed, pixels, marks, other_messages, malformed)
-    onto.put(f"{folder}/_hour.json", msgspec.json.format(msgspec.json.encode(hour), indent=2) + b"\n")
+    hour = Hour(name, sources, messages + malformed, pixels, marks, others, malformed)
+    warehouse.put(f"{folder}/_hour.json", msgspec.json.format(msgspec.json.encode(hour), indent=2) + b"\n")
     return hour
 
 
@@ -160,14 +166,15 @@ def _lines(
         content = opened(archive.get(segment.path)[0], segment)
         rows = zip(content.offsets.tolist(), content.stamps_ms.tolist(), content.lines, strict=True)
         yield b"".join(
-            b"%d%b%d%b%d%b%b\n" % (partition, _APART, offset, _APART, stamp, _APART, forgetting.without(line))
+            b"%d%b%d%b%d%b%b\n"
+            % (partition, _SEPARATOR, offset, _SEPARATOR, stamp, _SEPARATOR, forgetting.redacted(line))
             for offset, stamp, line in rows
             if line
         )
 
 
-def _parquet(lines: Path, file: Path, rest: Path) -> tuple[int, int, int, int]:
-    """Write the pixels, and return the numbers of messages, pixels, marks and others."""
+def _parquet(lines: Path, file: Path, directory: Path) -> tuple[int, int, int, int]:
+    """Write the pixels. Returns the numbers of messages, pixels, marks and other messages."""
     paths = ", ".join(f"'$.{name}'" for name in _ALL)
     columns = [f"v[{place}] as {name}" for place, name in enumerate(TEXTS, 1)]
     for names, type_ in ((NUMBERS, "bigint"), (TRUTHS, "boolean")):
@@ -178,7 +185,7 @@ def _parquet(lines: Path, file: Path, rest: Path) -> tuple[int, int, int, int]:
             f"coalesce(try(make_timestamp(try_cast({text} as bigint) * 1000)), "
             f"try_cast({text} as timestamptz) at time zone 'UTC') as {name}"
         )
-    with duckdb.connect(config={"temp_directory": str(rest), "threads": 2}) as database:
+    with duckdb.connect(config={"temp_directory": str(directory), "threads": 2}) as database:
         database.execute("set TimeZone = 'UTC'; set preserve_insertion_order = true")
         database.execute(
             'create temp view messages as select partition, "offset", stamp, value, '

@@ -1,7 +1,7 @@
-"""The writer of an archive: each message of the topic once, as segments.
+"""Writes an archive: each message of the topic once, as segments.
 
-The manifest alone holds the writer's position, so what is listed and where reading goes on are one thing. A
-kill leaves at most a file that no manifest lists, which the next start deletes.
+The manifest alone holds the writer's position, so the listed segments and the position never differ. A kill
+leaves at most a file that no manifest lists, which the next start deletes.
 """
 
 from __future__ import annotations
@@ -30,21 +30,25 @@ from flows.state.arrays import U64
 
 AT_ONCE: Final = 1_000
 REST_S: Final = 0.05
+"""The pause after a round that has read nothing."""
 PROVE_S: Final = 1.0
+"""The time between two requests to the brokers for a partition's end."""
 LOOK_S: Final = 60.0
+"""The time between two checks for new partitions."""
 REPORT_EVERY_S: Final = 10.0
 AGAIN_S: Final = 5.0
+"""The pause before a write to the store is repeated."""
 YOUNG_MS: Final = 2_000
-"""The time for which a producer may keep a message after its timestamp, before the topic has it."""
+"""The longest time from a message's timestamp until the topic has it."""
 
 
 class _Stopped(Exception):
-    """The process is to end while the store accepts nothing."""
+    """The process must end while the store accepts no writes."""
 
 
 @dataclass
-class _Open:
-    """A partition: its reader, its series, and the last question about its end."""
+class _OpenPartition:
+    """A partition: its reader, its series, and the last request for its end."""
 
     reader: Reader
     series: Series
@@ -58,11 +62,12 @@ class Writer:
     """Reads all partitions and writes their segments.
 
     Args:
-        store: is held by this process alone.
+        store: a store that no other process writes.
         stop: ends the writer once it is set.
         once: whether the writer ends at the present end of the topic.
-        report: is called every few seconds with the moment before which the archive has all messages, in
-            epoch ms, and with the number of missing messages.
+        denied: reads the deny-list; by default from Redis.
+        report: receives every few seconds the epoch ms before which the archive has all messages, and the
+            number of missing messages.
     """
 
     settings: Settings
@@ -76,21 +81,21 @@ class Writer:
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("archive")
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, _OpenPartition] = {}
         self._denied = self.denied or DenyList(self.settings)
         self._listed: U64 | None = None
         self._secret = self.settings.secret_listener_key()
         self._forgetting = Forgetting(self._secret, ())
         self._pass: Iterator[None] | None = None
         self._looked_s = self._reported_s = float("-inf")
-        self._without = removed_people(self.store)
+        self._removed = removed_people(self.store)
 
     def run(self) -> None:
-        """Write until stopped. Everything that was read is then in segments.
+        """Write until `stop`. Everything that was read is then in segments.
 
         Raises:
             ConnectError: Kafka is away, or has deleted messages that were not read.
-            StateError: another process writes there, or the store has no archive of this topic.
+            StateError: another process writes to this archive, or the archive is of another topic.
         """
         settings = self.settings
         source = KafkaInput(
@@ -139,29 +144,23 @@ class Writer:
                 topic, _, partition = name.rpartition("/")
                 self._open[name] = self._opened(source, topic, int(partition), paths.get(int(partition), []))
 
-    def _opened(self, source: KafkaInput, topic: str, partition: int, paths: list[str]) -> _Open:
+    def _opened(self, source: KafkaInput, topic: str, partition: int, paths: list[str]) -> _OpenPartition:
         part, tag = read_part(self.store, paths[-1]) if paths else (None, None)
         if part is not None and part.topic != topic:
             raise StateError(
-                f"the archive there is of the topic {part.topic}: name another place for {topic}"
+                f"the archive at this place is of the topic {part.topic}: name another for {topic}"
             )
         name = f"{topic}/{partition}"
         reader = source.open(name, None if part is None else part.next, "" if part is None else part.log_id)
-        fresh = Part(topic=topic, partition=partition, first=reader.position, log_id=reader.log_id)
-        series = Series(
-            self.store,
-            part or fresh,
-            tag,
-            self.settings.archive_bytes,
-            self._persist,
-            began_s=time.monotonic(),
-        )
+        newest = part or Part(topic=topic, partition=partition, first=reader.position, log_id=reader.log_id)
+        size, now_s = self.settings.archive_bytes, time.monotonic()
+        series = Series(self.store, newest, tag, size, self._persist, began_s=now_s)
         if part is None:
             series.begin()
         series.tidy(paths or [series.part.path])
-        return _Open(reader, series)
+        return _OpenPartition(reader, series)
 
-    def _read(self, partition: _Open, every_s: float) -> bool:
+    def _read(self, partition: _OpenPartition, every_s: float) -> bool:
         series, now_s, now_ms = partition.series, time.monotonic(), self.clock_ms()
         messages = partition.reader.read(AT_ONCE)
         if messages is not None:
@@ -185,25 +184,25 @@ class Writer:
             series = [one.series for one in self._open.values()]
             self.report(min(one.through_ms for one in series), sum(one.lost for one in series))
 
-    def _show(self, partition: _Open) -> None:
+    def _show(self, partition: _OpenPartition) -> None:
         self.instruments.show(partition.series, partition.reader.lag)
 
     def _read_deny_list(self) -> None:
-        """Take the present deny-list for all messages from now on."""
+        """Remove the people of the present deny-list from all messages from now on."""
         listed = self._denied()
         if listed is self._listed:
             return
         self._listed = listed
         # A Redis that has lost its list does not undo a removal.
-        self._forgetting = Forgetting(self._secret, {*listed.tolist(), *self._without.denied})
+        self._forgetting = Forgetting(self._secret, {*listed.tolist(), *self._removed.denied})
 
     def _continue_removal(self) -> bool:
         """Continue the removal of forgotten people from older segments. Returns False if no pass is due."""
         if self._pass is None:
             assert self._listed is not None
-            due = RemovalPass.due(self._without, self._listed, self.settings, time.time())
+            due = RemovalPass.due(self._removed, self._listed, self.settings, time.time())
             if due is None:
-                if self._without.denied >= frozenset(self._listed.tolist()):
+                if self._removed.denied >= frozenset(self._listed.tolist()):
                     self.instruments.forgotten.set(time.time())
                 return False
             for partition in self._open.values():
@@ -214,7 +213,7 @@ class Writer:
                 self._secret,
             )
         if next(self._pass, self) is self:
-            self._pass, self._without = None, removed_people(self.store)
+            self._pass, self._removed = None, removed_people(self.store)
         return True
 
     def _persist(self, write: Callable[[], object]) -> None:

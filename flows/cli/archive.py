@@ -76,7 +76,8 @@ def _parquet(source: str, to: str) -> None:
     with progress(lambda: phase[-1]):
         done = hours(settings, source, to, lambda doing: phase.__setitem__(0, doing))
     between = f", {done.written[0]} to {done.written[-1]}" if done.written else ""
-    typer.echo(f"{len(done.written)} hours written{between}, {done.pixels:,} pixels; {done.there} were there")
+    written = f"{len(done.written)} hours written{between}"
+    typer.echo(f"{written}, {done.pixels:,} pixels; {done.unchanged} were there")
 
 
 def _check(source: str) -> None:

@@ -83,7 +83,7 @@ def test_a_forgotten_person_leaves_a_line_that_stays(named: dict[str, Any]) -> N
         "consent": True,
     }
     raw = json.dumps({**event, "value": 0, **named}).replace('"value": 0', '"value": 1.10').encode()
-    line = forgetting(CANARY, homes=("home-9",)).without(raw)
+    line = forgetting(CANARY, homes=("home-9",)).redacted(raw)
     assert b"1.10" in line, "what is not of a person is as it was"
     found = json.loads(line)
     assert found["consent"] is False
@@ -101,12 +101,12 @@ def test_other_lines_stay_byte_for_byte() -> None:
         b'{"previous":null}',
         b'{"event":"a"}',
     ):
-        assert take.without(raw) is raw
-    assert forgetting().without(b'{"listener_id":"x"}') == b'{"listener_id":"x"}'
+        assert take.redacted(raw) is raw
+    assert forgetting().redacted(b'{"listener_id":"x"}') == b'{"listener_id":"x"}'
 
 
 def test_a_name_in_escapes_is_the_same_name() -> None:
-    line = forgetting(CANARY).without(
+    line = forgetting(CANARY).redacted(
         b'{"listener_id":"\\u0063anary-7d1f","listener_id":"\\u0063anary-7d1f"}'
     )
     assert json.loads(line) == {"listener_id": None, "consent": False}

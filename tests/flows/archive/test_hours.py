@@ -60,7 +60,7 @@ def test_whole_hours_have_each_pixel_once(broker: EmbeddedBroker, settings_of: M
     assert said["malformed"] > 50
     assert said["marks"] > 10
     again = write_hours(Directory(tmp_path / "archive"), Directory(tmp_path / "hours"), NOBODY)
-    assert (again.written, again.there) == ([], 2)
+    assert (again.written, again.unchanged) == ([], 2)
 
 
 def test_a_bucket_has_the_same_hours(
