@@ -1,5 +1,4 @@
-"""The whole system on one machine: servers installed from wheels, traffic, flow, exporter, and at the end a
-comparison with the truth.
+"""The demo: runs the whole system on one machine under simulated traffic, and compares numbers at its end.
 
 Owns: the processes that it starts. Door: none; `flows.cli.demo` is the command.
 Must not import: a stage.

@@ -1,8 +1,8 @@
-"""Alerts that fire while the demo runs.
+"""Shows the alerts that fire while the demo runs.
 
 If Prometheus and Alertmanager are installed, both run on loopback with the project's own rules, and
-Alertmanager reports the firing alerts. Otherwise the flow's own alerts in Redis, about changes of delivery
-states, are shown.
+Alertmanager reports the firing alerts. Otherwise the flow's own alerts in Redis are shown, which are changes
+of delivery states and of feeds.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ FEED_SILENT: Final = "feed silent"
 UNDER: Final = "under"
 _SHOWN: Final = 5
 _PREFIX: Final = "Audiopixel"
-"""The prefix of every alert's name; cut off, so that a line has room for the alert's text."""
+"""The prefix of every alert's name. It is cut off, so that a line has room for the alert's text."""
 WAIT_S: Final = 20.0
-"""The longest time, in s, for which the summary waits for an alert that is due: two scrapes, its `for:`, and
-a busy machine.
+"""The longest time, in s, for which the summary waits for a due alert: two scrapes, the rule's `for:`, and a
+margin for a busy machine.
 """
 
 
@@ -91,15 +91,15 @@ class Rules:
 
 
 class Changes:
-    """Alerts of the flow's stream of changed states: a placement whose last change was to `under` fires, and
-    a feed whose last change was to `silent`.
+    """Alerts of the flow's stream of changed states. A placement fires if its last change was to `under`, and
+    a feed if its last change was to `silent`.
     """
 
     def __init__(self, client: Client, namespace: str, why: str) -> None:
         self._client, self._key = client, f"{namespace}:alerts"
         self.where = (
-            f"{why}: their alert rules are not evaluated, and what fires is what the flow itself writes to "
-            f"the Redis stream {self._key}"
+            f"{why}: alert rules are not evaluated; the alerts shown are those that the flow writes to the "
+            f"Redis stream {self._key}"
         )
         self._last = ""
         self._under: dict[str, Firing] = {}
@@ -138,12 +138,13 @@ def _state_change(change: dict[str, str]) -> Firing:
 def start(
     stack: ExitStack, directory: Path, client: Client, settings: Settings, exporter: int, token: str
 ) -> Watch:
-    """Start the installed source of alerts; it runs until `stack` is closed.
+    """Start the installed source of alerts, which runs until `stack` is closed.
 
     Args:
-        directory: for their configuration.
-        settings: of the flow and the collector whose metrics are read.
-        exporter: its port, and `token`, which may scrape it; alerts link to the documents that it serves.
+        directory: the directory for its configuration.
+        settings: the settings of the flow and the collector, whose metrics are read.
+        exporter: the port of the exporter. Alerts link to the documents that it serves.
+        token: the token that may scrape the exporter.
     """
     namespace = settings.namespace
     missing = [name.capitalize() for name in ("prometheus", "alertmanager") if program(name) is None]
@@ -190,18 +191,18 @@ def lines(firing: Sequence[Firing]) -> list[Text]:
         )
         for alert in firing[:_SHOWN]
     ]
-    rest = len(firing) - len(alert_lines)
-    return [*alert_lines, *([Text(f"… and {rest:,} more alerts", "dim")] if rest else [])]
+    more = len(firing) - len(alert_lines)
+    return [*alert_lines, *([Text(f"… and {more:,} more alerts", "dim")] if more else [])]
 
 
 class News:
-    """Reports each alert once, however often it is seen to fire."""
+    """Finds the alerts that were not reported yet."""
 
     def __init__(self) -> None:
         self._reported: set[tuple[str, str, str]] = set()
 
     def unreported(self, firing: Sequence[Firing]) -> list[Firing]:
-        """The alerts that were not reported yet."""
+        """The alerts that were not reported yet. They count as reported from now on."""
         new = [one for one in firing if _identity(one) not in self._reported]
         self._reported.update(map(_identity, new))
         return new
@@ -215,7 +216,7 @@ def report(watch: Watch, starved: str | None) -> Sequence[RenderableType]:
     """The firing alerts for the summary, and the alert that concerns the starved placement.
 
     Args:
-        starved: the placement whose alert is awaited, up to 20 s; None for the present alerts.
+        starved: the placement whose alert is awaited for up to `WAIT_S`; None to wait for no alert.
     """
     deadline_s = time.monotonic() + WAIT_S
     while True:

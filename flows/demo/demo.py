@@ -1,6 +1,4 @@
-"""`audiopixel demo`: the whole system on loopback, installed from wheels, under traffic whose truth
-is known.
-"""
+"""`audiopixel demo`: runs the whole system on loopback under traffic whose true counts are known."""
 
 from __future__ import annotations
 
@@ -52,34 +50,36 @@ from flows.viewers.top import PLAIN_WIDTH
 from flows.viewers.top_lines import render
 
 DRAIN_S: Final = 60.0
-"""The longest time, in s, for which the summary waits until the flow has taken in all that was sent."""
+"""The longest time, in s, for which the summary waits until the flow has received all messages."""
 READY: Final = timedelta(minutes=5)
-"""The time allowed for the flow to start and to take in the past, on a busy machine."""
+"""The longest time, on a busy machine, for the flow to start and to count the past."""
 OUT_OF_ORDERNESS: Final = timedelta(seconds=70)
-"""The bound of disorder of the demo's flow. Some players' clocks are ahead, and up to a minute ahead is taken
-for true. With the usual 10 s the watermark would be most of a minute ahead of the clock, and flights would be
+"""The bound of disorder of the demo's flow. Some players' clocks are ahead, and the flow accepts up to a
+minute. With the usual 10 s the watermark would be most of a minute ahead of the clock, and flights would be
 judged by impressions yet to come.
 """
 SILENT_HISTORY: Final = timedelta(seconds=15)
-"""The history that a feed needs before its silence is judged: a demo shows a lost feed within minutes."""
+"""The history that a feed needs before it can be silent, short so that a demo shows a lost feed within
+minutes.
+"""
 RESTARTS: Final = "1000"
-"""The number of restarts: a viewer who kills the flow, or stops its Kafka, sees the flow come back."""
+"""The number of restarts, so high that the flow comes back whenever a viewer kills it or stops its Kafka."""
 DOOR_RATE: Final = 50.0
-"""Calls of the collector in one second; never more than half of all pixels."""
+"""The calls of the collector in one second. They are never more than half of all pixels."""
 MIN_ROWS: Final = 10
-"""The least number of placements on a low terminal, which scrolls the addresses above them away."""
+"""The least number of placements on a low terminal, where the addresses above them scroll away."""
 FIRST: Final = {"placement": "my-first-pixel", "campaign": "my-campaign"}
 """The placement of the pixel that a viewer may send by hand."""
 TABLE_LINES: Final = 6
-"""Lines of the live table in a low terminal that are not placements."""
+"""The lines of the live table that are not placements."""
 
 CATCHES_UP_MS: Final = 50_000
-"""The greatest lateness, in ms, with which traffic is still sent at its start."""
+"""The age up to which traffic from the past's end on is still sent, in ms. Older traffic begins anew."""
 ENDING_S: Final = ENDING.total_seconds() + 5
-"""The time, in s, that producers have to end while Kafka is away."""
+"""The longest time, in s, for which producers end while Kafka is away."""
 
 FIRES_WITHIN: Final = timedelta(seconds=20)
-"""The time of traffic after which the starved placement's alert fires, or fires within seconds."""
+"""The time of traffic after which the starved placement's alert fires within seconds."""
 
 
 @dataclass
@@ -87,10 +87,10 @@ class Demo:
     """A run of the demo.
 
     Args:
-        seconds: of traffic, followed by a summary; None for traffic until Ctrl-C.
+        seconds: the seconds of traffic before the summary; None for traffic until Ctrl-C.
         rate: pixels a second, including those through the collector.
         placements, partitions, processes, seed: see `audiopixel demo --help`.
-        lose_feed: seconds of traffic until the simulator's producer ends; None if it goes on.
+        lose_feed: the seconds of traffic until the simulator's producer ends; None if it goes on.
     """
 
     seconds: float | None
@@ -135,13 +135,13 @@ class Demo:
             broker.create_topic(settings.kafka_topic, self.partitions)
             (exporter_port,) = free_ports(1)
             page = f"http://127.0.0.1:{exporter_port}"
-            # The exporter loads while the past is written; its address is still unknown to viewers.
+            # The exporter loads while the past is written. Viewers do not have its address yet.
             processes.start("exporter", "exporter", "--port", str(exporter_port), again=True)
             with steps.step("write an archive of the hours before"):
                 booked, past = past_of(self._traffic(now_ms()))
                 write_plans(directory / "plans.csv", booked)
                 broker.begin_at(settings.kafka_topic, archived(past, directory, settings.kafka_topic))
-            # Without a pause: one between the past and the present would be a silence of every feed.
+            # A pause between the past and the present would be a silence of every feed.
             behind_ms = now_ms() - past.to_ms
             traffic = past.traffic if behind_ms < CATCHES_UP_MS else self._traffic(now_ms())
             traffic.ledger.add(past.tally)
@@ -160,7 +160,7 @@ class Demo:
             processes.start("archive", "archive", "--to", str(directory / ARCHIVE), again=True)
             scene = Scene(load_dialects(None), signatures_of(settings), f"adserver.{token}", self.seed)
             door = Door(settings.collect_port, scene, min(DOOR_RATE, self.rate / 2))
-            # Their flights begin with their first calls, which waited for the flow.
+            # The flights of the door's placements begin with their first calls, which begin after the flow.
             write_plans(directory / "plans.csv", booked + door.plans(now_ms(), AHEAD))
             stage = Stage(settings, client, watch, processes, stopping, simulator, door)
             head: list[RenderableType] = [
@@ -188,7 +188,7 @@ class Demo:
     ) -> Watch:
         """Start all other processes, and wait until the flow has received `wanted` messages."""
         processes.start("flow", "run", "--processes", str(self.processes), "--restarts", RESTARTS)
-        # Its marks carry the present time, and follow the archive: no message of the archive is too late.
+        # The collector's marks have the present time. They follow the archive, so no message of it is late.
         processes.start("collector", "collect")
         watch = watching()
         processes.wait(
@@ -295,26 +295,26 @@ class Demo:
             self._summarise(stage, due)
 
     def promise(self, starved: str) -> str:
-        """The delivery that a viewer will see, in words."""
+        """A line on the states and alerts that a viewer will see."""
         short = self.seconds is not None and self.seconds < FIRES_WITHIN.total_seconds()
         fires = (
             f"too few seconds for its alert, which takes {FIRES_WITHIN.total_seconds():.0f}"
             if short
             else "it is `under`, and its alert fires"
         )
-        more = (
+        others = (
             f" pl-{OVER:04} delivers more than is booked, and pl-{BLOCKED:04} runs in content that its plan "
             "blocks. The others are on track."
             if self.placements > OVER + 1
             else ""
         )
-        promise_words = f"{starved} is starved: {fires}.{more} Those named door-… call the collector."
+        states = f"{starved} is starved: {fires}.{others} Those named door-… call the collector."
         if self.lose_feed is None:
-            return promise_words
+            return states
         return (
-            f"{promise_words} After {self.lose_feed:,.0f} s the producer of all but these ends: within "
-            "minutes a banner names their platforms as silent, and their rows are not judged. No alert of "
-            "them begins."
+            f"{states} After {self.lose_feed:,.0f} s the producer of all but the door-… placements ends. "
+            "Within minutes a banner names their platforms as silent, their rows are not judged, and no "
+            "alert of them begins."
         )
 
     def _summarise(self, stage: Stage, starved: str | None) -> None:
@@ -327,7 +327,7 @@ class Demo:
             if time.monotonic() > deadline_s:
                 break
             time.sleep(0.2)
-        # A call whose message timed out on the way may be twice in the log: the last copies arrive now.
+        # A message that timed out on the way to Kafka may be twice in the log. The last copies arrive now.
         time.sleep(2 + 2 * settings.flush_interval.total_seconds())
         totals = ledger_totals(client, settings.namespace)
         meta = client.hgetall(f"{settings.namespace}:meta")
@@ -346,7 +346,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class Stage:
-    """Everything that runs during the demo."""
+    """The parts that run during the demo."""
 
     settings: Settings
     client: Client
@@ -362,10 +362,10 @@ def _hash(secret: str) -> str:
 
 
 def use_own_settings(directory: Path) -> None:
-    """Forget the user's settings, in this process and for its children: they are of another Kafka and Redis.
+    """Remove the user's settings from this process and its children: they name another Kafka and Redis.
 
     Args:
-        directory: for the empty file that replaces `audiopixel.toml`.
+        directory: the directory for an empty file that replaces `audiopixel.toml`.
     """
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
@@ -375,7 +375,7 @@ def use_own_settings(directory: Path) -> None:
 
 
 def command() -> str:
-    """The command for a shell in this directory; `audiopixel` itself is seldom on the PATH."""
+    """The path of the command from this directory, since `audiopixel` is seldom on the PATH."""
     path = Path(sys.executable).with_name("audiopixel")
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 

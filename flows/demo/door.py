@@ -1,4 +1,4 @@
-"""The demo's callers of the collector, and the ledger of the counts that their calls must give."""
+"""Calls the collector for the demo, and counts what the calls must give."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Door:
     Attributes:
         tally: the counts that the flow must reach.
         sent: events by their right outcome: `stored`, `rejected.<reason>`, `not_counted.<reason>`.
-        again: the number of calls sent again, because they were refused or got no answer. lost: the number of
-            calls without any answer.
-        unanswered: events of calls without an answer, by outcome as in `sent`. The collector may have taken
-            them all the same, and takes them once more.
+        again: the number of calls sent again, since they were refused or had no answer.
+        lost: the number of calls that never had an answer.
+        unanswered: events of attempts without an answer, by outcome as in `sent`. The collector may have
+            taken them, and may take them once more.
     """
 
     port: int
@@ -51,7 +51,7 @@ class Door:
         asyncio.run(self._run(seconds, stop))
 
     def plans(self, start_ms: int, flight: timedelta) -> list[dict[str, Any]]:
-        """A plan for each placement, from the first call on; each delivers about 105 % of its booking."""
+        """A plan for each placement, from the first call on. Each delivers about 105 % of its booking."""
         start = datetime.fromtimestamp(start_ms / 1000, UTC)
         plays = self.rate / CALLS_A_PLAY * flight.total_seconds()
         return [
@@ -97,7 +97,7 @@ class Door:
                 return
 
     async def _call(self, called: Called) -> bool:
-        """Call until there is an answer, and then add the counts that the call must give."""
+        """Call until there is an answer, and add the counts that the call must give. False if none came."""
         until_s = time.monotonic() + PATIENCE_S
         kinds = ["stored"] * len(called.truths) + [f"rejected.{reason}" for reason in called.rejected]
         kinds += [f"not_counted.{called.not_counted}"] if called.not_counted else []

@@ -1,4 +1,4 @@
-"""The state of the simulator's feed in lines, as it changes: waiting for Kafka, ended, or silent."""
+"""Reports changes of the simulator's feed in lines: it waits for Kafka, has ended, or is silent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flows.viewers.reader import Snapshot
 from flows.viewers.silence import sentences, silence_of
 
 SETTLED_S = 3.0
-"""The time, in s, without a change after which the silent units are reported: units fall silent one
-by one.
+"""The time, in s, without a change after which the silent units are reported, since they fall silent one by
+one.
 """
 
 
@@ -21,7 +21,7 @@ class Feeds:
     """Reports each change once.
 
     Args:
-        console: on a terminal the head of the table names silent feeds; elsewhere they are lines too.
+        console: a terminal, where the head of the table names silent feeds, or a stream, where lines do.
     """
 
     def __init__(self, simulator: Simulator, console: Console) -> None:
@@ -48,7 +48,7 @@ class Feeds:
         if waits_s >= WAITS_S and not self._waiting:
             self._waiting = True
             self._print(
-                f"the simulator's producer waits: Kafka has taken nothing for {waits_s:.0f} s. It goes on by "
+                f"the simulator's producer waits: Kafka has taken nothing for {waits_s:.0f} s. It resumes by "
                 "itself, and nothing is lost",
                 "bold red",
             )

@@ -1,4 +1,4 @@
-"""The hours before a demo: its plans, and an archive of the pixels since their flights began."""
+"""Makes the hours before a demo: its plans, and an archive of the pixels since their flights began."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAST: Final = timedelta(hours=2)
 AHEAD: Final = timedelta(hours=6)
 """The time by which flights begin before the demo, and end after its start."""
 MAX_PAST: Final = 300_000
-"""The greatest number of past pixels: the past of a demo with a high rate is shorter."""
+"""The greatest number of past pixels. A demo with a high rate therefore has a shorter past."""
 PIXELS_A_PAST_PLAY: Final = 2.7
 OVER, BLOCKED = 5, 2
 """The positions of the placement that over-delivers, and of the one that runs in blocked content."""
@@ -32,8 +32,8 @@ def past_of(traffic: Traffic) -> tuple[list[dict[str, Any]], History]:
 
 
 def story(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The plans of a demo: one placement under-delivers, one over-delivers, and one runs in content that its
-    plan blocks. All others are on track.
+    """The plans of a demo: one placement over-delivers, and one runs in content that its plan blocks. The
+    traffic starves another one. All others are on track.
     """
     for rank, row in enumerate(rows):
         row["blocked_categories"] = BLOCKED_CATEGORY if rank == BLOCKED else ""
@@ -46,7 +46,7 @@ def archived(past: History, directory: Path, topic: str) -> dict[int, int]:
     """Write the past as an archive of a topic, and return the next offset after each partition's last
     message.
     """
-    # imported here: loads the compiler while the exporter starts
+    # A late import: it loads the compiler, while the exporter starts.
     from flows.archive import store_of, write_from_messages
 
     messages = ((call.partition, call.arrival_ms, call.value) for call in past)

@@ -1,4 +1,4 @@
-"""Plays as players, ad servers and site tags report them: URLs of real tags, with the truth of each call."""
+"""Makes calls of players, ad servers and site tags: URLs of real tags, with the counts that each must add."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TARGET: Final = "https://shop.example/offer"
 YES: Final = "CQtDjkAQtDjkAAfAAAENCWFgAIKAAAAAAAwIAEEkAAAAAAAA.IAEEkAAA.YAAAAAAAAAAA"
 NO: Final = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
 OPTED_OUT: Final = "DBACTvA~1---~BUkAAABA.QA~BFoAABA"
-"""Strings of consent platforms: consent to measurement, consent to nothing, and an opt-out in California."""
+"""Strings of consent platforms: consent to measurement, no consent, and an opt-out in California."""
 PLAYERS: Final = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1",
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/130.0 Safari/537.36",
@@ -39,7 +39,9 @@ ROBOTS: Final = (
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
 )
 HOSTED: Final = ("delivered", "download")
-"""Events that a podcast's host reports, and no player."""
+"""Events that only a podcast's host reports."""
+_NATIVE_WORDS: Final = ("play_id", "listener_id", "gdpr", "gdpr_consent", "lmt", "ts", "cachebuster")
+"""Parameters of a tag without macros."""
 OPTIONAL: Final = (
     *("creative_id", "station", "program", "podcast", "episode", "ifa_type", "content_category"),
     *("gdpr_consent", "playhead", "ifa", "listener_id", "platform"),
@@ -48,14 +50,14 @@ OPTIONAL: Final = (
 DIALECTS: Final = ("native", "vast4", "triton", "acast", "prx", "gam", "adcp")
 LISTENERS: Final = 400
 CONVERSION_SHARE, BATCH_SHARE, NOBODY_SHARE = 0.05, 0.05, 0.06
-"""Shares of all that calls; the rest are plays at a vendor."""
+"""Shares of the kinds of callers. The other calls are plays at a vendor."""
 BATCH: Final = 4
 """The number of impressions that the ad server sends at once."""
 ROBOT_SHARE: Final = 0.05
 FORGED_SHARE: Final = 0.04
-"""The share of a vendor's plays whose calls name another device: the collector cannot verify who calls."""
+"""The share of a vendor's plays whose calls name another device, which the collector cannot verify."""
 HOSTS: Final[Mapping[str, DeviceFrom]] = {"198.51.100.0/24": "xff-first"}
-"""Servers that the demo's collector accepts, as `AUDIOPIXEL_COLLECT_SERVERS`: those of the podcast's host."""
+"""The known servers of the demo's collector (`AUDIOPIXEL_COLLECT_SERVERS`): those of the podcast's host."""
 _HOST: Final = "198.51.100.7"
 
 
@@ -76,7 +78,7 @@ class Scene:
     """All callers of the demo.
 
     Args:
-        token: `NAME.SECRET` of the ad server that sends its own events.
+        token: the `NAME.SECRET` of the ad server that sends its own events.
     """
 
     dialects: Mapping[str, Dialect]
@@ -129,15 +131,7 @@ class Scene:
         listener, robot = dice.randrange(LISTENERS), dice.random() < ROBOT_SHARE
         forged = dice.random() < FORGED_SHARE and name != "prx"
         agent = dice.choice(ROBOTS if robot else PLAYERS)
-        words = set(dialect.macros) or {
-            "play_id",
-            "listener_id",
-            "gdpr",
-            "gdpr_consent",
-            "lmt",
-            "ts",
-            "cachebuster",
-        }
+        words = set(dialect.macros) or {*_NATIVE_WORDS}
         missing = set(dice.sample(OPTIONAL, 3)) if dice.random() < 0.1 else set()
         filled = words - missing
         consent = dice.choices(("yes", "tcf", "gpp", "lmt", "none"), (6, 1, 1, 1, 1))[0]
@@ -161,7 +155,7 @@ class Scene:
             if name == "native" and event != "click" and dice.random() < 0.2:
                 path, _, query = url.partition("?")
                 fire = Fire(path, headers, "POST", query.encode())
-            retries = 2 if filled & set(PER_FIRE) and dice.random() < 0.05 else 1  # as after a 502 on the way
+            retries = 2 if filled & set(PER_FIRE) and dice.random() < 0.05 else 1  # as after a proxy's 502
             for _ in range(retries):
                 truth_of_pixel = truth.pixel(
                     event, url, None, now_ms, consented, dialect.fixed.get("basis", BASES[0])
@@ -179,7 +173,7 @@ class Scene:
     # Other callers
 
     def _conversion(self) -> Called:
-        """A site's own tag, or a vendor's postback; some of them come twice with one order."""
+        """A conversion by a site's own tag, or by a vendor's postback."""
         dice, now_ms = self._dice, time.time_ns() // 1_000_000
         order = f"o-{self.seed}-{self._play_count}"
         k = self.signatures.of_tag(None, CAMPAIGN)
@@ -196,7 +190,7 @@ class Scene:
         )
 
     def _batch(self) -> Called:
-        """An ad server's own events, with fields that it may not set; one further event is unknown."""
+        """An ad server's own events, with fields that it may not set, and one unknown event."""
         now_ms = time.time_ns() // 1_000_000
         lines, truths = [], []
         for number in range(BATCH):
@@ -283,7 +277,7 @@ def _spelt(ms: int, spelling: str) -> str:
 
 
 def _filled(url: str, dialect: Dialect, values: Mapping[str, str]) -> str:
-    """A tag with its macros replaced in its vendor's way; a tag without macros gets parameters instead."""
+    """The path of a tag with its macros replaced. A tag without macros gets parameters instead."""
     path = _path(url)
     if not dialect.macros:
         short = {"play_id": "p", "listener_id": "l", "cachebuster": "cb"}

@@ -1,5 +1,5 @@
-"""The demo's processes: started with the demo's own settings, watched, and ended with the demo, even by a
-kill.
+"""Starts the demo's processes with the demo's own settings, watches them, and ends them with the demo, even
+after a kill.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from flows.errors import AudiopixelError
 from flows.settings import PREFIX, Settings
 from flows.shown import shown
 
-# Ends a child if this process ends, even by a kill: our end of the pipe then closes. TERM comes first, so
+# Ends a child once this process ends, even by a kill, which closes our end of the pipe. TERM comes first, so
 # that the child drains.
 _GUARD: Final = 'read -r end; kill -TERM "$1" 2>/dev/null; sleep 3; kill -KILL "$1" 2>/dev/null'
 QUICK_ENDS: Final = 20
-"""A command that fails so often in succession, each time soon after its start, cannot run. Kafka may be away
-for a minute or two, and a command that needs it at its start then fails every few seconds.
+"""The number of successive failures soon after a start by which a command cannot run. It is high, since a
+command that needs Kafka at its start fails every few seconds while Kafka is away.
 """
 _SOON_S: Final = 10.0
 _WRONG: Final = 2
-"""The exit code of a wrong setting."""
+"""The exit code for a wrong setting."""
 _SHOWN_LETTERS: Final = 120
 
 
 class Processes:
-    """Commands of ours that run next to the demo.
+    """Commands of `audiopixel` that run next to the demo.
 
     Args:
-        settings: the commands get its explicitly given fields in their environment.
-        directory: for their logs.
-        show: is called with texts for the viewer.
+        settings: its explicitly set fields are in the commands' environment.
+        directory: the directory for logs.
+        show: receives texts for the viewer.
     """
 
     def __init__(self, settings: Settings, directory: Path, show: Callable[[str], None]) -> None:
@@ -80,7 +80,7 @@ class Processes:
         return name
 
     def finish(self, name: str, stopping: threading.Event, within: timedelta) -> None:
-        """Wait until a command ends by itself, or until the demo is to stop.
+        """Wait until a command ends by itself, or until the demo must stop.
 
         Raises:
             AudiopixelError: the command failed, or has not ended in time.
@@ -109,11 +109,10 @@ class Processes:
             guard.wait()
 
     def check(self) -> None:
-        """Start killed and failed processes again if `start` allowed this; raise if another process has
-        ended.
+        """Start killed and failed processes again if they were started with `again`.
 
         Raises:
-            AudiopixelError: another process has ended, or one fails at each start.
+            AudiopixelError: another process has ended, or a process fails at each start.
         """
         for entry in [*self._children]:
             name, child, guard = entry
@@ -127,7 +126,7 @@ class Processes:
                 else f"ended with code {child.returncode} ({shown(self._tail(name, 1), _SHOWN_LETTERS)})"
             )
             self._children.remove(entry)
-            guard.kill()  # the process id that the guard watches may belong to another process by now
+            guard.kill()  # the guard's process id may now belong to another process
             guard.wait()
             self.start(name, *self._again[name], again=True)
             self._show(f"the {name} {ended}: started again")
@@ -147,10 +146,13 @@ class Processes:
     def wait(
         self, ready: Callable[[], bool], stopping: threading.Event, within: timedelta, name: str
     ) -> None:
-        """Wait until a condition holds, or until the demo is to stop.
+        """Wait until a condition holds, or until the demo must stop.
+
+        Args:
+            name: the process that the condition is about.
 
         Raises:
-            AudiopixelError: a process ended, or it is not ready in time.
+            AudiopixelError: a process has ended, or the condition does not hold in time.
         """
         deadline_s = time.monotonic() + within.total_seconds()
         while not stopping.is_set():
@@ -161,14 +163,14 @@ class Processes:
             if time.monotonic() > deadline_s:
                 raise AudiopixelError(
                     f"the {name} was not ready within {within.total_seconds():.0f} s: the machine is slow or "
-                    f"busy; run it again, which goes on with what was compiled. "
-                    f"Its log ends: {self._tail(name)}"
+                    "busy: run the demo again, which keeps the kernels that are compiled. The log of the "
+                    f"{name} ends: {self._tail(name)}"
                 )
             time.sleep(0.1)
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The explicitly given settings as environment variables."""
+    """The explicitly set settings as environment variables."""
     return {
         f"{PREFIX}{name.upper()}": _text(getattr(settings, name))
         for name in sorted(settings.model_fields_set)

@@ -1,4 +1,4 @@
-"""Simulated traffic in real time to the configured topic."""
+"""Sends simulated traffic to the configured topic, in real time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ ENDING: Final = timedelta(seconds=30)
 
 
 def produce(
-    settings: Settings,
-    traffic: Traffic,
-    seconds: float | None,
-    stop: threading.Event | None = None,
+    settings: Settings, traffic: Traffic, seconds: float | None, stop: threading.Event | None = None
 ) -> None:
     """Send simulated traffic to the configured topic in real time."""
     producer = KafkaWriter(settings.kafka_brokers, settings.kafka_topic, kafka_options(settings))
@@ -29,11 +26,11 @@ def produce(
 
 
 class Simulator:
-    """Sends traffic in real time, in its own thread, until ended. While Kafka is away, messages wait; after
+    """Sends traffic in real time, in its own thread, until `end`. While Kafka is away messages wait. After
     the outage all are sent, in order.
 
     Args:
-        traffic: begins now; its ledger counts the sent calls.
+        traffic: traffic that begins now. Its ledger counts the sent calls.
     """
 
     def __init__(self, settings: Settings, traffic: Traffic) -> None:
@@ -42,7 +39,7 @@ class Simulator:
         self._writer = KafkaWriter(settings.kafka_brokers, settings.kafka_topic, options, give_up_after=None)
         self._over = threading.Event()
         self._failed: BaseException | None = None
-        self._seen, self._moved_s = 0, time.monotonic()
+        self._acknowledged, self._moved_s = 0, time.monotonic()
         self._thread = threading.Thread(target=self._run, name="simulator", daemon=True)
         self._thread.start()
 
@@ -64,8 +61,8 @@ class Simulator:
         return self._thread.is_alive()
 
     def waits_s(self) -> float:
-        """The time, in s, for which Kafka has accepted nothing while messages wait. The value is right only
-        if asked often.
+        """The time, in s, for which Kafka has accepted nothing while messages wait. It is measured between
+        calls, so frequent calls make it exact.
 
         Raises:
             BaseException: the sender has failed.
@@ -73,8 +70,8 @@ class Simulator:
         if self._failed is not None:
             raise self._failed
         now_s = time.monotonic()
-        if self.sent != self._seen or not self._writer.queued:
-            self._seen, self._moved_s = self.sent, now_s
+        if self.sent != self._acknowledged or not self._writer.queued:
+            self._acknowledged, self._moved_s = self.sent, now_s
         return now_s - self._moved_s
 
     def end(self) -> None:

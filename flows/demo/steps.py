@@ -1,4 +1,4 @@
-"""The steps of a start, each as a line with its seconds: a start that takes minutes is never silent."""
+"""Shows the steps of a start, each as a line with its seconds, since a start may take minutes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Steps:
     """A numbered list of steps.
 
     Args:
-        console: of standard error; a terminal shows the present step with a running clock.
-        count: the number of all steps.
+        console: the console of standard error. A terminal shows the present step with a running clock.
+        count: the number of steps.
     """
 
     def __init__(self, console: Console, count: int) -> None:

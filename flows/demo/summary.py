@@ -1,4 +1,4 @@
-"""The demo's summary: everything sent, compared with the values in Redis."""
+"""Makes the demo's summary: compares the true counts with the values in Redis."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from flows.settings import Settings
 from flows.simulate import COUNTS, Expected
 
 BY_DOOR: Final = ("confirmed_plays", "household_reach", "conversions_by_household", *COUNTS)
-"""Counts that depend on the collector: whether a device has called by itself, and which client and household
-called.
+"""Counts that depend on the collector: it decides whether a device has called by itself, and finds client and
+household.
 """
 
 
 def ledger_totals(client: Client, namespace: str) -> dict[str, int]:
-    """Sums of the partitions' ledger rows."""
+    """The sums of the partitions' ledger rows, by field."""
     totals: dict[str, int] = {}
     for key in client.scan_iter(f"{namespace}:partition:*"):
         for name, value in read_rows(client, [str(key)])[0].items():
@@ -42,7 +42,7 @@ def ready(settings: Settings) -> bool:
 
 
 def collected(settings: Settings) -> dict[str, int]:
-    """The collector's own account: events by outcome, rejected ones by reason, and events that rest."""
+    """The collector's own account: events by outcome, rejected ones by reason, and events on the spool."""
     with urlopen(f"{_health(settings)}/metrics", timeout=10) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     samples = {
@@ -73,12 +73,12 @@ def compare_calls(door: Door, collected: dict[str, int]) -> tuple[Table, int]:
         table.add_column(name, justify="left" if name == "events" else "right", no_wrap=True)
     table.add_column("")
     wrong = 0
-    for name, want in [*sorted(door.sent.items()), ("resting", 0), ("lost", 0)]:
+    for name, expected in [*sorted(door.sent.items()), ("resting", 0), ("lost", 0)]:
         counted = door.lost if name == "lost" else collected.get(name, 0)
-        right = want <= counted <= want + door.unanswered[name]
+        right = expected <= counted <= expected + door.unanswered[name]
         wrong += not right
-        remark = f"{counted - want:,} without an answer, and called again" if counted > want else ""
-        table.add_row(name, f"{want:,}", f"{counted:,}", remark if right else "[red]differs")
+        remark = f"{counted - expected:,} without an answer, and called again" if counted > expected else ""
+        table.add_row(name, f"{expected:,}", f"{counted:,}", remark if right else "[red]differs")
     refused = collected.get("refused", 0)
     if refused or door.again:
         table.add_row("refused", f"{door.again:,}", f"{refused:,}", "or unanswered: called again")
@@ -92,10 +92,10 @@ def compare(
     namespace: str,
     doors: frozenset[str] = frozenset(),
 ) -> tuple[Table, int]:
-    """A table of the truth next to the values in Redis, and the number of values that differ. Reach beyond
+    """A table of the truth next to the values in Redis, and the number of values that differ. Reach above
     1,000 may differ by 3.2 %.
 
-    The collector may send a message twice, because Kafka's acknowledgement came late. Such a message is
+    If Kafka's acknowledgement comes late, the collector may send a message twice. The message is then
     received and repeated once more. This is allowed for placements of `doors` alone, and only if both counts
     grow by the same number.
     """
@@ -121,7 +121,7 @@ def compare(
     for (placement, counts), row in zip(expected.flight.items(), rows, strict=True):
         for metric, want in counts.items():
             if metric == "repaired" or (metric in BY_DOOR and placement in doors):
-                continue  # the first is known once its minute is final, the others depend on the collector
+                continue  # `repaired` is known once its minute is final, the others depend on the collector
             actual = int(row.get(f"flight.{metric}", 0))
             right = check(metric, want, actual, 0.032 if metric == "reach" and want > 1000 else 0.0)
             right |= metric == "repeated" and placement in doors and want <= actual <= want + twice

@@ -1,4 +1,4 @@
-"""A side of a comparison: a namespace and its `meta`."""
+"""Reads a side of a comparison: a namespace and its `meta`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Side(NamedTuple):
     """A namespace at one version.
 
     Attributes:
-        version: generation, fence and rev of `meta`.
-        reason: why delivery is not judged; empty if it is judged.
+        version: the generation, fence and rev of `meta`.
+        reason: the reason why delivery is not judged; empty if it is judged.
         methodology: the hash of the description of methodology.
     """
 
@@ -51,7 +51,8 @@ def side_of(client: Client, namespace: str) -> Side:
     """The side by its present `meta`.
 
     Raises:
-        AudiopixelError: no flow has written there. ConnectError: Redis does not serve.
+        AudiopixelError: no flow has written to the namespace.
+        ConnectError: Redis does not answer.
     """
     (meta,) = read_rows(client, [f"{namespace}:meta"], FIELDS)
     if "generation" not in meta:
@@ -77,10 +78,14 @@ def _side(namespace: str, meta: Mapping[str, str]) -> Side:
 
 
 def progress_of(client: Client, namespace: str, rows_at: str) -> tuple[dict[str, str], bool]:
-    """The progress of a recomputation, as text by name, and whether it is live.
+    """The progress of a recomputation, as texts by name, and whether it is live.
+
+    Args:
+        rows_at: the recomputation's own namespace.
 
     Raises:
-        AudiopixelError: it has not written yet. ConnectError: Redis does not serve.
+        AudiopixelError: the recomputation has not written yet.
+        ConnectError: Redis does not answer.
     """
     own = side_of(client, rows_at)
     texts = {"through": moment(own.watermark_ms)}
@@ -96,7 +101,7 @@ def progress_of(client: Client, namespace: str, rows_at: str) -> tuple[dict[str,
 
 
 def moment(ms: int) -> str:
-    """A time in words; epoch ms."""
+    """Epoch ms as RFC 3339; `not known` for 0."""
     if ms <= 0:
         return "not known"
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

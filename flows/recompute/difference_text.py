@@ -1,4 +1,4 @@
-"""A comparison as text, and as JSON."""
+"""Writes a comparison as text, and as JSON."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from flows.recompute.comparison_sides import Side, moment
 from flows.recompute.namespace_difference import Difference, Move
 from flows.shown import LINE, shown
 
-MOST: Final = 40
-MOST_JSON: Final = 100_000
-"""Moves in each."""
+MAX_TEXT_MOVES: Final = 40
+MAX_JSON_MOVES: Final = 100_000
 _HEAD: Final[tuple[str, ...]] = (
     *("placement", "field", "day", "serving", "beside", "difference", "relative", "by"),
 )
 
 
-def report(comparison: Difference, most: int = MOST) -> list[str]:
-    """The lines for people."""
+def report(comparison: Difference, most: int = MAX_TEXT_MOVES) -> list[str]:
+    """The lines for people, with the `most` greatest moves."""
     days = comparison.days
     compared = (
         f"{len(days)} final days, {days[0]} to {days[-1]}: the watermarks differ"
@@ -28,9 +27,7 @@ def report(comparison: Difference, most: int = MOST) -> list[str]:
     lines = [_side("serving", comparison.serving), _side("beside", comparison.second)]
     lines.append(f"compared: {compared}; {comparison.placements:,} placements, {comparison.values:,} values")
     if comparison.left_out:
-        lines.append(
-            f"left out: {comparison.left_out:,} days of placements, which are of an earlier generation"
-        )
+        lines.append(f"left out: {comparison.left_out:,} days of placements, of an earlier generation")
     if not comparison.methods:
         lines.append("methods: the same")
     for subject, (was, now) in comparison.methods.items():
@@ -40,14 +37,14 @@ def report(comparison: Difference, most: int = MOST) -> list[str]:
     most_text = f", the {most} that move most:" if most < len(comparison.moves) else ":"
     lines.append(f"{len(comparison.moves):,} values move{most_text}")
     rows = [_HEAD, *map(_row, comparison.moves[:most])]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(_HEAD))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         lines.append("  ".join(map(str.ljust, row, widths)).rstrip())
     return lines
 
 
 def as_json(comparison: Difference) -> str:
-    """The same for programs."""
+    """The comparison as JSON, with the `MAX_JSON_MOVES` greatest moves."""
     return json.dumps(
         {
             "serving": _facts(comparison.serving),
@@ -58,7 +55,7 @@ def as_json(comparison: Difference) -> str:
             "left_out": comparison.left_out,
             "methods": {of: {"was": was, "is": now} for of, (was, now) in comparison.methods.items()},
             "moved": len(comparison.moves),
-            "moves": [_move(move) for move in comparison.moves[:MOST_JSON]],
+            "moves": [_move(move) for move in comparison.moves[:MAX_JSON_MOVES]],
         },
         indent=1,
     )

@@ -1,8 +1,8 @@
-"""The numbers that move from one namespace to another, by placement and field.
+"""Compares the numbers of two namespaces, by placement and field.
 
 Two live flows write at different moments. Rows are compared if both sides are at one watermark and no row is
-newer than its `meta`. Otherwise the calendar days that are final on both sides are compared: a final day no
-longer changes, whenever it is read.
+newer than its `meta`. Otherwise the calendar days that are final on both sides are compared, since a final
+day never changes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from flows.recompute.comparison_sides import Side, moment, side_of
 
 TRIES: Final = 10
 TRY_S: Final = 0.3
-MOST_DAYS: Final = 62
-"""As long as Redis has them."""
+MAX_DAYS: Final = 62
+"""The greatest number of compared days, which is the number that Redis has."""
 SETTLES_MS: Final = 120_000
-"""Event time behind the moment from which a day is final in which Redis has it: it is written once a minute.
-"""
+"""The event time after a day's finality by which Redis has it. The flow writes final days once a minute."""
 LONGEST_TEXT: Final = 2_000
 _OF_VERSION: Final = frozenset(("generation", "fence", "rev", "updated_ms", "delivery.alerted_state"))
 _NONE: Final = Decimal()
@@ -41,8 +40,8 @@ class Move(NamedTuple):
 
     Attributes:
         day: the ISO date of a final day; empty for the row.
-        was, now: as Redis has them, of the side that serves and of the other; None: absent.
-        by: the subjects of the methods' texts that differ and that this value is counted by.
+        was, now: the texts in Redis of the serving and of the second side; None for an absent value.
+        by: the subjects of the differing texts of methods by which the value is counted.
     """
 
     placement: str
@@ -54,19 +53,19 @@ class Move(NamedTuple):
 
     @property
     def difference(self) -> Decimal | None:
-        """`now` less `was`, with 0 for an absent value; None if they are no numbers."""
+        """`now` less `was`, with 0 for an absent value; None if one of them is no number."""
         was, now = _number(self.was), _number(self.now)
         return None if was is None or now is None else now - was
 
     @property
     def relative(self) -> float | None:
-        """The difference divided by `was`; None if `was` is 0, or they are no numbers."""
+        """The difference divided by `was`; None if `was` is 0, or one of them is no number."""
         was, difference = _number(self.was), self.difference
         return None if difference is None or not was else float(difference / was)
 
     @property
     def size(self) -> tuple[float, Decimal]:
-        """The key by which moves are sorted: the share of the greater of both, then the difference."""
+        """The key by which moves are sorted: the difference by the greater value, then the difference."""
         difference = self.difference
         if difference is None:
             return 1.0, _NONE
@@ -81,8 +80,9 @@ class Difference:
     Attributes:
         days: the compared final days; empty if rows at one watermark were compared.
         values: the number of compared values.
-        left_out: days of placements that a side has of an earlier generation, and that are not compared.
-        methods: both texts of each subject whose text differs; None for an absent text.
+        left_out: the number of days of placements that were not compared, since a side has them of an
+            earlier generation.
+        methods: both texts of each subject whose texts differ; None for an absent text.
     """
 
     serving: Side
@@ -96,13 +96,14 @@ class Difference:
 
 
 def difference(client: Client, serving: str, second: str, zone: ZoneInfo) -> Difference:
-    """The values that move from one namespace to the other.
+    """The values that differ between two namespaces.
 
     Args:
-        zone: of the calendar day.
+        zone: the time zone of calendar days.
 
     Raises:
-        AudiopixelError: they cannot be compared. ConnectError: Redis does not serve.
+        AudiopixelError: the namespaces cannot be compared.
+        ConnectError: Redis does not answer.
     """
     for _ in range(TRIES):
         comparison = Difference(side_of(client, serving), side_of(client, second))
@@ -115,12 +116,13 @@ def difference(client: Client, serving: str, second: str, zone: ZoneInfo) -> Dif
 
 
 def _rows(client: Client, side: Side) -> dict[str, dict[str, str]] | None:
-    """The placements' rows of a side at its version. None if the side has another version by now."""
+    """The placements' rows of a side at its version; None if the side has moved on meanwhile."""
     names = scan_index(client, f"{side.namespace}:index:{SCOPES[0]}")
     rows = read_rows(client, [row_key(side.namespace, SCOPES[0], name) for name in names])
     rows_by_name = {name: row for name, row in zip(names, rows, strict=True) if row}
     versions = (
-        tuple(number_of(row, of) for of in ("generation", "fence", "rev")) for row in rows_by_name.values()
+        tuple(number_of(row, name) for name in ("generation", "fence", "rev"))
+        for row in rows_by_name.values()
     )
     if any(version > side.version for version in versions):
         return None
@@ -145,7 +147,7 @@ def _of_rows(
 
 
 def _of_days(client: Client, comparison: Difference, zone: ZoneInfo) -> Difference:
-    """The same, of final days."""
+    """The comparison of final days."""
     comparison.days = _final_days(comparison.serving, comparison.second, zone)
     if not comparison.days:
         watermarks = (moment(side.watermark_ms) for side in (comparison.serving, comparison.second))
@@ -159,8 +161,8 @@ def _of_days(client: Client, comparison: Difference, zone: ZoneInfo) -> Differen
     for name in sorted(names):
         comparison.placements += 1
         keys = [[day_key(side.namespace, name, day) for day in comparison.days] for side in sides]
-        both = [read_rows(client, some) for some in keys]
-        for day, was, now in zip(comparison.days, *both, strict=True):
+        rows_of_sides = [read_rows(client, side_keys) for side_keys in keys]
+        for day, was, now in zip(comparison.days, *rows_of_sides, strict=True):
             if any(
                 row and number_of(row, "generation") != side.generation
                 for row, side in zip((was, now), sides, strict=True)
@@ -172,7 +174,7 @@ def _of_days(client: Client, comparison: Difference, zone: ZoneInfo) -> Differen
 
 
 def _final_days(serving: Side, second: Side, zone: ZoneInfo) -> list[date]:
-    """The calendar days that both have counted whole, and that are final in both."""
+    """The calendar days that both sides have counted whole, and that are final on both."""
     if not serving.counted_since_ms or not second.counted_since_ms:
         return []
     since_ms = max(serving.counted_since_ms, second.counted_since_ms)
@@ -180,11 +182,11 @@ def _final_days(serving: Side, second: Side, zone: ZoneInfo) -> list[date]:
     day = datetime.fromtimestamp(since_ms / 1000, zone).date()
     last = datetime.fromtimestamp(max(0, through_ms) / 1000, zone).date()
     days = [day + timedelta(days=n) for n in range(1, max(1, (last - day).days))]
-    return days[-MOST_DAYS:]
+    return days[-MAX_DAYS:]
 
 
 def _unfolded(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The counts of a day, those of its tables too."""
+    """The counts of a day; a count of a table is named `table.part`."""
     for name, text in row.items():
         if name in ("invalid_traffic", "bases", "sent"):
             for part, count in msgspec.json.decode(text, type=dict[str, Any]).items():
@@ -208,7 +210,7 @@ def _compare(
         comparison.values += 1
         before, after = was.get(field_name), now.get(field_name)
         if before == after or (not _number(before) and not _number(after) and None in (before, after)):
-            continue  # of a count that is 0 either the text or nothing is there
+            continue  # a count of 0 is either written or absent
         metric = field_name.partition(".")[2] or field_name
         comparison.moves.append(Move(name, field_name, day, before, after, metrics.get(metric) or every))
 
@@ -221,8 +223,8 @@ def _sorted(comparison: Difference) -> Difference:
 def _methods(
     client: Client, comparison: Difference
 ) -> tuple[dict[str, tuple[str | None, str | None]], dict[str, tuple[str, ...]]]:
-    """The texts of the methods that differ, by subject (of a metric's own `metric.subject`), and of each
-    metric the subjects of its own.
+    """The texts of methods that differ, by subject, and each metric's own subjects among them. A metric's
+    own subject is named `metric.subject`.
     """
     if comparison.serving.methodology == comparison.second.methodology:
         return {}, {}
@@ -241,14 +243,14 @@ def _methods(
 
 
 def _text(client: Client, side: Side) -> dict[str, str]:
-    """The sentences of a side's methodology, by subject; the hash alone where Redis does not have them."""
+    """The sentences of a side's methodology, by subject; the hash alone if Redis lacks them."""
     serving = side.namespace.partition(":recompute:")[0]
     (fields,) = read_rows(client, [methodology_key(serving, side.methodology)], ["text"])
     try:
         text = msgspec.json.decode(fields.get("text", ""), type=dict[str, Any])
-        rules = {str(of): str(sentence)[:LONGEST_TEXT] for of, sentence in text["rules"].items()}
+        rules = {str(name): str(sentence)[:LONGEST_TEXT] for name, sentence in text["rules"].items()}
         for metric, sentences in text["metrics"].items():
-            rules |= {f"{metric}.{of}": str(sentence)[:LONGEST_TEXT] for of, sentence in sentences.items()}
+            rules |= {f"{metric}.{name}": str(one)[:LONGEST_TEXT] for name, one in sentences.items()}
         return rules
     except (msgspec.MsgspecError, KeyError, AttributeError, TypeError):
         return {"hash": side.methodology}

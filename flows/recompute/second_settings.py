@@ -1,4 +1,4 @@
-"""The settings of the second flow: those of its environment, but for what two flows must not share."""
+"""Derives the settings of the second flow: the environment's, but for what two flows must not share."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ _ARCHIVE: Final = "archive:"
 
 
 def checked(name: str) -> str:
-    """The name of a recomputation.
+    """A name, which is valid for a recomputation.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the name is not valid.
     """
     if NAME.fullmatch(name) is None:
-        raise UsageError(f"{shown(name)!r} is no name: up to 32 letters a to z, digits and -")
+        raise UsageError(
+            f"{shown(name)!r} is no name of a recomputation: it has up to 32 of a to z, 0 to 9 and -"
+        )
     return name
 
 
 def begins_anew(settings: Settings) -> None:
-    """Refuse to begin under a name whose rows another recomputation, or the flow that it replaced, has left.
+    """Refuse an empty recovery directory if Redis has rows of another flow under the same name.
 
     Raises:
-        StateError: there are some. ConnectError: Redis does not serve.
+        StateError: Redis has such rows, of another recomputation or of the flow that one has replaced.
+        ConnectError: Redis does not answer.
     """
     if latest_fence_record(settings.recovery_dir).fence:
         return
@@ -47,22 +50,23 @@ def begins_anew(settings: Settings) -> None:
 
 
 def derived(archive: str, name: str, metrics_port: int) -> tuple[Settings, dict[str, str]]:
-    """The settings of a recomputation, and those of them that are derived, as text.
+    """The settings of a recomputation, and the derived ones among them as text.
 
     Args:
         archive: `archive:DIR` or `archive:URL`.
-        name: of the recomputation.
-        metrics_port: 0: none is opened.
+        name: the recomputation's name.
+        metrics_port: 0 opens no port.
 
     Raises:
-        UsageError: no archive, or no name. SettingsError: a setting is wrong.
+        UsageError: the archive or the name is not valid.
+        SettingsError: a setting is wrong.
     """
     if not archive.startswith(_ARCHIVE):
         raise UsageError("--from takes archive:DIR or archive:s3://BUCKET/PREFIX")
     live = load()
     if live.recovery_dir is None:
         raise UsageError(
-            "AUDIOPIXEL_RECOVERY_DIR is not set: a recomputation has a directory of its own beside it"
+            "AUDIOPIXEL_RECOVERY_DIR is not set: set it; the recomputation makes a directory next to it"
         )
     values: dict[str, Any] = {
         "kafka_start": archive,
@@ -72,4 +76,4 @@ def derived(archive: str, name: str, metrics_port: int) -> tuple[Settings, dict[
         "metrics_port": metrics_port,
         **{topic: f"{getattr(live, topic)}-{name}" for topic in OUTPUT_TOPICS},
     }
-    return load(**values), {of: str(value) for of, value in values.items()}
+    return load(**values), {setting: str(value) for setting, value in values.items()}

@@ -1,4 +1,4 @@
-"""A switch: asked for in Redis, made by the two flows, confirmed by reading all rows back."""
+"""Requests a switch in Redis, which the two flows carry out, and confirms it by reading all rows back."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from flows.publish import Standing, ask, standing
 from flows.recompute.comparison_sides import Side, side_of
 
 PATIENCE_S: Final = 60.0
-"""Time in which the flow beside has to take the rows, and as much again to write them."""
+"""The time in which the second flow must take the rows, and again the time in which it must write them."""
 POLL_S: Final = 0.25
 BEHIND_MS: Final = 60_000
-"""The most that the watermark of the flow beside may be behind."""
+"""The greatest time by which the second flow's watermark may be behind the serving flow's."""
 _TAKEN_S: Final = 2.0
-"""Time behind a request that was taken back in which a flow may still have followed it."""
+"""The time after a withdrawal of the request in which a flow may still follow the request."""
 
 
-class Turned(NamedTuple):
-    """The end of a switch.
+class SwitchResult(NamedTuple):
+    """The result of a switch.
 
     Attributes:
-        done: whether the flow that was beside serves, and every row was read back under its generation.
-        generation: of `meta` now.
-        rows: rows that were read back.
-        why: what is not as it should be; empty where it is done.
+        done: whether the second flow serves, and every row was read back with its generation.
+        generation: the present generation of `meta`.
+        rows: the number of rows that were read back.
+        why: the fault; empty if `done`.
     """
 
     done: bool
@@ -45,15 +45,17 @@ def turn(
     name: str,
     patience_s: float = PATIENCE_S,
     report: Callable[[str], None] = lambda _: None,
-) -> Turned:
-    """Ask the second flow of a name to serve, and wait until readers have its rows.
+) -> SwitchResult:
+    """Request that a recomputation's flow serves, and wait until readers have its rows.
 
     Args:
-        report: called with what is waited for.
+        name: the recomputation's name.
+        report: receives a line before each wait.
 
     Raises:
-        StateError: it may not serve. AudiopixelError: one of both has never written.
-        ConnectError: Redis does not serve.
+        StateError: the flow may not serve yet.
+        AudiopixelError: one of the two flows has never written.
+        ConnectError: Redis does not answer.
     """
     _refuse(client, namespace, name)
     beside_rows = beside(namespace, name)
@@ -62,22 +64,24 @@ def turn(
     report("waiting for the flow beside to take the rows")
     present = _request_rows(client, namespace, name, wanted, patience_s)
     if present.generation < wanted:
-        return Turned(False, present.shown, 0, "the flow beside has not taken the rows: nothing has changed")
+        return SwitchResult(
+            False, present.shown, 0, "the flow beside has not taken the rows: nothing has changed"
+        )
     report("waiting until all rows are written")
     deadline_s, why, rows = time.monotonic() + patience_s, "", 0
     while time.monotonic() < deadline_s:
         present = standing(client, namespace)
         if present.generation > wanted:
-            return Turned(False, present.shown, 0, "the flow that served has taken the rows back")
+            return SwitchResult(False, present.shown, 0, "the flow that served has taken the rows back")
         if present.shown == wanted:
             rows, missing, differing = _read_back(client, namespace, wanted, wanted_rows)
             if not missing and not differing:
-                return Turned(True, wanted, rows, "")
+                return SwitchResult(True, wanted, rows, "")
             why = f"{missing} rows are missing, and {differing} are of another generation"
         else:
             why = "the flow that has taken the rows has not written all of them"
         time.sleep(POLL_S)
-    return Turned(False, present.shown, rows, why)
+    return SwitchResult(False, present.shown, rows, why)
 
 
 def _refuse(client: Client, namespace: str, name: str) -> None:
@@ -101,7 +105,9 @@ def _behind(serving: Side, second: Side) -> int:
 
 
 def _request_rows(client: Client, namespace: str, name: str, wanted: int, patience_s: float) -> Standing:
-    """Ask until the rows are taken; who waits no longer takes the request back."""
+    """Repeat the request until the second flow takes the rows. Withdraw it after `patience_s`, or at an
+    interrupt.
+    """
     deadline_s = time.monotonic() + patience_s
     try:
         while time.monotonic() < deadline_s:
@@ -118,7 +124,7 @@ def _request_rows(client: Client, namespace: str, name: str, wanted: int, patien
 
 
 def _row_ids(client: Client, namespace: str, scope: str) -> list[str]:
-    """Names that have a row: an index outlives its rows."""
+    """The names that have a row. An index may have more names, since it outlives rows."""
     names = scan_index(client, f"{namespace}:index:{scope}")
     rows = read_rows(client, [row_key(namespace, scope, name) for name in names], ["generation"])
     return [name for name, row in zip(names, rows, strict=True) if row]
@@ -127,7 +133,7 @@ def _row_ids(client: Client, namespace: str, scope: str) -> list[str]:
 def _read_back(
     client: Client, namespace: str, generation: int, wanted: dict[str, list[str]]
 ) -> tuple[int, int, int]:
-    """Rows that were read, those of `wanted` that are missing, and those of another generation."""
+    """The numbers of rows of a generation, of missing rows of `wanted`, and of rows of another generation."""
     read = missing = differing = 0
     for scope, names in wanted.items():
         every = list({*names, *_row_ids(client, namespace, scope)})

@@ -1,7 +1,7 @@
-"""A sentence about a placement or a campaign: what happens, since when, what it costs, the likeliest cause.
+"""Sentences about placements and campaigns: what happens, since when, what it costs, the likeliest cause.
 
-Owns: the rules that make it of published fields. Receives: rows, as they are in Redis. Sends: plain text of
-at most 280 characters; the code that shows it escapes it. Must not import: another room.
+Owns: the rules that make a sentence of published fields. Receives: rows as Redis has them. Sends: plain text
+of at most 280 characters, which the code that shows it must escape. Must not import: another room.
 """
 
 from __future__ import annotations

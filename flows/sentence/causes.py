@@ -1,5 +1,5 @@
-"""Causes of a row's state, the likeliest first. Each is a rule over existing rows, and names its evidence: no
-cause is named without it.
+"""Finds the causes of a row's state, the likeliest first. Each cause is a rule over published rows, and has
+its evidence in words. A rule without evidence names no cause.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ WHY: Final = {
     "redis": "Redis does not answer",
 }
 _FEW: Final = 50
-"""Plays, or pixels, below which shares prove little."""
+"""The number of plays or pixels below which a share proves little."""
 
 
 class Tag(NamedTuple):
     """The tag of a placement with a fault.
 
     Args:
-        fires: the number of its calls; 0 if it has never fired since it was built.
+        fires: the number of its calls since it was built.
         unreplaced: the number of calls with an unreplaced macro.
     """
 
@@ -41,15 +41,15 @@ class Tag(NamedTuple):
 
 
 class Context(NamedTuple):
-    """The rows around a row, and the reader.
+    """The rows around a row, and facts about the reader.
 
     Args:
-        now_ms: wall clock.
-        zone: the reader's.
-        siblings: the other placements of its campaign, by name.
-        campaign: its campaign's row.
-        station, platform: the rows of its labels.
-        tag: its tag, if something is wrong with it.
+        now_ms: the wall clock, in epoch ms.
+        zone: the reader's time zone.
+        siblings: the rows of the campaign's other placements, by name.
+        campaign: the campaign's row.
+        station, platform: the rows of the placement's station and platform.
+        tag: the placement's tag, if it has a fault.
         unjudged: the reason why the flow judges nothing, and since when (epoch ms); None if it judges.
     """
 
@@ -75,7 +75,7 @@ Rule = Callable[[Row, Context], str | None]
 
 
 def feed_silent(row: Row, context: Context) -> str | None:
-    """A unit of the feed that the placement depends on sends nothing."""
+    """A unit of the feed on which the placement depends is silent."""
     if row.get("delivery.judged") != "0" or row.get("delivery.unjudged_reason") != "feed_silent":
         return None
     kind, _, unit = row.get("delivery.unjudged_by", "").partition(":")
@@ -85,7 +85,7 @@ def feed_silent(row: Row, context: Context) -> str | None:
 
 
 def not_judged(row: Row, context: Context) -> str | None:
-    """The flow judges nothing."""
+    """The flow judges no delivery."""
     if context.unjudged is None:
         return None
     why, since_ms = context.unjudged
@@ -107,7 +107,7 @@ def plan_changed(row: Row, context: Context) -> str | None:
 
 
 def tag_wrong(row: Row, context: Context) -> str | None:
-    """The tag has never fired, or comes with unreplaced macros."""
+    """The tag has never fired, or its calls have unreplaced macros."""
     if context.tag is None:
         return None
     fires, unreplaced = context.tag
@@ -133,7 +133,7 @@ def invalid_traffic_rose(row: Row, context: Context) -> str | None:
 
 
 def completion_fell(row: Row, context: Context) -> str | None:
-    """A smaller share of plays is complete than in the flight, by more than chance explains."""
+    """The completion rate of the last hour is below the flight's, by more than chance explains."""
     lately, usual = number(row, "1h.mature_completion_rate"), number(row, "flight.completion_rate")
     starts = number(row, "1h.starts")
     if not (starts >= _FEW and usual - lately > max(0.1, 5 * sqrt(0.25 / starts))):
@@ -142,7 +142,7 @@ def completion_fell(row: Row, context: Context) -> str | None:
 
 
 def one_label_fell(row: Row, context: Context) -> str | None:
-    """Its station or its platform as a whole sends far less than within the last hour."""
+    """Its station or platform as a whole had under half of the last hour's rate in the last 5 minutes."""
     for scope, scope_row in (("station", context.station), ("platform", context.platform)):
         recent, hour = 12 * number(scope_row, "5m.impressions"), number(scope_row, "1h.impressions")
         if hour >= 12 * _FEW and recent < hour / 2:
@@ -155,7 +155,7 @@ def one_label_fell(row: Row, context: Context) -> str | None:
 
 
 def campaign_fell(row: Row, context: Context) -> str | None:
-    """All placements of the campaign that run fell."""
+    """All running placements of the campaign fell."""
     running = _running(context)
     if not fell(row) or not running or not all(map(fell, running)):
         return None
@@ -164,7 +164,7 @@ def campaign_fell(row: Row, context: Context) -> str | None:
 
 
 def only_this_fell(row: Row, context: Context) -> str | None:
-    """The campaign's other placements run."""
+    """This placement fell, and no other running placement of the campaign did."""
     running = _running(context)
     if not fell(row) or not running or any(map(fell, running)):
         return None
@@ -195,7 +195,7 @@ def causes(row: Row, context: Context) -> Iterator[Cause]:
 
 
 def cause(row: Row, context: Context) -> Cause | None:
-    """The likeliest cause; None without evidence of any."""
+    """The likeliest cause; None if no rule has evidence."""
     return next(causes(row, context), None)
 
 

@@ -1,4 +1,4 @@
-"""Figures of a row, and how a sentence writes them."""
+"""Reads figures of a row, and writes them as words of a sentence."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 
 Row = Mapping[str, str]
 LONGEST: Final = 40
-"""Letters of a name."""
+"""The greatest length of a name, in characters."""
 _LAST_MS: Final = 253_402_300_799_999
 
 
 def number(row: Row, field: str) -> float:
-    """A field's number; NaN for an absent field, or another value."""
+    """A field's number; NaN if the field is absent, or no finite number."""
     try:
         value = float(row.get(field, "nan"))
     except ValueError:
@@ -23,29 +23,29 @@ def number(row: Row, field: str) -> float:
 
 
 def name_of(text: str) -> str:
-    """A name on one line, bounded, without invisible characters: its sender chose its letters."""
+    """A name of at most `LONGEST` characters, without unprintable ones. A sender chose its characters."""
     shown = "".join(letter for letter in text[: 4 * LONGEST] if letter.isprintable())
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
 
 
 def whole(value: float) -> str:
-    """`1,996`."""
+    """A whole number: `1,996`."""
     return f"{value:,.0f}"
 
 
 def percent(share: float) -> str:
-    """`97 %`."""
+    """A share in percent: `97 %`."""
     return f"{100 * share:.0f} %"
 
 
 def money(row: Row, value: float) -> str:
-    """`GBP 136`, below ten `GBP 3.20`."""
+    """An amount in the row's currency: `GBP 136`, below ten `GBP 3.20`."""
     currency = name_of(row.get("delivery.currency", ""))[:8]
     return f"{currency} {value:,.0f}" if value >= 10 else f"{currency} {value:,.2f}"
 
 
 def clock(ms: float, now_ms: float, zone: tzinfo) -> str:
-    """`03:20`, of another day `25 Nov, 03:20`; empty for no time."""
+    """A time: `03:20`, on another day `25 Nov, 03:20`; empty for a time that does not exist."""
     if not 0 < ms <= _LAST_MS:
         return ""
     moment, now = (datetime.fromtimestamp(one / 1000, UTC).astimezone(zone) for one in (ms, now_ms))
@@ -53,6 +53,6 @@ def clock(ms: float, now_ms: float, zone: tzinfo) -> str:
 
 
 def fell(row: Row) -> bool:
-    """True if the last hour has less than half of what the rest of the flight needs an hour."""
+    """True if the last hour has less than half of the impressions that the flight still needs an hour."""
     needed, came = number(row, "delivery.required_rate"), number(row, "1h.impressions")
     return needed >= 1 and came < needed / 2

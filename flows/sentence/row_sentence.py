@@ -1,4 +1,4 @@
-"""The sentence itself: what happens, since when, what it costs by the end, and the likeliest cause."""
+"""Writes the sentence: what happens, since when, what it costs by the end, and the likeliest cause."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from flows.sentence.causes import Context, cause
 from flows.sentence.number_words import Row, clock, money, name_of, number, percent, whole
 
 MOST: Final = 280
-"""Characters of a sentence."""
+"""The greatest length of a sentence, in characters."""
 TROUBLED: Final = frozenset(("under", "at_risk"))
 ALWAYS: Final = frozenset(("feed_silent", "not_judged"))
 """Causes that are named in any state."""
 _HARDLY: Final = 0.1
-"""The share of what is needed below which a placement hardly runs."""
+"""The share of the needed impressions below which a placement hardly runs."""
 _YOUNG_MS: Final = 30 * 60_000
-"""The grace of 15 minutes and the time for which states hold still, with some room."""
+"""The longest time from a flight's start to its first state: 15 minutes of grace, the time for which states
+hold still, and a margin.
+"""
 _CALM: Final = {
     "on_track": "On track",
     "over": "Over its plan",
@@ -30,23 +32,21 @@ _CALM: Final = {
 
 
 def sentence(row: Row, context: Context) -> str:
-    """The sentence about a planned row; without a plan it gives the counts.
+    """The sentence about a row. Without a plan it has the counts alone.
 
     Args:
-        row: a placement's, or a campaign's.
+        row: the row of a placement or campaign.
 
     Returns:
-        Plain text of at most `MOST` characters. Money comes before the cause; a part that does not fit is
-        cut.
+        Plain text of at most `MOST` characters. Money comes before the cause. A part that does not fit is
+        left out.
     """
     if row.get("delivery.judged") == "0":
         parts = [_blocked_part(row), _unjudged_part(row, context)]
     else:
         parts = [
             _blocked_part(row),
-            _state_part(row, context),
-            _money_part(row, context),
-            _cause_part(row, context),
+            *(part(row, context) for part in (_state_part, _money_part, _cause_part)),
         ]
     text = ""
     for part in filter(None, parts):
@@ -84,22 +84,19 @@ def _state_part(row: Row, context: Context) -> str:
 
 
 def _unjudged_part(row: Row, context: Context) -> str:
-    """The reason why a row is not judged, before any rate or money, since these allow no action."""
-    first_cause = cause(row, context)
-    evidence = (
-        first_cause.evidence
-        if first_cause is not None and first_cause.name in ALWAYS
-        else "Leave bids as they are."
-    )
+    """The reason why a row is not judged, in place of rates and money, on which nobody should act then."""
+    first_cause, evidence = cause(row, context), "Leave bids as they are."
+    if first_cause is not None and first_cause.name in ALWAYS:
+        evidence = first_cause.evidence
     state = name_of(row.get("delivery.state", "")).replace("_", " ")
     return f"Not judged{f', {state} until then' if state else ''}. {evidence}"
 
 
 def _since_its_start(row: Row) -> float:
-    """The flight's start, epoch ms, if the row shows that it has hardly run since then; else 0.
+    """The flight's start in epoch ms, if the row shows that it has hardly run since then; else 0.
 
-    Delivered is a small share of due, the state began as soon as the flight was old enough to be judged, and
-    the flow has counted from the start. A flow that began later has not seen what ran before.
+    Three facts show it: delivered is a small share of due, the state began as soon as the flight was old
+    enough to be judged, and the flow counts since the start. A later flow lacks earlier impressions.
     """
     start, counted = number(row, "delivery.start_ms"), number(row, "flight.counted_since_ms")
     judged_after_ms = number(row, "delivery.since_ms") - start

@@ -1,7 +1,7 @@
-"""A frozen object of settings, its loading, its errors in our words.
+"""Settings: loads them into a frozen object, and words their errors.
 
 Owns: nothing. Receives: the environment, a TOML file. Sends: `Settings`.
-Remedies stay behind the door: they load Kafka's client.
+`remedies` is imported by its module, since it loads Kafka's client.
 Must not import: a stage, the engine.
 """
 

@@ -15,11 +15,11 @@ TopicName = Annotated[str, Takes("name of a topic")]
 
 
 class AttributionSettings(BaseModel):
-    """The model of credit, its windows, and how long decisions are kept."""
+    """The settings of attribution: the model of credit, its windows, and how long decisions are stored."""
 
     attribution: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = Field(
         "last_touch",
-        description="model of credit for conversions; `off` keeps no touches and no frequency, and credits "
+        description="model of credit for conversions; `off` stores no touches and no frequency, and credits "
         "declared and utm conversions alone",
     )
     click_window: timedelta = Field(
@@ -35,7 +35,9 @@ class AttributionSettings(BaseModel):
         description="how long a listen may be credited",
     )
     half_life: timedelta = Field(
-        timedelta(days=7), ge=timedelta(seconds=1), description="of a touch's weight in time_decay"
+        timedelta(days=7),
+        ge=timedelta(seconds=1),
+        description="time in which a touch's weight halves in time_decay",
     )
     touch_listens: int = Field(
         64, ge=1, description="a listener's newest listens of a campaign that may be credited"
@@ -43,12 +45,16 @@ class AttributionSettings(BaseModel):
     touch_clicks: int = Field(
         16, ge=1, description="a listener's newest clicks of a campaign that may be credited"
     )
-    touch_listens_in_all: int = Field(1000, ge=1, description="of these, the newest listens of all campaigns")
-    touch_clicks_in_all: int = Field(250, ge=1, description="of these, the newest clicks of all campaigns")
+    touch_listens_in_all: int = Field(
+        1000, ge=1, description="a listener's newest listens of all campaigns that may be credited"
+    )
+    touch_clicks_in_all: int = Field(
+        250, ge=1, description="a listener's newest clicks of all campaigns that may be credited"
+    )
     conversions_from: From = Field(
         "browser",
         description="whose conversions count: with `browser` the first of an order, whether a public tag or "
-        "a token has sent it; with `server` those of tokens alone. A campaign's plans go before it",
+        "a token has sent it; with `server` those of tokens alone. A campaign's plans win over this",
     )
     household_listeners: int = Field(
         20,
@@ -61,7 +67,7 @@ class AttributionSettings(BaseModel):
     )
     platform_basis: dict[str, Basis] = Field(
         default_factory=dict,
-        description="platform to the basis of its impressions where a pixel has none; else vast_impression",
+        description="basis of the impressions of a platform whose pixels have none; else vast_impression",
     )
     decisions_ttl: timedelta = Field(
         timedelta(days=7),

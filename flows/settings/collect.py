@@ -50,8 +50,8 @@ class CollectSettings(BaseModel):
     )
     collect_url: str | None = Field(
         None,
-        description="public address of the doors, such as https://pixels.example.com: what tags begin with, "
-        "and where the exporter asks for signed ones",
+        description="public address of the doors, such as https://pixels.example.com; tags begin with it, "
+        "and the exporter requests signed tags there",
     )
     collect_host: Annotated[str, Takes("IP address")] = Field(
         "127.0.0.1", description="address that the collector's doors listen on"
@@ -65,7 +65,7 @@ class CollectSettings(BaseModel):
         "one; `0` opens none",
     )
     collect_figures: bool = Field(
-        True, description="whether a collector puts its figures into Redis, where the live page finds them"
+        True, description="whether a collector writes its figures to Redis, where the live page reads them"
     )
     collect_spool: Path = Field(
         Path("spool"), description="directory of the spools, one below it for each process"
@@ -76,7 +76,7 @@ class CollectSettings(BaseModel):
     collect_drain: timedelta = Field(
         timedelta(seconds=10),
         ge=timedelta(0),
-        description="how long the collector goes on serving after SIGTERM, while balancers look away",
+        description="how long the collector goes on serving after SIGTERM, until balancers send elsewhere",
     )
     collect_connections: int = Field(10_000, ge=1, description="connections that one process takes")
     collect_calls_in_hand: int = Field(
@@ -116,19 +116,18 @@ class CollectSettings(BaseModel):
         description="networks of known servers, with where their calls have the device's address",
     )
     collect_tokens: dict[str, TokenSetting] = Field(
-        default_factory=dict,
-        description="callers by name, with the SHA-256 of their secret",
+        default_factory=dict, description="callers by name, with the SHA-256 of their secret"
     )
     kafka_methodology_topic: Annotated[str, Takes("name of a topic")] = Field(
         "methodology", description="topic of the descriptions of how numbers are counted, compactable"
     )
     collect_token: Annotated[SecretStr | None, Takes("NAME.SECRET of a token, or unset")] = Field(
         None,
-        description="token of the collector that this process shows at the doors: `audiopixel rejected "
-        "--resend` one that may `write`, the exporter one that may `tag`",
+        description="token that this process shows at the doors: `audiopixel rejected --resend` needs one "
+        "that may `write`, the exporter one that may `tag`",
     )
     collect_vendor: int | None = Field(
-        None, ge=1, description="your id in the Global Vendor List; without it, purposes alone are asked for"
+        None, ge=1, description="your id in the Global Vendor List; without it only purposes are checked"
     )
     collect_purposes: tuple[Purpose, ...] = Field(
         (1, 7), description="purposes of the TCF that measurement needs; 9 is for audience figures"
@@ -137,15 +136,14 @@ class CollectSettings(BaseModel):
         (), description="those of them for which you have registered a legitimate interest"
     )
     collect_needs_disclosure: bool = Field(
-        False, description="whether a vendor must have been disclosed where it relies on consent, too"
+        False, description="whether a vendor that relies on consent must also have been disclosed"
     )
     collect_consent_free: tuple[str, ...] = Field(
         (),
-        description="countries (two letters) in which silence is enough, by the word of known callers",
+        description="countries (two letters), as known callers state them, in which no consent is needed",
     )
     collect_lists: dict[Lists, Path] = Field(
-        default_factory=dict,
-        description="files of lists of invalid traffic, by the name of the list",
+        default_factory=dict, description="files of lists of invalid traffic, by the name of the list"
     )
     collect_dialects: Path | None = Field(
         None, description="a TOML file of dialects of your own, which win over ours"

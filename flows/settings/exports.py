@@ -23,16 +23,16 @@ Address = Annotated[SecretStr | None, AfterValidator(_address), Takes("https:// 
 
 
 def secret_bytes(secret: str) -> bytes:
-    """A secret's bytes: for `whsec_…` the decoded base64.
+    """The bytes of a secret: for `whsec_…` the decoded base64.
 
     Raises:
-        ValueError: they are not 24 to 64.
+        ValueError: the secret has not 24 to 64 bytes, or is no base64.
     """
     try:
-        whole = secret.removeprefix("whsec_")
-        secret_key = base64.b64decode(whole, validate=True) if whole != secret else secret.encode()
+        encoded = secret.removeprefix("whsec_")
+        secret_key = base64.b64decode(encoded, validate=True) if encoded != secret else secret.encode()
     except binascii.Error:
-        raise ValueError("takes base64 behind whsec_") from None
+        raise ValueError("takes base64 after whsec_") from None
     if not 24 <= len(secret_key) <= 64:
         raise ValueError("takes secrets of 24 to 64 bytes")
     return secret_key
@@ -45,13 +45,13 @@ class ExportSettings(BaseModel):
     export_give_up: timedelta = Field(
         timedelta(hours=72),
         ge=timedelta(0),
-        description="age of a message from which one that its target does not take is a dead letter",
+        description="age at which a message that its target does not take becomes a dead letter",
     )
     export_timeout: timedelta = Field(
         timedelta(seconds=10),
         gt=timedelta(0),
         le=timedelta(minutes=2),
-        description="of one call to a target, from its connection to the end of the answer",
+        description="longest time of one call to a target, from its connection to the end of the answer",
     )
     export_webhook: Address = Field(
         None, description="address that webhooks go to; not shown, since it may be secret"
@@ -66,7 +66,7 @@ class ExportSettings(BaseModel):
     )
     export_state: Path = Field(
         Path("exports"),
-        description="directory where ga4 and adobe keep the listeners of undecided conversions",
+        description="directory where ga4 and adobe store the listeners of undecided conversions",
     )
     export_ga4_url: str = Field(
         "https://www.google-analytics.com/mp/collect",
@@ -99,7 +99,7 @@ class ExportSettings(BaseModel):
         "audiopixel-delivery",
         min_length=1,
         max_length=255,
-        description="operation_id in every delivery report, as the buyer's agent has asked for",
+        description="operation_id in every delivery report, as the buyer's agent requires it",
     )
     export_slack: Address = Field(None, description="Slack's address of an incoming webhook, which is secret")
 

@@ -1,7 +1,7 @@
-"""All settings, in one frozen object: from the environment (`AUDIOPIXEL_…`), a TOML file, or the defaults.
+"""Declares all settings as one frozen object: of the environment (`AUDIOPIXEL_…`), a TOML file, or defaults.
 
-Durations are written as ISO 8601 (`PT10M`), as `00:10:00`, or in seconds; `{}` settings as JSON in the
-environment, and as a table in the file.
+A duration is written as ISO 8601 (`PT10M`), as `00:10:00`, or in seconds. A `{}` setting is JSON in the
+environment, and a table in the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from flows.settings.wording import Takes, nearest
 
 
 def kafka_options(settings: Settings) -> dict[str, str]:
-    """librdkafka's options, secrets plain."""
+    """librdkafka's options, with secrets in plain text."""
     return {name: value.get_secret_value() for name, value in settings.kafka_options.items()}
 
 
@@ -44,8 +44,8 @@ _SECOND = timedelta(seconds=1)
 _MINUTE = timedelta(minutes=1)
 _TOPIC = "[A-Za-z0-9._-]{1,249}"
 UNWATCHED = 4
-"""The greatest number of flush intervals between two cuts of a log that ends, or of a topic while the flow is
-behind: nobody waits for each of these numbers, and a cut costs 0.2 s of processor for 1,000 placements.
+"""The number of flush intervals between two cuts of a log that ends, or of a topic while the flow is behind.
+Nobody waits for such numbers, and a cut costs 0.2 s of processor for 1,000 placements.
 """
 NO_AGENT = "(?!)"
 """The expression of a reason of invalid traffic that matches no user agent."""
@@ -67,13 +67,13 @@ class Topic(str):
 INTERNAL: Final = frozenset(
     {"collect_connections", "linger", "rows_namespace", "touch_clicks_in_all", "touch_listens_in_all"}
 )
-"""Fields that only code may set, not the environment or a file: no installation has needed another value."""
+"""Fields that only code may set. The environment and a file may not: no installation has needed to."""
 
 
 class Settings(
     ArchiveSettings, AttributionSettings, CollectSettings, ExportSettings, ReadSettings, BaseSettings
 ):
-    """The settings of a flow. Unknown names are refused, secrets are never printed."""
+    """The settings of all commands. Unknown names are refused, and secrets are never printed."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
 
@@ -87,12 +87,12 @@ class Settings(
     )
     kafka_start: Annotated[str, Takes("earliest | latest | epoch ms | archive:DIR or archive:URL")] = Field(
         "earliest",
-        description="where the very first start begins to read; behind an archive it goes on in the topic",
+        description="where the very first start begins to read; after an archive it goes on in the topic",
     )
     kafka_on_lost: Literal["stop", "earliest", "latest"] = Field(
         "stop",
         description="what to do when Kafka has deleted the saved position: `stop` with an error, or skip to "
-        "the `earliest` or `latest` pixel there is, and count what was lost",
+        "the `earliest` or `latest` pixel that exists, and count the skipped ones",
     )
     kafka_options: dict[str, SecretStr] = Field(
         default_factory=dict,
@@ -105,7 +105,7 @@ class Settings(
     redis_url: Annotated[SecretStr, Takes("redis:// or rediss:// URL")] = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="Redis >= 7 or Valkey >= 8, node or cluster"
     )
-    redis_timeout: timedelta = Field(timedelta(seconds=2), ge=_MOMENT, description="of one call")
+    redis_timeout: timedelta = Field(timedelta(seconds=2), ge=_MOMENT, description="longest time of one call")
     row_ttl: timedelta = Field(
         timedelta(hours=48),
         ge=_MINUTE,
@@ -118,17 +118,17 @@ class Settings(
         description="how long a row that has ended is remembered, to come back whole",
     )
     row_cap: int = Field(
-        200_000, ge=1, description="rows a scope, plans aside; names beyond it count together as other"
+        200_000, ge=1, description="rows of a scope without planned ones; further names count as other"
     )
     unplanned_rows: int = Field(
         20_000,
         ge=1,
-        description="rows of all scopes that no plan names; names beyond it count together as other",
+        description="rows of all scopes that no plan names; further names count together as other",
     )
     unplanned_bytes: int = Field(
         256 << 20,
         ge=1 << 20,
-        description="memory that rows which no plan names may take before new names count as other",
+        description="memory, in bytes, of rows that no plan names; beyond it new names count as other",
     )
     app_rows: bool = Field(
         False, description="whether listening apps have rows; part of the recovery store's format"
@@ -136,11 +136,11 @@ class Settings(
     namespace: Annotated[str, Takes("letters, digits, colons, _ and -")] = Field(
         "audiopixel:v1", description="prefix of every Redis key"
     )
-    rows_namespace: str | None = Field(
-        None, description="prefix of the keys of rows, if they are next to the rows that serve"
-    )
+    rows_namespace: str | None = Field(None, description="prefix of the keys of a recomputation's rows")
     flush_interval: timedelta = Field(
-        timedelta(milliseconds=500), ge=_MOMENT, description="of changed rows; also the length of a tick"
+        timedelta(milliseconds=500),
+        ge=_MOMENT,
+        description="time between two flushes of changed rows; the length of a tick",
     )
     minutes_interval: timedelta = Field(
         timedelta(seconds=10), ge=_NONE, description="least time between two provisional values of a minute"
@@ -152,18 +152,18 @@ class Settings(
     )
     invalid_agents: dict[str, str] = Field(
         default_factory=dict,
-        description="invalid traffic besides declared bots: a reason of your own to a regular expression of "
-        "user agents, case-insensitive; the first that fits is the reason",
+        description="invalid traffic besides declared bots: by a reason of your own a regular expression of "
+        "user agents, case-insensitive; the first that fits counts",
     )
 
     plans: Annotated[Path | InstanceOf[Topic] | None, Takes("path | kafka:TOPIC, or unset")] = Field(
         None,
-        description="plans: a file, CSV or JSON, read again when it changes, or a compacted topic",
+        description="file of plans, CSV or JSON, which is read again when it changes, or a compacted topic",
     )
     labels: Literal["any", "planned"] = Field(
         "any",
-        description=f"{', '.join(NAMED[:-1])} and {NAMED[-1]} that count: all that pixels name, "
-        "or with `planned` those alone that plans list",
+        description=f"{', '.join(NAMED[:-1])} and {NAMED[-1]} that count: `any` that pixels name, "
+        "or `planned` ones alone, which plans list",
     )
     under: float = Field(
         0.90, gt=0, description="delivery indicator below which a placement is under-delivering"
@@ -172,7 +172,9 @@ class Settings(
         1.10, gt=0, description="delivery indicator above which a placement is over-delivering"
     )
     delivery_grace: timedelta = Field(
-        timedelta(minutes=15), ge=_NONE, description="from a flight's start in which delivery is not judged"
+        timedelta(minutes=15),
+        ge=_NONE,
+        description="time from a flight's start in which delivery is not judged",
     )
     delivery_gap: float = Field(
         0.01,
@@ -194,7 +196,9 @@ class Settings(
         description="least time without a pixel after which a partition, platform or collector is silent",
     )
     silent_history: timedelta = Field(
-        timedelta(minutes=10), ge=_NONE, description="how long it must have sent pixels before that"
+        timedelta(minutes=10),
+        ge=_NONE,
+        description="how long such a unit must have sent before it can be silent",
     )
     kafka_exports_rejected_topic: TopicName = Field(
         "exports-rejected", description="topic of the dead letters of exports"
@@ -224,13 +228,13 @@ class Settings(
     max_hold: timedelta = Field(
         timedelta(hours=6),
         ge=_MINUTE,
-        description="how long a collector that is silent, or whose low mark stands still, is waited for",
+        description="how long the flow waits for a collector that is silent, or whose low mark stands still",
     )
     max_state: int = Field(
         50_000_000,
         ge=1,
-        description="pixels of a partition that may come while its time waits for a collector; beyond, the "
-        "oldest hold is released",
+        description="pixels of a partition that may come while its time waits for a collector; with more, "
+        "the oldest hold is released",
     )
     mature_after: timedelta = Field(
         timedelta(seconds=90), ge=_NONE, description="age of a start minute from which its rate is mature"
@@ -250,12 +254,12 @@ class Settings(
     save_interval: timedelta = Field(
         timedelta(seconds=2),
         ge=_MOMENT,
-        description="most time between saves of all state, where it is longer than a flush interval",
+        description="longest time between saves of all state, if it is longer than a flush interval",
     )
     batch_messages: int = Field(
         32_768,
         ge=1,
-        description="messages at most a batch of one partition; before a flush, four times so many",
+        description="most messages in a batch of one partition; before a flush, four times as many",
     )
     linger: timedelta = Field(
         timedelta(milliseconds=100),
@@ -267,21 +271,23 @@ class Settings(
         0.5,
         gt=0,
         le=1,
-        description="share of rejected messages, of the last hour's, at which the flow stops",
+        description="share of rejected messages in the last hour at which the flow stops",
     )
-    reject_least: int = Field(10_000, ge=1, description="messages from which on that share is judged")
+    reject_least: int = Field(
+        10_000, ge=1, description="messages in the last hour below which that share stops nothing"
+    )
 
     metrics_port: int = Field(
         9464,
         ge=0,
         le=65535,
-        description="port of a worker's /metrics; further processes add their number; `0` opens none",
+        description="port of the flow's /metrics; each further process adds its number; `0` opens none",
     )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics and the exporter listen on")
     member_network: Literal["loopback", "private"] = Field(
         "loopback",
         description="where a member of a flow on several machines may listen: on `loopback`, or on a "
-        "`private` network, such as a tunnel, that members alone reach: whoever does runs code as the flow",
+        "`private` network, such as a tunnel. Whoever reaches that network can run code as the flow",
     )
 
     @model_validator(mode="after")
@@ -313,9 +319,7 @@ class Settings(
     @field_validator("*", mode="before")
     @classmethod
     def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
-        """Convert a bare number of seconds, also as text, as the environment has it; empty text is no
-        number.
-        """
+        """Convert a number of seconds that is text, as in the environment. Refuse empty text."""
         field = cls.model_fields[str(info.field_name)]
         if isinstance(value, str) and not value.strip() and info.field_name != "redis_url":
             raise ValueError("is empty: give it a value, or leave it out for the default")
@@ -336,16 +340,16 @@ class Settings(
 
     @property
     def flushes_a_save(self) -> int:
-        """Flushes from one save to the next. There is at least one less than `save_interval` has, since a
-        flush may be late. Above `UNWATCHED` the number is a multiple of it, so that a log that ends is saved
-        as often as a live one.
+        """The number of flushes from one save to the next. It is at least one less than `save_interval` has,
+        since a flush may be late. Above `UNWATCHED` it is a multiple of that, so that a log that ends is
+        saved as often as a live one.
         """
         most = max(1, math.ceil(self.save_interval / self.flush_interval) - 1)
         return most - most % min(UNWATCHED, most)
 
     @property
     def output_topics(self) -> tuple[str, ...]:
-        """Names of the topics that every flow writes, in the order of `OUTPUT_TOPICS`."""
+        """The names of the topics that every flow writes, in the order of `OUTPUT_TOPICS`."""
         return tuple(getattr(self, name) for name in OUTPUT_TOPICS)
 
     @field_validator(*_TOPICS)
@@ -371,7 +375,9 @@ class Settings(
             zones = available_timezones()
             cities = {zone.rpartition("/")[2]: zone for zone in zones}
             meant = f" (did you mean {cities[name]}?)" if name in cities else nearest(name, zones)
-            raise ValueError(f"no such time zone: {name!r}{meant}; takes one like Europe/London") from error
+            raise ValueError(
+                f"no such time zone: {name!r}{meant}; takes a name like Europe/London"
+            ) from error
         return name
 
     @field_validator("invalid_agents")
@@ -416,7 +422,7 @@ class Settings(
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then the file."""
+        """The sources in the order of precedence: arguments, the environment, the file."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, values_in_force())
 
     @cached_property
@@ -428,10 +434,10 @@ class Settings(
         """The key of the listeners' hash.
 
         Args:
-            of_the_flow: whether it has to be the one that a flow has already.
+            of_the_flow: whether the key must be that of an existing flow.
 
         Raises:
-            SettingsError: there is none; a made-up one would make every restart forget its listeners.
+            SettingsError: no key is set. A key made up at each start would lose all known listeners.
         """
         if self.listener_key is None and of_the_flow:
             raise SettingsError(
@@ -441,9 +447,9 @@ class Settings(
             )
         if self.listener_key is None:
             raise SettingsError(
-                f"{PREFIX}LISTENER_KEY is not set: listeners are known by a keyed hash alone. "
+                f"{PREFIX}LISTENER_KEY is not set, by which listeners are hashed. "
                 "Set it to 16 to 64 secret bytes (python -c 'import secrets; print(secrets.token_hex(16))') "
-                "and keep it"
+                "and never change it"
             )
         return self.listener_key.get_secret_value().encode()
 
@@ -453,5 +459,5 @@ SETTABLE: Final = tuple(name for name in Settings.model_fields if name not in IN
 
 
 def ms(duration: timedelta) -> int:
-    """Whole milliseconds of a duration."""
+    """A duration in whole milliseconds."""
     return duration // timedelta(milliseconds=1)

@@ -1,4 +1,4 @@
-"""The file of settings."""
+"""Reads the file of settings, `audiopixel.toml`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ PREFIX: Final = "AUDIOPIXEL_"
 
 
 def settings_file() -> Path | None:
-    """The named file, or the one that exists."""
+    """The file that `AUDIOPIXEL_CONFIG` names, else `audiopixel.toml` here; None if there is none."""
     name = os.environ.get(f"{PREFIX}CONFIG")
     return Path(name) if name else Path("audiopixel.toml") if Path("audiopixel.toml").exists() else None
 
 
 def file_values() -> dict[str, Any]:
-    """The values of the file; empty without one.
+    """The values of the file; empty if there is no file.
 
     Raises:
-        SettingsError: it cannot be read.
+        SettingsError: the file cannot be read.
     """
     path = settings_file()
     if path is None:
@@ -39,7 +39,7 @@ def file_values() -> dict[str, Any]:
 
 
 def place(name: str) -> str:
-    """The file and the line at which it sets a name: `audiopixel.toml:3`. An unknown line is left out."""
+    """The file and the line that sets a name: `audiopixel.toml:3`; the file alone if no line is found."""
     path = settings_file()
     if path is None:
         return ""
@@ -54,7 +54,7 @@ def place(name: str) -> str:
 
 
 def _at_top(before: list[str], header: bool) -> bool:
-    """False within a text of several lines, and for a key within a table."""
+    """True if the line after `before` is no part of a text of several lines, and no key within a table."""
     try:
         tomllib.loads("\n".join(before))
     except tomllib.TOMLDecodeError:
@@ -63,8 +63,8 @@ def _at_top(before: list[str], header: bool) -> bool:
 
 
 def values_in_force() -> dict[str, Any]:
-    """The values of the file that the environment does not replace. Pydantic would merge tables of both, so
-    that a key or a token of the file stayed in force.
+    """The values of the file that the environment does not replace. Pydantic would merge the tables of both,
+    and a key or a token of the file would stay in force.
 
     Raises:
         SettingsError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Loads the settings from arguments, environment, file and defaults, with errors in our words."""
+"""Loads the settings from arguments, environment, file and defaults, and words their errors."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from flows.settings.wording import LIST, TABLE, in_our_words, nearest
 
 LISTED: Final = "without it `audiopixel config --all` lists all"
 _OF_FIELDS: Final = ("extra_forbidden", "missing")
-"""Problems of a field within a setting, whose name pydantic gives only in the location."""
+"""Pydantic's kinds of errors about a field within a setting. They have the field's name in the location."""
 DEFAULT: Final = "the default"
 """The source of an unset setting."""
 
 
 def load(**values: Any) -> Settings:
-    """The settings in force, `values` first.
+    """The settings in force. `values` win over the environment and the file.
 
     Raises:
-        SettingsError: a setting is wrong; the error names each and its source, without its value.
+        SettingsError: settings are wrong. The error names each with its source, without its value.
     """
     known_names = {f"{PREFIX}{name}".upper() for name in SETTABLE} | {f"{PREFIX}CONFIG"}
     ours = [name for name in os.environ if name.upper().startswith(PREFIX)]
@@ -39,7 +39,7 @@ def load(**values: Any) -> Settings:
     try:
         return Settings(**values)
     except UnreadableError as error:
-        # Pydantic's text has its name, and its value is nowhere.
+        # Pydantic's text names the setting, and does not quote its value.
         name = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
         listed = get_origin(Settings.model_fields[name].annotation) is tuple
         fault = LIST if listed else TABLE
@@ -61,11 +61,8 @@ def load(**values: Any) -> Settings:
 def _set_by(name: str, values: dict[str, Any]) -> str:
     """The setting as its source spells it: a line of the file, a variable or an argument."""
     origin = source(name, values)
-    return (
-        f"{place(name)}: {name}"
-        if origin == str(settings_file())
-        else f"{PREFIX}{name.upper()} (from {origin})"
-    )
+    in_file = origin == str(settings_file())
+    return f"{place(name)}: {name}" if in_file else f"{PREFIX}{name.upper()} (from {origin})"
 
 
 def source(name: str, values: dict[str, Any] | None = None) -> str:

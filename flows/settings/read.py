@@ -15,16 +15,16 @@ from flows.settings.wording import Takes
 _NAME = "[A-Za-z0-9_-]{1,64}"
 ReadRight = Literal["metrics", "read", "tag", "act"]
 """`metrics`: what Prometheus scrapes; `read`: rows, the page, AdCP; `tag`: signed tags; `act`: addresses that
-change what others see.
+change what other readers see.
 """
 _OF_EVERYTHING = {"tag", "act"}
 
 
 class ReadToken(BaseModel):
-    """A reader that shows `NAME.SECRET`; the settings only have the SHA-256 of its secret.
+    """A token of a reader, which shows `NAME.SECRET`. The settings have only the SHA-256 of the secret.
 
-    It sees the campaigns that it lists and those of its advertisers, by the plans; with `read_all`
-    everything. Its rights determine which addresses it may request.
+    The reader sees the listed campaigns, and by the plans the campaigns of the listed advertisers; with
+    `read_all` everything. Its rights determine which addresses it may request.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,8 +57,8 @@ class ReadSettings(BaseModel):
 
     read_tokens: dict[str, ReadToken] = Field(
         default_factory=dict,
-        description="readers by name, with the SHA-256 of their secret; none: the exporter serves loopback "
-        "alone, and makes a token at its start that it prints",
+        description="readers by name, with the SHA-256 of their secret; without any the exporter serves "
+        "loopback alone, and prints a token that it makes at its start",
     )
     read_session: timedelta = Field(
         timedelta(hours=12), ge=timedelta(minutes=1), description="how long a browser stays signed in"
@@ -66,25 +66,25 @@ class ReadSettings(BaseModel):
     read_session_key: Key = Field(
         None,
         description="secret of the sessions of browsers, so that they outlive a restart of the exporter; "
-        "unset: a restart signs everybody out",
+        "without it a restart signs everybody out",
     )
 
     read_minutes: timedelta = Field(
         timedelta(hours=2),
         ge=timedelta(0),
-        description="how far back the exporter reads the topic of minutes when it is first asked for some",
+        description="how far back the exporter reads the topic of minutes at the first request for minutes",
     )
 
     theirs: Annotated[Path | None, Takes("path, or unset")] = Field(
         None,
-        description="others' counts that the live page compares with ours: a file as audiopixel discrepancy "
-        "takes it, read again when it changes",
+        description="file of others' counts that the live page compares with ours, in the form of audiopixel "
+        "discrepancy; it is read again when it changes",
     )
 
     docs_url: Annotated[str | None, Takes("http:// or https:// URL, or unset")] = Field(
         None,
         description="address at which people on call reach the exporter's documents, such as "
-        "https://desk.example.com/docs: alerts and panels link there; unset: nowhere",
+        "https://desk.example.com/docs; alerts and panels link there, or nowhere if it is unset",
     )
 
     @field_validator("docs_url")

@@ -1,4 +1,4 @@
-"""Remedies for failed connections, by the names of our settings, which connectors do not have."""
+"""Adds remedies to errors of connections. Remedies name our settings, which connectors do not know."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOPICS: Final = (
 
 
 def with_remedy(error: Exception) -> str:
-    """The error in one line, with the remedy if the error does not have it."""
+    """The error in one line, with a remedy if there is one."""
     message = shown(" ".join(str(error).split()), LINE)
     return "; ".join(filter(None, (message, _remedy(error))))
 
@@ -41,19 +41,19 @@ def _remedy(error: Exception) -> str:
     match error.kind:
         case "away":
             return (
-                f"start it, or set {PREFIX}KAFKA_BROKERS to its host:port, and {PREFIX}KAFKA_OPTIONS to what "
-                "it asks for (SASL, TLS)"
+                f"start it, or set {PREFIX}KAFKA_BROKERS to its host:port, and {PREFIX}KAFKA_OPTIONS to the "
+                "options that it needs (SASL, TLS)"
             )
         case "lost":
             return (
-                f"to go on without what is missing, set {PREFIX}KAFKA_ON_LOST to earliest or latest: what is "
-                "skipped is counted"
+                f"to go on without the missing messages, set {PREFIX}KAFKA_ON_LOST to earliest or latest: "
+                "skipped messages are counted"
             )
         case "damaged":
             return (
-                "let a replica lead the partition whose log is whole; or have the brokers delete what comes "
-                f"before the first that can be read, and set {PREFIX}KAFKA_ON_LOST to earliest: what is "
-                "skipped is counted"
+                "let a replica lead the partition whose log is whole; or have the brokers delete the "
+                f"messages before the first readable one, and set {PREFIX}KAFKA_ON_LOST to earliest: skipped "
+                "messages are counted"
             )
         case "missing":
             name = error.topic.partition("/")[0]

@@ -1,4 +1,4 @@
-"""The type of a setting that is the key of a hash."""
+"""The type of settings that are keys of hashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`audiopixel config`: the settings in force, in the form in which they can be set again."""
+"""`audiopixel config`: shows the settings in force, in the form in which they can be set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from flows.shown import LINE, cell, is_terminal, print_table
 _NAMES: Final = [name.upper() for name in SETTABLE]
 _PARTS: Final = sorted({part for name in _NAMES for part in name.split("_")}, key=len)
 NEEDED: Final = ("kafka_brokers", "redis_url", "listener_key")
-"""The settings without which no flow of one's own runs."""
+"""The settings that every installation sets."""
 EVERYDAY: Final = (
     *NEEDED,
     *("kafka_topic", "kafka_options", "kafka_start", "plans", "timezone", "consent"),
@@ -46,7 +46,7 @@ TUNING: Final = (
     *("export_ga4_url", "export_adcp_operation", "collect_calls_in_hand", "collect_calls_per_caller"),
     *("collect_drain", "collect_figures", "collect_spool_bytes"),
 )
-"""The settings whose default fits nearly every installation: a group of their own, the last."""
+"""The settings whose default fits nearly every installation. They are the last group."""
 _GROUPS: Final = (
     ("Attribution", AttributionSettings),
     ("Collector", CollectSettings),
@@ -94,12 +94,13 @@ def _heading(name: str) -> str:
 
 
 def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every: bool = False) -> None:
-    """Print settings by group; one line each unless they must fit a terminal.
+    """Print settings by group. In a pipe each setting is one line.
 
     Args:
-        sources: of settings that neither the environment nor the file has.
-        wanted: a part of a name, in any case; empty for those that are needed or differ from the default.
-        every: print all.
+        sources: the sources of settings that come from neither the environment nor the file.
+        wanted: a part of the names, in any case. If it is empty, the needed settings are shown, and those
+            that differ from the default.
+        every: whether to print all settings.
 
     Raises:
         UsageError: no name has `wanted` in it.
@@ -123,9 +124,9 @@ def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every
             table.add_row(*(cell(text, LINE) for text in texts))
     print_table(table)
     if not every and not wanted:
-        rest = len(SETTABLE) - len(chosen)
+        more = len(SETTABLE) - len(chosen)
         print(
-            f"\n{rest} more settings have their default: audiopixel config --all, or audiopixel config KAFKA"
+            f"\n{more} more settings have their default: audiopixel config --all, or audiopixel config KAFKA"
         )
 
 
@@ -140,7 +141,7 @@ def example(out: TextIO) -> None:
 
 
 def _toml(value: str) -> str:
-    """A default as TOML: a number, truth value or list as it is, any other as a text."""
+    """A default as TOML: a number, truth value or list as it is, any other value as text."""
     if value == "–":
         return "…"
     plain = re.fullmatch(r"-?\d+(\.\d+)?|\[.*\]", value) is not None or value in ("True", "False")
@@ -154,8 +155,8 @@ def _chosen(name: str, settings: Settings, sources: Mapping[str, str], wanted: s
 
 
 def written(name: str, value: Any) -> str:
-    """A setting in the form in which it is written. Only the presence of a secret is shown, and only the
-    target of a URL.
+    """A value in the form in which it is set. Of a secret only its presence is shown, and of a URL only its
+    target.
     """
     if value is None or value == {} or value == ():
         return "–"
@@ -173,7 +174,7 @@ def written(name: str, value: Any) -> str:
 
 
 def _plain(value: object) -> object:
-    """Convert a setting's own types, which JSON does not have."""
+    """Convert a value of a type that JSON does not have."""
     return value.model_dump() if isinstance(value, BaseModel) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""The values that a setting takes, in words, made from its type."""
+"""Describes the values that a setting takes in words, by its type."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PLAIN: Final = {
 
 
 def takes(field: FieldInfo) -> str:
-    """The values, alternatives separated by ` | `, then the bounds, then whether it may be left unset."""
+    """The values that a setting takes: alternatives with ` | `, then bounds, then whether it may be unset."""
     own_words = next((str(one) for one in field.metadata if isinstance(one, Takes)), None)
     return own_words or _words_of(field.annotation, field.metadata)
 
@@ -38,7 +38,9 @@ def _words_of(kind: Any, bounds: Sequence[object] = ()) -> str:
     if origin is Annotated:
         return _words_of(inner[0], inner[1:])
     if origin in (Union, types.UnionType):
-        (value,) = (one for one in inner if one is not types.NoneType)  # other unions have words of their own
+        (value,) = (
+            one for one in inner if one is not types.NoneType
+        )  # a union of several values has a `Takes`
         return f"{_words_of(value, bounds)}, or unset"
     if origin is dict:
         return f"{{{_words_of(inner[0])}: {_words_of(inner[1])}}}"

@@ -1,4 +1,4 @@
-"""Errors of settings in our own words: pydantic's are about types, ours about the value to write."""
+"""Words errors of settings. Pydantic's errors are about types, ours about the value to write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIST: Final = "takes a list: as JSON in the environment, or as an array in the f
 
 
 class Takes(str):
-    """The values of a setting in words, as metadata of a type that does not describe itself."""
+    """The values of a setting in words, as metadata of a type that `takes` cannot describe."""
 
 
 _Facts = Mapping[str, Any]
@@ -27,7 +27,7 @@ _durations: Final = TypeAdapter(timedelta)
 
 
 def iso(duration: timedelta) -> str:
-    """A duration as a setting takes it, `PT10M`."""
+    """A duration in ISO 8601, as a setting takes it: `PT10M`."""
     return str(_durations.dump_python(duration, mode="json"))
 
 
@@ -57,12 +57,12 @@ _WORDINGS: Final[Mapping[str, Callable[[_Facts], str]]] = {
 
 
 def in_our_words(problem: ErrorDetails) -> str:
-    """The values that a setting takes, without the value that it was given."""
+    """The fault of a setting: the values that it takes, without the wrong value."""
     wording = _WORDINGS.get(problem["type"])
     return wording(problem.get("ctx", {})) if wording is not None else problem["msg"]
 
 
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """The known name that may have been meant, as a question; empty if none is near."""
+    """The nearest of `names` as a question; empty if none is near."""
     matches = get_close_matches(name, list(names), 1, 0.75)
     return f" (did you mean {prefix}{matches[0]}?)" if matches else ""

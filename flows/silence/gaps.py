@@ -1,14 +1,16 @@
-"""Gaps between the accepted pixels of each unit of the feed, by which a unit falls silent.
+"""Measures the gaps between the accepted pixels of each unit of the feed, by which a unit falls silent.
 
 Audio is bursty: a station sends in its ad breaks, and nothing at night. A gap is therefore compared with the
-unit's own earlier ones. A unit is *silent* when its present gap exceeds the greatest of three times: a
-minute; twice its longest gap in the same hour yesterday, seven days ago, and in the hour before the gap
-(specification 2.7); and the time in which it had its last hundred pixels. The third is for units that send
-little: with a few plays an hour one gap is, by mere chance, twice as long as all others of three hours 40
-times in 10,000 hours.
+unit's own earlier gaps. A unit is *silent* when its present gap exceeds the greatest of three times
+(specification 2.7):
 
-A gap is elapsed time during which the flow is proved to have read all that there is: otherwise this clock
-stands. Hours are those of the calendar, which a station's programme follows.
+- a minute;
+- twice its longest gap in the same hour yesterday and seven days ago, and in the hour before the gap;
+- the time in which it had its last hundred pixels. This is for units that send little. With a few plays an
+  hour, chance alone makes one gap twice as long as all others of three hours 40 times in 10,000 hours.
+
+The clock of gaps runs only while the flow is proved to have read all that there is. Hours are those of the
+calendar, which a station's programme follows.
 """
 
 from __future__ import annotations
@@ -33,20 +35,24 @@ MINUTES: Final = 61
 LEAST_PIXELS: Final = 50
 """The least number of pixels of a unit that can be silent."""
 BACK: Final = 20
-"""Pixels with which a silence ends."""
+"""The number of pixels with which a silence ends."""
 HUNDRED: Final = 100
-"""The pixels of some 17 plays: so many are missing by chance once in 10^7."""
+"""The pixels of some 17 plays. By chance a unit misses so many once in 10^7 times."""
 NEW_AT_ONCE: Final = 20
-"""Units that a cut may put in the place of others: senders may invent names."""
+"""The greatest number of units that a cut replaces. Senders may invent names."""
 LONGEST_S: Final = 65_535
-"""Longer gaps count as this one: twice this is more than a day, after which no unit is silent."""
+"""Longer gaps count as this one. Twice this is more than a day, after which no unit is silent."""
 NEVER: Final = -1
 
 LAST, AT, BORN, PIXELS, MARK, MARK_BEFORE, LONGEST, SINCE, BEGUN, BOUND, CAME = range(11)
-"""Columns of a unit. They are: the clock and the time (epoch ms) of its last pixel; the clock of its first
-one; its pixels; the clock at which the latest hundred of them was full, and the hundred before; its longest
-gap in the hour before its last pixel, in s. For a silent unit also: the time (0 if it is not silent) and the
-clock of the last pixel before its silence, the bound that its gap exceeded, and the pixels since.
+"""Columns of a unit, in ms of the clock of gaps unless stated otherwise.
+
+`LAST`, `AT`: its last pixel, by the clock and in epoch ms. `BORN`: its first pixel. `PIXELS`: their number.
+`MARK`, `MARK_BEFORE`: when the latest hundred pixels was full, and the hundred before. `LONGEST`: its longest
+gap in the hour before its last pixel, in s.
+
+For a silent unit, `SINCE`, `BEGUN`: the last pixel before its silence, in epoch ms (0 for another unit) and
+by the clock. `BOUND`: the bound that its gap exceeded. `CAME`: the number of pixels since.
 """
 
 
@@ -58,8 +64,8 @@ def _take_pixels(
 
     Args:
         hours: (units, `HOURS`) the longest gaps in s, a ring by the hour since the epoch; 0 for none.
-        lately: (units, `MINUTES`) the same by the minute of `clock_ms` in which they ended.
-        units, counts: (n,) units and their pixels.
+        lately: (units, `MINUTES`) the longest gaps in s, a ring by the minute of `clock_ms` of their end.
+        units, counts: (n,) the numbers of units, and of their pixels.
     """
     hour, minute = now_ms // HOUR_MS, clock_ms // MINUTE_MS
     for n in range(len(units)):
@@ -84,11 +90,11 @@ def _take_pixels(
 def _fall(
     table: I64, hours: U16, clock_ms: Int, least_ms: Int, history_ms: Int, yesterday: Int, last_week: Int
 ) -> None:
-    """Find the units that have fallen silent, and end silences of a day.
+    """Find the units that have fallen silent, and end silences that are older than a day.
 
     Args:
         least_ms, history_ms: see `Gaps`.
-        yesterday, last_week: places of the same hour in the ring.
+        yesterday, last_week: the places of the same hour in the ring.
     """
     for unit in range(len(table)):
         gap_ms = clock_ms - table[unit, LAST]
@@ -113,14 +119,14 @@ class Gaps:
     """The units of one flow.
 
     Args:
-        zone: whose hours are compared with those of the days before.
-        least_ms: a shorter gap is never a silence.
-        history_ms: a unit that has sent for less is never silent.
+        zone: the time zone whose hours are compared with those of the days before.
+        least_ms: the shortest silence.
+        history_ms: the time for which a unit must have sent before it can be silent.
 
     Attributes:
-        clock_ms: time that has elapsed while the flow was proved to have read all that there is.
-        now_ms: epoch ms.
-        names: unit by its number.
+        clock_ms: the time that has elapsed while the flow was proved to have read all that there is.
+        now_ms: the wall clock, in epoch ms.
+        names: the units by number.
         table: (units, columns), with more room than there are units.
     """
 
@@ -136,7 +142,7 @@ class Gaps:
         self.lately: U16 = np.zeros((0, MINUTES), np.uint16)
 
     def elapse(self, now_ms: int, by_ms: int) -> None:
-        """Advance time: `now_ms` is the time, `by_ms` the part of it that the flow has proved."""
+        """Advance the wall clock to `now_ms`, and the clock of gaps by `by_ms`."""
         hour, minute = self.now_ms // HOUR_MS, self.clock_ms // MINUTE_MS
         self.now_ms, self._new = now_ms, 0
         self.clock_ms += by_ms
@@ -150,8 +156,8 @@ class Gaps:
         return self._numbers.get(unit, NEVER)
 
     def take_pixels(self, pixels: Mapping[str, int]) -> list[int]:
-        """Take the accepted pixels since the last cut, by unit; returns the numbers that have another unit
-        now.
+        """Take the accepted pixels since the last cut, by unit. Returns the numbers that now have another
+        unit.
         """
         new = [unit for unit in pixels if unit not in self._numbers]
         replaced = [number for unit in new if (number := self._admit(unit)) is not None]
@@ -169,11 +175,11 @@ class Gaps:
             self.table[number, LAST], self.table[number, SINCE] = NEVER, 0
 
     def fall(self) -> None:
-        """Find the units that have fallen silent, and end silences of a day."""
+        """Find the units that have fallen silent, and end silences that are older than a day."""
         hour = self.now_ms // HOUR_MS
         if self._days_before[0] != hour:
             now = datetime.fromtimestamp(hour * HOUR_MS / 1000, self._zone)
-            # By the wall clock: a day on which it is set has another number of hours.
+            # By calendar days: a day on which clocks change has 23 or 25 hours.
             days = [now - timedelta(days=ago) for ago in (1, 7)]
             self._days_before = hour, [int(day.timestamp()) * 1000 // HOUR_MS % HOURS for day in days]
         times = self.clock_ms, self.least_ms, self._history_ms
@@ -194,7 +200,7 @@ class Gaps:
         return numbers
 
     def _admit(self, unit: str) -> int | None:
-        """Watch a new unit if there is room; returns the number that it has taken from another, if any."""
+        """Watch a new unit if there is room. Returns its number if another unit had it before, else None."""
         number, replaced = len(self.names), None
         if number < MAX_UNITS:
             self.names.append(unit)
@@ -221,8 +227,8 @@ class Gaps:
         self.table[-more:, LAST] = NEVER
 
     def _least(self) -> int | None:
-        """The unit whose place another may have. Among those with few pixels, or none for a day, it is the
-        one whose last pixel is the oldest.
+        """The number of the unit that a new one may replace. It has few pixels, or none for a day, and the
+        oldest last pixel.
         """
         last = self.table[:, LAST]
         is_free = (last == NEVER) | (self.clock_ms - last > DAY_MS) | (self.table[:, PIXELS] < LEAST_PIXELS)

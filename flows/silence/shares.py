@@ -1,13 +1,13 @@
-"""Shares of the units of the feed in the impressions of planned placements, and the placements' rates before
-and since a unit has gone quiet.
+"""Counts the shares of the feed's units in the impressions of planned placements, and the placements' rates
+before and since a unit has gone quiet.
 
 A placement keeps its four largest units of each kind. Counts that are a day old weigh a third (e^-1) of new
-ones, so that one number a unit covers about the last day. Another unit takes from the smallest of the four,
-and takes its place once that has nothing left (J. Misra and D. Gries, "Finding repeated elements", 1982). A
-new unit therefore gets in however much the others have had, and none is counted too high.
+ones, so one number a unit covers about the last day. A fifth unit is subtracted from the smallest of the
+four, and replaces it once nothing is left (J. Misra and D. Gries, "Finding repeated elements", 1982). A new
+unit therefore gets in, however much the others have had, and none is counted too high.
 
-The usual rate is by event time: a batch covers the watermark's way since the batch before. By the wall clock
-a backlog of hours that is read in seconds would have a rate a thousand times too high.
+The usual rate is by event time: a batch covers the time by which the watermark moved since the last batch. By
+the wall clock, a backlog of hours that is read in seconds would have a rate a thousand times too high.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ I32 = npt.NDArray[np.int32]
 
 KINDS: Final = ("partition", "platform", "sender")
 LARGEST: Final = 4
-"""Units of each kind that a placement keeps."""
+"""The number of units of each kind that a placement keeps."""
 PLACES: Final = LARGEST * len(KINDS)
 MINUTES: Final = 64
-"""The length of a ring: an hour, and the length of a gap when it is noticed."""
+"""The length of a ring: an hour, and the minutes of a gap until it is noticed."""
 RECENT: Final = 24
-"""Batches of impressions that are stored for the count since a gap began."""
+"""The number of batches that are stored for the count since a gap began."""
 MOST_WAITING: Final = 2_000
-"""Messages of impressions that wait for the first watermark; with more the first batch is left out."""
+"""The greatest number of messages that wait for the first watermark. With more no first batch is counted."""
 LEAST_MIN: Final = 1 / 6
 """The least time of a placement, in the minutes of one batch, for which there is a rate."""
 
@@ -62,11 +62,11 @@ def add(
 
     Args:
         units, counts: (placements, `PLACES`) the units of each kind, `NEVER` for none, and their impressions.
-        whole, new: (placements,) of all units, of about the last day, and since the batch before.
-        totals: (`MAX_UNITS`,) by unit, of all placements.
-        places: (n,) placements; `NEVER` without a plan.
-        unit_numbers: (n, kinds) units; `NEVER` for none, or an unwatched one.
-        impressions: (n,).
+        whole, new: (placements,) the impressions of all units, of about the last day and of this batch.
+        totals: (`MAX_UNITS`,) the impressions of all placements, by unit.
+        places: (n,) the numbers of placements; `NEVER` without a plan.
+        unit_numbers: (n, kinds) the numbers of units; `NEVER` for none, or for an unwatched one.
+        impressions: (n,) the impressions to add.
     """
     for i in range(len(places)):
         place, count = places[i], np.float32(impressions[i])
@@ -102,11 +102,10 @@ class Quiet:
     """The placements of a unit since it has gone quiet.
 
     Attributes:
-        since_ms: the unit's last pixel, epoch ms.
-        places: numbers of placements.
+        since_ms: the time of the unit's last pixel, in epoch ms.
+        places: the numbers of the placements.
         before: their impressions a minute in the hour before, by all units.
-        since: their impressions in the batches that have begun after `since_ms`, from `begun_ms` to
-            `until_ms`.
+        since: their impressions in the batches that began after `since_ms`, from `begun_ms` to `until_ms`.
     """
 
     since_ms: int
@@ -117,17 +116,15 @@ class Quiet:
     until_ms: int = 0
 
     def count(self, begin_ms: int, end_ms: int, new: F64) -> None:
-        """Take a batch of impressions by placement."""
+        """Count a batch of impressions by placement, if it began after the unit's last pixel."""
         if begin_ms >= self.since_ms:
             self.begun_ms, self.until_ms = self.begun_ms or begin_ms, end_ms
             self.since += new[self.places]
 
     def without(self, place: int) -> Quiet:
-        """The same without a placement."""
-        staying = self.places != place
-        return replace(
-            self, places=self.places[staying], before=self.before[staying], since=self.since[staying]
-        )
+        """These placements without one of them."""
+        others = self.places != place
+        return replace(self, places=self.places[others], before=self.before[others], since=self.since[others])
 
     @property
     def rates(self) -> F64:
@@ -140,9 +137,8 @@ class Shares:
     """The shares of all planned placements.
 
     Attributes:
-        quiet: by the number of a unit that has had no pixel for as long as the least silence. From then on
-            the other impressions of its placements are counted.
-        at_ms: the watermark up to which impressions are counted, epoch ms; 0 if none are yet.
+        quiet: the quiet units, which have had no pixel for as long as the shortest silence, by number.
+        at_ms: the watermark up to which impressions are counted, in epoch ms; 0 if none are counted yet.
     """
 
     def __init__(self, gaps: Gaps) -> None:
@@ -180,7 +176,7 @@ class Shares:
             if name not in self._places:
                 self._places[name] = self._free.pop() if self._free else self._grown()
                 self.names[self._places[name]] = name
-        self._recent.clear()  # its arrays are of other placements
+        self._recent.clear()  # its arrays are by the earlier numbers of placements
 
     def _grown(self) -> int:
         place = len(self.names)
@@ -200,7 +196,7 @@ class Shares:
         self.whole[place] = self.born[place] = 0
 
     def forget(self, units: Iterable[int]) -> None:
-        """Drop units whose numbers others have now."""
+        """Drop units whose numbers now belong to other units."""
         for unit in units:
             self.counts[self.units == unit] = 0
             self.units[self.units == unit] = NEVER
@@ -211,10 +207,10 @@ class Shares:
         """Take the impressions since the last call, and note which units are quiet.
 
         Args:
-            now_ms: epoch ms by the wall clock.
-            watermark_ms: the event time up to which they are complete; 0 if unknown.
-            log_ms: epoch ms at which the log begins; 0 if unknown. The first batch covers the time
-                since then. It is left out if that time is unknown, since its length in minutes would be.
+            now_ms: the wall clock, in epoch ms.
+            watermark_ms: the event time up to which the impressions are complete; 0 if unknown.
+            log_ms: the epoch ms at which the log begins; 0 if unknown. The first batch covers the time since
+                then. If it is unknown the first batch is left out, since its length is unknown.
         """
         taken_ms, self._taken_ms = self._taken_ms or now_ms, now_ms
         if not watermark_ms and not self.at_ms:
@@ -230,15 +226,8 @@ class Shares:
         self._age(begin_ms, end_ms)
         new = np.zeros(len(self.whole))
         for batch in batches:
-            add(
-                self.units,
-                self.counts,
-                self.whole,
-                new,
-                self.totals,
-                *self._numbered(batch),
-                batch.impressions,
-            )
+            numbers = self._numbered(batch)
+            add(self.units, self.counts, self.whole, new, self.totals, *numbers, batch.impressions)
         self.born[(self.born == 0) & (new > 0)] = begin_ms
         self._spread(new, begin_ms, end_ms)
         self._recent.append((taken_ms, now_ms, new, begin_ms))
@@ -259,7 +248,7 @@ class Shares:
         self.at_ms, self._begun_ms = end_ms, self._begun_ms or begin_ms
 
     def _spread(self, new: F64, begin_ms: int, end_ms: int) -> None:
-        """Add a batch to the minutes that it covers, evenly over its time."""
+        """Add a batch evenly to the minutes that it covers."""
         if not new.any():
             return
         last = end_ms // MINUTE_MS
@@ -292,7 +281,7 @@ class Shares:
             self.note(unit)
 
     def note(self, unit: int) -> None:
-        """Note a unit's placements as they were before it went quiet."""
+        """Note a quiet unit's placements, with their rates before it went quiet."""
         if unit in self.quiet:
             return
         places = np.flatnonzero((self.units == unit).any(axis=1))
@@ -307,8 +296,8 @@ class Shares:
         quiet.before = self._rate(places, at_ms, quiet.since, whole)
 
     def _rate(self, places: I64, since_ms: int, since: F64, whole: bool) -> F64:
-        """Impressions a minute in the hour before a moment, or from the first one on. For the unknown part of
-        that hour the rate of the last day is taken.
+        """Impressions a minute in the hour before a moment, or since the placement's first impression. For
+        the unknown part of that hour the rate of the last day counts.
 
         Args:
             since_ms: the moment, by event time.
@@ -365,7 +354,7 @@ class Shares:
         self.quiet = {unit: _quiet(*of) for unit, of in silent.items()}
         self._begun_ms, self._waiting = 0, []
         self._left_out = not self.at_ms
-        # Older saves lack this time: their `at_ms` is by the wall clock.
+        # Older saves lack `taken_ms`, and have an `at_ms` by the wall clock.
         self._taken_ms = int(columns["taken_ms"][0]) if "taken_ms" in columns else self.at_ms
 
 

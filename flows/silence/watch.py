@@ -1,4 +1,4 @@
-"""The watch over the feed: at each cut, the silent units, and the planned placements that they concern."""
+"""Watches the feed: finds at each cut the silent units, and the planned placements that they concern."""
 
 from __future__ import annotations
 
@@ -45,15 +45,16 @@ class Watch:
             self._impressions.append(impressions)
 
     def end(self, name: str) -> None:
-        """Stop watching a unit, by its key, until its next pixel; a name that is no key is a sender's."""
+        """Stop watching a unit until its next pixel. A name that is no unit's key is a sender's."""
         self._ended.append(name if name.partition(":")[0] in KINDS and ":" in name else f"sender:{name}")
 
     def cut(self, now_ms: int, proven: bool, watermark_ms: int, log_ms: int = 0) -> Sequence[SilentUnit]:
-        """Watch a cut; returns the silent units, the same object while none of them has changed.
+        """Watch a cut. Returns the silent units: the same object while none of them has changed.
 
         Args:
-            now_ms: epoch ms, by one clock; it may go back.
-            proven: the flow has read all that there is, and waits for no collector. Time counts only then.
+            now_ms: the wall clock, in epoch ms, which may go back.
+            proven: whether the flow has read all that there is, and waits for no collector. Otherwise the
+                clock of gaps stands.
             watermark_ms, log_ms: see `flows.silence.shares.Shares.take`.
         """
         passed_ms = 0 if self._now_ms is None else now_ms - self._now_ms
@@ -89,7 +90,7 @@ class Watch:
         """Load `snapshot`'s state.
 
         Raises:
-            StateError: another format's.
+            StateError: the state is of another format.
         """
         if state[0] != FORMAT:
             raise StateError(

@@ -27,7 +27,7 @@ from flows.publish.fence import latest_fence_record
 from flows.publish.layout import LAYOUTS
 from flows.publish.publisher import Publisher
 from flows.publish.switching import seated
-from flows.recompute.switch import Turned, turn
+from flows.recompute.switch import SwitchResult, turn
 from flows.settings.fields import Settings
 from simulation.actors import Actor, Actors
 from simulation.disk import Disk
@@ -350,7 +350,7 @@ class Play:
             self.figures["confirmed"] += 1
             self._confirm(found)
 
-    def _confirm(self, found: Turned) -> None:
+    def _confirm(self, found: SwitchResult) -> None:
         if found.generation not in self._shown:
             self._wrong(f"generation {found.generation} is confirmed, and readers never had it")
 

@@ -69,7 +69,7 @@ def shown(**environment: str) -> subprocess.CompletedProcess[str]:
         ("RECOVERY_DIR", "", "is empty: give it a value"),
         ("NAMESPACE", "x{y}", "takes letters, digits, colons, _ and -"),
         ("CONSENT", "maybe", "takes required or assumed"),
-        ("TIMEZONE", "Mars", "no such time zone: 'Mars'; takes one like Europe/London"),
+        ("TIMEZONE", "Mars", "no such time zone: 'Mars'; takes a name like Europe/London"),
         ("TIMEZONE", "Europe/Londn", "no such time zone: 'Europe/Londn' (did you mean Europe/London?)"),
         ("LISTENER_KEY", SECRET, "takes 16 to 64 bytes"),
         ("KAFKA_OPTIONS", f"not json {SECRET}", "takes names and texts: as JSON"),
