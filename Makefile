@@ -59,7 +59,7 @@ chaos: install  ## kill and starve a live flow at random, and prove its numbers
 	@$(BIN)/python -m benchmarks.chaos $(CHAOS)
 
 archive: install  ## kill the writer of an archive KILLS=n times, and check what it wrote
-	ARCHIVE_KILLS=$(or $(KILLS),100) $(BIN)/python -m pytest tests/flows/archive/test_archive_live.py -k killed_again -q -s --timeout 3600
+	ARCHIVE_KILLS=$(or $(KILLS),100) $(BIN)/python -m pytest tests/flows/archive/test_archive_live.py -k repeatedly_killed -q -s --timeout 3600
 
 simulation: install  ## play SEEDS=n histories of the whole flow in one thread, with everything going wrong
 	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(or $(SEEDS),1000) $(SIMULATION)

@@ -222,7 +222,7 @@ def test_a_ratio_is_the_lesser_of_elapsed_and_processor_time() -> None:
     assert worse(took(1.0, 2.0), took(3.0, 3.0)) == 1.5
 
 
-def test_the_table_has_every_contender_beside_ours() -> None:
+def test_the_table_lists_every_contender_with_ours() -> None:
     rows = [
         Row("flow_file", "**audiopixel**", took(2.0, 1.5)),
         Row("jet", "Jet 5: snapshots", took(4.0, 6.0)),

@@ -244,7 +244,7 @@ def test_a_resumed_writer_repeats_and_loses_nothing(tmp_path: Path) -> None:
     assert resumed.position == len(b"a\nb\nc\n")
 
 
-def test_a_writer_without_a_position_starts_the_file_anew(tmp_path: Path) -> None:
+def test_a_writer_without_a_position_rewrites_the_file(tmp_path: Path) -> None:
     path = _write(tmp_path, b"old\n")
     NdjsonWriter(path).close()
     assert Path(path).read_bytes() == b""

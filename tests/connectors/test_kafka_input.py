@@ -549,7 +549,7 @@ def test_a_group_reads_an_added_partition_before_it_reaches_the_end(apache: Apac
     again.close()
 
 
-def test_a_message_can_be_sent_to_a_partition_with_a_time_of_its_own(brokers: str) -> None:
+def test_a_message_may_have_its_own_partition_and_time(brokers: str) -> None:
     topic = _topic(brokers, 2)
     an_hour_ago_ms = int(time.time() * 1000) - 3_600_000  # a time beyond the retention is deleted at once
     writer = KafkaWriter(brokers, topic)

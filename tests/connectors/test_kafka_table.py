@@ -78,7 +78,7 @@ def test_a_tombstone_an_empty_value_and_a_missing_key_differ(brokers: str) -> No
     assert [(one.key, one.value) for one in found] == [(b"a", None), (b"a", b""), (None, b"x")]
 
 
-def test_an_empty_topic_is_at_its_end_and_thousands_of_keys_are_read(brokers: str) -> None:
+def test_a_table_reads_empty_topics_and_thousands_of_keys(brokers: str) -> None:
     topic = topic_on(brokers, 2)
     with reading(brokers, topic) as table:
         assert until(table, lambda: table.caught_up) == []

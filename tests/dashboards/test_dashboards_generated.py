@@ -35,7 +35,7 @@ def test_the_committed_files_are_current() -> None:
     assert {path.name for path in GENERATED.iterdir()} == set(generated())
 
 
-def test_check_fails_on_a_file_that_is_not_current_and_build_mends_it(tmp_path: Path) -> None:
+def test_check_fails_on_an_outdated_file_and_build_renews_it(tmp_path: Path) -> None:
     write(tmp_path)
     assert stale(tmp_path) == []
     (tmp_path / "rules.yml").write_text("groups: []\n")

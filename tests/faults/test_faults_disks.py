@@ -146,7 +146,7 @@ def test_two_members_become_four_and_three_by_dealing(world: World) -> None:
     all_die_and_are_as_undisturbed(world, flows, directories, 50)
 
 
-def test_a_torn_manifest_of_one_member_takes_all_back_to_the_save_before(world: World) -> None:
+def test_one_torn_manifest_sends_all_members_to_the_previous_save(world: World) -> None:
     directories = disks(world, 2)
     flows = start(world, directories)
     counts(world, flows, 300)

@@ -77,7 +77,7 @@ def test_an_empty_partition_does_not_hold_time(world: World) -> None:
     assert int(row["final_through_ms"]) > old_ms
 
 
-def test_junk_and_pixels_of_long_ago_on_a_quiet_partition_do_not_hold_the_flows_time(world: World) -> None:
+def test_junk_and_old_pixels_of_a_quiet_partition_do_not_hold_time(world: World) -> None:
     flow = world.start(QUIET="PT2S", REJECT_SHARE="1")
     world.send(20)
     world.shown(flow)

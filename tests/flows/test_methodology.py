@@ -200,7 +200,7 @@ def test_the_half_life_is_described_only_if_used() -> None:
     assert "half-life 3 d" in described["lookback"]
 
 
-def test_an_expression_of_the_settings_is_named_by_its_hash_and_not_shown() -> None:
+def test_an_expression_in_settings_is_shown_only_by_its_hash() -> None:
     said = methodology(load(invalid_agents={"own_list": "secret-vendor"})).rules["invalid_traffic"]
     assert "own_list: an expression of the settings, hash " in said
     assert "secret-vendor" not in said

@@ -313,7 +313,7 @@ def test_forget_asks_for_ids_on_a_terminal(valkey: EmbeddedValkey, tmp_path: Pat
     assert "refused: 2 listeners not forgotten" in shown, "no flow is there"
 
 
-def test_forget_without_a_standard_input_names_nobody(tmp_path: Path) -> None:
+def test_forget_without_a_standard_input_names_no_person(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flows.cli", "forget"]
     closed = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
     done = subprocess.run(closed, cwd=ROOT, capture_output=True, text=True, check=False)

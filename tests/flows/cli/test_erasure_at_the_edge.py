@@ -80,7 +80,7 @@ def test_an_id_beginning_like_an_address_forgets_no_household(settings: Settings
     assert "household_id" in run("explain", "--listener", "81.2.69.142:4431").stdout  # a port
 
 
-def test_without_the_edges_key_an_address_is_refused_and_an_id_is_forgotten_in_part(
+def test_without_the_edges_key_an_address_is_refused(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AUDIOPIXEL_COLLECT_KEY")

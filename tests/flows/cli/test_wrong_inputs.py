@@ -171,7 +171,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("text", "said"), FILES)
-def test_a_wrong_line_of_the_file_is_named_by_its_number_in_its_own_spelling(
+def test_a_wrong_line_of_a_file_is_named_by_its_number(
     text: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.errors import SettingsError

@@ -217,7 +217,7 @@ def test_any_arrival_and_restart_match_the_specification(history: list[Event], d
     assert line.found == by_definition(events)
 
 
-def test_names_are_numbered_anew_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_renumbered_names_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interner, "DROP_AT", 2)
     line, events = Line(lateness_ms=2 * MINUTE), []
     for minute in range(30):

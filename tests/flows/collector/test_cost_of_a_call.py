@@ -81,7 +81,7 @@ def test_a_name_as_long_as_a_body_is_not_decoded(letters: list[int]) -> None:
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("target", ["https://shop.example/?next=a%26b%3Dc d&x=%2525", "HTTP://x.example/a+b"])
-def test_a_url_in_a_form_keeps_what_is_encoded_in_its_own_query(target: str, times: int) -> None:
+def test_a_url_in_a_form_keeps_its_own_encoded_query(target: str, times: int) -> None:
     encoded = target
     for _ in range(times):
         encoded = "".join(f"%{ord(letter):02X}" for letter in encoded)

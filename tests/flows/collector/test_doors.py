@@ -375,7 +375,7 @@ def test_a_click_beyond_the_cap_is_redirected() -> None:
     assert (len(kept.events), kept.refused) == (1, 2)
 
 
-def test_a_call_beyond_those_in_hand_is_503_before_anything_of_it_is_stored() -> None:
+def test_a_call_beyond_the_calls_in_hand_is_503_and_unstored() -> None:
     slow = Slow()
     doors = Doors(understanding(), cast(Store, slow), calls_in_hand=2)
 

@@ -110,7 +110,7 @@ def test_a_collector_tells_its_figures_and_the_page_adds_them_up(
         until(lambda: [one["id"] for one in reader.read()["collectors"]] == [collector.id()])
 
 
-def test_a_pasted_line_of_curl_shows_its_verdict_and_stands_among_the_last_calls(
+def test_a_pasted_curl_line_shows_its_verdict(
     broker: EmbeddedBroker, valkey: EmbeddedValkey, client: Client, space: str, tmp_path: Path
 ) -> None:
     more = {"collect_figures": "true", "redis_url": valkey.url, "namespace": space}

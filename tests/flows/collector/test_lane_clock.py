@@ -135,7 +135,7 @@ def test_a_suspended_machines_clock_steps_forward(tmp_path: Path) -> None:
     assert machine.clock.offset_ms == 0
 
 
-def test_a_clock_ahead_goes_at_half_speed_until_it_meets_the_wall_clock(tmp_path: Path) -> None:
+def test_a_clock_ahead_runs_at_half_speed_until_the_wall_clock(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.go_on(SECOND)
     machine.wall -= MOST_AHEAD_MS

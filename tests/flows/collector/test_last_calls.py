@@ -49,7 +49,7 @@ def local(**values: Any) -> Call:
     return Call(made.method, made.path, made.query, made.headers, b"", "127.0.0.1", NOW_MS)
 
 
-def test_five_mistakes_of_a_first_hour_have_five_verdicts_and_a_stored_pixel_has_its_own() -> None:
+def test_five_first_mistakes_and_a_stored_pixel_have_distinct_verdicts() -> None:
     signed = doors(placements="signed")
     assert verdict(local(e="impresion")) == ("rejected; unknown_event; event=impresion; meant=impression")
     assert verdict(local(), signed) == "rejected; unsigned; placement_id"

@@ -69,7 +69,7 @@ def test_unreadable_sections_count_as_refusals(ids: Any) -> None:
 
 
 @pytest.mark.parametrize("said", ["1", " 1 ", "1,1", "0,1"])
-def test_the_header_of_the_global_privacy_control_is_a_refusal_at_every_door(said: str) -> None:
+def test_the_global_privacy_control_header_refuses_at_every_door(said: str) -> None:
     door, headers = understanding(policy=Policy(5, required=False)), BEARER | {"sec-gpc": said}
     raws = [PIXEL | {"consent": True}] * 2
     found = door.events(call(method="POST", path="/v1/events", headers=headers), raws)

@@ -340,7 +340,7 @@ def test_each_sender_is_counted_by_the_operators_name() -> None:
     }
 
 
-def test_the_topics_letters_of_the_last_hours_are_read_once_each_to_its_end() -> None:
+def test_the_topics_recent_letters_are_read_once_to_the_end() -> None:
     with EmbeddedBroker() as broker:
         broker.create_topic("letters", 2)
         settings = load(kafka_brokers=broker.bootstrap, kafka_rejected_topic="letters")

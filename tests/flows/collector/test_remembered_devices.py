@@ -48,7 +48,7 @@ def test_a_flood_of_callers_is_remembered_up_to_the_bound() -> None:
     assert remembered(callers.is_public) == MAX_ADDRESSES
 
 
-def test_a_flood_of_texts_that_are_no_addresses_is_remembered_up_to_the_bound() -> None:
+def test_remembered_invalid_addresses_are_bounded() -> None:
     for number in range(MAX_ADDRESSES + FLOOD):
         assert parsed(f"no address {number}") is None
     assert remembered(callers._parsed) == MAX_ADDRESSES

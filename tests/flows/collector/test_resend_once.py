@@ -136,7 +136,7 @@ def test_an_absent_id_is_resent_except_the_events(url: str, kept: Kept) -> None:
     assert sent([of_the_flow(event_id="[ID]")], url).not_sent == {resend.CHANGED: 1}
 
 
-def test_a_play_that_names_its_listener_is_marked_in_its_letter_and_kept(url: str, kept: Kept) -> None:
+def test_a_play_naming_its_listener_is_marked_and_kept(url: str, kept: Kept) -> None:
     door = understanding(placements="signed")
     with_play, without_consent = (
         letter_of(letter("c1", door.pixel(call(usual(**told), "/p/triton"))).value)

@@ -50,7 +50,7 @@ def at(share: float) -> int:
     return START_MS + round(share * DAYS * DAY_MS)
 
 
-def test_half_the_booked_at_three_quarters_of_an_even_flight_is_two_thirds() -> None:
+def test_half_delivered_at_three_quarters_has_an_indicator_of_two_thirds() -> None:
     now = pace(plan(3_000), 1_500, 1_000_000, at(0.75), USUAL)
     assert now.expected == 2250
     assert now.indicator == 2 / 3
@@ -423,7 +423,7 @@ def test_a_healthy_flight_is_never_at_risk(curve: Any, an_hour: int, rate: float
 
 @pytest.mark.parametrize("curve", ["even", "frontloaded", NIGHT], ids=["even", "frontloaded", "night"])
 @pytest.mark.parametrize("ahead", [1.0, 1.08])
-def test_a_flight_that_starves_is_at_risk_within_the_hour_and_then_under(curve: Any, ahead: float) -> None:
+def test_a_starving_flight_is_at_risk_and_then_under(curve: Any, ahead: float) -> None:
     this = plan(1_000 * DAYS * 24, curve=curve, timezone="UTC")
     counts = arrivals(np.random.default_rng(1), this, 4 * 1440, ahead)
     # At seven in the morning of the second day, whatever the clock of the flight's start.

@@ -439,7 +439,7 @@ def test_an_ended_unplanned_campaign_has_no_row_of_zeros(
     writer.publisher.close()
 
 
-def test_a_row_says_when_it_ends_what_it_cost_and_by_how_much_it_is_short(
+def test_a_row_contains_its_end_cost_and_shortfall(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()

@@ -225,7 +225,7 @@ def test_reach_is_recut_from_registers_and_sketches() -> None:
     assert world.shown[1] == pytest.approx(1_510, rel=0.03)
 
 
-def test_other_rows_keep_their_reach_when_one_is_cut_anew() -> None:
+def test_other_rows_keep_their_reach_when_one_is_recut() -> None:
     shard = RowShard(0, 1, LATENESS * MINUTE, 90_000, lambda minute: minute // 1440)
     rows = [("placement", "a"), ("placement", "b"), ("campaign", "c")]
     crowds = [many(2_000, 1), many(1_500, 2), many(700, 3)]

@@ -78,7 +78,7 @@ def test_a_condition_becomes_the_state_once_it_has_held() -> None:
     assert after(waiting, "under").state == "under"
 
 
-def test_one_border_on_the_other_side_begins_anew() -> None:
+def test_one_border_on_the_other_side_restarts_the_wait() -> None:
     assert after(CALM, *(["under"] * 5), "on_track", *(["under"] * 5)).state == "on_track"
     assert after(CALM, *(["under"] * 5), "at_risk", *(["under"] * 5)).state == "on_track"
 

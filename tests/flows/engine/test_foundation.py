@@ -159,7 +159,7 @@ def test_a_foundation_with_a_flipped_bit_is_refused_with_advice(
             reads()
 
 
-def test_a_reason_of_invalid_traffic_keeps_its_place_while_others_come_and_go(
+def test_an_invalid_traffic_reason_keeps_its_place_among_changing_ones(
     store: Callable[..., Path],
 ) -> None:
     agents = [

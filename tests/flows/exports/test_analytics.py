@@ -134,7 +134,7 @@ def test_each_event_reaches_google_as_it_documents_and_none_without_consent(
     assert letters_of(settings) == []
 
 
-def test_a_hit_reaches_adobe_with_a_hashed_visitor_and_a_failure_is_a_dead_letter(
+def test_a_hit_reaches_adobe_hashed_and_a_failure_is_a_letter(
     settings: Settings, topic: Topic, export: Callable[..., Command], site: Callable[..., Site]
 ) -> None:
     def judge(number: int, query: str, body: bytes) -> bytes:

@@ -98,7 +98,7 @@ def wrong(result: object) -> list[str]:
     return [error.message[:200] for error in validator(RESPONSE).iter_errors(result)]
 
 
-def test_a_report_is_due_every_hour_and_its_envelope_and_result_are_valid(world: World) -> None:
+def test_a_valid_report_is_due_every_hour(world: World) -> None:
     put_campaign(world.client, world.settings.namespace, world.now_ms)
     assert world.turn() == ["taken"]
     assert world.turn(0.5) == []

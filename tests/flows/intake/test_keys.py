@@ -18,7 +18,7 @@ def test_every_purpose_has_a_key_of_its_own() -> None:
     assert all(len(key) == KEY_BYTES for key in keys)
 
 
-def test_a_sub_key_is_blake2b_of_nothing_under_the_secret_personalised_by_its_label() -> None:
+def test_a_sub_key_is_the_blake2b_of_secret_and_label() -> None:
     expected = blake2b(b"", digest_size=32, key=SECRET, person=b"identity").digest()
     assert sub_key(SECRET, "identity") == expected
     assert sub_key(SECRET + b"!", "identity") != expected

@@ -112,7 +112,7 @@ def test_layouts_of_equal_beginnings_differ_by_their_first_difference() -> None:
         assert by_word[0] > 0
 
 
-def test_a_full_table_begins_anew_and_goes_on() -> None:
+def test_a_full_table_is_emptied_and_refilled() -> None:
     lines = [b'{"k%d":1,"ts":5}' % number for number in range(3 * MAX_LAYOUTS + 2)]
     layouts = Layouts.none()
     for number, line in enumerate(lines):

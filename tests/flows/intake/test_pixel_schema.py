@@ -75,7 +75,7 @@ def test_the_page_lists_exactly_the_decoders_fields() -> None:
     assert table_of("Marks of a collector").keys() == {*Mark.__struct_fields__} - {"event"}
 
 
-def test_the_page_and_the_schema_list_every_event_and_every_type_of_conversion() -> None:
+def test_page_and_schema_list_every_event_and_conversion_type() -> None:
     assert table_of("Events").keys() == set(EVENTS)
     assert SCHEMA["$defs"]["pixel"]["properties"]["event"]["enum"] == list(EVENTS)
     assert SCHEMA["$defs"]["conversion"]["properties"]["type"]["enum"] == list(CONVERSION_TYPES)

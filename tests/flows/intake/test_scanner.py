@@ -262,7 +262,7 @@ def test_evicting_caches_change_nothing(most: int) -> None:
     assert decoder.asked[0] > both.scanning.asked[0]
 
 
-def test_too_many_combinations_begin_anew_for_both_ways_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_combinations_reset_both_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dimension_numbers, "MAX_COMBOS", 15)
     both = Both()
     lists = []

@@ -89,7 +89,7 @@ BEFORE_AND_AFTER = [
 ]
 
 
-def test_a_planned_flight_counts_from_the_minute_of_its_plans_start_by_cohorts(run: Run) -> None:
+def test_a_planned_flight_counts_cohorts_from_its_plans_first_minute(run: Run) -> None:
     truth = run(*BEFORE_AND_AFTER, a=Planned(T0 + 90_000))
     cohort = dict.fromkeys(("first_quartiles", "midpoints", "third_quartiles", "completes"), 1)
     whole = {"consented": 7, "repeated": 2, "invalid_traffic": 1}  # of earlier minutes too
@@ -261,7 +261,7 @@ def test_a_replay_with_plans_reconciles_and_without_knowing_them_does_not(
     assert not {one for one in told if one[2] in ("flight.consented", "flight.repeated")}
 
 
-def test_a_household_of_the_hour_alone_gives_a_row_no_unit_of_reach(
+def test_a_household_of_the_hour_alone_sets_no_reach_unit(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     settings = planned(f"a,3,{iso(-120)},{iso(3600)},,,", timezone="Asia/Singapore")  # T0 is its midnight

@@ -89,9 +89,7 @@ def test_a_quiet_live_row_is_final_as_of_its_write(replayed: Replayed, client: C
     assert "reach_as_of_ms" in told(replayed, client, "old", reach_as_of_ms=at_ms)
 
 
-def test_the_delivery_of_a_quiet_planned_placement_may_be_newer_than_its_counts(
-    replayed: Replayed, client: Client
-) -> None:
+def test_a_quiet_placements_delivery_may_be_newer_than_its_counts(replayed: Replayed, client: Client) -> None:
     # Its pacing is written every minute, with the counts of its shard's last version.
     live(replayed, client)
     counted_ms = T0 + 29 * HOUR_MS + 5_000

@@ -51,9 +51,7 @@ def test_a_rate_is_packed_as_its_quotient(some: list[tuple[int, int]]) -> None:
         (2, 3, "0.666667"),
     ],
 )
-def test_a_rate_half_way_between_two_places_is_even_in_rows_and_in_minutes(
-    part: int, whole: int, text: str
-) -> None:
+def test_rates_round_half_to_even_in_rows_and_minutes(part: int, whole: int, text: str) -> None:
     """Doubles of these are above or below the half, so that they rounded either way."""
     counts = np.zeros((1, MINUTE_COUNTS), np.int64)
     counts[0, [IMPRESSION, START]], counts[0, COMPLETE] = whole, part

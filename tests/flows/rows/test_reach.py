@@ -82,7 +82,7 @@ def test_reach_never_falls_where_the_count_becomes_a_sketch() -> None:
         assert shown == sorted(shown), f"seed {seed}"
 
 
-def test_the_mean_error_over_a_hundred_seeds_is_within_theory_at_every_size() -> None:
+def test_the_mean_error_of_reach_is_within_theory_at_every_size() -> None:
     rng = np.random.default_rng(7)
     distinct = Distinct()
     found, size = {}, 0
@@ -350,7 +350,7 @@ def test_listeners_of_quiet_minutes_are_exact_without_registers() -> None:
     assert rolling.crowds.registers.nbytes == 0
 
 
-def test_one_crowded_minute_takes_the_room_of_three_sketches_not_of_an_hour() -> None:
+def test_one_crowded_minute_takes_the_memory_of_three_sketches() -> None:
     rng, rolling, minute = np.random.default_rng(4), Rolling(), 29_000_000
     rolling.advance(minute)
     rolling.add(np.zeros(1_500, np.uint32), np.full(1_500, minute), listeners(rng, 1_500), 1)

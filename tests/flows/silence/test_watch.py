@@ -214,7 +214,7 @@ def test_traffic_moved_to_another_collector_counts_in_the_rate_since() -> None:
     assert part.since == pytest.approx(part.before, rel=0.05)
 
 
-def test_a_placement_keeps_its_four_largest_units_and_a_new_one_gets_in() -> None:
+def test_a_placement_keeps_its_largest_units_and_admits_new_ones() -> None:
     feed = Feed()
     feed.watch.follow(["p"])
     delivering(feed, 6 * HOUR_S, *(("p", f"s{n}", "", n) for n in range(1, 7)))
@@ -285,7 +285,7 @@ def test_a_backlog_before_the_watermark_is_measured_whole() -> None:
     assert part.before == pytest.approx(60, rel=0.05), "a minute"
 
 
-def test_a_placement_of_half_a_minute_has_the_rate_of_half_a_minute() -> None:
+def test_a_new_placement_has_the_rate_of_its_half_minute() -> None:
     feed = Feed()
     feed.watch.follow(["p"])
     delivering(feed, 700, ("q", "acast", "", 10))

@@ -84,7 +84,7 @@ def test_one_read_serves_many_viewers(valkey: EmbeddedValkey) -> None:
     assert calls == len(seen[0].rows["placement"])
 
 
-def test_after_the_interval_it_is_read_anew(mortal: EmbeddedValkey) -> None:
+def test_the_board_is_read_again_after_the_interval(mortal: EmbeddedValkey) -> None:
     shared = board(mortal.url, "t")
     assert shared.refresh().rows["placement"]["pl-1"]["flight.impressions"] == "7"
     put_rows(mortal.url, "t", {"pl-1": {"flight.impressions": 8}})

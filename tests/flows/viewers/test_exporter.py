@@ -301,7 +301,7 @@ def test_an_expired_place_goes_to_a_newcomer() -> None:
     assert cap.part(busy(b=1, c=1), "1")[0] == ["c"]
 
 
-def test_a_log_recomputed_from_scratch_parts_anew() -> None:
+def test_a_log_recomputed_from_scratch_splits_again() -> None:
     cap = Cap(1)
     cap.part(busy(a=2, b=1), "1")
     assert cap.part(busy(a=2, b=3), "2")[:2] == (["b"], 1)

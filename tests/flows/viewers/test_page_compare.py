@@ -164,7 +164,7 @@ def test_a_dropped_file_gives_a_waterfall_with_a_labelled_axis(
 
 @pytest.mark.debian
 @pytest_browser
-def test_on_a_phone_the_form_is_whole_and_the_table_stays_in_its_box(port: int, browser: Browser) -> None:
+def test_a_phone_shows_the_whole_form_and_boxes_the_table(port: int, browser: Browser) -> None:
     browser.resize(390, 844)
     try:
         browser.open("about:blank")
