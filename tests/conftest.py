@@ -17,10 +17,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Who starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Whoever starts them, what is printed is as wide as the test says,
+# The terminal's size of the caller does not change what a test prints,
 for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
-# and some hundred processes do not all compile our sources anew.
+# and hundreds of processes do not each compile our sources again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Deadlines would be of a machine that others use, too, and of kernels that are compiled on first use.

@@ -80,7 +80,7 @@ def test_chaos_detects_a_source_storing_its_position_early() -> None:
     assert "1 messages of the source's topic are 0 events" in said
 
 
-# What the doors answered
+# Answers of the doors
 
 ANSWERED = {f"e{n}": ("door-1", "starts") for n in range(3)} | {"i0": ("door-2", "impressions")}
 STORED = dict.fromkeys(ANSWERED, 1) | {"e0": 2, "never-answered": 1}
@@ -104,7 +104,7 @@ def test_an_answered_event_missing_from_the_log_is_detected() -> None:
     assert said == "i0 was answered as stored, and is not in the log"
 
 
-# What the source's topic holds
+# Messages of the source's topic
 
 START, CLICK = Ad("p", "start", "play"), Ad("p", "click", "")
 SENT: dict[Place, Due] = {(0, 0): START, (0, 1): CLICK, (1, 0): CLICK, (1, 1): NOT_OURS, (1, 2): REJECTED}
@@ -163,7 +163,7 @@ ROW = {
 
 
 def seen(*rows: dict[str, str]) -> list[str]:
-    """What the monitor says of a row that is read so, one reading after the other."""
+    """The findings of the monitor on a row with these readings, one after the other."""
     monitor = Monitor()
     return [
         f"{one['what']} {one.get('field', '')}".strip() for row in rows for one in monitor.check("row", row)
@@ -238,7 +238,7 @@ def test_a_round_with_findings_restarts_the_count_of_kills(tmp_path: Path) -> No
     assert (account.since.kills, account.since.runs, account.since.well) == (110, 2, True)
 
 
-# The bidder beside it
+# The bidder next to the flow
 
 
 class Client(dict[str, Any]):

@@ -1,4 +1,4 @@
-"""What the documents quote is what the code says."""
+"""The documents quote the code rightly."""
 
 from __future__ import annotations
 

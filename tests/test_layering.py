@@ -1,4 +1,4 @@
-"""The house: who may import whom, and the steps whose names are keys of the recovery store."""
+"""The house: the allowed imports of each room, and the steps whose names are keys of the recovery store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BEHIND_NO_DOOR = ("flows.settings.remedies", "flows.settings.show")
 
 
 class Import(NamedTuple):
-    """One import: where it stands, and the module that it names."""
+    """An import: its place, and the module that it names."""
 
     by: str
     module: str

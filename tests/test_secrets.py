@@ -28,7 +28,7 @@ AGAIN = (
 
 
 def listed(*command: str) -> list[str]:
-    """Names of files that a command of git lists, each with a zero byte behind it."""
+    """Names of files that a git command lists, each with a zero byte after it."""
     done = subprocess.run(["git", *command, "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     return [name for name in done.stdout.split("\0") if name and not name.endswith(UNREAD)]
 
@@ -96,5 +96,5 @@ def test_a_pasted_secret_is_found(tmp_path: Path) -> None:
     }
     for name, line in lines.items():
         (tmp_path / name).write_text(f"{line}\n")
-    # One scan of all: to load the detectors takes a second.
+    # A single scan of all files: to load the detectors takes a second.
     assert {name for name, *_ in found(tmp_path, [*lines])} == lines.keys() - {"none.py"}

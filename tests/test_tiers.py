@@ -1,4 +1,4 @@
-"""What `tiers` names is there, and a file is spared only if `make test` runs no test of it."""
+"""Every test named by `tiers` exists, and a file is spared only if `make test` runs no test of it."""
 
 from __future__ import annotations
 

@@ -268,7 +268,7 @@ def is_wholly_long(path: str) -> bool:
 
 
 def long_key(nodeid: str, apache: bool) -> str | None:
-    """The key of `LONG` that a test belongs to; None: `make test` runs it."""
+    """The key of `LONG` that a test belongs to; None if `make test` runs it."""
     if apache:
         return APACHE
     if nodeid.startswith(SHORT):

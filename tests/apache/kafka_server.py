@@ -63,7 +63,7 @@ class KafkaUnavailable(Exception):
 
 
 class ApacheKafka:
-    """One broker, on the same disk and ports over `stop`, `kill` and `start`; or a context manager.
+    """A broker as a context manager; `stop`, `kill` and `start` keep its disk and ports.
 
     Args:
         directory: made where absent; holds the log, the settings and the broker's output.

@@ -1,5 +1,5 @@
 """A real schema registry for tests: Apicurio Registry on loopback, in memory, from the archive that Maven
-resolves. It speaks Confluent's interface below `/apis/ccompat/v7`.
+resolves. The registry serves Confluent's interface below `/apis/ccompat/v7`.
 
 Needs Java 17 and `mvn`; the archive (142 MB) is fetched once to build/apicurio-<version>.
 """
@@ -24,7 +24,7 @@ BUILD: Final = Path(__file__).resolve().parents[2] / "build"
 
 
 class Apicurio:
-    """One registry; a context manager.
+    """A registry as a context manager.
 
     Raises:
         KafkaUnavailable: no Java, no Maven, or no repository.

@@ -28,7 +28,7 @@ class Play:
         self._flow, self._reader = Flow(url, self._namespace), None
 
     def step(self, step: dict[str, Any]) -> None:
-        """One step. The client is opened at the first look: by then there is a flush to read."""
+        """Run a step of a case. The client is opened at the first look, after the first flush."""
         match step:
             case {"see": rows}:
                 self._reader = self._reader or self._opens()

@@ -1,5 +1,5 @@
-"""The bidder's client, in each language, under faults of a flow's real writer and of Redis: no version that
-falls, no usable row that the rules refuse, and fresh numbers within two seconds of the first flush behind it.
+"""The bidder's client in each language under faults of a real writer and of Redis. No version falls, no
+unusable row is shown as usable, and numbers are fresh within two seconds of the next flush.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
 
 
 class Written(NamedTuple):
-    """The versions of all rows behind a flush that was completed at a moment (epoch ms)."""
+    """The versions of all rows after a flush that ended at a moment (epoch ms)."""
 
     at_ms: float
     versions: dict[str, tuple[int, ...]]
@@ -230,7 +230,7 @@ class Stage:
             eventually(lambda: client.info("replication")["master_link_status"] == "up")
 
     def fault(self, what: str) -> float:
-        """Let it happen; returns when the first flush behind it was completed (epoch ms)."""
+        """Cause a fault. Returns the end of the first flush after it (epoch ms)."""
         if (happens := getattr(self, f"_{what}", None)) is not None:
             happens()
         else:
@@ -281,7 +281,7 @@ def stage(tmp_path: Path, opens: Opens, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def wrong(looks: list[Look], flow: Flow) -> Iterator[str]:
-    """What no reader may see."""
+    """Each rule that a look has broken, in words."""
     seen = dict[str, tuple[int, ...]]()
     began, written = iter(flow.began_ms), iter(flow.written)
     last_began, next_began, old, following = 0.0, next(began), Written(0.0, {}), next(written)

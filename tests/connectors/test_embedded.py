@@ -47,7 +47,7 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; one that ended and that nobody waited for does not."""
+    """True if the process runs; False also for a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -33,7 +33,7 @@ class Damaged(NamedTuple):
 def damaged(apache: ApacheKafka, request: pytest.FixtureRequest) -> Damaged:
     topic = f"damaged-{uuid.uuid4().hex[:8]}"
     ensure_topic(apache.brokers, topic, 1)
-    # A flush ends a batch. So may a pause, and the moment at which the producer hears of the topic.
+    # A flush ends a batch. A pause and the first metadata of the topic may end one too.
     settings = {"compression.type": request.param, "linger.ms": 20_000}
     producer = Producer({"bootstrap.servers": apache.brokers, **settings})
     for _ in range(3):

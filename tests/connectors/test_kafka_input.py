@@ -1,4 +1,4 @@
-"""Kafka: positions, ends, lost messages, outages, secrets; on the embedded broker and on Apache Kafka."""
+"""Positions, ends, lost messages, outages, secrets of Kafka, on the embedded broker and on Apache Kafka."""
 
 from __future__ import annotations
 

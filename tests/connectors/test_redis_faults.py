@@ -1,4 +1,4 @@
-"""Faults of Redis: killed, hung, full, read-only, resharded, locked; and failing connections."""
+"""Faults of Redis (killed, hung, full, read-only, resharded, locked) and failing connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The alert rules: well-formed, documented, and telling exactly the stories beside this file."""
+"""The alert rules are well-formed, documented, and fire exactly in the stories of this folder."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ RULES: dict[str, Callable[[Board], Iterator[str]]] = {
 
 
 def complaints(rule: str, board: Board) -> list[str]:
-    """What a rule finds that is not excluded."""
+    """The findings of a rule without excluded ones."""
     pattern, _ = EXCLUDED.get(rule, ("(?!)", ""))
     return [found for found in RULES[rule](board) if not re.search(rf": {pattern}", found)]
 

@@ -1,4 +1,4 @@
-"""Dashboards reach a Grafana by its API: their folder, then each, overwritten; what fails is one line."""
+"""Dashboards reach a Grafana through its API: first their folder, then each board. A failure is one line."""
 
 from __future__ import annotations
 

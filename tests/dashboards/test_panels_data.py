@@ -155,7 +155,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clie
 
 
 def values(client: httpx.Client, query: str) -> list[dict[str, Any]]:
-    """What an instant query gives, NaN left out."""
+    """The values of an instant query, without NaN."""
     found = client.get("/api/v1/query", params={"query": query}).raise_for_status().json()["data"]["result"]
     return [series for series in found if not math.isnan(float(series["value"][1]))]
 

@@ -63,7 +63,7 @@ def rendered(text: str, *alerts: dict[str, Any], directory: Path) -> str:
 
 @pytest.mark.debian
 def test_a_group_of_alerts_has_a_headline_and_names_resolved_ones(tmp_path: Path) -> None:
-    """PagerDuty refuses an event without one, and nobody is called."""
+    """PagerDuty refuses an event without a headline, so that no engineer is paged."""
     operators, traders = shown()["receivers"]
     flow, exporter = told("flow", "firing"), told("exporter", "resolved")
     headlines = {

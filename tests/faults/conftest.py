@@ -31,7 +31,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[EmbeddedValkey]:
-    """One that has its data again when it is killed and started."""
+    """A Redis that restores its data after a kill and a start."""
     (tmp_path / "redis").mkdir()
     with EmbeddedValkey({"dir": str(tmp_path / "redis"), "appendonly": "yes", "appendfsync": "no"}) as server:
         yield server
@@ -53,7 +53,7 @@ def kafka_world(kafka: ApacheKafka, redis: EmbeddedValkey, tmp_path: Path) -> It
 
 @pytest.fixture(scope="session")
 def stopped(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Where a flow has run and was stopped in order; shared by tests that start others on its `store`."""
+    """A world whose flow ran and stopped in order; tests share it and start other flows on its `store`."""
     with EmbeddedValkey() as server:
         world = in_memory(broker, server, tmp_path_factory.mktemp("stopped"))
         flow = world.start()

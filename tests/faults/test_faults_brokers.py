@@ -1,4 +1,4 @@
-"""One of three brokers goes down under calls: the other partitions' events are in the log at once."""
+"""A broker of three goes down under calls: events of the other partitions are in the log at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canaries: addresses, user agents, ids and consent strings go in at the door, and are nowhere behind it."""
+"""Canaries: addresses, user agents, ids and consent strings enter at the door and leave no trace after it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def own_world(tmp_path: Path) -> Iterator[World]:
 
 
 def traffic(door: Door, of: str) -> None:
-    """Calls of every door and every outcome, each with all that could be told of a person."""
+    """Calls of every door and every outcome, each with every personal field."""
     raw = {
         "l": LISTENER, "ifa": DEVICE, "gdpr": "1", "gdpr_consent": CONSENT, "email": "canary@example.org",
         "hashed_email": "canary-hashed-email", "cookie": "canary-cookie", "sid": "canary-session",

@@ -63,7 +63,7 @@ def stop(flows: list[Flow]) -> None:
 
 
 def end(flows: list[Flow]) -> None:
-    """Those that are left end by themselves when one has died."""
+    """Assert that the remaining members end by themselves after one has died."""
     for flow in flows:
         assert flow.ended() != 0
 
@@ -173,7 +173,7 @@ def test_one_torn_manifest_sends_all_members_to_the_previous_save(world: World) 
 
 @pytest.fixture(scope="module")
 def had(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Where a cluster of two has run and was stopped in order."""
+    """A world with a cluster of two that ran and stopped in order."""
     with EmbeddedValkey() as server:
         world = in_memory(broker, server, tmp_path_factory.mktemp("had"))
         flows = start(world, disks(world, 2))
@@ -190,7 +190,7 @@ def copies(had: World, tmp_path: Path) -> list[Path]:
 
 
 def refused(world: World, directories: list[Path]) -> str:
-    """What the members say that do not start."""
+    """The output of members that refuse to start."""
     flows = start(world, directories)
     codes = [flow.ended(60) for flow in flows]
     assert 3 in codes, said(flows)

@@ -145,7 +145,7 @@ def test_a_stopped_producer_is_named_until_it_returns(market: Market) -> None:
         assert client.hget(f"{world.topic}:v1:campaign:{{c}}", "delivery.judged") == "0"
     assert market.flow.metric("feed_silent_since_seconds", kind="platform", unit="a") > 1e9
 
-    # Far more is booked now: both would be under-delivering, and of one of them nobody knows.
+    # The bookings grow so much that both placements fall short; the delivery of one is unknown.
     market.plan(a=10_000_000, b=10_000_000)
     market.becomes(lambda: world.row("pl-b").get("delivery.state") == "under", "the other is judged")
     assert world.row("pl-a")["delivery.state"] == "over"

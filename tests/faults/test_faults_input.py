@@ -125,7 +125,7 @@ def test_the_first_pixel_of_a_partition_does_not_hold_time(world: World) -> None
 
 
 def test_partitions_at_different_speeds_lose_nothing_when_catching_up(world: World) -> None:
-    """An hour's backlog: one partition is long, one short, of the same hour; nothing of it is late."""
+    """An hour's backlog in a long and a short partition of the same hour; no pixel of it is late."""
     now_ms = int(time.time() * 1000)
     hour_ms = 3_600_000
     messages = []

@@ -26,7 +26,7 @@ def admin(kafka: ApacheKafka) -> AdminClient:
 
 
 def group_offsets(admin: AdminClient, world: World) -> dict[int, int]:
-    """What lag tools see: partition to committed offset."""
+    """The offsets that lag tools see, by partition."""
     asked = ConsumerGroupTopicPartitions(f"{world.topic}-group")
     (answer,) = admin.list_consumer_group_offsets([asked]).values()
     return {

@@ -47,7 +47,7 @@ def test_a_trace_shows_a_flows_calls_and_durations(world: World) -> None:
     told = json.loads(path.read_text().rstrip().rstrip(",") + "]")
     spans = {one["name"]: one["dur"] for one in told if one["ph"] == "X"}
     names = {one["args"]["name"] for one in told if one["ph"] == "M"}
-    # What takes less than 5 ms is not told: most of it on a quick machine, but not 20,000 lines at once.
+    # Calls under 5 ms are not traced: nearly all on a quick machine, except for 20,000 lines at once.
     assert "intake next_batch" in spans
     assert "MainThread" in names
     assert min(spans.values()) >= 5_000

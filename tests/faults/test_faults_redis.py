@@ -51,7 +51,7 @@ def emptied(world: World) -> Iterator[None]:
 
 
 def flight(row: dict[str, str]) -> dict[str, str]:
-    """What time alone does not change."""
+    """The fields that time alone does not change."""
     return {name: value for name, value in row.items() if name.startswith("flight.")}
 
 
@@ -84,7 +84,7 @@ def test_a_flow_survives_a_redis_outage_and_publishes_all_afterwards(
     world.shown(flow)
     row = world.row()
     assert (row["flight.impressions"], row["flight.reach"]) == ("160", "160")
-    # Its rolling windows may have moved on: a quiet row is given out anew once a watermark minute.
+    # Rolling windows may have moved on: a quiet row is published again once per watermark minute.
     assert flight(world.row("quiet")) == flight(before)
     eventually(lambda: flow.metric("redis_pending_rows") == 0)
     assert f"reason={reason}" in flow.said()

@@ -1,4 +1,4 @@
-"""`audiopixel verify` on a live flow: equal behind a kill, and a wrong minute is named."""
+"""`audiopixel verify` on a live flow finds no difference after a kill, and names a wrong minute."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def theirs(path: Path, cases: list[Dispute]) -> Path:
 
 
 def tell_of_the_door(client: Client, settings: Settings, disputes: Disputes) -> None:
-    """What a collector does with calls that it rejects."""
+    """Publish the refusals that a collector counts."""
     refusals = Refusals(settings.zone)
     for start in range(0, len(disputes.refused), 500):
         for one in disputes.refused[start : start + 500]:

@@ -310,7 +310,7 @@ def test_a_final_minute_has_the_collectors_methods_by_its_end(
     moments = range(0, 50 * 60_000, 20_000)
     spoke = {"aaaa1111": 10 * 60_000 + 30_000, "bbbb2222": 30 * 60_000}
     files = []
-    for name in ("0", "1"):  # the second partition hears of each method a while later
+    for name in ("0", "1"):  # the second partition gets each method a while later
         lines = list[dict[str, Any]]()
         for at in moments:
             ts = START_MS + at

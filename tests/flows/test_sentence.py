@@ -1,4 +1,4 @@
-"""One sentence about a row: each cause by the rows that make it true, and never without its evidence."""
+"""The sentence about a row: each cause by the rows that make it true, and never without its evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m fuzz`: hostile input at each door, so many; a signal ends it with what was done.
+"""`python -m fuzz`: a number of hostile inputs at each door. A signal ends the run with the figures so far.
 
 --inputs N      at each door; 1,000,000 by default, the form of a night
 --door NAME     at this door alone; may be given several times

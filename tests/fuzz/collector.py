@@ -72,7 +72,7 @@ _CONSENTS: Final = (
 
 @cache
 def calls() -> tuple[tuple[str, str, list[tuple[str, str]]], ...]:
-    """Of each dialect a path, the separator of its parameters, and parameters of a good call."""
+    """A path of each dialect, the separator of its parameters, and the parameters of a valid call."""
     found = [("/p", "&", [(name, str(value)) for name, value in usual().items()])]
     words = {"placement_id": "breakfast-uk", "campaign_id": "spring", "platform": "x"}
     for name, dialect in DIALECTS.items():

@@ -31,5 +31,5 @@ class DamageDoor:
         return Counter([await judge(case_of(int.from_bytes(one[0], "big"))) for one in inputs])
 
     def close(self) -> None:
-        """Let go of the event loop."""
+        """Close the event loop."""
         self._runner.close()

@@ -119,7 +119,7 @@ class _Served:
             if not given:
                 given = True
                 return {"type": "http.request", "body": body, "more_body": False}
-            # Who is gone before is told nothing; a stream has no end of its own.
+            # A client that left earlier gets nothing; a stream has no end of its own.
             await asyncio.wait_for(told.wait() if path == "/events" else began.wait(), 5)
             return {"type": "http.disconnect"}
 

@@ -1,5 +1,5 @@
-"""Messages that the exports read: pixels, decisions, alerts. Of each comes a call that can be sent, a dead
-letter, or nothing.
+"""Messages that the exports read: pixels, decisions, alerts. Each becomes a valid call, a dead letter, or
+nothing.
 """
 
 from __future__ import annotations

@@ -259,7 +259,7 @@ class LogFilesDoor(_Files):
         except AudiopixelError as error:
             in_words(error)
             theirs = None
-        # Of a file whose end is missing one of them may have seen less: both say so.
+        # One of them may read less of a file without its end: both report the fault.
         assert ours == theirs or (ours is None and _compressed_by_content(body)), (ours, theirs)
         return "refused" if ours is None else "read"
 
@@ -276,7 +276,7 @@ class SavesDoor:
         self._store = store = SaveStore(directory / "recovery")
         for cut in (7, 9):
             some = [Unwritten("plays", key, encode([cut, "x"]), []) for key in ("0000", "0001", "0002")]
-            # Of a large save the pieces are in several files.
+            # A large save has its pieces in several files.
             pieces = [*store.put_pieces(cut, some[:2]), *store.put_pieces(cut, some[2:])]
             shards = (tuple(f"{piece.step}-{piece.key}" for piece in pieces),)
             told = FORMAT, cut, 60_000, {"a/0": 5}, 1000 * cut, 1

@@ -67,7 +67,7 @@ class _Held:
         return Messages(list(values), range(before, self.position), self.position, list(stamps))
 
     def commit(self, position: int) -> None:
-        """Nobody asks."""
+        """Do nothing: no consumer reads committed positions."""
 
     def close(self) -> None:
         """Nothing is open."""

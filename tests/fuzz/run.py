@@ -1,4 +1,4 @@
-"""Runs a door over inputs made by seed; of a batch that does harm the least part that does is told."""
+"""Runs a door over inputs made by seed, and reports the smallest harmful part of a harmful batch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ Input = tuple[bytes, ...]
 
 
 class Door(Protocol):
-    """One way in. A new one is opened for every try of a failing batch, so that a batch fails by itself."""
+    """An entrance of the product. Every try of a failing batch opens a new one, so that a batch fails by
+    itself.
+    """
 
     def make(self, rng: Random) -> Input:
-        """One hostile input."""
+        """Make a hostile input."""
         ...
 
     def run(self, inputs: Sequence[Input]) -> Counter[str]:
@@ -39,7 +41,7 @@ class Door(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Close its resources."""
         ...
 
 

@@ -27,5 +27,5 @@ class StrangersDoor:
         return Counter(self._checker.check(one) for one in inputs)
 
     def close(self) -> None:
-        """Let go of the event loop."""
+        """Close the event loop."""
         self._checker.close()

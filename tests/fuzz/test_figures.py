@@ -1,4 +1,4 @@
-"""Figures of the fuzz: they add up over runs, and the next run goes on behind the last one."""
+"""Figures of the fuzz add up over runs, and the next run continues after the last one."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_every_call_over_a_socket_is_in_the_ledger_without_server_faults(
 
 
 def answer_of(port: int, one: Input) -> int:
-    """The status of an input that is sent as it is, as far as it is one request; 0: the server hung up."""
+    """The status of an input sent unchanged, as far as it is one request; 0 if the server hung up."""
     method, target, lines, body = (*one, b"", b"")[:4]
     first = b" ".join((method, target.translate(None, b"\0\r\n "), b"HTTP/1.1"))
     headers = b"".join(line.replace(b"\r", b"") + b"\r\n" for line in lines.split(b"\n") if line.strip())

@@ -67,7 +67,7 @@ REFUTED = [
 
 
 def tlc(module: str, directory: Path, constants: dict[str, object]) -> str:
-    """TLC's words on a model whose constants are those of its file but for some."""
+    """The output of TLC on a model with some changed constants."""
     told = (PROOFS / f"{module}.cfg").read_text()
     for name, value in constants.items():
         told, replaced = re.subn(

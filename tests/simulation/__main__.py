@@ -236,8 +236,8 @@ def _told(figures: dict[str, int]) -> str:
 def played(
     seeds: range, processes: int, some_seeds: Played = some_seeds
 ) -> Iterator[tuple[dict[str, int], list[str]]]:
-    """Play seeds in pieces of `AT_ONCE`, in their order; a signal to stop ends it behind the pieces that have
-    begun, so that what was played has no gap.
+    """Play seeds in pieces of `AT_ONCE`, in order. A signal ends the run after the pieces that have begun, so
+    that the played seeds have no gap.
     """
     stop = Stop()
     pieces = (seeds[at : at + AT_ONCE] for at in range(0, len(seeds), AT_ONCE) if not stop.asked)

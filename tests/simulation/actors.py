@@ -33,7 +33,7 @@ class Actor(PlayedThread):
         super().__init__(name=name, daemon=True)
         self._world, self._work = world, work
         self._go, self._back = threading.Lock(), threading.Lock()
-        for one in (self._go, self._back):  # held until the other side lets go
+        for one in (self._go, self._back):  # locked until the other side releases it
             one.acquire()
         self.due_ms = world.elapsed_ms
         self.faults: list[Fault] = []

@@ -1,4 +1,5 @@
-"""What a reader may see, held against every single command that changes a row, and every message of a topic.
+"""The invariants of a reader's view, checked at every command that changes a row and every message of a
+topic.
 
 It knows the contracts and the model alone. After a loss of Redis's data rows may be behind until the next
 flush that began behind the loss has ended (docs/proof.md).
@@ -118,8 +119,8 @@ class Checker:
         return self.server.losses > self._losses
 
     def crashed(self) -> None:
-        """An execution has ended: nobody knows any more what was there before a loss, until the next one has
-        written, whatever of those before still lands.
+        """Note the end of an execution. The rows before a loss are unknown until the next execution has
+        written, whatever earlier rows still land.
         """
         self._crashed, self._dead = True, self._fence
 
@@ -149,7 +150,7 @@ class Checker:
             self._behind_a_loss(key, row)
             return
         if not row:
-            # One that has ended may: `flushed` looks whether it has.
+            # An ended row may vanish: `flushed` checks its end.
             if key in self.versions and not self._may_end:
                 raise Wrong(f"{key} vanished")
             return
@@ -170,7 +171,7 @@ class Checker:
             raise Wrong(f"{key} is of generation {version[0]}, and one was begun")
         counts = {name: row.get(name, "0") for name in GROWING}
         before, day = self.counts.get(key, {}), day_of(row)
-        # Else it is counted anew; where rows are capped, perhaps since the same minute.
+        # The flight is otherwise recounted; under a cap of rows perhaps since the same minute.
         flown = self.since_ms.get(key) == row.get("flight.since_ms") and not self._capped
         anew = ("flight.", "1d.reach") if planned and not flown else ()
         some = [name for name in before if not name.startswith(anew)]
@@ -185,7 +186,7 @@ class Checker:
         """Until all rows are there again none may fall below what it was seen to be since the loss."""
         if self._lost != self.server.losses:
             self._lost, held = self.server.losses, self._rows()
-            self.counted_since_ms = 0  # nobody knows any more what was published
+            self.counted_since_ms = 0  # the published begin is unknown
             self._left = {of: _flights(one) for of, one in held.items() if of[1] != PERHAPS}
         of = _row_of(key)
         if not row or of[1] in self.planning.plans:
@@ -213,7 +214,7 @@ class Checker:
             for key in [key for key in self.versions if key not in keys]:
                 del self.versions[key]
             for (scope, name), row in self._rows().items():
-                if not self._ends_by(positions, (scope, name), watermark_ms):  # else it goes behind the flush
+                if not self._ends_by(positions, (scope, name), watermark_ms):  # else it follows the flush
                     self._row(f"{NAMESPACE}:{scope}:{{{name}}}", row)
         self._crashed &= int(told["fence"]) <= self._dead
         found = list(self._unlike(positions, meta, watermark_ms))
@@ -225,7 +226,7 @@ class Checker:
         since_ms = self.planning.since_ms(rows, self._model, positions)
         expected = self._model.rows(positions, since_ms)
         if self._capped:
-            # What is before a flight may have counted in `other`, before there was a plan.
+            # Counts before a flight may be in `other`, before its plan.
             most = self._model.rows(positions, {}) if since_ms else expected
             # A row that ended may have come back beyond the cap, where what it had before does not count.
             yield from self._sums(
@@ -240,8 +241,8 @@ class Checker:
         else:
             for row in sorted(expected.keys() | rows.keys()):
                 if row[1] == PERHAPS or self._ends_by(positions, row, watermark_ms):
-                    continue  # it goes behind the flush
-                # Of a row that no command has changed since it was right, the same numbers are right.
+                    continue  # the row follows the flush
+                # An unchanged row that was right stays right for the same numbers.
                 want, planned = expected.get(row, Counter()), row[1] in self.planning.plans
                 before, as_planned = self._alike.get(row, NEVER)
                 # As dicts: a Counter compares name by name, and no count of the model is 0.
@@ -274,8 +275,8 @@ class Checker:
         return any(positions.get(name, 0) < end for name, end in self.archived.items())
 
     def _since_unlike(self, positions: Mapping[str, int], meta: Hash) -> Iterator[str]:
-        """Since when is counted: by the first messages that were read, or as the save has it that the
-        execution goes on from; it never becomes later.
+        """The begin of the count that is wrong. It comes from the first read messages or from the execution's
+        save, and never moves later.
         """
         told, right = int(meta.get("counted_since_ms", 0)), self._model.counted_since_ms(positions)
         before, self.counted_since_ms = self.counted_since_ms or told, told
@@ -307,7 +308,7 @@ class Checker:
                 yield f"{row[0]} {row[1]} {of} {got.get(of)}, right {right}"
         told = FLIGHT["reach"] in got
         known = want["reach"] > 0 or want["consented"] == 0
-        # Of a planned placement they may have been heard before its flight.
+        # Listeners of a planned placement may be from before its flight.
         if self.knows_reach and got and row[1] not in self.planning.plans and told != known:
             yield f"{row[0]} {row[1]} has {'a' if told else 'no'} reach, right {want['reach']}"
 
@@ -405,14 +406,14 @@ class Checker:
     # Topics
 
     def _known(self, told: dict[str, Any]) -> dict[str, Any]:
-        """A minute or a decision, without what depends on who was forgotten once nobody knows that."""
+        """A minute or a decision, without fields that depend on erased people once the deny-list is lost."""
         return {name: one for name, one in told.items() if self._knows(name)}
 
     def _knows(self, name: str) -> bool:
         return self.knows_reach or not (name in WHO or name.startswith(OF_WHOM))
 
     def minute(self, _: bytes, value: bytes) -> None:
-        """A minute has been told."""
+        """Check a published minute."""
         told = json.loads(value)
         key = told["placement_id"], told["minute_ms"]
         numbers = {name: one for name, one in told.items() if name not in UNLIKE}

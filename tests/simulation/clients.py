@@ -1,4 +1,4 @@
-"""What is right for downloads and deliveries of clients, by chapter 7.2 of the specification. It shares no
+"""The right downloads and deliveries of clients, by chapter 7.2 of the specification. This module shares no
 line with the flow.
 """
 

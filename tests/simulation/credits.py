@@ -1,4 +1,4 @@
-"""What is right for the decision on a conversion, by chapters 2.4 and 7.3 of the specification. It shares no
+"""The right decision on a conversion, by chapters 2.4 and 7.3 of the specification. This module shares no
 line with the flow.
 
 A server's conversion behind a public tag's of its order confirms that one, where it was credited: it has the
@@ -50,8 +50,8 @@ class Attribution:
 
 
 class Right(NamedTuple):
-    """A decision: its rule, by what touches were joined, and (placement, millionths) in order; whether the
-    conversion's value is claimed; and the campaigns of credits without a touch.
+    """A decision: its rule, the kind of touches that joined it, and (placement, millionths) in order; whether
+    the conversion's value is claimed; and the campaigns of credits without a touch.
     """
 
     rule: str
@@ -112,7 +112,7 @@ def _touches(
 
 
 def _whose(pixel: Mapping[str, Any], denied: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Under whom a pixel is remembered."""
+    """The identities by which a pixel is remembered."""
     if pixel.get("consent") is not True:
         return []
     names = [(of, pixel.get(f"{of}_id")) for of in ("listener", "household")]

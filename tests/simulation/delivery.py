@@ -1,5 +1,5 @@
-"""What is right for the delivery fields of a planned placement, by chapter 2.5 of the specification. It
-shares no line with the flow.
+"""The right delivery fields of a planned placement, by chapter 2.5 of the specification. This module shares
+no line with the flow.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Planned:
 
     @property
     def flight(self) -> tuple[int, int]:
-        """Its minutes: the first, and the one behind the last, ms."""
+        """The first minute of the flight, and the one after its last, in ms."""
         return self.begin_ms // MINUTE_MS * MINUTE_MS, -(-self.end_ms // MINUTE_MS) * MINUTE_MS
 
     def delivers(self, minute_ms: int) -> bool:
@@ -168,7 +168,7 @@ def wrong(
     capped: bool,
     since_ms: int,
 ) -> Iterator[str]:
-    """What of a row's delivery is not right by one of the plans that may be in force.
+    """The wrong delivery fields of a row by one of the plans that may be in force.
 
     Args:
         minutes_ms: of each impression of the placement, its minute.
@@ -221,7 +221,7 @@ def wrong(
 
 
 def _money(row: Mapping[str, str]) -> Iterator[str]:
-    """What is not right of the money at stake, by the row's own numbers."""
+    """The wrong fields of the money at stake, by the row's own numbers."""
     price = float(row["delivery.cpm"]) if "delivery.currency" in row and "delivery.cpm" in row else None
     booked, projected = float(row["delivery.booked"]), row.get("delivery.projected")
     lacking = None if projected is None else max(0.0, booked - float(projected))
@@ -236,7 +236,7 @@ def _money(row: Mapping[str, str]) -> Iterator[str]:
 
 
 def _delivered(plan: Planned, minutes_ms: Sequence[int], now_ms: int, since_ms: int) -> int | None:
-    """What a flight has delivered; None where nobody knows."""
+    """The delivered impressions of a flight; None if unknown."""
     counted = [minute for minute in minutes_ms if plan.delivers(minute)]
     if plan.before is None:
         return len(counted) if plan.covered(since_ms) else None
@@ -249,7 +249,7 @@ def _delivered(plan: Planned, minutes_ms: Sequence[int], now_ms: int, since_ms: 
 
 
 def _unknown(row: Mapping[str, str], plan: Planned, counted: int, now_ms: int, late: bool) -> Iterator[str]:
-    """What is not right where nobody knows what was delivered of a flight before it was counted."""
+    """The wrong fields of a flight whose delivery before the count is unknown."""
     state = row["delivery.state"]
     told = [f"delivery.{name}" for name in FOLLOWS if f"delivery.{name}" in row]
     if told:
@@ -263,7 +263,7 @@ def _unknown(row: Mapping[str, str], plan: Planned, counted: int, now_ms: int, l
         right = "ended_unknown"
     elif plan.paused(now_ms):
         right = "paused"
-    # What was counted of a late one is not known either, and it may be complete.
+    # The count of a late plan is unknown too, and the flight may be complete.
     perhaps = "complete" if late and counted >= plan.booked else right
     if state not in (right, perhaps) and not _edge(plan, now_ms, 0, 0):
         yield f"{state} with {counted} counted of {plan.booked}, right {right}"
@@ -285,8 +285,8 @@ def _edge(plan: Planned, now_ms: int, grace_ms: int, since_ms: int) -> bool:
 def _states(
     plan: Planned, delivered: int, now_ms: int, indicator: str | None, lately: int, steady: bool
 ) -> tuple[str, ...]:
-    """The states of which one is right: of those by ratio each that the indicator may have been of for a
-    while. Where it was within the band about a threshold, the state of before is right, too.
+    """The states of which one is right: by each ratio that the indicator may have had for a while. The former
+    state is right too if the ratio was within the band around a threshold.
 
     Args:
         steady: the plan was the same for all that while; else a state may be of the plan before.

@@ -1,5 +1,5 @@
-"""The disk's side of small files: a name is safe behind the sync of its directory, and perhaps before; and
-the directories of the members, on one disk or each on its own.
+"""The simulated disk's small files and the directories of the members, on one disk or on one each. A name is
+durable after the sync of its directory, and perhaps earlier.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _written_over(name: str, body: bytes) -> bytes | None:
 
 
 def remove(directory: str) -> None:
-    """Remove a directory and all in it, without the care of `shutil.rmtree`: nobody else has it."""
+    """Remove a directory with its content, without the checks of `shutil.rmtree`: it has no other user."""
     with os.scandir(directory) as entries:
         for entry in [*entries]:
             if entry.is_dir(follow_symlinks=False):
@@ -110,11 +110,11 @@ class Directories:
 
     @property
     def stores(self) -> list[SaveStore]:
-        """Those that are in use."""
+        """The stores in use."""
         return [SaveStore(one) for one in self.all]
 
     def any_store(self) -> SaveStore:
-        """One of them, by chance."""
+        """A store chosen at random."""
         stores = self.stores
         return stores[int(self._world.random.random() * len(stores))] if self._own else stores[0]
 

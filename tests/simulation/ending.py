@@ -1,4 +1,4 @@
-"""What readers find in the end, which has to be the same whatever happened on the way."""
+"""The final view of readers, which has to be the same after any faults on the way."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PER_CHANCE: Final = NOT_COMPARED | {"accepted", "rejected.too_late"}
 
 
 def ending(keys: Mapping[str, Any], checker: Checker, history: History) -> dict[str, Any]:
-    """All that readers find, without what says when and by whom it was written."""
+    """The view of readers without the times and writers of the rows."""
     found, planned = dict[str, Any](), bool(history.plans)
     # Which plans held when a station was read depends on it, too.
     unsure = {"station"} if history.settings.get("labels") == "planned" else set[str]()

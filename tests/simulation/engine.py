@@ -32,7 +32,7 @@ CORE: Final = ("input", "flat_map_batch", "merge", "stateful_batch", "output")
 
 @dataclass
 class Step:
-    """One step with state, a source or a sink, and the ways from it to the next ones."""
+    """A stateful step, a source or a sink, with its ways to the next steps."""
 
     name: str
     kind: str
@@ -119,7 +119,7 @@ class Deferred:
 
 
 class Engine:
-    """One execution of a flow.
+    """An execution of a flow.
 
     Args:
         workers: the steps of the same flow, once a worker, as each process has one.
@@ -191,7 +191,7 @@ class Engine:
     # Running
 
     def read(self, where: tuple[str, str]) -> None:
-        """Let a partition of the source give what it has."""
+        """Emit the messages of a partition of the source."""
         try:
             items = list(self.partitions[where].next_batch())
         except StopIteration:
@@ -289,5 +289,5 @@ class Engine:
 
 
 def at_random(source: random.Random, some: Sequence[Any]) -> Any:
-    """One of some."""
+    """An item chosen at random."""
     return some[int(source.random() * len(some))]

@@ -56,8 +56,8 @@ def add_up(
 
 
 class Sum:
-    """The figures of a run as they come. They go to the file once in `SAVED_EVERY_S`, so that a run that is
-    killed loses no more.
+    """The figures of a run as they come. The run writes them to the file once in `SAVED_EVERY_S`, which is
+    the most that a kill loses.
 
     Args:
         file: None: there is none.

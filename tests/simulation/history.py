@@ -121,7 +121,7 @@ def make(seed: int, *, faults: bool = True) -> History:
         tuple(
             fault
             for fault in (_faults(source, traffic.long) if faults else ())
-            # Pixels of a partition that nobody saw for an hour are late, as nobody can say from the log.
+            # Pixels of a partition unread for an hour are late, which the log alone does not show.
             if fault.how != "sleep" or traffic.added is None
         ),
         source.random() < 0.1,
@@ -144,7 +144,7 @@ def make(seed: int, *, faults: bool = True) -> History:
 def histories(seed: int) -> Iterator[History]:
     """The history of a seed; and the same log once more from an archive, where the seed has seams."""
     yield (history := make(seed))
-    # Pixels of a partition that nobody saw for long may be late; a quiet time is by the clock.
+    # Pixels of a partition unread for long may be late; a quiet time is by the clock.
     if history.added is None and not history.quiet_from_ms:
         found, around = seams(seed, history.entries)
         if found:
@@ -153,15 +153,15 @@ def histories(seed: int) -> Iterator[History]:
 
 
 def _latenesses(source: random.Random, executions: int, scenes: Sequence[str]) -> tuple[int, ...]:
-    """Of each execution, one of them no whole number of minutes. Hostile messages may be late by one of them
-    and not by another, at any placement.
+    """The lateness of each execution; one of them is no whole number of minutes. Hostile messages may be late
+    by one lateness and timely by another, at any placement.
     """
     drawn = tuple(LATENESS_MS * source.choice((4, 4, 4, 5, 10)) // 4 for _ in range(executions))
     return (LATENESS_MS,) if "hostile" in scenes else drawn
 
 
 def _faults(source: random.Random, long: bool) -> list[Fault]:
-    """What goes wrong: nothing in some histories, much in others; at moments that most of them have."""
+    """The faults of a history: none in some, many in others, at moments that most histories have."""
     found = []
     for _ in range(source.choice((0, 1, 2, 3, 4, 6))):
         match source.random():

@@ -1,5 +1,5 @@
-"""Messages that nobody should send, each of a time and a number, and as the scanner's fast path does not read
-them. What is right for them `simulation.reading` says.
+"""Hostile messages, each made of a time and a number, outside the scanner's fast path. `simulation.reading`
+defines the right result.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Log:
         return LogReader(self._world, self._entries[partition], position or 0)
 
     def next_ms(self) -> int | None:
-        """When the next message comes; None: no more do."""
+        """The time of the next message; None if no more come."""
         if self._last_ms <= self._world.elapsed_ms:
             return None
         place = bisect_right(self._times_ms, self._world.elapsed_ms)
@@ -53,7 +53,7 @@ class Log:
 
 
 class LogReader:
-    """One open partition."""
+    """An open partition."""
 
     errors = skipped = 0
     log_id = ""

@@ -53,7 +53,7 @@ def pytest_unconfigure() -> None:
 
 
 def failing(bug: str, arguments: Sequence[str]) -> list[str]:
-    """The files of which a test fails under a bug; `bug` empty: as they are.
+    """The files of which a test fails under a bug; without a bug if `bug` is empty.
 
     Raises:
         RuntimeError: pytest ran no test.

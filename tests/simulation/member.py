@@ -25,8 +25,8 @@ from simulation.world import KEY, TIME, World
 
 @dataclass
 class Member:
-    """One process of the flow. Its dataflow is wired once, since that takes Bytewax's operators 30 ms, and
-    each execution makes its parts anew in place.
+    """A process of the flow. Its dataflow is wired once, because Bytewax's operators take 30 ms; each
+    execution rebuilds its parts in place.
     """
 
     settings: Settings
@@ -38,12 +38,12 @@ class Member:
 
     @classmethod
     def wired(cls, shards: int) -> Member:
-        """One that waits for its first execution."""
+        """A member that waits for its first execution."""
         settings = base_settings().model_copy(update={"shards": shards})
         source = PixelSource.__new__(PixelSource)
         source.listener_key = KEY
-        lines = [LinesSink(lambda _: None) for _ in range(3)]  # type: ignore[arg-type,return-value]  # made anew
-        sinks = Sinks(RedisSink(settings, None), *lines)  # type: ignore[arg-type]  # made anew
+        lines = [LinesSink(lambda _: None) for _ in range(3)]  # type: ignore[arg-type,return-value]  # rebuilt
+        sinks = Sinks(RedisSink(settings, None), *lines)  # type: ignore[arg-type]  # rebuilt
         member = cls(settings, source, sinks, Covered.__new__(Covered), ShownRows(settings))
         member.steps = steps_of(build(source, sinks, settings, member.covered, member.shown))
         return member
@@ -51,7 +51,7 @@ class Member:
     def begin(
         self, settings: Settings, outside: Outside, stop: StopSignal, place: Place, defer: Defer
     ) -> None:
-        """Make all of it anew for an execution, at its place among the processes."""
+        """Rebuild all parts for an execution, at its place among the processes."""
         log, recompute = outside.log, outside.recompute
         self.settings.__dict__.clear()
         self.settings.__dict__.update(settings.__dict__)
@@ -81,7 +81,7 @@ class Member:
 
 @dataclass
 class Outside:
-    """What all executions of a history share: the input, the outputs, and how they are started."""
+    """The common parts of a history's executions: the input, the outputs, and their start."""
 
     world: World
     log: Log | SeamedLog
@@ -117,7 +117,7 @@ def base_settings() -> Settings:
 
 
 def members(number: int, shards: int) -> list[Member]:
-    """So many processes of a flow of so many shards."""
+    """The processes of a flow of so many shards."""
     found = _members.setdefault(shards, [])
     while len(found) < number:
         found.append(Member.wired(shards))

@@ -1,5 +1,5 @@
-"""What is right for a prefix of every partition, by chapters 1 and 2 of the specification, counted anew each
-time. It shares no line with the flow, and reads the messages by itself (`simulation.reading`).
+"""The right numbers for a prefix of every partition, by chapters 1 and 2 of the specification, recounted each
+time. This module shares no line with the flow and reads the messages by itself (`simulation.reading`).
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ Row = tuple[str, str]
 
 
 class Read(NamedTuple):
-    """A message as it counts: its reason of rejection, or its pixel, what it is known again by, the rows in
-    which it counts, whether it is invalid traffic, and whether it is a public tag's conversion, which a
-    server's may confirm; as what it counts where it is no repeat, and in which minute by itself, epoch ms.
+    """A message as it counts: its reason of rejection, or its pixel with its identity, rows and kind. The
+    kind says whether it is invalid traffic or a public tag's conversion, which a server may confirm. Its
+    minute (epoch ms) and metric apply unless it is a repeat.
     """
 
     reason: str
@@ -204,7 +204,7 @@ class Model:
         )
 
     def counted_since_ms(self, positions: Mapping[str, int]) -> int:
-        """The least receipt of a first message, when so much of each partition was read; 0: there is none."""
+        """The least receipt of a first message, with so much of each partition read; 0 if there is none."""
         return min((self.receipts_ms[name] for name, position in positions.items() if position), default=0)
 
     def accepted(self, positions: Mapping[str, int]) -> list[Read]:
@@ -217,7 +217,7 @@ class Model:
         return self._prefix[1]
 
     def behind(self, positions: Mapping[str, int]) -> dict[str, str]:
-        """The servers' conversions that come behind a public tag's of their order, and those; by event id."""
+        """Pairs of a server's conversion and the earlier public tag's of the same order, by event id."""
         claimed, found = dict[tuple[Any, ...], str](), dict[str, str]()
         for one in self.accepted(positions):
             name = str(one.pixel["event_id"])
@@ -295,11 +295,11 @@ class Model:
         return rows
 
     def heard_ms(self, positions: Mapping[str, int], row: Row) -> int:
-        """The time of a row's last pixel of these; 0: there is none."""
+        """The time of a row's last pixel of these; 0 if there is none."""
         return max(self._times_ms(positions).get(row, ()), default=0)
 
     def first_ms(self, positions: Mapping[str, int], row: Row) -> int:
-        """The time of a row's first pixel of these; 0: there is none."""
+        """The time of a row's first pixel of these; 0 if there is none."""
         return min(self._times_ms(positions).get(row, ()), default=0)
 
     def longest_gap_ms(self, positions: Mapping[str, int], row: Row) -> int:
@@ -328,7 +328,9 @@ class Model:
         return str(told) if told in BASES else usual
 
     def _names(self, one: Read) -> Iterator[str]:
-        """What a pixel that is no repeat counts as in each of its rows, whatever comes behind it."""
+        """The metrics in which a pixel counts in each of its rows unless it is a repeat, independent of later
+        pixels.
+        """
         if one.reason:
             yield "too_late"
         elif one.invalid:

@@ -152,7 +152,7 @@ def version(
     *,
     form: Any = table,
 ) -> PlanFile:
-    """A version of a file that is read: right lines, and wrong ones behind them."""
+    """A version of a readable file: valid lines, then wrong ones."""
     plans = {line["placement_id"]: planned(line) for line in lines}
     told = {name: ";".join(line.get(of, "") for line in lines) for name, of in LABELS.items()}
     listed = {name: frozenset(map(str.strip, of.split(";"))) - {""} for name, of in told.items()}
@@ -175,8 +175,8 @@ def _balances(now_ms: int) -> tuple[Line, ...]:
 
 
 def plans(stage: Stage) -> None:
-    """Placements with plans: their delivery, and the alerts about it; plans change, and have wrong lines. In
-    some histories labels count only if a plan lists them; of one station plans change their mind.
+    """Placements with plans, their delivery, and the alerts about it. Plans change and have wrong lines. In
+    some histories labels count only if a plan lists them, and plans of one station change their lists.
     """
     source, now_ms = stage.source, T0_MS + stage.now_ms
     curve = source.choice(("even", "frontloaded", ";".join(str(1 + hour % 3) for hour in range(24))))
@@ -234,7 +234,7 @@ def plans(stage: Stage) -> None:
 
 
 def moves(stage: Stage) -> None:
-    """A placement whose plan comes, moves and goes while it runs: its flight is counted anew each time."""
+    """A placement whose plan comes, moves and goes while it runs. Its flight is recounted each time."""
     source, begun_ms = stage.source, stage.now_ms
 
     def one(at_ms: int, number: int) -> PlanFile:

@@ -31,7 +31,7 @@ Hash = Mapping[str, str]
 
 
 class Planning:
-    """The file of plans, and what was told of it.
+    """The file of plans, and the reports about it.
 
     Args:
         grace_ms: so long behind its begin a flight is not judged.
@@ -58,11 +58,11 @@ class Planning:
         self._to_come, self._path = list(versions), path
 
     def next_ms(self) -> int | None:
-        """When the next version is written, since the beginning; None: it waits, or there is none."""
+        """The time of the next version, since the beginning; None if it waits or if there is none."""
         return self._to_come[0].at_ms if self._to_come and self._may_come(self._to_come[0]) else None
 
     def write_due(self, world: World) -> None:
-        """Whoever plans writes the file anew, or takes it away, when it is time."""
+        """Rewrite or remove the file of plans when a version is due."""
         while (at_ms := self.next_ms()) is not None and at_ms <= world.elapsed_ms:
             self._write(self._to_come.pop(0), world)
 
@@ -146,7 +146,7 @@ class Planning:
         late: bool,
         since_ms: int,
     ) -> Iterator[str]:
-        """What of any row's delivery is not right, behind another flush.
+        """The wrong delivery fields of all rows after a flush.
 
         Args:
             held: a collector holds time; delivery is as it was until it goes on.
@@ -169,7 +169,7 @@ class Planning:
                     yield f"delivery of {name}: {what}"
 
     def over(self, rows: Mapping[Row, Hash]) -> Iterator[str]:
-        """What is not right in the end, when the last version of the file is in force."""
+        """The wrong fields at the end, with the file's last version in force."""
         if untold := self.file.refused - self._told:
             yield f"of the plans {sorted(untold, key=str)} is wrong, and nobody says so"
         for name in self.plans:

@@ -63,7 +63,7 @@ MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 
 @dataclass
 class Result:
-    """What came of a history: what is wrong, if anything, and how much was done."""
+    """The result of a history: its fault, if any, and the amount of work."""
 
     history: History
     wrong: str = ""
@@ -152,7 +152,7 @@ def meet(saves: Sequence[Saves]) -> None:
 
 
 def until_ms(ends: Mapping[str, int], model: Model, lows_ms: Iterable[int]) -> int:
-    """The least watermark of a flow that has read partitions up to these offsets; 0: it is not known.
+    """The least watermark of a flow that has read partitions up to these offsets; 0 if unknown.
 
     A collector may hold it behind any low mark, also behind one that comes later.
 
@@ -193,7 +193,7 @@ def playing(player: Any) -> Iterator[None]:
 
 
 class Player:
-    """One history while it is played."""
+    """A history while it is played."""
 
     def __init__(self, history: History) -> None:
         self.history = history
@@ -354,7 +354,7 @@ class Player:
             self.engine = Engine(world, [member.steps for member in some], salt)
             self._run(self.engine)
             self.engine.end()
-            # One that is not past what was published, and has another lateness, is an open point.
+            # A flow behind the published cut with another lateness is an open point.
             self.stops += self.checker.flushes > flushes
         except Crash:
             world.tell(f"execution {self.executions} dies")
@@ -377,7 +377,7 @@ class Player:
         return self._read_to_the_end()
 
     def _positions(self) -> dict[str, int]:
-        """Those of the last flush, once all of it has landed."""
+        """The positions of the last flush, once all of it has landed."""
         keys = self.server.store.keys
         told, meta = (keys.get(f"{NAMESPACE}:{name}", {}) for name in ("positions", "meta"))
         whole = all(told.get(name) == meta.get(name) for name in ("generation", "fence", "rev"))
@@ -434,8 +434,8 @@ class Player:
         return all(len(partition._intake.denied) for partition in partitions)
 
     def _forget(self, ended: bool = False) -> None:
-        """Nobody knows of the deny-list any more, if Redis lost it before all had read it, or before a save
-        had it: two that were under way have not.
+        """Stop checking fields that depend on the deny-list if Redis lost it before all partitions had read
+        it, or before a save had it. The two saves under way do not have it.
         """
         lost = self.server.losses > (0 if ended else self.checker._losses)
         if self.history.forgets and lost and not (self._remembered > 2 if ended else self._denied):
@@ -459,7 +459,7 @@ class Player:
                 self.world.wall_ahead_ms += 1000 * detail
 
     def _act(self, engine: Engine) -> None:
-        """One thing happens: a message or a partition's turn, else time passes."""
+        """Do one thing: a message or a partition's turn, else let time pass."""
         world = self.world
         world.elapsed_ms += below(world.random, 4)
         self.planning.write_due(world)

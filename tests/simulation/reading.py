@@ -1,5 +1,5 @@
-"""What is right for one message, by chapters 1 and 6.3 of the specification: why it is rejected, else its
-fields as they count. It shares no line with the flow.
+"""The right result for one message, by chapters 1 and 6.3 of the specification: its reason of rejection, or
+its fields as they count. This module shares no line with the flow.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _fits(name: str, value: Any) -> bool:
 
 
 def _bought(document: Mapping[str, Any], conversion: bool) -> bool:
-    """What is said of a conversion is in its form; of another event it is looked at from outside alone."""
+    """True if a conversion object is valid. The object of another event is only checked for its type."""
     bought = document.get("conversion")
     if not conversion:
         return bought is None or isinstance(bought, dict)
@@ -134,7 +134,7 @@ def _bought(document: Mapping[str, Any], conversion: bool) -> bool:
 
 
 def _known_before(previous: Any) -> bool:
-    """What a conversion says of the edge's key of before is in its form."""
+    """True if the fields of the edge's previous key are valid."""
     if previous is None:
         return True
     return isinstance(previous, dict) and all(
@@ -144,7 +144,7 @@ def _known_before(previous: Any) -> bool:
 
 
 def _epoch_ms(value: Any) -> int | None:
-    """A time in ms; None: none is said.
+    """A time in ms; None if there is none.
 
     Raises:
         ValueError: it is none.

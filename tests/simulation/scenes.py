@@ -1,4 +1,4 @@
-"""What happens in few histories: scenes behind the bursts of a log, each with the settings that it needs.
+"""Scenes of few histories, after the bursts of a log, each with the settings that it needs.
 
 A scene has its own choices, so that a history without one is the same whatever scenes there are. Time passes
 in it as in the bursts; only `outage` has pixels that are not of the last minute, and a low mark holds for
@@ -90,7 +90,7 @@ def households(stage: Stage) -> None:
 
 
 def _since_a_new_key(source: random.Random, home: str | None) -> dict[str, Any]:
-    """Whose a conversion is: in some by the edge's new key, by which nobody has heard anything."""
+    """The identity of a conversion, in some by the edge's new key, which has no touch yet."""
     if source.random() < 0.7:
         return {"household_id": home}
     before = {"listener_id": source.choice((None, "[ID]", f"m{source.randrange(2)}{home}", "m1"))}
@@ -135,8 +135,8 @@ def touches(stage: Stage) -> None:
 
 
 def orders(stage: Stage) -> None:
-    """Orders that a page's tag and the shop's server send, in any turn, with one value or two, by who has
-    heard of it or has not; the server's clock may be behind. In some histories the server's alone count.
+    """Orders from a page's tag and the shop's server, in any order, with one value or two, by listeners and
+    others. The server's clock may be slow. In some histories only the server's orders count.
     """
     source = stage.source
     stage.settings["conversions_from"] = source.choice(("browser", "browser", "server"))
@@ -170,8 +170,8 @@ INVALID = ("data_centre", "unverified_server", "own_reason", "what?")
 
 
 def bases(stage: Stage) -> None:
-    """Every kind of event and of impression: bases, creatives, podcasts, confirmed starts, no play ids; apps,
-    which have rows in some histories.
+    """Every kind of event and of impression: bases, creatives, podcasts, confirmed starts, no play ids, and
+    apps, which have rows in some histories.
     """
     source = stage.source
     stage.settings["app_rows"] = stage.numbers % 2 == 0
@@ -280,8 +280,8 @@ def outage(stage: Stage) -> None:
 
 
 def clocks(stage: Stage) -> None:
-    """Collectors whose clock is wrong at first, and set right in time or too late; one that was suspended;
-    two processes of a copied spool directory, of which one is away.
+    """Collectors with a wrong clock that is corrected in time or too late, a suspended one, and two processes
+    of a copied spool directory, one of them away.
     """
     source, (there, *_) = stage.source, stage.names
     stage.pass_ms(2 * MINUTE_MS)  # nothing of before is ahead of now
@@ -300,7 +300,7 @@ def clocks(stage: Stage) -> None:
         mark("right~1")
 
     def old(**more: Any) -> None:
-        """One that counts as long as time is held, and is late by any lateness five minutes later."""
+        """Send a pixel that counts while time is held, and is late by any lateness five minutes later."""
         stage.numbers += 1
         pixel = {"event": "impression", "placement_id": "s0", "platform": "web"}
         stage.send(there, pixel | more, held_ms - 90_000)
@@ -368,7 +368,7 @@ def crowd(stage: Stage) -> None:
 
 
 def hostile(stage: Stage) -> None:
-    """Messages that nobody should send; those of one play come to one partition."""
+    """Hostile messages; those of one play come to one partition."""
     for _ in range(stage.source.randint(40, 80)):
         stage.numbers += 1
         kind = stage.source.randrange(len(MESSAGES))

@@ -33,7 +33,7 @@ _NOBODY: Final = Forgetting(b"nobody is forgotten", ())
 
 
 class Seam(NamedTuple):
-    """What archive and topic have from a moment on.
+    """The content of archive and topic from a moment on.
 
     Attributes:
         at_ms: the moment, in ms since the beginning of the history.
@@ -53,7 +53,7 @@ def seams(seed: int, entries: Mapping[str, Sequence[Entry]]) -> tuple[tuple[Seam
         return (), ()
     times = sorted(entry.at_ms for some in entries.values() for entry in some)
     more = source.sample(times, min(len(times), source.choice((0, 1, 2, 2))))
-    moments = sorted([source.choice(times[: 1 + len(times) // 2]), *more])  # much comes behind the first
+    moments = sorted([source.choice(times[: 1 + len(times) // 2]), *more])  # much follows the first seam
     found, archived, deleted = list[Seam](), dict.fromkeys(entries, -1), dict.fromkeys(entries, -1)
     for at_ms in moments:
         archived = {name: source.randint(before, at_ms) for name, before in archived.items()}
@@ -65,7 +65,7 @@ def seams(seed: int, entries: Mapping[str, Sequence[Entry]]) -> tuple[tuple[Seam
         found.append(Seam(at_ms, archived, deleted))
     most = 2 * len(entries)
     faults = [Fault("seam", source.randint(1, most), "crash") for _ in range(source.choice((0, 1, 1, 2)))]
-    # Before the seam, and behind it, where a save may be.
+    # Before and after the seam, at a possible save.
     faults += [Fault("step", source.randint(1, 40), "crash") for _ in range(source.choice((0, 1)))]
     faults += [Fault("step", source.randint(40, 400), "crash") for _ in range(source.choice((0, 1, 2)))]
     # When the topic has just deleted what a save may still need.
@@ -126,7 +126,7 @@ class ForgettingLog(Log):
 
 
 class NamedReader(LogReader):
-    """A reader of a topic that has an id, by which a position in it is told from one in the archive."""
+    """A reader of a topic with an id, which separates its positions from those in the archive."""
 
     log_id = "T"
 
@@ -148,7 +148,7 @@ class SeamedLog(HistoryInput):
 
     @property
     def ends(self) -> dict[str, int]:
-        """The offset behind the archive's last message now, by partition."""
+        """The offset after the archive's last message now, by partition."""
         return {name: series.reached for name, series in self._series.items()}
 
     def next_ms(self) -> int | None:

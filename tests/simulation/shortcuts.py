@@ -1,4 +1,4 @@
-"""What the flow does in a cheaper way while it is simulated."""
+"""The flow's cheaper ways during a simulation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flows.settings import Settings
 
 
 class Unmeasured:
-    """Instruments that nobody reads."""
+    """Instruments without a reader."""
 
     def __getattr__(self, name: str) -> Self:
         self.__dict__[name] = self

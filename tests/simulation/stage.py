@@ -1,4 +1,4 @@
-"""What the scenes of a history have in common."""
+"""The common parts of a history's scenes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOUR_MS: Final = 60 * MINUTE_MS
 
 @dataclass
 class Stage:
-    """What scenes have in common: a clock, a log to write to, the settings that they ask for.
+    """The common parts of scenes: a clock, a log to write to, the settings that they need.
 
     Args:
         send: puts a pixel, whose fields that are None are left out, into a partition with its time.
@@ -70,7 +70,9 @@ class Stage:
         return pixel
 
     def some(self, number: int, span_ms: int) -> range:
-        """So many turns, or a half; over all of them about so much time passes, by `later`."""
+        """The numbers of so many turns, or of half as many. All turns together take about `span_ms`, through
+        `later`.
+        """
         turns = number if self.long else (number + 1) // 2
         self.step_ms = max(1, span_ms // turns)
         return range(turns)

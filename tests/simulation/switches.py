@@ -66,7 +66,7 @@ FIGURES: Final = (
 
 
 class Rule:
-    """One of the two ways to count: the rows at any place of the log.
+    """One of two ways to count: the rows at any position of the log.
 
     Args:
         number: of the flow, in each of its rows.
@@ -101,7 +101,7 @@ class Rule:
 
 @dataclass
 class Flow:
-    """One of the two flows, over its processes.
+    """One of two flows, over its processes.
 
     Attributes:
         saved: the place of the log with which the next process begins; None: no save.
@@ -208,7 +208,7 @@ class Play:
 
     @property
     def disk(self) -> Disk:
-        """That of the flow that writes."""
+        """The disk of the flow that writes."""
         running = self.world.running
         return next((flow.disk for flow in self.flows if flow.actor is running), self._readers_disk)
 
@@ -324,8 +324,8 @@ class Play:
         """True if an error is one that its process may have."""
         if actor.name == "switch":
             return isinstance(actor.error, (AudiopixelError, ConnectError))
-        # It read where it belongs before the other flow's claim, and finds its place at its next start. Where
-        # Redis has lost that, it is not to be found until the other one has written. The end must be right.
+        # The flow read its place before the other flow's claim, and finds it at its next start. If Redis has
+        # lost the place, it is unknown until the other flow has written. The end must be right.
         said = str(actor.error) if isinstance(actor.error, AudiopixelError) else ""
         starts = actor not in self.begun
         return (starts or self.server.losses > 0) and any(text in said for text in STARTS)
@@ -461,7 +461,7 @@ def some_seeds(seeds: Iterable[int]) -> tuple[dict[str, int], list[str]]:
 
 
 def story(play: Play) -> str:
-    """What happened, as text."""
+    """The events of the history as text."""
     lines = [f"seed {play.seed}: {play.wrong}", ""]
     lines += [f"{at_ms / 1000:10.3f}  {text}" for at_ms, text in play.world.story]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What stands in for Bytewax and Redis keeps what the real ones do."""
+"""The fakes of Bytewax and Redis keep the contracts of the real ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def version(source: random.Random) -> RowVersion:
 
 
 class Writer:
-    """Does random things to a Redis by the project's own code; what it is told is kept."""
+    """Runs random operations on a Redis by the project's own code and keeps the answers."""
 
     def __init__(self, client: Any, seed: int) -> None:
         self.client, self.random = client, random.Random(seed)
@@ -108,7 +108,7 @@ class Writer:
                         for _, command in steps:
                             pipe.execute_command(*command)
                         self.told.append(self.marks.settle(steps, pipe.execute()))
-                case 12:  # behind a write in which the store lost what covers these
+                case 12:  # after a write in which the store lost the positions that cover these
                     self.told.append(store._land([version(source), version(source)], version(source)))
                 case 11:
                     append(self.client, "stream", [{"state": str(run), "id": key}] * 2, 1000)

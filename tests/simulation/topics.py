@@ -1,4 +1,4 @@
-"""Kafka's side of the outputs: what was written is there in order, surely so behind a flush."""
+"""Kafka's side of the outputs: messages are in order, and durable after a flush."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from simulation.world import World
 
 
 class Topic:
-    """What readers of a topic find; `seen` is told of each message as it comes."""
+    """The messages that readers of a topic find; `seen` gets each message as it comes."""
 
     def __init__(self, world: World, name: str, seen: Callable[[bytes, bytes], None]) -> None:
         self._world, self.name, self._seen = world, name, seen

@@ -46,7 +46,7 @@ class Fault(NamedTuple):
 
 
 class World:
-    """What all of a history share: one clock, one source of choices, the faults to come.
+    """The common parts of a history: one clock, one source of choices, the faults to come.
 
     Args:
         order: seeds the choices of the scheduler.

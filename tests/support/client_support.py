@@ -36,7 +36,9 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, name: str, fields: Sequence[str] = ()) -> dict[str, Any]:
-        """What it says of a row: `usable reason factor blocked version fields` (as texts), or `error`."""
+        """The client's answer for a row: `usable reason factor blocked version fields` (as texts), or
+        `error`.
+        """
 
     @abstractmethod
     def watch(self, names: Sequence[str], fields: Sequence[str], ms: int) -> tuple[int, list[Look]]:

@@ -1,5 +1,5 @@
 """`audiopixel` in processes forked from one that has imported all of it: a start costs a tenth of a second of
-processor, not a second and a half. What happens while a command imports is tested by `python -m flows.cli`.
+processor, not a second and a half. Tests of the import run `python -m flows.cli`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def errors_in(said: str) -> list[str]:
 
 
 class Command:
-    """One run of `audiopixel`, as `subprocess.Popen` has it.
+    """A run of `audiopixel`, like `subprocess.Popen`.
 
     Args:
         environment: all of it.

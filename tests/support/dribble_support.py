@@ -11,7 +11,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def dribbling(at_once: bytes, rest: bytes, pause_s: float) -> Iterator[str]:
-    """Its address; it answers one call, `rest` a byte at a time, to the end or until nobody listens."""
+    """The address of a server that answers one call, `rest` a byte at a time, to the end or until the client
+    leaves.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:

@@ -39,7 +39,7 @@ class Topic:
 
 
 class Flow:
-    """What a flow tells of itself in `meta`, a flush every 20 ms, each four seconds by its number."""
+    """A flow's `meta` with a flush every 20 ms. Each flush counts as four seconds by its number."""
 
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client, self._key = client, f"{settings.namespace}:meta"

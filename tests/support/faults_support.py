@@ -46,7 +46,7 @@ def children(parent: int) -> set[int]:
 
 @dataclass
 class Flow:
-    """One run of `audiopixel run`."""
+    """A run of `audiopixel run`."""
 
     process: Command
     log: Path

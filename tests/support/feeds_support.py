@@ -261,7 +261,7 @@ class Played(NamedTuple):
 
 
 def played(market: Market) -> Played:
-    """Play a market: the watch, and the units that it names; saved and restored once a day."""
+    """Play a market through the watch, saved and restored once a day. Returns the named silent units."""
     watch, silences = Watch(ZONE), Silences()
     watch.follow(market.plans)
     heard: dict[str, list[Any]] = defaultdict(list)

@@ -29,7 +29,7 @@ class Message:
     now: int | None = None
 
     def raw(self, number: int, logged: bool = False) -> bytes:
-        """The message; `logged`: as a log on disk has it, where a mark says when it was put there."""
+        """The message; with `logged` as in a log on disk, where a mark has its own time."""
         told: dict[str, Any] = {}
         if self.ts is not None:
             told = {"event_id": f"e{number}", "event": "impression", "ts": self.ts, "placement_id": "p"}

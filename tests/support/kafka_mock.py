@@ -16,7 +16,7 @@ from typing import Any, Self
 
 
 class MockKafka:
-    """Such a cluster.
+    """A mock cluster of librdkafka.
 
     Args:
         leaders: by partition, of each topic that has it; without it brokers take turns.

@@ -37,9 +37,7 @@ WHOSE = ("impression", "start", "click", "conversion")
 
 
 def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
-    """What each pixel is: its line, event, time, flags, and whether it has a listener or a key; and the
-    reasons.
-    """
+    """The line, event, time and flags of each pixel, if it has a listener or a key; and the reasons."""
     with TemporaryDirectory() as directory:
         file = Path(directory) / "log.ndjson"
         file.write_bytes(b"".join(line + b"\n" for line in log))

@@ -1,5 +1,5 @@
-"""Every compiled kernel that numba's cache has, loaded when this is imported: a process that imports it and
-then forks spares each fork half a second of processor. What is not compiled yet is left to the forks.
+"""Loads every compiled kernel of numba's cache at import. A process that imports this module and then forks
+spares each fork half a second of processor. Uncompiled kernels are left to the forks.
 """
 
 from __future__ import annotations

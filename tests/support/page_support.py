@@ -201,7 +201,7 @@ def feed_alert(unit: str, since_ms: int, placements: int, ended_ms: int | None =
 def exporter(
     url: str, namespace: str, port: int | None = None, anonymous: bool = False, **more: Any
 ) -> Iterator[int]:
-    """The port of the exporter's application in a thread of this process; None: a free one.
+    """The port of the exporter's application in a thread of this process; None chooses a free one.
 
     Every request shows the token that it makes, unless it is `anonymous`. Its curves begin an hour ago, and
     get a point with each second.

@@ -33,7 +33,7 @@ def basis_of(call: Call) -> str:
 
 
 class Call(NamedTuple):
-    """One pixel, `back` seconds behind its partition's time, which first moves on by `forward` seconds."""
+    """A pixel `back` seconds behind its partition's time, which first advances by `forward` seconds."""
 
     partition: int
     placement: str

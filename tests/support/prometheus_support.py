@@ -42,7 +42,7 @@ def promtool(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
 
 
 def eventually(get: Callable[[], T], seconds: float = 30) -> T:
-    """What `get` gives as soon as it is true."""
+    """The first true result of `get`."""
     deadline = time.monotonic() + seconds
     while not (found := get()):
         assert time.monotonic() < deadline, "did not come true in time"

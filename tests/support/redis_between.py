@@ -28,9 +28,9 @@ def bring_back(redis: Redis, held: Dump) -> None:
 
 
 class Between(Proxy):
-    """Listens for clients of `server`; asks `then` behind each command, with how many there were, before the
-    client has its reply. If that says so, the connection ends with the reply: the server was restarted. What
-    the client gets is what `instead` makes of the reply.
+    """Listens for clients of `server`, and calls `then` with the number of commands after each one, before
+    the client has its reply. If `then` returns True, the connection ends with the reply, like a restarted
+    server. The client gets the reply that `instead` makes.
     """
 
     def __init__(self, server: EmbeddedValkey) -> None:
@@ -66,7 +66,7 @@ class Between(Proxy):
 
 
 def whole(stream: BinaryIO) -> bytes:
-    """One value of the protocol, with all that is in it; nothing at the end of the stream."""
+    """A value of the protocol with all its parts; nothing at the end of the stream."""
     line = stream.readline()
     kind, size = line[:1], line[1:].strip()
     if kind in (b"$", b"=", b"!") and size != b"-1":

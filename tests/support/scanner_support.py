@@ -40,8 +40,8 @@ LINE = json.dumps(EVENT, separators=(",", ":")).encode()
 
 
 def named(batch: Batch) -> list[Dimensions | int]:
-    """What the pixels' last column stands for; combinations of names are numbered as they are met, which the
-    scanner may do in another order.
+    """The combinations of the pixels' last column. The scanner may number combinations of names in another
+    order.
     """
     kinds, places = batch.pixels[:, INFO] & np.uint64(0xFF), batch.pixels[:, COMBO].tolist()
     return [

@@ -29,8 +29,8 @@ def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server that speaks S3's protocol, with the bucket `trade`; the address of a new prefix of it: all
-    servers of a process have the same buckets.
+    """The address of a new prefix in the bucket `trade` of an S3 server. All servers of a process have the
+    same buckets.
     """
     import boto3
     from moto.server import ThreadedMotoServer

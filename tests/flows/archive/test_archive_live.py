@@ -1,4 +1,4 @@
-"""`audiopixel archive` as its users run it: beside a flow, killed again and again, replayed."""
+"""`audiopixel archive` as its users run it: next to a flow, killed repeatedly, replayed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Those who are forgotten leave every file of an archive, also where a kill interrupts it."""
+"""Forgotten people leave every file of an archive, also after a kill during the rewrite."""
 
 from __future__ import annotations
 

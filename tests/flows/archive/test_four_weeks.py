@@ -114,7 +114,7 @@ def test_an_archive_and_a_topic_produce_the_rows_of_a_whole_log(
         return seen[-1]
 
     places = (dice.randrange(archived), archived - dice.randrange(2_000), archived + dice.randrange(2_000))
-    for place in places:  # before, at and behind the seam
+    for place in places:  # before, at and after the seam
         flow = late.start(ready=False, BATCH_MESSAGES="500", **start)
         eventually(lambda place=place: counted() >= place, 300, flow.said)  # type: ignore[misc]
         flow.kill()

@@ -40,7 +40,7 @@ def history(settings: Settings, root: Path, on_lost: str = "stop", **more: objec
 def read_on(
     source: HistoryInput, name: str, at: tuple[int | None, str], limit: int, enough: int, in_all: int
 ) -> tuple[list[tuple[int, bytes, int]], tuple[int | None, str], bool]:
-    """Messages up to about `enough`, the place behind them, and whether it was live then."""
+    """Messages up to about `enough`, the next position, and whether the reader was live at that time."""
     reader, found = source.open(name, *at), list[tuple[int, bytes, int]]()
     deadline = time.monotonic() + 30
     while len(found) < enough and reader.position < in_all:

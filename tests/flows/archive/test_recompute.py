@@ -1,4 +1,6 @@
-"""A changed rule: an archive is counted again beside the live flow, compared, switched to, and back."""
+"""A changed rule: a second flow counts an archive again, is compared with the live flow, serves, and steps
+back.
+"""
 
 from __future__ import annotations
 
@@ -163,7 +165,7 @@ def test_a_flow_killed_amid_a_switch_leaves_one_generation_to_readers(world: Wor
     poller.start()
 
     def settled() -> bool:
-        """One flow serves, and judges; its rows are used; the other one is beside."""
+        """True once one flow serves and judges, readers use its rows, and the other flow is displaced."""
         with world.client() as client:
             metas = [client.hgetall(f"{world.topic}:v1{at}:meta") for at in ("", ":recompute:august")]
             (of,) = client.hmget(f"{world.topic}:v1:placement:{{p}}", "generation")

@@ -67,7 +67,7 @@ def test_a_segment_is_of_one_hour_and_hours_never_go_back(
 
 
 class Killed(BaseException):
-    """As a SIGKILL: nothing behind it runs."""
+    """End the writer like a SIGKILL: no later code runs."""
 
 
 class Dying(Objects):

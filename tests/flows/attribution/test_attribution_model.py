@@ -61,7 +61,7 @@ def order(one: Touch) -> tuple[int, bytes, bool, list[bytes]]:
 
 @dataclass
 class Story:
-    """What happened, in the order of time."""
+    """Touches and conversions in the order of time."""
 
     touches: list[Touch]
     bought: list[PendingConversion]
@@ -110,8 +110,8 @@ def combo(rng: random.Random) -> Dimensions:
 
 
 def story(rng: random.Random, plays: int, buyers: int, days: float, kept: bool = False) -> Story:
-    """Many touches of few listeners, on a grid, so that moments and windows' ends coincide. Of some plays, if
-    other pixels have `kept` them, the start is hours from the impression.
+    """Many touches of few listeners, on a grid, so that moments coincide with the ends of windows. Some plays
+    have hours between start and impression, if other pixels have `kept` them.
     """
 
     def moment() -> int:
@@ -164,8 +164,8 @@ def batch(cut: Cut, touches: list[Touch], bought: list[PendingConversion]) -> To
 
 
 def flown(rng: random.Random, of: Story, rules: Rules, caps: Caps, cuts: int) -> tuple[list[Decided], int]:
-    """What a shard decides of a story that comes out of order within the allowed lateness, in some cuts, with
-    restarts between them; and how many touches it has dropped.
+    """The decisions of a shard on a story that arrives out of order within the allowed lateness, in some
+    cuts, with restarts between them; and the number of dropped touches.
     """
     shard = ListenerShard(0, 1, LATENESS, rules, None, caps, PLAY_MS)
     coming = [(one.at + rng.randrange(LATENESS - MINUTE), one) for one in of.touches]
@@ -177,7 +177,7 @@ def flown(rng: random.Random, of: Story, rules: Rules, caps: Caps, cuts: int) ->
     for number, (_, some) in enumerate(groupby(coming, key=lambda one: one[0] // every)):
         here = list(some)
         inside = [one for _, one in here]
-        # Behind all that has come, and what may still come with a delay.
+        # The cut is past everything that has arrived or may still arrive with a delay.
         cut = Cut(number, here[-1][0] - (LATENESS - MINUTE), False, ())
         touches = [one for one in inside if isinstance(one, Touch)]
         decided.append(
@@ -249,7 +249,7 @@ def test_credits_equal_the_specification_for_any_cuts(seed: int, caps: Caps, mod
 @pytest.mark.parametrize("cuts", [1, 5, 300])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_conversions_class_counts_only_listens_before_it(seed: int, cuts: int) -> None:
-    """Also of more than a counter holds, most of it behind the conversion."""
+    """The story has more listens than a counter can store, most of them after the conversion."""
     rng = random.Random(seed)
     of = story(rng, plays=900, buyers=40, days=rng.choice([0.2, 2]))
     late = rng.choice(of.touches)

@@ -107,7 +107,7 @@ def test_saves_restore_claims_without_outdated_ones(
         assert any(tmp_path.iterdir())
 
 
-# What a confirmation adds
+# The additions of a confirmation
 
 
 def decision(
@@ -120,7 +120,7 @@ def decision(
     behind: int | None = None,
     **more: Any,
 ) -> Decision:
-    """A decision on the order 1; `behind`: when it was claimed."""
+    """A decision on order 1. `behind` is the time of its claim."""
     odd = bool(more.pop("odd", False))
     key, classes = more.pop("key", 1), more.pop("classes", ())
     pixel = ConversionPixel(
@@ -144,7 +144,7 @@ class Book:
         self.told: list[Decision] = []
 
     def cut(self, *decisions: Decision, at: int = 0) -> None:
-        """One more cut, with these decisions, which nobody has waited for."""
+        """Cut the book once more, with these decisions. None of them was pending."""
         accounted = sum(one.conversion.accounted for one in decisions)
         cut = Cut(self.cuts, T0 + at, False, ())
         self.cuts += 1
@@ -171,7 +171,7 @@ class Book:
         self.book.restore(state)
 
     def of(self, scope: str, name: str, minute: int | None = None) -> dict[str, float]:
-        """What a row has, of a minute or in all: counts in conversions, values in micros."""
+        """The counts of a row, of a minute or in all: counts in conversions, values in micros."""
         found: dict[str, int] = {}
         for (*row, at), amounts in self.rows.items():
             for column, amount in amounts.items() if row == [scope, name] and minute in (None, at) else ():

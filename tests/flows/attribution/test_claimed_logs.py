@@ -40,8 +40,8 @@ SENT = ("t", "s", "ts", "st", "tts", "tss", "tst", "sts", "stst", "ttss")
 
 
 def orders(seed: int, many: int) -> list[Entry]:
-    """Touches of some listeners, and orders that tags and servers send in turn, with values that are the same
-    or not, by people who have heard of it or not. In some the server's clock says an earlier time.
+    """Touches of some listeners, and orders that tags and servers send in any order with equal or unequal
+    values. Some buyers have heard the ad. Some servers' clocks are early.
     """
     rng = random.Random(seed)
     found: list[Entry] = []

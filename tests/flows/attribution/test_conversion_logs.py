@@ -311,7 +311,7 @@ def test_every_decision_is_written_once_with_credits_of_a_million_or_zero(
 def test_capped_touches_get_equal_credits_for_any_cuts(
     steps: int, tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
-    # Of a pixel that comes twice with two times, the order says which one counts: each comes once here.
+    # The order of arrival decides between a pixel's two times, so each pixel is sent once.
     once = {(one["event"], one.get("play_id", one["event_id"])): one for one in log(6, plays=2000, buyers=60)}
     lines = [*once.values()]
     flows = []
@@ -402,7 +402,7 @@ def test_a_stopped_flow_resumes_with_the_touches_in_its_files(
     half = int(client.hget(f"{settings.namespace}:meta", "conversions_accepted") or 0)
     assert 20 < half < truth.totals["conversions"] - 20, "it was stopped on the way"
     assert written()
-    faster = settings.model_copy(update={"batch_messages": 100})  # nobody has to catch it on its way
+    faster = settings.model_copy(update={"batch_messages": 100})  # no kill has to meet the flow on its way
     replay(files, faster, KEY, recovery_dir=recovery)
     assert differences(truth, client, settings.namespace) == []
 
@@ -521,7 +521,7 @@ def test_touches_given_up_by_the_cap_are_a_metric(
         batch_messages=20,
     )
     replay(files_of(log(3), 0, 1, tmp_path), flow, KEY)
-    # Of this flow's shards: the process's metrics also hold those of flows before it.
+    # The process's metrics also contain the shards of earlier flows, so only this flow's shards count.
     shards = {shard_key(shard) for shard in range(flow.shards)}
 
     def total(gauge: Gauge) -> float:

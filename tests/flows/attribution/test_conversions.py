@@ -228,7 +228,7 @@ def test_half_a_life_halves_the_weight() -> None:
 
 
 def test_the_later_touch_gets_the_larger_share_of_equal_remainders() -> None:
-    """By doubles the newest, whose share has the fewest digits behind the point, had 666,666."""
+    """Doubles gave 666,666 to the newest touch, whose share has the fewest decimal digits."""
     rules = Rules("time_decay")
     touches = [(T0 - 14 * DAY, False, "a"), (T0 - 14 * DAY, False, "b"), (T0, False, "c")]
     assert millionths_of(rules, touches) == [166_666, 166_667, 666_667]
@@ -389,7 +389,7 @@ def test_a_start_stays_hidden_while_a_conversion_could_use_it() -> None:
 
 
 def pixels_of(event: str, at: int) -> Pixels:
-    """One pixel of the play `p` of placement `a`, as the intake hands it on."""
+    """A pixel of the play `p` of placement `a`, as the intake emits it."""
     decoder = Decoder(b"sixteen secret b", consent_default=True)
     line = {
         "event_id": event,
@@ -576,7 +576,7 @@ def decision_of(at: int, kind: str, credits: Sequence[tuple[str, int]], **pixel:
 def sums(
     book: CreditBook, *decisions: Decision, accepted: int | None = None, pending: int = 0
 ) -> dict[tuple[str, str], dict[str, int]]:
-    """What a cut adds, by row and column."""
+    """The sums that cuts add, by row and column."""
     count = len(decisions) + pending if accepted is None else accepted
     own = [one.conversion.pixel.combo[1] or "" for one in decisions]
     assert set(own) <= {""}, "the account is of conversions without a campaign"
@@ -727,7 +727,7 @@ def test_a_full_book_of_currencies_loses_and_mixes_no_value(
             shown[name] = (0, 0, known) if flight is None else (value_of(flight), int(flight[OTHER]), known)
     for scope, of in (("placement", ""), ("campaign", "of ")):
         assert shown[scope, f"{of}honest"] == (14, 0, "EUR")
-        # What came while the book took it for a row of dollars is counted, and never added to pounds.
+        # Values that arrived while the book had the row in dollars are counted and never added to pounds.
         assert shown[scope, f"{of}a"] == (5 + 8, 2, "GBP")
 
 
@@ -762,7 +762,7 @@ def test_conversions_in_another_currency_of_forgotten_rows_count_once(
 
 
 def nothing_for_rows(cut: Cut) -> RowBatch:
-    """What a placement shard without pixels sends."""
+    """The batch of a placement shard without pixels."""
     u32, i64, u64 = (np.zeros(0, kind) for kind in (np.uint32, np.int64, np.uint64))
     cells, totals = np.zeros((0, MINUTE_COUNTS), np.int64), np.zeros((0, FLIGHT_COUNTS), np.int64)
     return RowBatch(0, 0, cut, [], i64, u32, u32, cells, u32, totals, u32, u32, u64, [], i64, i64)

@@ -32,7 +32,7 @@ Bought = tuple[int, int, int]
 def found(
     touches: Sequence[Touch], bought: Sequence[Bought], windows_ms: tuple[int, int], caps: Caps
 ) -> tuple[list[list[Touch]], list[int]]:
-    """What is found for each conversion, in its order, and which caps left something out."""
+    """The touches found for each conversion, in its order, and the caps that omitted some."""
     who, ts, kinds, campaigns, plays = np.array(touches, np.int64).reshape(-1, 5).T
     some = Touches(
         who.astype(np.uint64), ts << KIND_BITS | kinds, campaigns.astype(np.uint32), plays.astype(np.uint32)
@@ -56,8 +56,8 @@ def found(
 def wanted(
     touches: Sequence[Touch], of: Bought, windows_ms: tuple[int, int], caps: Caps
 ) -> tuple[list[Touch], int]:
-    """By the specification: one listen a play, in its window, the newest of each campaign, of these the
-    newest of all; and which caps leave something out.
+    """The touches by the specification, and the caps that omit some. A play is one listen within its window;
+    the newest of each campaign count, and of these the newest of all.
     """
     who, at, campaign = of
     theirs = sorted((one for one in touches if one[0] == who), key=lambda one: one[1:3])
@@ -134,13 +134,13 @@ def a_campaign_in_front_of_many(n: int) -> tuple[list[Touch], list[Bought]]:
 
 
 def listens_that_are_too_old(n: int) -> tuple[list[Touch], list[Bought]]:
-    """Of those that are not, none is a listen."""
+    """Listens, all older than the window of listens."""
     touches = [(1, T0 + i, IMPRESSION_TOUCH, i, i) for i in range(n)]
     return touches, [(1, T0 + 20 * DAY + i, ANY) for i in range(n)]
 
 
 def starts_that_their_impressions_stand_for(n: int) -> tuple[list[Touch], list[Bought]]:
-    """These are in the minute behind them, and of another campaign."""
+    """Starts whose impressions are a minute later and of another campaign."""
     starts = [(1, T0 + i, START_TOUCH, 1, i) for i in range(n // 2)]
     heard = [(1, T0 + MINUTE + i, IMPRESSION_TOUCH, 2, i) for i in range(n // 2)]
     return starts + heard, [(1, T0 + 2 * MINUTE + i, (ANY, 1)[i % 2]) for i in range(n)]

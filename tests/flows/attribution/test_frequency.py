@@ -36,8 +36,8 @@ class Model:
 def up_to(
     frequency: Frequency, who: int, campaign: str, day: int, uncounted: Sequence[tuple[int, str, int]] = ()
 ) -> int:
-    """What a listener had had of a campaign by a day; `uncounted` are such impressions by listener,
-    campaign and day.
+    """A listener's frequency of a campaign by a day. `uncounted` are such impressions by listener, campaign
+    and day.
     """
     listeners = np.array([one for one, _, _ in uncounted], np.uint64)
     ts = np.array([at * DAY_MS for _, _, at in uncounted], np.int64)
@@ -138,7 +138,7 @@ def test_campaigns_without_a_counter_are_dropped_on_any_day() -> None:
 
 
 def up_to_named(frequency: Frequency, who: int, campaign: str, day: int) -> int:
-    """What a listener had had of a campaign by a day, by the counters alone."""
+    """A listener's frequency of a campaign by a day, by the counters alone."""
     nobody = np.zeros(0, np.uint64), np.zeros(0, np.int64), (), np.zeros(0, np.int64)
     asked = np.array([who], np.uint64), np.array([day * DAY_MS], np.int64), [campaign]
     return int(frequency.up_to(*asked, nobody)[0])

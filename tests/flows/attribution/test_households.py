@@ -111,7 +111,7 @@ def last(touches: Sequence[Touch]) -> Touch:
 
 
 def wanted(touches: Sequence[Touch], of: PendingConversion) -> tuple[str | None, str, str | None, bool]:
-    """By whom a conversion is joined, by which rule, to which placement, and if its household is noisy."""
+    """The identity that joins a conversion, the rule, the placement, and whether the household is noisy."""
     there = standing(touches, of.ts_ms // MINUTE)
     own = eligible([one for one in there if one.who == of.listener and one.who], of)
     if own:
@@ -272,7 +272,7 @@ def test_every_conversion_is_joined_as_the_words_say(seed: int, tmp_path: Path) 
 def test_a_household_of_many_is_known_whatever_caps_have_dropped(seed: int, tmp_path: Path) -> None:
     rng = random.Random(1_000 + seed)
     touches, conversions = story(rng)
-    touches += [  # somebody who hears so much that caps drop everybody else
+    touches += [  # a listener with so many touches that caps drop all others
         Touch(
             spread(100 * (1 + n) + 1), spread(n), at, IMPRESSION_TOUCH, touches[0].combo, 10_000 + at % 9_973
         )

@@ -1,5 +1,5 @@
-"""A listen is one a play: what `plays` takes for one play is one listen to attribution, too, however far its
-start is behind its impression, and what it takes for two is two.
+"""A play is one listen to attribution exactly if `plays` counts it as one, at any distance between its start
+and its impression.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ STORIES: dict[str, tuple[int, list[Pixel]]] = {
 
 
 def log(by: str) -> list[dict[str, Any]]:
-    """Each story on a day of its own, with its own listener and placement `a…`, as its pixels come in, and a
-    conversion behind it. The listener has heard `b…` too: so what `a…` gets says how many listens it has.
+    """Stories, each on its own day, with its own listener and placement `a…`, in the order of arrival, and a
+    conversion after each. The listener also has a touch of `b…`, so that the share of `a…` shows its number
+    of listens.
     """
     lines: list[dict[str, Any]] = []
 

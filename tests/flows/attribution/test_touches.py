@@ -27,7 +27,7 @@ Row = tuple[int, int, int, int, int]
 
 @dataclass
 class Model:
-    """What is in the store, the plain way."""
+    """The content of the store, read in the plain way."""
 
     rows: list[Row] = field(default_factory=list)
 

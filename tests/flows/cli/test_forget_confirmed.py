@@ -57,7 +57,7 @@ def key_of(listener: str) -> str:
 def test_a_foreign_key_is_refused_without_advice_to_create_one(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It said "1 listeners will be forgotten within a minute", exit code 0, by any key of 16 bytes."""
+    """The command once accepted any key of 16 bytes with "1 listeners will be forgotten within a minute"."""
     monkeypatch.setenv("AUDIOPIXEL_LISTENER_KEY", OTHER)
     with confirming(settings, SECRET):
         said, why = run("somebody-7", "--receipt", str(tmp_path / "r.json"), code=1)

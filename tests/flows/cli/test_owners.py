@@ -1,4 +1,4 @@
-"""Plans that the exporter follows, also behind a wall clock that was set back."""
+"""Plans that the exporter follows, also after the wall clock was set back."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_the_balances_go_into_a_topic(run: Run, redis: Redis, monkeypatch: pytes
 def test_an_invalid_moment_is_refused_with_the_nearest_valid_one(
     run: Run, redis: Redis, tmp_path: Path
 ) -> None:
-    """The watermark is on 4 November, 12:00: midnight of that day works, and 11:01 to 12:00."""
+    """The watermark is 4 November, 12:00. Midnight of that day is valid, and so are 11:01 to 12:00."""
     late = [*MAKE[:-1], "2026-11-03T14:00:00Z", "--out", "new.csv"]
     done = run(*late, code=1)
     assert "plans.csv: breakfast: delivered_before_until: 2026-11-03T14:00:00+00:00: counts" in done.stdout

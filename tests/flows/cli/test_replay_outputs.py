@@ -1,4 +1,4 @@
-"""The files of `replay --out`: begun anew with each replay, all there, and of use to what comes next."""
+"""The files of `replay --out` are rewritten by each replay, complete, and usable by later commands."""
 
 from __future__ import annotations
 

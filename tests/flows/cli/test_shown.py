@@ -67,7 +67,7 @@ SKETCHED = 100
 
 
 def orders(text: str) -> list[str]:
-    """What a terminal would obey."""
+    """The control characters of a text."""
     return [letter for line in text.split("\n") for letter in line if not letter.isprintable()]
 
 

@@ -139,7 +139,7 @@ Came = tuple[int, int, int, int]
 
 
 def as_told(events: list[Came], final_ms: int) -> dict[tuple[str | None, int, str], int]:
-    """Every event of every key from the first on, decided anew as if nothing more came."""
+    """The decisions on every event of every key from the first on, recomputed as if no more came."""
     counts: Counter[tuple[str | None, int, str]] = Counter()
     for key in {event[0] for event in events}:
         own = sorted(event for event in events if event[0] == key)

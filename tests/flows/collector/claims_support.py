@@ -237,8 +237,8 @@ def believed() -> list[Call]:
 
 
 class Checker:
-    """Holds cases against what a claim may never change. One set of doors is for all cases: strangers share
-    their memory with callers who are believed.
+    """Checks cases against the invariants of a claim. All cases share one set of doors, because strangers
+    share its memory with trusted callers.
     """
 
     def __init__(self) -> None:
@@ -288,7 +288,7 @@ class Checker:
         assert _stored(after) - len(known) <= _stored(before), "a claim lifted the cap"
 
     def close(self) -> None:
-        """Let go of the event loop."""
+        """Close the event loop."""
         self._runner.close()
 
 

@@ -10,7 +10,7 @@ from resend_support import Kept, doors_of
 
 @pytest.fixture
 def kept() -> Kept:
-    """What the door has stored."""
+    """The events that the door has stored."""
     return Kept()
 
 

@@ -216,7 +216,7 @@ def _may_be_in_json(case: Case, piece: Piece, new: bytes) -> bool:
     except ValueError:
         return False
     if piece.what == "number":
-        return True  # white space may stand beside a number
+        return True  # white space is allowed next to a number
     return piece.what == "value" and isinstance(found, str) and is_good(piece.word, found)
 
 
@@ -454,7 +454,7 @@ _NO_URL: Final = re.compile(rb'[\0-\x20"<>\x7f]')
 
 
 def target_of(wire: bytes) -> tuple[str, str] | None:
-    """Path and query as the HTTP server gives them; None: it answers 400 itself."""
+    """Path and query as the HTTP server passes them on; None if the server answers 400 itself."""
     if _NO_URL.search(wire) or not wire.startswith(b"/"):
         return None
     try:
@@ -465,7 +465,7 @@ def target_of(wire: bytes) -> tuple[str, str] | None:
 
 
 async def became(case: Case, wire: bytes) -> list[Understood] | None:
-    """What becomes of the events of a call; None: no door takes it."""
+    """The outcomes of the events of a call; None if no door accepts the call."""
     path, query, body = case.path, "", wire
     if case.method == "GET":
         found = target_of(wire)
@@ -492,7 +492,7 @@ _MAY_BE_ABSENT_OF_A_CONVERSION: Final = frozenset(("order_id", "value", "currenc
 
 
 def differs(good: Mapping[str, Any], bad: Mapping[str, Any], case: Case) -> str:
-    """What a damaged call's event says that it may not; empty: nothing."""
+    """The forbidden content of a damaged call's event; empty if there is none."""
     for name in good.keys() | bad.keys():
         one, other = good.get(name), bad.get(name)
         if one == other or (other is None and name in _MAY_BE_ABSENT):
@@ -528,7 +528,7 @@ def differs(good: Mapping[str, Any], bad: Mapping[str, Any], case: Case) -> str:
 
 
 def is_cut(case: Case) -> bool:
-    """True if the byte ends the URL, which the HTTP server shows to nobody."""
+    """True if the byte ends the URL: the HTTP server removes the rest."""
     return case.method == "GET" and case.byte == ord("#")
 
 
@@ -565,7 +565,7 @@ def verdict(case: Case, good: Sequence[Understood], bad: Sequence[Understood] | 
     before = {one.event.get("event_id"): one.event for one in good}
     same, less = True, False
     for number, one in enumerate(stored):
-        # Of events of one body those that are left keep their order.
+        # The remaining events of a body keep their order.
         candidates = [before.get(one.event["event_id"])] if one.event["event_id"] in before else []
         candidates += [other.event for other in good if other.outcome is Outcome.STORED]
         wrongs = [differs(other, one.event, case) for other in candidates if other]
@@ -576,7 +576,7 @@ def verdict(case: Case, good: Sequence[Understood], bad: Sequence[Understood] | 
 
 
 def _signed_changed(case: Case) -> str:
-    """The signed word whose value was damaged in a call that carries its signature; empty: none was."""
+    """The signed parameter whose value was damaged in a call with its signature; empty if there is none."""
     piece, _ = case.piece()
     signatures = [one.text for one in case.pieces if one.word == "signature" and one.what == "value"]
     if piece.what != "value" or not signatures:
@@ -586,7 +586,7 @@ def _signed_changed(case: Case) -> str:
 
 
 def told(case: Case) -> str:
-    """A case for whoever mends it."""
+    """A case in words for debugging."""
     piece, _ = case.piece()
     world = worlds()[case.settings]
     said = (

@@ -120,7 +120,7 @@ class Collector:
         return code
 
     def ledger(self) -> dict[str, int]:
-        """What it said at its end."""
+        """The output of the collector at its end."""
         (line,) = [line for line in self.said.splitlines() if "calls=" in line]
         words = line[line.index("calls=") :].strip("'\" ").split()
         return {name: int(value.strip("'\"")) for name, _, value in (word.partition("=") for word in words)}
@@ -138,7 +138,7 @@ class Collector:
 
 @contextmanager
 def calling(port: int, agent: str = "") -> Iterator[Callable[..., int]]:
-    """Calls over one connection, with their status; 0: there was no answer."""
+    """Send calls over one connection. Returns their statuses, 0 for no answer."""
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
 
     def call(event_id: str, **parameters: Any) -> int:

@@ -49,7 +49,7 @@ class Kept:
 
 @contextmanager
 def doors_of(kept: Kept) -> Iterator[str]:
-    """A collector's doors, behind a server of HTTP."""
+    """A collector's doors on an HTTP server."""
     doors = Doors(understanding(placements="signed"), cast(Store, kept))
 
     class Handler(BaseHTTPRequestHandler):

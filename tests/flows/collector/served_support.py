@@ -1,4 +1,4 @@
-"""The doors behind a real HTTP server, and what became of the calls to it."""
+"""The doors on a real HTTP server, and the outcomes of the calls to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flows.collector.understand import Understanding
 
 @dataclass
 class Served:
-    """Doors on a server of their own. What a test's calls became is in the book that its `host` names."""
+    """Doors on their own server. The outcomes of a test's calls are in the book named by its `host`."""
 
     port: int
     books: dict[str, Kept] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Served:
         return host
 
     def outcomes(self, host: str, events: int) -> Counter[str]:
-        """What became of a book's events, once there are so many."""
+        """The outcomes of a book's events, once there are so many."""
         book, deadline = self.books[host].events, time.monotonic() + 10
         while len(book) < events:
             assert time.monotonic() < deadline, f"{len(book)} of {events} events"

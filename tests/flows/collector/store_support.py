@@ -20,7 +20,7 @@ from flows.collector.store import Store
 
 
 class Producer:
-    """Keeps what is sent until it is told what became of it."""
+    """Keeps sent messages until a test reports their outcome."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[Any, Produced]] = []
@@ -46,7 +46,7 @@ class Producer:
 
 
 class World:
-    """One lane and its store."""
+    """A lane and its store."""
 
     def __init__(
         self, directory: Path, proven: bool = True, producer: Producer | None = None, **values: Any

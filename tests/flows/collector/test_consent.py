@@ -252,7 +252,7 @@ def test_a_truncated_core_is_unreadable(length: int) -> None:
         tcf.decode(core[:length])
     except ValueError:
         return
-    # What is cut off may only be the zeros that fill up the last byte.
+    # Only the zeros that fill up the last byte may be cut off.
     assert set(core[length:]) <= {"A"}
 
 

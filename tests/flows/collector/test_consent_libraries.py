@@ -52,7 +52,7 @@ def ids(vendors: tcf.Vendors) -> list[int]:
 
 
 def said(text: str) -> dict[str, Any]:
-    """What we read in a TC string, in the libraries' words."""
+    """Our reading of a TC string in the libraries' terms."""
     found = tcf.decode(text)
     return {
         "policy": found.policy_version,

@@ -1,4 +1,4 @@
-"""Damaged calls: each is the undamaged event, or less of it, or rejected; never another one.
+"""A damaged call is the undamaged event, a part of it, or rejected; it is never another event.
 
 The same cases a million times: `make fuzz DOOR=damage`.
 """
@@ -90,7 +90,7 @@ def test_no_odd_byte_anywhere_makes_another_event(query: str, method: str, setti
 
 
 def stored(query: str, **values: object) -> Understood | None:
-    """What a signed collector stores of a query; None: it rejects it."""
+    """The event that a signed collector stores of a query; None if the collector rejects it."""
     found = understanding(placements="signed", signatures=SIGNING, **values).pixel(call(query))
     return found if found.outcome is Outcome.STORED else None
 
@@ -327,7 +327,7 @@ def test_a_sloppy_call_loses_only_its_sloppy_parts(query: str) -> None:
 
 
 class _ByWorld(Served):
-    """Doors whose settings are those of the world that a call's header names."""
+    """Doors with the settings of the world that a call's header names."""
 
     def understanding_for(self, request: Request) -> Understanding:
         return worlds()[int(request.headers.get("x-world", "0"))]

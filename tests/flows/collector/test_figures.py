@@ -64,7 +64,7 @@ def exporter(client: Client, settings: Settings) -> TestClient:
 
 @pytest.fixture(scope="module")
 def door() -> Iterator[Door]:
-    """The door of a collector that signs, as an exporter is told of it."""
+    """The door of a collector with signing keys, as an exporter is configured with it."""
     keys = {"a1": SECRET}
     with tag_door(collect_signing_keys=keys, collect_url="https://pixels.example.com") as found:
         yield found

@@ -1,4 +1,4 @@
-"""A conversion behind a change of the edge's key finds what was heard before, from door to decision."""
+"""A conversion after a change of the edge's key finds earlier listens, from the door to the decision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WITH_OLD = Pseudonyms(NEW, [OLD])
 
 
 def event(pseudonyms: Pseudonyms, **parameters: Any) -> dict[str, Any]:
-    """What a door with these keys puts into the log."""
+    """The messages that a door with these keys writes to the log."""
     found: dict[str, Any] = understanding(pseudonyms=pseudonyms).pixel(call(usual(**parameters))).event
     return found
 

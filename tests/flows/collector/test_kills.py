@@ -36,7 +36,7 @@ def in_the_log(broker: EmbeddedBroker, topic: str, wanted: set[str]) -> list[lis
 
 
 def assert_nothing_new_is_older_than_a_low_mark_before_it(part: list[dict[str, Any]]) -> None:
-    """Low marks may fall behind a kill, which has what was acknowledged sent again."""
+    """Low marks may fall after a kill, because acknowledged events may be sent again."""
     seen, low_ms = set[str](), 0
     for one in part:
         low_ms = max(low_ms, one["low_ms"])
@@ -135,7 +135,7 @@ def test_a_new_id_accepts_nothing_before_its_marks_are_stored(tmp_path: Path) ->
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """One of a MiB."""
+    """A disk of one MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounting = ["mount", "-t", "tmpfs", "-o", "size=1m", "small", str(disk)]

@@ -79,7 +79,7 @@ def test_a_process_writes_its_predecessors_bye_after_its_own_mark(
             assert sent[0]["collector"] == lane.id
             byes = [one for one in sent if one.get("bye")]
             assert {one["collector"] for one in byes} == {"0123456789abcdef"}
-            assert len(byes) >= 2  # what that one had on its way may come behind a first
+            assert len(byes) >= 2  # a message in flight of that process may follow a first bye
 
     run(tmp_path, test)
 
@@ -94,7 +94,7 @@ def test_processes_of_a_copied_directory_have_own_ids_and_end_the_former(
     assert one.before == other.before == (first.id,)
     assert len({first.id, one.id, other.id}) == 3
     assert len({name.partition("~")[0] for name in (first.id, one.id, other.id)}) == 1
-    assert LaneId(there / "id").before == (one.id, first.id)  # nobody knows yet that the first has ended
+    assert LaneId(there / "id").before == (one.id, first.id)  # the end of the first process is not known yet
     for _ in range(3 * MAX_BEFORE):
         last = LaneId(there / "id")
     assert len(last.before) == MAX_BEFORE

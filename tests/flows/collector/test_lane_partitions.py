@@ -57,7 +57,7 @@ class Brokers(Producer):
         self.take(hung)
 
     def give_up(self) -> None:
-        """What has waited for too long is reported as failed."""
+        """Report messages that have waited for too long as failed."""
         hung, self._hung = self._hung, []
         for (sending, place), message in hung:
             sending.note(place, Report((sending, place), self.partition(message), "timed out"))
@@ -253,7 +253,7 @@ def test_a_quiet_lane_stopped_without_a_bye_keeps_its_proof(tmp_path: Path, brok
         brokers.give_up()
 
     async def goes_on(world: World) -> None:
-        assert not world.lane.proven  # partition 1 waits for nobody yet
+        assert not world.lane.proven  # no message waits for partition 1 yet
         world.lane.start()
         while not world.lane.proven:
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The last calls of a collector: what became of each, nobody's identity, and no room for a flood."""
+"""The last calls of a collector: the outcome of each, without personal ids, in bounded memory."""
 
 from __future__ import annotations
 

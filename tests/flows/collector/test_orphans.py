@@ -1,4 +1,4 @@
-"""Spools of processes of before: one that cannot be taken up is told once, tried again, and stops none."""
+"""Spools of old processes: one that cannot be adopted is reported once, tried again, and stops no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals: heard in whatever form a call writes them, and beside whatever yes."""
+"""Refusals count in any form that a call writes them, next to any consent."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_the_refusal_of_a_repeated_signal_counts(pairs: list[tuple[str, str]], r
 
 @pytest.mark.parametrize("last", ["us_privacy=1YYN", "gpc=1", "ss=1"])
 def test_a_parameter_beyond_the_bound_rejects_the_call(last: str) -> None:
-    """So many parameters are nobody's: a call that has more is no pixel, as a refusal may be among them."""
+    """A call with more parameters than the bound is rejected, because a refusal may be among them."""
     door = understanding(policy=Policy(5, required=False))
     for many, outcome in ((MAX_PARAMETERS - 3, Outcome.STORED), (MAX_PARAMETERS - 2, Outcome.REJECTED)):
         said = {"e": "start", "pl": "a"} | {f"unknown{n}": "x" for n in range(many)}

@@ -1,4 +1,4 @@
-"""What the collector remembers of addresses and of devices is bounded, and changes no answer."""
+"""The collector's memory of addresses and devices is bounded and changes no answer."""
 
 from __future__ import annotations
 

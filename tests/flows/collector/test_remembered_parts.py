@@ -1,4 +1,4 @@
-"""What a dialect remembers of queries is bounded, holds nobody's ids, and changes no reading."""
+"""A dialect's memory of queries is bounded, contains no personal ids, and changes no reading."""
 
 from __future__ import annotations
 

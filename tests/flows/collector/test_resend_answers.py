@@ -37,7 +37,7 @@ ACCEPTED = answer(b'{"results":[{"outcome":"accepted"}]}')
 
 @contextmanager
 def door(*answers: bytes) -> Iterator[str]:
-    """Doors that answer what they are told, the last of it again and again."""
+    """Doors with given answers; the last answer is repeated."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:

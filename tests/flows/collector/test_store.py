@@ -1,4 +1,4 @@
-"""The store and its lane over a log that answers when the test says so, on a disk that does as it is told."""
+"""The store and its lane, over a log that answers on a test's command and a disk that fails on command."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_ledger_adds_up_after_a_stop_during_a_drain(
         world.lane.start()
         while len(world.producer.sent) < sent + 2:
             await asyncio.sleep(0.001)
-        for _ in range(20):  # the log has told, and what it has waits for the disk
+        for _ in range(20):  # the log has answered, and its outcomes wait for the disk
             await asyncio.sleep(0)
         bye = asyncio.create_task(world.lane.say_bye(timedelta(seconds=1)))
         await asyncio.sleep(0)

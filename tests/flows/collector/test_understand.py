@@ -310,7 +310,7 @@ def test_a_podcast_app_is_valid_whatever_lists_of_crawlers_say() -> None:
         assert event.get("invalid_traffic") == reason, agent
 
 
-# What is told of a call, and what a conversion may claim
+# The reported faults of a call, and the claims of a conversion
 
 
 def test_a_conversion_is_a_claim_unless_a_writer_sends_it() -> None:

@@ -322,7 +322,7 @@ def test_each_prx_call_has_its_own_id_and_dead_letter() -> None:
     ("ts", "day"),
     [
         ("2026-11-25T21:00:00Z", "2026-11-25"),
-        ("2026-11-26T20:00:00Z", "2026-11-25"),  # cut to a minute behind the receipt, as the flow does
+        ("2026-11-26T20:00:00Z", "2026-11-25"),  # cut to one minute after the receipt, as the flow does
         ("2036-11-25T21:00:00Z", "2026-11-25"),
         ("2026-11-24T23:00:00Z", "2026-11-24"),
         ("2026-11-23T23:00:00Z", "2026-11-24"),  # cut to a day before it

@@ -1,4 +1,4 @@
-"""Pacing: the indicator, its nulls, the states in their order, and what is told of a change."""
+"""Pacing: the indicator, its nulls, the order of the states, and the alert about a change."""
 
 from __future__ import annotations
 

@@ -116,6 +116,6 @@ def test_with_balances_every_flight_is_on_track(
     for name, (factor, _) in factors.items():
         counted = int(rows[name]["flight.impressions"])
         assert abs(float(rows[name]["delivery.delivered"]) - float(rows[name]["delivery.expected"])) < 2
-        # Where it is left as it is, its rate may be the right one but for chance.
+        # Without a factor the rate is right up to chance.
         assert factor is None or abs(factor - 1) <= 3 / math.sqrt(counted), (name, factor, counted)
     assert sum(factor is not None for factor, _ in factors.values()) >= 3, factors

@@ -83,7 +83,7 @@ def test_a_gap_after_a_balance_is_judged_up_to_one_hundredth(gap_ms: int) -> Non
 
 
 def test_a_balance_up_to_the_count_is_known_before_its_watermark() -> None:
-    """It stays ten seconds behind."""
+    """The watermark stays ten seconds behind the clock."""
     found = opened(now_ms=SINCE_MS - 10_000, **BEFORE)
     assert (found.delivered, found.unknown) == (20_083, None)
 

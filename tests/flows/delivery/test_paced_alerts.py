@@ -1,4 +1,4 @@
-"""Alerts on their way out: who hears of a change of state, and how often."""
+"""Alerts on their way out: the readers of a change of state, and their number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flows.settings.fields import Settings
 
 @dataclass
 class Topic:
-    """What a topic of alerts was told."""
+    """The alerts that a topic received."""
 
     position: int = 0
     alerts: list[tuple[str, str, str]] = field(default_factory=list)
@@ -55,7 +55,7 @@ def test_alerts_wait_for_redis_and_are_sent_once(
     writer.flush(10, rows(1000))
     assert topic.alerts == [("p", "not_started", "complete")]
     writer.plans.book = PlanBook([replace(PLAN, booked=9000)])
-    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")  # until it is told otherwise
+    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")  # until UNPAUSE
     try:
         for position in range(11, 15):
             elapsed_s += LONGEST_PAUSE_S
@@ -99,7 +99,7 @@ def test_many_changes_of_one_flush_wait_for_the_topic_few_times(
 
 
 def states(client: Client, settings: Settings) -> tuple[str | None, str | None]:
-    """The state of the placement, and the one that its row says was told last."""
+    """The state of the placement, and the state of the last alert in its row."""
     found = delivery(client, settings, "placement", "p")
     return found.get("state"), found.get("alerted_state")
 
@@ -147,7 +147,7 @@ def test_alerts_wait_for_fresh_numbers_and_are_sent_once(
 @pytest.mark.parametrize(
     ("cut", "changes"),
     [
-        # Whoever has not had a message knows nothing of a flight that had begun before.
+        # A flow without a message knows no delivery of a flight that began earlier.
         (Cut(1, 0, False, (("t/0", 0),), empty=True), [("fresh", "not_started", "warming_up")]),
         (Cut(1, AT_MS, True, (("t/0", 1),), counted_since_ms=SINCE_MS), [("p", "not_started", "under")]),
     ],

@@ -104,7 +104,7 @@ def test_a_campaign_keeps_its_delivery_until_all_placements_are_planned_again(
 def test_a_plan_withdrawn_offline_leaves_its_rows_at_the_start(
     settings_of: Callable[..., Settings], client: Client, seen: bool, scope: str
 ) -> None:
-    """Also rows that no shard has, and that nobody else would write again."""
+    """The rule includes rows that no shard has and that no other writer would write again."""
     settings, name = settings_of(), {"placement": "p", "campaign": "c"}[scope]
     before = Writer(settings, Held(PlanBook([PLAN])))
     before.flush(10, rows(200) if seen else flushed())

@@ -1,4 +1,4 @@
-"""What the Redis writer makes of plans: rows keep their counts, withdrawn plans leave nothing."""
+"""The Redis writer applies plans: rows keep their counts, and withdrawn plans leave nothing."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def told(client: Client, settings: Settings) -> list[tuple[str, str, str]]:
 
 
 def delivery(client: Client, settings: Settings, scope: str, name: str) -> dict[str, str]:
-    """What a row says of its delivery, by the bare names."""
+    """The delivery fields of a row, without their prefix."""
     found = client.hgetall(f"{settings.namespace}:{scope}:{{{name}}}")
     return {
         field.removeprefix("delivery."): text for field, text in found.items() if field.startswith("delivery")
@@ -259,7 +259,7 @@ def test_pixels_after_the_flights_end_deliver_and_cost_nothing(
 def test_a_replaced_plan_gives_no_alert(
     pacer_first: bool, settings_of: Callable[..., Settings], client: Client
 ) -> None:
-    """The old flight is over and complete; of the new one, which starts later, nobody has heard yet."""
+    """The old flight is over and complete. The new one starts later and has no pixel yet."""
     new = replaced(booked=100, start_ms=AT_MS - 10 * MINUTE_MS, end_ms=AT_MS + 2 * HOUR_MS)
     settings, plans = settings_of(), Held(PlanBook([ENDED]))
     writer = Writer(settings, plans)
@@ -375,7 +375,7 @@ def test_the_wall_clock_is_used_without_any_pixel(
 def test_planned_rows_are_written_at_a_start_before_any_watermark(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
-    """Redis may have come back with an older copy of them, which stood there until a pixel told the time."""
+    """A Redis restored from an older copy showed its old rows until the first watermark."""
     settings = settings_of()
     before = Writer(settings, Held(PlanBook([PLAN])))
     before.flush(10, flushed(), 0, empty=True)
@@ -395,7 +395,7 @@ def test_planned_rows_are_written_at_a_start_before_any_watermark(
 def test_a_new_generation_starts_without_earlier_deliveries(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
-    """What was delivered stands beside the counts that it is of."""
+    """A row's delivery always belongs to the counts of the same row."""
     settings = settings_of()
     before = show_before(settings)
     after = Writer(settings, Held(PlanBook([PLAN])), number=before.number, recompute=True)

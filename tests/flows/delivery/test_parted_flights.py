@@ -1,4 +1,4 @@
-"""Flights that are parted into an opening balance and what is counted behind it."""
+"""Flights that are split into an opening balance and the counts after it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_counts_after_a_balance_are_exact_or_unknown(
             parted = max(parted, start)
             end = parted + length
             border = parted % DAY == 0 and parted // DAY >= minute // DAY - DAYS_OPEN
-            # A flight whose end lies far back is told apart from what ran behind it no more.
+            # Pixels after a flight's end long ago can no longer be separated from it.
             known = not world.model.heard or parted > minute - 60 or (border and end > minute - 60)
             world.plan(start, end, parted)
         open_from = max(FIRST, world.shard.first_open)

@@ -90,7 +90,7 @@ class World:
         self.model.plan, self.withdrawn = None, True
 
     def sketch(self) -> str | None:
-        """What readers are given at the next minute, if it is due."""
+        """The numbers that readers get at the next minute, if one is due."""
         self.hear([], jump=1)
         return next((pack_registers(registers) for _, registers in self.shard.sketches(False)), None)
 
@@ -132,7 +132,9 @@ def run(world: World, steps: Any) -> Iterator[None]:
 def test_delivery_is_right_for_any_move_of_the_plan(
     steps: Any,
 ) -> None:
-    """It is known where the flight began in the last hour or before the first pixel; elsewhere it may be."""
+    """Delivery is known for flights that began in the last hour or before the first pixel, and for some
+    others.
+    """
     world = World()
     for _ in run(world, steps):
         assert world.shown is not None

@@ -1,4 +1,4 @@
-"""Topics of plans: what is taken, what is told, the last good plan in force, one reader a process."""
+"""Topics of plans: accepted messages, reports, the last good plan in force, one reader per process."""
 
 from __future__ import annotations
 

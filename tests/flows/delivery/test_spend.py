@@ -26,7 +26,7 @@ def values(currency: str | None = "GBP", **told: Any) -> list[Any]:
 
 
 def fields(*parts: tuple[Plan, int, list[Any]]) -> dict[str, str]:
-    """What is shown of placements with plans, delivered impressions and rows, together."""
+    """The published spend of placements with plans, delivered impressions and rows, together."""
     whole = [(plan, delivered, delivered, row) for plan, delivered, row in parts]
     priced = [of for one in whole if (of := spend(*one)) is not None]
     found = zip(SPENDING, spend_texts(total_spend(priced)), strict=True)
@@ -52,7 +52,7 @@ def test_every_window_has_its_own_cost() -> None:
 
 
 def test_an_opening_balance_costs_but_is_outside_cost_per_conversion() -> None:
-    """Of its conversions nobody here knows."""
+    """The balance's conversions are unknown to the flow."""
     row = values(**FLIGHT)
     with_balance = spend_texts(spend(plan(), 110_000, 10_000, row))
     of = dict(zip(SPENDING, with_balance, strict=True))

@@ -1,4 +1,4 @@
-"""What is at stake: money by the plan's price, of a campaign the sum of its placements'."""
+"""Money at stake: by the plan's price, and for a campaign the sum over its placements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A switch: the flow that begins to serve goes on from the states that readers were told by the other one."""
+"""A switch: the flow that begins to serve continues from the states that the other flow published."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def started(
 
 
 def gone(mark: str, within_s: float = 8.0) -> list[str]:
-    """What is left of a demo after a while."""
+    """The remaining processes of a demo after a while."""
     deadline = time.monotonic() + within_s
     while (left := alive(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -170,7 +170,7 @@ def bounded(errors: int = subprocess.STDOUT, **environment: str) -> str:
 
 
 class Ended(NamedTuple):
-    """What a demo of 20 s showed on a screen, and what it said in the end."""
+    """The screen of a demo of 20 s and its final output."""
 
     screen: str
     output: str
@@ -434,7 +434,7 @@ def test_a_lost_feed_is_named_and_starts_no_trader_alert() -> None:
 
 
 class Seen(NamedTuple):
-    """What a demo showed at one moment to those who look at its services from outside.
+    """The state of a demo at a moment, as its services show it to clients.
 
     `states` are by placement, `changes` all of the stream, `firing` as Alertmanager's API tells them, `bids`
     what the sample reader of docs/bidders.md says.

@@ -82,12 +82,14 @@ class Step:
 
 
 def behind(of: dict[str, list[Item]], state: Saved) -> dict[str, list[Item]]:
-    """What the senders of a saved cut send again."""
+    """The messages that senders of a saved cut send again."""
     return {sender: items[state[1].get(sender, 0) :] for sender, items in of.items()}
 
 
 def expected(of: dict[str, list[Item]]) -> list[Between]:
-    """At cut n: each prefix up to its first mark from n on; cuts are the marks that all have reached."""
+    """The cuts by the definition: cut n covers each prefix up to its first mark from n on, and exists once
+    all have that mark.
+    """
     marks = {sender: [item.mark for item in items if item.mark is not None] for sender, items in of.items()}
     reached = min(max(numbers, default=-1) for numbers in marks.values())
     numbers = sorted({number for numbers in marks.values() for number in numbers if number <= reached})

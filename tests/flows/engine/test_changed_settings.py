@@ -155,7 +155,7 @@ def refused(held: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
 
 
 def kept(held: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What the store is held to behind a start."""
+    """The settings that bind the store after a start."""
     least = {name: min(held[name], now[name]) for name in SHRINKING}
     off = {"attribution": "off"} if "off" in (held["attribution"], now["attribution"]) else {}
     return {**now, **least, **off}
@@ -214,7 +214,7 @@ def test_any_changed_setting_is_followed_or_refused_with_advice(
         bought = client.hget(f"{namespace}:meta", "conversions_accepted") or "0"
         assert int(counts) + int(bought) == accepted
         if accepted == PIXELS + BOUGHT:
-            break  # nothing goes on behind a log's end
+            break  # no message follows a log's end
     assert (int(counts), int(bought)) == (PIXELS, BOUGHT)
     listed, unlisted = (
         int(client.hget(f"{namespace}:platform:{{{name}}}", "flight.impressions") or 0)

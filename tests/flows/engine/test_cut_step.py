@@ -85,7 +85,9 @@ def receipts(draw: st.DrawFn) -> list[str]:
 
 
 def settled(cut: int) -> list[Settled]:
-    """What the placement shards say of a cut: together all that both partitions received since the last."""
+    """The reports of the placement shards at a cut: together all messages of both partitions since the last
+    cut.
+    """
     at = Cut(cut, T0, False, (), first=cut == 1, save=True)
     return [
         Settled(shard, at, [PixelOutcomes(sender, 5, 0, 0, (0,)) for sender in PARTITIONS])
@@ -129,7 +131,7 @@ def test_a_ledger_resumes_from_its_cut_with_later_messages(order: list[str], sto
 
 
 def pixels(sender: str, position: int) -> Pixels:
-    """One pixel of each kind that is kept apart: an event's row, and a conversion with its row."""
+    """A pixel of each kind with its own storage: an event's row, and a conversion with its row."""
     row = np.full((1, COLUMNS), position, np.uint64)
     combo = ("p", *(None,) * 6)
     conversion = ConversionPixel(combo, "purchase", None, "id", None, None, None)
@@ -160,7 +162,9 @@ def test_a_placement_shard_saves_only_messages_within_the_cut() -> None:
 
 
 def test_a_partition_empty_at_a_save_holds_time_until_its_tick() -> None:
-    """The other one's first tick behind it is of a later number, and has read all that came meanwhile."""
+    """The other partition's first tick after the save has a later number and follows all messages read
+    meanwhile.
+    """
     settings, cuts = Settings(shards=1), list[Cut]()
     plays = PlaysLogic(settings, None, TickClock(1000, lambda: 0))
     a, b = replace(tick("a", 1), watermark_ms=T0 - 9), replace(tick("b", 1), watermark_ms=0, holding=False)
@@ -184,8 +188,8 @@ def test_a_partitions_first_pixel_does_not_set_time_back() -> None:
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 6))
 def test_saves_and_published_cuts_are_chosen_by_number(gaps: list[int], every: int) -> None:
-    """A save where the number passes a multiple of one less than the save interval has, of five or six of
-    these of four; the first one is. Readers get one a pace behind the last that they got, or the first.
+    """A cut is a save if its number passes a multiple of `every` (at most four); the first cut is one.
+    Readers get the first cut, and each one over `every` numbers past the last that they got.
     """
     settings = Settings(
         shards=1, flush_interval=timedelta(seconds=1), save_interval=timedelta(seconds=every + 1)
@@ -237,7 +241,7 @@ def counted(shard: int, number: int) -> ClientCounts:
 
 
 def sent(sender: int, number: int) -> Decided | ClientCounts:
-    """What listener and household shards send at a cut, and behind them the client shards."""
+    """The messages of listener and household shards at a cut, and then of the client shards."""
     return decided(sender, number) if sender < 2 * SHARDS else counted(sender - 2 * SHARDS, number)
 
 

@@ -55,7 +55,7 @@ class Topic:
 
 
 class Line:
-    """One partition with one placement shard and the ledger: a tick half a second."""
+    """A partition with one placement shard and the ledger; a tick takes half a second."""
 
     def __init__(self, live: bool = True, **settings: Any) -> None:
         values = {"shards": 1, **settings}

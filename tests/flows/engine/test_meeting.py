@@ -300,7 +300,7 @@ def test_committed_positions_are_requested_during_the_disk_scan(
 
 
 class Committing:
-    """Two members with disks of their own, which hear of each other by their disks alone."""
+    """Two members with disks of their own, which learn of each other through the disks alone."""
 
     def __init__(self, root: Path, settings_of: Callable[..., Settings]) -> None:
         self.members = [

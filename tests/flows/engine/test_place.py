@@ -1,4 +1,4 @@
-"""The engine's own placing of keys, and what its command is told of a process's place."""
+"""The engine's placement of keys, and a process's place as Bytewax's command reads it."""
 
 from __future__ import annotations
 

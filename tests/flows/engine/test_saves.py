@@ -309,7 +309,7 @@ def saves_of(directory: Path, defer: Any = in_threads) -> Saves:
 
 
 class Slow:
-    """A disk that does nothing until it is told to."""
+    """A disk that does nothing until a test releases it."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Event, Callable[[], Any]]] = []
@@ -375,7 +375,7 @@ def test_a_forgotten_listeners_file_is_deleted_once_no_save_lists_it(tmp_path: P
     private_directory(tmp_path)
 
     def save(number: int, body: bytes) -> bool:
-        """Whether what was to be forgotten is on the disk behind the save."""
+        """Save; returns whether the forgotten listener's file is still on the disk after it."""
         cut = Cut(number, T0, False, (("a", number),))
         with taking(number) as listed:
             files.keep([files.write(body)])
@@ -536,7 +536,7 @@ def end(settings: Settings, out: Path, rows_of: Rows) -> Any:
     lines = {
         path.name: [json.loads(line) for line in path.read_text().splitlines()] for path in out.iterdir()
     }
-    # A minute is told again and again while it is open: the last word counts.
+    # An open minute is published repeatedly: its last version counts.
     minutes = {
         (one["placement_id"], one["minute_ms"]): {
             name: value for name, value in one.items() if name not in ("rev", "as_of_ms")

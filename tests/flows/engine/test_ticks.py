@@ -43,7 +43,7 @@ class Member:
         self.clock = TickClock(INTERVAL_MS, lambda: self.elapsed_ms)
 
     def ticks(self) -> Iterator[tuple[str, int]]:
-        """What its partitions send now."""
+        """The ticks that its partitions send now."""
         for partition in range(self.partitions):
             sender, number = f"{self.name}/{partition}", self.clock.number
             if number > self.last.get(sender, -1):
@@ -187,7 +187,7 @@ def test_a_late_flow_publishes_each_fourth_tick(
 
 @pytest.mark.parametrize(("before_ms", "after_ms"), [(500, 1000), (500, 60_000), (1000, 500), (1000, 1000)])
 def test_a_start_with_an_emptied_redis_ticks_with_the_others(before_ms: int, after_ms: int) -> None:
-    """Twice: behind the first start numbers may be ahead of the clock already."""
+    """The start is repeated, because after the first one numbers may be ahead of the clock."""
     last, interval_ms, now_ms = TickClock(before_ms, lambda: 5), before_ms, NOW_MS
     last.begin(lambda: Anchor(now_ms))
     for more_ms in (after_ms, 2 * after_ms):
@@ -201,7 +201,7 @@ def test_a_start_with_an_emptied_redis_ticks_with_the_others(before_ms: int, aft
         assert 0 <= asked_later.number - others.number <= 1
         assert others.number > published
         before = others.number
-        others.continue_from(0, 10**15)  # a save of before that told of its clock
+        others.continue_from(0, 10**15)  # an older save contained its clock
         assert others.number == before
         last, interval_ms = others, more_ms
 
@@ -229,7 +229,7 @@ SHOWN, LATE = Published(AHEAD, {"a": 1}, 5), Published(AHEAD + 1, {"a": 2}, 6)
     ("agreed", "found", "right"),
     [
         (NOTHING, SHOWN, SHOWN),
-        (SHOWN, NOTHING, SHOWN),  # emptied behind the meeting
+        (SHOWN, NOTHING, SHOWN),  # emptied after the meeting
         (SHOWN, LATE, LATE),
         (SHOWN, Published(AHEAD, {}, 0), SHOWN),  # emptied between the number and the positions
     ],

@@ -198,7 +198,7 @@ def test_a_forgotten_persons_waiting_conversion_is_not_exported(
 
 
 def test_an_export_with_another_key_than_the_flows_sends_nothing(settings: Settings, client: Client) -> None:
-    """It knew nobody on the list, and sent everybody."""
+    """The export once found no person on the list and sent all."""
     denied = ExportDenyList(client, settings.namespace, b"another key of an export")
     denied.look()
     client.hset(f"{settings.namespace}:meta", "listener_key", fingerprint(b"sixteen bytes ok"))
@@ -240,7 +240,7 @@ def test_a_retried_call_omits_people_forgotten_meanwhile(
 
     for parcel in pixels.sort(of_both(lambda number: pixel("conversion", number))).parcels:
         parcel.hand_over()
-    # One client of two listeners, of whom one is forgotten: a call is of the other alone.
+    # A client of two listeners, one of them forgotten: the call is about the other alone.
     starts = of_both(lambda number: pixel("start", number, ga_client_id="1.1"))
     parcels = [*pixels.sort(starts).parcels, *decisions.sort(of_both(decision)).parcels]
     for parcel in parcels:
@@ -528,7 +528,7 @@ def test_a_clock_once_ahead_makes_no_conversion_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def take(number: int) -> None:
-        """Of a process of its own, as each of them tidies at its first put."""
+        """Take a conversion in a process of its own, because each process cleans up at its first put."""
         kept = KnownConversions(tmp_path, "ga4")
         target = PixelsTarget(client_of, lambda _: [], kept, denied, 1)
         (parcel,) = target.sort([Record("t", 0, 0, NOW_MS, *pixel("conversion", number))]).parcels

@@ -63,7 +63,7 @@ class World:
         return self.now_ms / 1000
 
     def turn(self, hours: float = 0) -> list[str]:
-        """What became of the reports that were due some hours later."""
+        """The outcomes of the reports due some hours later."""
         self.now_ms += int(hours * HOUR_MS)
         self.loop.looked_s = float("-inf")
         became = []
@@ -131,7 +131,7 @@ def test_final_reports_are_sent_once_unless_recounted(world: World) -> None:
     client, row = world.client, f"{space}:campaign:{{spring}}"
     client.hset(row, "delivery.delivered", "1999")
     assert world.turn(0.5) == ["taken"]
-    for clicks in range(1, 6):  # of the hours behind the flight, one by one
+    for clicks in range(1, 6):  # in the hours after the flight, one by one
         client.hset(row, "flight.clicks", clicks)
         assert world.turn(0.1) == [], "an adjustment an hour at most"
     client.hdel(row, "flight.clicks")

@@ -55,7 +55,7 @@ def test_refused_and_malformed_messages_become_dead_letters(
 
 
 def hashes(target: Site) -> list[str]:
-    """Of each methodology that a target was told."""
+    """The hash of each methodology that a target received."""
     told = [json.loads(body) for _, body in target.taken]
     assert {one["type"] for one in told} <= {"methodology.changed"}
     return [one["data"]["hash"] for one in told]

@@ -40,7 +40,7 @@ Call = tuple[Mapping[str, str], bytes]
 
 @dataclass(frozen=True)
 class Export:
-    """One kind of export.
+    """A kind of export.
 
     Args:
         told: its settings, given the target's address.

@@ -1,4 +1,4 @@
-"""The loop of the exports: a call that is turned away is told of while it waits."""
+"""The loop of the exports reports a deferred call while it waits."""
 
 from __future__ import annotations
 

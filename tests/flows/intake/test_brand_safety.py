@@ -1,4 +1,4 @@
-"""Impressions in content that a plan blocks: told at decoding, counted with the play, shown in every row."""
+"""Impressions in content blocked by a plan: flagged at decoding, counted with the play and in every row."""
 
 from __future__ import annotations
 

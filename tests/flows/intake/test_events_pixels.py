@@ -1,4 +1,4 @@
-"""What is made of an event, the plain way in: identity, conversions, consent; what a dead letter keeps."""
+"""Events decoded the plain way: identity, conversions, consent, and the fields kept by a dead letter."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def test_an_unconsented_conversion_has_no_previous_identity() -> None:
 def intake(
     path: Path, partitions: Sequence[str], state: tuple[Any, ...] | None = None, shards: int = 1
 ) -> Intake:
-    """Of a file that is a partition among others."""
+    """The intake of a file that is one partition among others."""
     path.touch()
     made = Intake(
         path.name,
@@ -496,7 +496,7 @@ def test_a_live_flow_erases_within_a_minute_also_after_a_kill(tmp_path: Path) ->
         send(0, bought(now - 12 * MINUTE, "L1"))
         with running(environment, log) as flow:
             until(lambda: touches() == 20, 90, flow, log)
-            # A flow that has saved nothing begins anew, which is refused once somebody is forgotten.
+            # A flow without a save starts from the beginning, which is refused after an erasure.
             until(lambda: any(tmp_path.glob("recovery/saves/*/manifest-0")), 90, flow, log)
             began_s = time.monotonic()
             told = forget("L1", "--receipt", str(receipt))

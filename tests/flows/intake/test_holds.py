@@ -36,7 +36,7 @@ class Model:
         newest = self.steps[-1][1] if self.steps else 0
         if message.stamp > newest:
             if newest:
-                # What was proved since any step, beyond what the log has gone on since then.
+                # The time proved since any step, beyond the log's own progress since that step.
                 ahead = max(self.proved - proved - (newest - stamp) for proved, stamp in self.steps)
                 self.now += max(min(message.stamp - newest, 10 * SECOND) - ahead, 0)
             newest = message.stamp
@@ -57,7 +57,7 @@ class Model:
         return self._moved(lows)
 
     def prove(self, by: int) -> int:
-        """So much has elapsed while the log was read to its end."""
+        """Prove that so much time elapsed while the log was read to its end."""
         self.now += by
         self.proved += by
         return self._moved(self._lows())
@@ -222,7 +222,7 @@ def test_a_log_clock_set_back_ends_its_hold() -> None:
 
 
 def spooled(low: bool) -> list[Message]:
-    """One collector that is fresh, and one whose events of an hour ago come behind it, half a minute long."""
+    """A fresh collector, and one whose events of an hour ago follow it for half a minute."""
     log = [Message(T0 - HOUR, None, "late", T0 - HOUR), Message(T0, None, "fresh", T0)]
     for n in range(1, 300):
         stamp, resting = T0 + n * 100, T0 - HOUR + n * 12 * SECOND
@@ -412,7 +412,7 @@ def test_a_clock_corrected_within_five_minutes_ends_its_hold() -> None:
 
 
 def test_two_processes_of_a_copied_spool_directory_are_both_waited_for() -> None:
-    """One of them cannot reach Kafka for an hour."""
+    """The second process cannot reach Kafka for an hour."""
     partition = clock(6 * HOUR)
     judged(partition, [Message(T0, None, "d~1", T0), Message(T0, None, "d~2", T0)])
     assert partition.holds.cloned == "d"

@@ -36,7 +36,7 @@ SECRET = b"sixteen bytes !!"
 T0 = 1_790_000_040_000
 MINUTE = 60_000
 
-# Of one XXH64 under about nine of ten seeds, since the second changed word of a lane cancels the first.
+# Both have one XXH64 under nine of ten seeds: the second changed word of a lane cancels the first.
 AGENT = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
     "Version/18.5 Mobile/15E148 Safari/604.1"

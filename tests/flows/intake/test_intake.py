@@ -1,4 +1,4 @@
-"""What one source partition reads before it ticks."""
+"""A source partition's reads before its tick."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_prefetched_messages_are_in_no_snapshot(tmp_path: Path) -> None:
 def test_a_snapshot_follows_a_transactions_end_without_prefetched_messages(
     ahead: bool, tmp_path: Path
 ) -> None:
-    """It has an offset, and may be all that is left of a log: nothing would be lost."""
+    """A transaction's end has an offset and may be all that is left of a log, but counts as no loss."""
 
     class Transactional(FileReader):
         @property
@@ -164,7 +164,7 @@ def test_a_partition_is_late_while_all_messages_are_old(tmp_path: Path) -> None:
 
 def test_a_collector_without_a_low_mark_holds_the_flow(tmp_path: Path) -> None:
     class Followed(FileReader):
-        """Caught up behind the file's last line."""
+        """The partition has caught up after the file's last line."""
 
         def read(self, limit: int) -> Messages | None:
             try:
@@ -209,7 +209,7 @@ def test_an_answer_to_a_question_of_before_a_sleep_proves_nothing(tmp_path: Path
 def test_an_unread_tick_moves_no_time_past_a_pixelless_partition(
     tmp_path: Path,
 ) -> None:
-    """What came since the last look may be older than what others have read, and would be too late."""
+    """Messages since the last look may be older than those read by others, and would be too late."""
     intake = without_a_pixel(tmp_path)
     first, last = intake.step(1, 1_000).receipt, intake.stop(2).receipt
     assert first is not None

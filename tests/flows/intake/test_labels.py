@@ -55,7 +55,7 @@ def line(number: int, **fields: Any) -> bytes:
 
 
 def more_of(event: str) -> dict[str, Any]:
-    """What an event has besides."""
+    """The further fields that an event needs."""
     return {
         "conversion": {"conversion": {"type": "purchase"}, "play_id": None},
         "download": {"client_id": "k", "play_id": None},

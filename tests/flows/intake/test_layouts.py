@@ -1,4 +1,4 @@
-"""What fits a learned layout is read as the scanner reads it word by word; what does not is left to it."""
+"""Lines that fit a learned layout are read as the scanner reads them; other lines are left to it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _block(line: bytes, behind: bytes = b"\n") -> U8:
 
 
 def _both(line: bytes, layouts: Layouts, behind: bytes = b"\n") -> tuple[Any, Any]:
-    """What `read` and `fit` make of a line: the fields seen, with their values."""
+    """The fields that `read` and `fit` find in a line, with their values."""
     made = []
     for begins, values, seen in (_read(line, behind), _fit(line, layouts, behind)):
         fields = [field for field in range(words.UNKNOWN + 1) if seen >= 0 and seen >> field & 1]

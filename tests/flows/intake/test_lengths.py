@@ -1,4 +1,4 @@
-"""What a pixel's texts may be: how long, which of them say nothing, and what of them is remembered."""
+"""The texts of a pixel: their lengths, the empty ones, and the bounds of remembered ones."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from flows.simulate.plain_log import write_log
 
 
 def _read_as(line: bytes, knowing: bytes = LINE) -> tuple[Batch, bool]:
-    """What becomes of a line whose names are known, and whether the scanner read it."""
+    """The outcome of a line with known names, and whether the scanner read it."""
     both = Both()
     both.decode([knowing, knowing])
     before = both.scanned
@@ -48,7 +48,7 @@ def test_the_scanner_alone_reads_a_plain_log(tmp_path: Path) -> None:
     batch = both.decode(Lines.split((tmp_path / "log.ndjson").read_bytes()))
     assert len(batch.pixels) == 20_000
     assert len(batch.combos) == 100 == both.scanning.asked[0]
-    assert both.scanned >= 19_999  # the last has no bytes to spare behind it
+    assert both.scanned >= 19_999  # the last line has no spare bytes after it
 
 
 def test_the_scanner_asks_for_names_once_whatever_basis_their_pixels_have() -> None:

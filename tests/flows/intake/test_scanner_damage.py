@@ -41,7 +41,7 @@ def _text(pairs: list[list[str]], comma: str = ",", colon: str = ":") -> bytes:
 
 
 def _damaged(line: bytes, rng: random.Random) -> bytes:
-    """One line changed in its bytes, or in its fields (which leaves more of them right)."""
+    """A line changed in its bytes, or in its fields (which leaves more of them right)."""
     if rng.random() < 0.4:
         raw = bytearray(line)
         for _ in range(rng.choice((1, 1, 1, 2, 4))):

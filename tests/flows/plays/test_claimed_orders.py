@@ -27,7 +27,7 @@ TAG, SHOP = "tag", "shop"
 
 
 class Flow:
-    """One partition and its only shard of plays; each call goes through a decoder anew."""
+    """A partition and its only shard of plays; each call goes through a new decoder."""
 
     def __init__(self, setting: From = BROWSER, *plans: Plan) -> None:
         self.decoder = Decoder(b"sixteen secret b", True, conversions_from=setting)
@@ -38,7 +38,7 @@ class Flow:
         self.greatest_ms = self.cuts = 0
 
     def sends(self, who: str, at: int, order: str | None = "o-1", **more: Any) -> str:
-        """What becomes of a conversion of a tag or of the shop's server."""
+        """The outcome of a conversion of a tag or of the shop's server."""
         line = {"event_id": "e", "event": "conversion", "ts": at, "campaign_id": "red"} | more
         bought = {"type": "purchase", "order_id": order, "claimed": who == TAG}
         values = [json.dumps(line | {"conversion": bought}).encode()]

@@ -100,7 +100,7 @@ def scoped(combo: Dimensions) -> list[Row]:
 
 
 class Source:
-    """One partition: its own time, and what it has sent but not yet handed over."""
+    """A partition with its own time and its messages not yet delivered."""
 
     def __init__(self, index: int) -> None:
         self.name = f"partition-{index}"
@@ -221,7 +221,7 @@ class Published:
             for row in scoped(combo):
                 touches[*row, minute, who] += number
         assert self.touches.keys() == touches.keys()
-        assert self.touches <= touches  # who is heard twice between two cuts may be told once
+        assert self.touches <= touches  # a listener with two touches between two cuts may be sent once
         sides: Counter[tuple[str, str, int, str]] = Counter()
         for (combo, minute, name), number in model.sides().items():
             for row in scoped(combo):
@@ -244,7 +244,7 @@ class Published:
         assert self.first == first
 
     def hold_to(self, before: dict[Row, npt.NDArray[np.int64]], model: Model, ended: bool) -> None:
-        """The invariants of every cut; `before`: the flights of the one before."""
+        """Check the invariants of every cut. `before` are the flights of the previous cut."""
         flights = self.flights()
         for counts in (*self.cells.values(), *flights.values()):
             assert (np.diff(counts[START : COMPLETE + 1]) <= 0).all(), counts
@@ -265,7 +265,7 @@ def named(counts: dict[Any, Any], names: Iterable[str]) -> dict[Any, Counter[str
 
 
 class World:
-    """Sources, shards, and the model beside them."""
+    """Sources, shards, and the model next to them."""
 
     def __init__(self, lateness_ms: int, recovery: Path | None = None) -> None:
         self.recovery = recovery

@@ -189,7 +189,7 @@ def test_state_of_another_format_or_ring_is_refused() -> None:
 
 @pytest.mark.parametrize("remembered", [0, 20, 1 << 15])
 def test_a_senders_numbers_mean_its_names(monkeypatch: pytest.MonkeyPatch, remembered: int) -> None:
-    """Whatever the sender numbers anew, and whatever the shard forgets in between."""
+    """The rule holds for any renumbering by the sender and any eviction by the shard."""
     monkeypatch.setattr(shards, "_REMEMBERED", remembered)
     monkeypatch.setattr(interner, "DROP_AT", 60)
     rng, names = np.random.default_rng(4), placements(400)
@@ -198,7 +198,7 @@ def test_a_senders_numbers_mean_its_names(monkeypatch: pytest.MonkeyPatch, remem
     for step in range(40):
         for sender in "pq":
             numbering, combos = numbered.get(sender, (0, []))
-            if not combos or rng.random() < 0.2:  # this sender begins anew
+            if not combos or rng.random() < 0.2:  # this sender renumbers its names
                 first = 10 * step % 300
                 numbering, combos = numbering + 1, [names[n] for n in first + rng.permutation(80)]
                 numbered[sender] = numbering, combos

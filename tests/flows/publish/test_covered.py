@@ -112,7 +112,9 @@ class Execution:
         self._rows = RowsLogic(settings, True, decode(state), b"sixteen bytes !!", covered)
 
     def cuts(self, sizes: list[int], number: int, until: int) -> Iterator[tuple[Cut, list[Told], bytes]]:
-        """A cut behind each so many pixels and at `until`, with what is told at it, and the state by then."""
+        """Cuts after each so many pixels and at `until`, with the rows published at each, and the resulting
+        state.
+        """
         for size in [*sizes, until]:
             begin, self._position = self._position, min(until, self._position + size)
             number += 1

@@ -102,7 +102,7 @@ def test_a_close_retries_decisions_refused_by_redis(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     flow = Flow(settings_of(redis_timeout=0.3))
-    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")  # until it is told otherwise
+    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")  # until UNPAUSE
     flow.flush(last=True)
     assert flow.handover._publisher.writer.backlog.waits
     client.execute_command("CLIENT", "UNPAUSE")
@@ -171,7 +171,7 @@ def test_decisions_refused_at_an_unpublished_cut_join_the_next_flush(
 ) -> None:
     flow = Flow(settings_of(redis_timeout=0.3))
     flow.flush(last=True)
-    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")  # until it is told otherwise
+    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")  # until UNPAUSE
     flow.flush(decided("a"), last=True, publish=False)
     assert [len(some) for _, some in flow.handover.snapshot()[1]] == [1]
     client.execute_command("CLIENT", "UNPAUSE")

@@ -138,7 +138,7 @@ def truth(server: EmbeddedValkey, redis: Redis) -> Undisturbed:
 def disturbed(
     server: EmbeddedValkey, redis: Redis, happens: Callable[[int], bool]
 ) -> Iterator[dict[str, Any]]:
-    """What is shown after each flush, where `happens` is asked after each command since the start."""
+    """The rows after each flush, with `happens` called after each command since the start."""
     redis.flushall()
     with Between(server) as between:
         execution = Execution(between.url)

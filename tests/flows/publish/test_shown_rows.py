@@ -83,7 +83,7 @@ class Execution:
 
 
 def seen(client: Client, settings: Settings, names: set[str]) -> dict[str, int]:
-    """What a reader sees of every name, and of `other`."""
+    """A reader's view of every name and of `other`."""
     keys = {name: row_key(settings.namespace, "placement", name) for name in names}
     keys["other"] = row_key(settings.namespace, "other", "placement")
     rows = read_rows(client, list(keys.values()), [COUNT])

@@ -78,7 +78,7 @@ class Flow:
 
 
 class Reader:
-    """Polls as readers do: `meta`, then rows; uses those of `meta`'s generation."""
+    """Polls like a reader: first `meta`, then rows. The reader uses only rows of `meta`'s generation."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -273,7 +273,7 @@ def test_a_claim_without_an_answer_is_repeated(world: World, monkeypatch: pytest
         world.again.flush()
     assert world.again.namespace == BESIDE
     world.live.flush()
-    time.sleep(0.2)  # the pause behind an error
+    time.sleep(0.2)  # the pause after an error
     world.again.flush(30_000)
     assert world.reader.used() == {2: {*NAMES}}
     world.live.now_ms = world.again.now_ms
@@ -412,7 +412,7 @@ def test_an_unanswered_claim_is_repeated_under_its_own_fence(
         patched.setattr(RowStore, "claim", lost)
         for _ in range(2):
             world.again.flush()
-            time.sleep(0.3)  # the pause behind an error
+            time.sleep(0.3)  # the pause after an error
     assert tries == [2]
     world.again.flush()
     assert world.reader.used() == {2: {*NAMES}}

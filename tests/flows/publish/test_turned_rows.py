@@ -64,7 +64,7 @@ class Desk:
         self.publisher.flush(cut, [Flush(0, cut, some, rows_as_of_ms=whole_ms)])
 
     def shown(self) -> str:
-        """What readers have of each, one digit each; `-`: nothing."""
+        """The version of each row that readers have, one digit each; `-` for none."""
         namespace = self.settings.namespace
         keys = [f"{namespace}:placement:{{{name}}}" for name in NAMES]
         return "".join([self.client.hget(key, "flight.impressions") or "-" for key in keys])

@@ -56,7 +56,7 @@ def test_a_wrong_number_of_names_beyond_the_cap_is_found(
 
 
 def listens(number: int, placements: int) -> list[dict[str, Any]]:
-    """So many listens of one listener over an hour, then two purchases, and some of another listener."""
+    """So many listens of a listener within an hour, then two purchases, and some of another listener."""
     usual = {"campaign_id": "c", "listener_id": "l", "household_id": "h", "consent": True}
     lines = [
         {
@@ -85,7 +85,7 @@ def listens(number: int, placements: int) -> list[dict[str, Any]]:
 def test_decisions_near_a_touch_cap_are_compared_as_sums(
     model: str, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
-    """One listener, 70 listens: the flow looks at the newest 64 of them, the oracle knows all."""
+    """A listener with 70 listens: the flow reads the newest 64 of them, the oracle all."""
     log, settings = tmp_path / "log.ndjson", settings_of(attribution=model)
     log.write_text("".join(json.dumps(line) + "\n" for line in listens(70, 7)))
     replay([str(log)], settings, b"a key of sixteen bytes or more", out=tmp_path / "out")

@@ -1,4 +1,4 @@
-"""What the oracle's own decoder takes for a pixel, and the first reason why not."""
+"""The oracle's own decoder: accepted pixels, and the first reason of a rejection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frequency at a conversion long behind its listener's last impression: of nobody, for flow and oracle."""
+"""A conversion long after its listener's last impression has no frequency, in flow and oracle."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_unlisted_labels_have_no_row_in_flow_and_oracle(
     shown = {name: {row.get(name) for row in placements.values()} - {None} for name in labels}
     assert all(shown[name] <= LISTED[name.removesuffix("_id")] for name in labels), shown
 
-    # All pixels count: the sums are those of a flow that takes any label.
+    # All pixels count: the sums equal those of a flow without listed labels.
     anything = recompute([file], replace(known, labels="any"))
     for key in (("placement", "a"), ("placement", "b"), ("campaign", "c")):
         for name in ("flight.pixels", "flight.impressions", "flight.deliveries", "flight.reach"):

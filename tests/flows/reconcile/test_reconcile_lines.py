@@ -1,5 +1,5 @@
-"""Awkward lines: the flow and the oracle, which share no code, take each for the same pixel, or refuse it for
-the same reason; and the fast way into the oracle says what its strict one says.
+"""Awkward lines: flow and oracle, which share no code, read each as the same pixel or reject it for the same
+reason. The oracle's fast reader agrees with its strict one.
 """
 
 from __future__ import annotations

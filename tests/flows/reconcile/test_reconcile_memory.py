@@ -1,4 +1,4 @@
-"""Rows that begin anew behind `row_memory`: the oracle goes by what a row says it counts since."""
+"""Rows that restart after `row_memory`: the oracle reads the begin of a row's count from the row."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def pixel(event: str, ts: int, name: str, **more: Any) -> dict[str, Any]:
 
 
 def log_of(directory: Path, quiet_days: int) -> Path:
-    """A placement that is silent for so long, with another label, basis and currency behind that, beside one
-    that never is.
+    """A placement silent for so long, with another label, basis and currency afterwards, and one that never
+    is.
     """
     back = T0 + quiet_days * DAY + HOUR
     lines = [pixel("impression", T0 + hours * HOUR, "steady") for hours in range(1, 24 * (quiet_days + 1), 6)]

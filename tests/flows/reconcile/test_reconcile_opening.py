@@ -28,7 +28,7 @@ def iso(ms: float) -> str:
 
 
 def plan(name: str, until_ms: int | None = None, **more: Any) -> dict[str, Any]:
-    """Of 28 days, of which 20 are over as the log begins; four are to come each minute."""
+    """A plan of 28 days, of which 20 are over as the log begins. Four impressions a minute are to come."""
     found = {
         "placement_id": name,
         "booked": 4 * 28 * 1440,

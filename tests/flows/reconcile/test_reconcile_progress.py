@@ -1,5 +1,5 @@
-"""What runs of both have found: the flow and the oracle forget a `progress` pixel at the same moment, which
-is not the play's, and let the same jumps of time count.
+"""Flow and oracle forget a `progress` pixel at the same moment, which differs from the play's, and accept the
+same jumps of time.
 """
 
 from __future__ import annotations

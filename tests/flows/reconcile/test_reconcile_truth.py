@@ -44,7 +44,7 @@ def own_valkey() -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="module")
 def replayed(own_valkey: redis.Redis) -> dict[bytes, bytes]:
-    """What a replay of the log leaves in Redis, by key."""
+    """The keys of Redis after a replay of the log."""
     url = f"redis://127.0.0.1:{own_valkey.connection_pool.connection_kwargs['port']}/0"
     replay([str(LOG)], load(redis_url=url, metrics_port=0, shards=2), b"a key of sixteen bytes or more")
     return {key: own_valkey.dump(key) for key in own_valkey.keys("audiopixel:v1:*")}
@@ -190,7 +190,7 @@ def test_a_row_is_too_old_once_time_changes_its_numbers(
     kept: dict[str, Any],
     listed: bool,
 ) -> None:
-    # Behind its only pixel, the row is written, and then left as it is to the end. Midnight in London is 0.
+    # The row is written after its only pixel and then unchanged to the end. Midnight in London is 0.
     heard, written, end = (1_764_028_800_000 + minute * 60_000 for minute in minutes)
     url = f"redis://127.0.0.1:{own_valkey.connection_pool.connection_kwargs['port']}/0"
     settings = load(redis_url=url, metrics_port=0, shards=2, **kept)

@@ -117,7 +117,7 @@ def credited(cut: Cut, rng: random.Random, minutes: list[int]) -> CreditBatch:
 
 
 def shown(shard: RowShard, windows: Windows) -> dict[Row, bytes]:
-    """The rows without their `TIMES`, which are three numbers of nine bytes behind the head."""
+    """The rows without their `TIMES`, which are three numbers of nine bytes after the head."""
     packed = pack_rows(windows, shard.watermark_ms, shard.final_through_ms)
     return {(row.scope, row.name): row.packed[3 + 9 * len(TIMES) :] for row in packed}
 

@@ -29,7 +29,7 @@ def heard(rolling: Rolling, minute: int, who: npt.NDArray[np.uint64]) -> None:
 
 
 def held(minutes: int) -> Rolling:
-    """Time stands at `NOW`, and pixels come of so many minutes behind it."""
+    """The rolling reach after pixels of so many minutes past `NOW`, while time stands at `NOW`."""
     rolling, rng = Rolling(), np.random.default_rng(1)
     rolling.advance(NOW)
     for cut in range(minutes * CUTS):

@@ -248,7 +248,9 @@ def wanted(heard: set[Heard], minute: int, rows: int, limit: int) -> list[list[i
 def test_rolling_reach_counts_only_listeners_of_5_and_60_minutes(
     seed: int, limit: int, in_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With pixels ahead of the watermark's minute and behind it, jumps, quiet hours, restarts anywhere."""
+    """The log has pixels ahead of and before the watermark's minute, jumps, quiet hours, and restarts
+    anywhere.
+    """
     monkeypatch.setattr(journal, "SPILL_BYTES", 300)
     monkeypatch.setattr(journal, "COMPACTION_SLACK", 2)
     files = Files(tmp_path if in_files else None)
@@ -295,7 +297,7 @@ def test_rolling_reach_counts_only_listeners_of_5_and_60_minutes(
 def test_rolling_reach_does_not_depend_on_where_a_cut_fell(
     log: list[Heard], sizes: list[int], limit: int
 ) -> None:
-    """Minute, row and listener of each pixel in the log's order; a pixel may be behind the watermark."""
+    """Minute, row and listener of each pixel in the log's order; a pixel may be older than the watermark."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rolling_reach, "MINUTE_EXACT_UP_TO", limit)
         found = []

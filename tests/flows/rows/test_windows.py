@@ -79,7 +79,9 @@ def london_day(minute: int) -> int:
 
 @dataclass(frozen=True)
 class Entry:
-    """An increment: `by` to a column of a row, `offset` minutes after the watermark's; maybe a listener."""
+    """An increment `by` to a column of a row, `offset` minutes after the watermark's, with an optional
+    listener.
+    """
 
     sender: int
     row: int
@@ -168,7 +170,9 @@ class Brute:
         return total
 
     def settled(self, row: Row, chosen: Callable[[int], bool]) -> Counts:
-        """Of a day or flight: repaired and what waited for a start only as far as it is final."""
+        """The counts of a day or flight. Repaired counts and counts waiting for a start are included only if
+        final.
+        """
         sums = self.sums(row, chosen)
         final = self.sums(row, lambda minute: chosen(minute) and self.final(minute))
         sums[REPAIRED] = final[REPAIRED]
@@ -440,7 +444,7 @@ def test_a_turning_minute_publishes_rows_with_changed_windows() -> None:
         heard = range(cut.watermark_ms // MINUTE, cut.watermark_ms // MINUTE + 1)
         windows, _ = shard.apply(cut, [impressions(cut, heard)] if minute == 1 else [])
         given += [minute] if windows is not None else []
-    assert given == [1, 6, 12, 32, 61]  # heard; out of five minutes; final; mature; out of the hour
+    assert given == [1, 6, 12, 32, 61]  # first pixel, out of five minutes, final, mature, out of the hour
 
 
 @pytest.mark.parametrize(
@@ -473,7 +477,7 @@ def test_a_log_of_the_first_minute_of_1970_has_a_day() -> None:
 
 
 def credited(cut: Cut, minute: int) -> CreditBatch:
-    """One conversion, to the row of `impressions`."""
+    """A conversion to the row of `impressions`."""
     at, column = np.zeros(1, np.uint32), np.zeros(1, np.uint8)
     whole = np.array([1_000_000])
     return CreditBatch(

@@ -30,7 +30,7 @@ def test_every_dead_feed_is_named_within_its_bound_and_ten_seconds(market: Marke
         ends = market.ends(unit)
         for since, at in rightly(market, weeks, unit):
             if any(since - 2 * DAY_STEPS < end <= since for end in ends):
-                # Of what part has ended the bound is longer.
+                # The limit is longer for a unit with ended flights.
                 assert found.get(since, at) >= at
                 continue
             assert since in found, f"{unit} is not named at {at}"

@@ -1,4 +1,4 @@
-"""The simulation: one seed, one traffic; as adversarial as it says; its ledger right at every call."""
+"""The simulator: a seed gives one traffic, as adversarial as configured, with a right ledger at each call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source's dead letters are read again at their offsets, by a mapping that was mended meanwhile."""
+"""Dead letters of a source are read again at their offsets by a corrected mapping."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def history(plays: int, began_ms: int) -> list[Sent]:
 
 
 class Source:
-    """The processes of a source beside a flow."""
+    """The processes of a source next to a flow."""
 
     def __init__(self, world: World, directory: Path, key: str, processes: int) -> None:
         self.world, self.topic, self.processes = world, f"{world.topic}-theirs", dict[int, Command]()

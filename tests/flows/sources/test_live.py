@@ -1,4 +1,4 @@
-"""A live source beside a flow: killed, repeated, idle, with rubbish, on a broker that goes away."""
+"""A live source next to a flow: killed, repeated, idle, with junk, on a broker that goes away."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_messages_repeated_after_a_kill_count_once(world: World, monkeypatch: py
 
         def commit(reader: GroupReader, places: Any, killed: threading.Event = killed) -> None:
             killed.set()
-            raise Killed  # behind the pixels, before the place
+            raise Killed  # after the pixels, before the position
 
         monkeypatch.setattr(GroupReader, "commit", commit)
 

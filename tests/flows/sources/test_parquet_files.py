@@ -1,4 +1,4 @@
-"""Parquet: rows with units, columns alone that are read, files that were cut; and files in a bucket."""
+"""Parquet files: rows with units, mapped columns alone, truncated files, and files in a bucket."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_types_are_found_by_their_indexes(reader: OfProtobuf, schema_id: int) ->
     assert reader.outcome(framed(schema_id, b"\0" + other)) == "not ours"
     inner = reader.message(framed(schema_id, bytes((4, 4, 2)) + other))
     assert inner.schema == "com.example.player.Outer.Inner"
-    # Behind a map serializers differ in their count.
+    # Serializers differ in their count after a map.
     assert reader.outcome(framed(schema_id, bytes((4, 4, 4)) + other)) == "malformed schema"
     for wrong in (b"", b"\2", bytes((2, 20)), bytes((2, 1)), bytes((200, 1)), b"\xff" * 1_000, bytes((4, 2))):
         assert reader.outcome(framed(schema_id, wrong)) == "malformed schema"

@@ -132,7 +132,7 @@ def test_the_log_of_rolling_reach_equals_a_scan(
         if rng.random() < 0.3:
             whole, found = of._log._whole, of.changed()
             of.journal.append(found, of.minute)
-            # Of a minute that became crowded meanwhile its registers tell, also over older versions.
+            # Registers replace the listeners of a minute that became crowded, also over older versions.
             saved = (saved if whole else {}) | by_pair(found)
             lost += not whole
             assert of_use(saved) == of_use(by_pair(of.table))

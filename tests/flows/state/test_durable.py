@@ -1,4 +1,4 @@
-"""What is made safe is safe by its name too, in an order that no power cut can turn round, and private."""
+"""Durable files are durable by name too, in an order that no power cut can reverse, and private."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flows.state.saves import FORMAT, Manifest, SaveStore, Unwritten
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
-    """What is asked of the disk, in order: names that appear, and what is fsynced."""
+    """The calls to the disk in order: new names and fsyncs."""
     calls: list[tuple[str, Path]] = []
     fsync, rename, mkdir = os.fsync, os.rename, os.mkdir
 

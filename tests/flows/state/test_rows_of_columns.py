@@ -1,4 +1,4 @@
-"""Rows of declared columns come back as they were: out of a snapshot, after they left, and beside others."""
+"""Rows of declared columns are restored exactly from a snapshot, after their removal, and next to others."""
 
 from __future__ import annotations
 

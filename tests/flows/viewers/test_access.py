@@ -281,7 +281,7 @@ def test_a_reader_finds_nothing_of_another_reader(app: Starlette) -> None:
 
 
 def test_a_reader_finds_its_own_secret_values(app: Starlette) -> None:
-    """Else the test before would find nothing whatever the exporter told."""
+    """The previous test would otherwise find nothing for any content of the exporter."""
     row = get(app, "/row?id=zebra-planned", "zebra").json()
     assert [(one["ours"], one["theirs"], one["counted"]) for one in row["theirs"]["rows"]] == [
         (424242424, 471147114, "deliveries")

@@ -84,7 +84,7 @@ def call(app: Starlette, task: str, name: str = "mine", **said: Any) -> dict[str
 
 
 def problems(task: str, body: dict[str, Any]) -> list[str]:
-    """What the schema of a task's answer finds."""
+    """The findings of the schema of a task's answer."""
     return [f"{list(one.path)}: {one.message[:300]}" for one in validator(RESPONSES[task]).iter_errors(body)]
 
 

@@ -100,7 +100,7 @@ def in_javascript(tmp_path_factory: pytest.TempPathFactory) -> Client:
             subprocess.run(install, cwd=folder, check=True, timeout=180, capture_output=True)
         except (subprocess.SubprocessError, OSError):
             pytest.skip(NEEDS_SDK)
-    # node looks for packages beside the script that imports them.
+    # node looks for packages next to the script that imports them.
     script = tmp_path_factory.mktemp("client") / "adcp_client.mjs"
     script.write_text(Path(__file__).with_name(script.name).read_text())
     (script.parent / "node_modules").symlink_to(folder / "node_modules")
@@ -112,7 +112,7 @@ def in_javascript(tmp_path_factory: pytest.TempPathFactory) -> Client:
 def test_an_official_client_reads_delivery_and_status(
     language: str, address: str, request: pytest.FixtureRequest
 ) -> None:
-    """They refused `3.2-beta`, and to ask a seller without `media_buy` for delivery."""
+    """The clients once refused `3.2-beta`, and refused to read delivery from a seller without `media_buy`."""
     client: Client = request.getfixturevalue(f"in_{language}")
     found = client(address, f"mine.{SECRET}")
     assert found.pop("version", "3.2") == "3.2"

@@ -93,7 +93,7 @@ def test_the_factor_stays_between_a_half_and_two_unless_set(redis: Any, reader: 
 
 
 def set_fields(redis: Any, placement: str, fields: dict[str, Any]) -> None:
-    """Write fields of a row; None: absent."""
+    """Write fields of a row; None deletes a field."""
     key = f"audiopixel:v1:placement:{{{placement}}}"
     for name, value in fields.items():
         redis.hdel(key, name) if value is None else redis.hset(key, name, value)
@@ -101,7 +101,7 @@ def set_fields(redis: Any, placement: str, fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("fresh", [True, False])
 def test_an_ad_in_blocked_content_is_stopped(redis: Any, reader: ModuleType, fresh: bool) -> None:
-    """It was bid up by half: the page's own rule 6 says stop."""
+    """The bidder once bid such an ad up by half, against rule 6 of the page."""
     if not fresh:
         redis.hset(META, "judged", 0)
     set_fields(redis, STEADY, {"flight.blocked_impressions": 912})
@@ -266,7 +266,7 @@ def test_the_page_for_bidders_shows_this_reader_after_the_client() -> None:
 
 
 def fields_of_the_page() -> dict[str, str]:
-    """Of each field in the table of a placement's: when it may be absent."""
+    """The condition of absence of each field in the page's table of a placement."""
     page = (EXAMPLE.parents[1] / "docs" / "bidders.md").read_text()
     table = page.split("## Fields of a placement\n")[1].split("\n## ")[0]
     found = {}

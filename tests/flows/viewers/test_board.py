@@ -32,7 +32,7 @@ def valkey() -> Iterator[EmbeddedValkey]:
 
 @pytest.fixture
 def mortal() -> Iterator[EmbeddedValkey]:
-    """One of its own for a test that kills it."""
+    """A Redis of its own for a test that kills it."""
     with EmbeddedValkey() as server:
         put_rows(server.url, "t", {"pl-1": {"flight.impressions": 7}})
         yield server
@@ -288,7 +288,7 @@ def test_a_failed_read_leaves_no_old_row_after_recovery(
         patched.setattr(reader, "read_fields", away)
         assert (shared.refresh().up, shared.refresh().rows) == (False, before.rows)
     with Redis.from_url(valkey.url) as client:
-        client.hset("halfway:meta", "flushed_ms", "noon")  # refused behind the rows
+        client.hset("halfway:meta", "flushed_ms", "noon")  # the read fails after the rows
         assert (shared.refresh().up, shared.refresh().rows) == (False, before.rows)
         client.delete("halfway:meta")
     back = shared.refresh()

@@ -43,7 +43,7 @@ def valkey() -> Iterator[EmbeddedValkey]:
 
 @dataclass
 class Clock:
-    """Of an exporter and of the flow, whose placement has an impression a second."""
+    """The clock of an exporter and of the flow, whose placement has an impression per second."""
 
     url: str
     namespace: str
@@ -72,7 +72,9 @@ def read_by_the_page(events: list[str]) -> dict[str, Any]:
 def test_ten_minutes_are_ten_minutes_however_far_apart_the_samples_lie(
     valkey: EmbeddedValkey, every_s: float, opened: bool
 ) -> None:
-    """While nobody looks, samples are those of scrapes, or 30 s apart; after an outage as long as that."""
+    """Without viewers, samples are those of scrapes or 30 s apart; after an outage they are as long apart as
+    it was.
+    """
     clock = Clock(valkey.url, f"every-{every_s}-{opened}")
     board = RowsReader(
         connect(valkey.url), clock.namespace, feed.FIELDS, interval=timedelta(0), clock_s=lambda: clock.now_s

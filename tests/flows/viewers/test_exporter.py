@@ -442,7 +442,7 @@ def test_it_is_healthy_while_a_scrape_waits_for_a_hanging_redis() -> None:
                 thread.join(timeout=10)
                 status, scraped_s = scraped[-1]
                 assert status == 200
-                # What was read less than a second ago is shown without waiting.
+                # Numbers read less than a second ago are shown without waiting.
                 return scraped_s - began_s > 0.5 and healthy_s < scraped_s
 
             eventually(waited)

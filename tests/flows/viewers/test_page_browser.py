@@ -74,7 +74,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def shared_port(valkey: EmbeddedValkey) -> Iterator[int]:
-    """Of an exporter for all that changes nothing but how fresh its rows are."""
+    """The port of an exporter shared by tests that change only the freshness of its rows."""
     put_desk(valkey.url, "shared", DESK, now_ms())
     with exporter(valkey.url, "shared") as port:
         yield port
@@ -97,7 +97,7 @@ class Desk:
         self.put({}, flushed_ms=now, watermark_ms=now - 12_000, judged=1, **meta)
 
     def open(self, view: str = "", rows: bool = True) -> Browser:
-        """The page anew, at a view."""
+        """Load the page again, at a view."""
         browser = self.browser
         browser.errors.clear()
         browser.open("about:blank")
@@ -247,7 +247,7 @@ def test_a_group_folds_by_key_and_by_click(shared: Desk) -> None:
     assert browser.js(f"{NAMES}.length") == before
 
 
-# What is kept: the URL, views, copies
+# Kept state: the URL, views, copies
 
 
 def test_the_url_contains_the_whole_view_and_back_works(shared: Desk) -> None:
@@ -633,7 +633,7 @@ def test_a_silence_and_its_end_are_among_the_alerts(own: Desk) -> None:
     browser.until("document.querySelectorAll('#changes li').length === 2")
     since_ms = now_ms() - 580_000
     with Redis.from_url(own.url) as client:
-        for ended_ms in (None, None, since_ms + 300_000):  # the first is told twice
+        for ended_ms in (None, None, since_ms + 300_000):  # the first is sent twice
             client.xadd(f"{own.namespace}:alerts", feed_alert("platform:Spotify", since_ms, 2, ended_ms))
     browser.until("document.querySelectorAll('#changes li').length === 4")
     back, fell = (browser.js(f"document.querySelectorAll('#changes li')[{n}].textContent") for n in (0, 1))
@@ -884,7 +884,7 @@ def test_the_page_is_small_and_loads_nothing_from_outside(shared: Desk) -> None:
     assert sum(len(httpx.get(url).content) for url in static) < 250_000
 
 
-# What is calm, and what is loud
+# Quiet and loud rows
 
 CALM = {f"ok-{n}": planned("on_track", 1.0, 4_000, now_ms(), campaign_id="c-1") for n in range(6)} | {
     "bad": planned("under", 0.25, 2_000, now_ms(), campaign_id="c-2"),

@@ -88,7 +88,7 @@ def scope(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def truth(app: Starlette, scope: str) -> Fields:
-    """What `/v1` says of each row, at the version that all have."""
+    """The answer of `/v1` for each row, at the version that all have."""
     listed = json.loads(got(app, f"/v1/{scope}s"))[f"{scope}s"]
     found = {}
     for one in listed:

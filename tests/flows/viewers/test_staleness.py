@@ -1,4 +1,4 @@
-"""One limit for a flow that writes nothing: page, top, exporter, alerts and clients say the same."""
+"""The limit for a flow that writes nothing is the same for page, top, exporter, alerts and clients."""
 
 from __future__ import annotations
 

@@ -389,7 +389,7 @@ def test_ten_thousand_rows_take_less_than_a_second_of_processor() -> None:
 
 
 class Terminal:
-    """A terminal of 120 columns and 40 lines, in which `top` runs; what it has drawn, as text."""
+    """The screen of `top` in a terminal of 120 columns and 40 lines, as text."""
 
     def __init__(self, process: subprocess.Popen[bytes], ours: int) -> None:
         self.process = process

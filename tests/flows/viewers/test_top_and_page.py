@@ -38,7 +38,7 @@ def test_every_state_is_once_in_the_order_of_attention() -> None:
 
 
 def run_on_the_page(scopes: dict[str, dict[str, dict[str, str]]], script: str) -> Any:
-    """What a script of the page's modules prints, once these rows have come."""
+    """The output of a script of the page's modules after these rows."""
     if NODE is None:
         pytest.skip("needs node: apt-get install nodejs")
     message = {

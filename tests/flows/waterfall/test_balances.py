@@ -26,7 +26,7 @@ PLANS = {
 
 
 def claim(number: int, day: int | None, name: str = "a", **more: str) -> Claim:
-    """A row of the day so many days behind the first; None: of the flight."""
+    """A row of the day so many days after the first; None for the whole flight."""
     of = None if day is None else FIRST + timedelta(days=day)
     return Claim("placement", name, of, number, **more)  # type: ignore[arg-type]
 

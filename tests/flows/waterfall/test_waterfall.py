@@ -517,7 +517,7 @@ def run(counted: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any
 
 
 def one_line(told: Any) -> str:
-    """What a command says that gives no verdict."""
+    """The error of a command without a verdict."""
     assert told.exit_code == 2, told.output
     assert told.stdout == ""
     assert told.stderr.count("\n") == 1
