@@ -8,10 +8,10 @@ let chart = null, data = [[], [], []];
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const words = (value) => (value === null || value === undefined ? NULL : whole(value));
 
-/** Says the values at a place: the latest where none is pointed at. */
+/** Writes the values at a place; without a place the latest values. */
 function read(place) {
   const at = place ?? data[0].length - 1;
-  setText($("p-legend"), data[0].length ? `${moment(data[0][at] * 1000)}: delivered ${words(data[1][at])}, due ${words(data[2][at])} impressions` : "No curve yet: the exporter keeps it from its start on.");
+  setText($("p-legend"), data[0].length ? `${moment(data[0][at] * 1000)}: delivered ${words(data[1][at])}, due ${words(data[2][at])} impressions` : "No curve yet: the exporter stores it from its start on.");
 }
 
 export function forget() {
@@ -21,7 +21,7 @@ export function forget() {
 
 const MIN_S = 120;
 
-/** Draws a curve between two moments, the first not long before its first point. */
+/** Draws a curve between two moments, in epoch s; the axis begins with the first point unless the flight is drawn whole. */
 export function drawChart({ at_s: at, impressions, expected }, from_s, to_s, whole_flight) {
   data = [at, impressions, expected];
   const box = $("p-chart"), width = box.clientWidth;

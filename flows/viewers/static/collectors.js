@@ -1,4 +1,4 @@
-// The collectors: what they were called with, what became of it, what rests on their spools, and tags that stay silent.
+// The collectors: their calls, the outcomes, the events on their spools, and silent tags.
 
 import { nowMs } from "./data.js";
 import { $, linked, make } from "./dom.js";
@@ -6,7 +6,7 @@ import { view } from "./view.js";
 import { advice, percent, since, span, whole } from "./words.js";
 
 const EVERY_MS = 2000, OLDEST_S = 60;
-let askedAt = -Infinity;
+let readAt = -Infinity;
 
 /** The reasons of a decision on consent, in words. */
 export const CONSENT = {
@@ -19,20 +19,20 @@ const HELD = {
   clock: (by) => `the clock of collector ${by} is wrong. The flow waits for it for five minutes at most.`,
 };
 
-/** Asks anew where the section is in sight and the last answer is old. */
+/** Reads the figures again if their section is visible and the last answer is old. */
 export async function drawCollectors() {
-  if ($("collectors").hidden || performance.now() - askedAt < EVERY_MS) return;
-  askedAt = performance.now();
-  let told;
+  if ($("collectors").hidden || performance.now() - readAt < EVERY_MS) return;
+  readAt = performance.now();
+  let figures;
   try {
     const answer = await fetch("/api/collectors");
     if (!answer.ok) throw new Error();
-    told = await answer.json();
+    figures = await answer.json();
   } catch {
     $("collectors-body").replaceChildren(make("p", "soft", "The exporter shows this reader no collectors."));
     return;
   }
-  if (view.view === "collectors") $("collectors-body").replaceChildren(...sections(told));
+  if (view.view === "collectors") $("collectors-body").replaceChildren(...sections(figures));
 }
 
 function sections({ error, hold, archive, collectors, together, sources, silent_tags: silent }) {
@@ -60,7 +60,7 @@ function sections({ error, hold, archive, collectors, together, sources, silent_
   const macros = Object.entries(together.unreplaced).flatMap(([dialect, words]) => Object.entries(words).map(([word, count]) => [dialect, word, count])).sort((a, b) => b[2] - a[2]).map(([dialect, word, count]) => [dialect, word, whole(count)]);
   parts.push(halves,
     table("Unreplaced macros", ["vendor", "parameter", "pixels"], macros, 2, [, , "collector macros"]),
-    table("Unverified servers", ["network", "user agent", "line of audiopixel.toml that believes it", "calls"], together.unverified_servers.map((one) => [
+    table("Unverified servers", ["network", "user agent", "line of audiopixel.toml that lists it", "calls"], together.unverified_servers.map((one) => [
       one.network, one.agent || "–", one.line, whole(one.calls),
     ]), 3, [, , , "unverified servers"]),
     table("Tags with a problem", ["placement", "what", "vendor", "built", "pixels", "with such a macro"], silent.map((tag) => [
@@ -74,18 +74,18 @@ function resting(one, now) {
   return `${whole(one.resting)}${one.oldest_resting_ms && now - one.oldest_resting_ms > OLDEST_S * 1000 ? age : ""}`;
 }
 
-/** A number that a click asks how it was counted; not a button, since all is drawn anew every two seconds: the key i has it, too. */
-function asked(tag, words, metric, kind = "") {
-  const one = make(tag, kind, words);
-  if (metric) one.dataset.metric = metric;
-  return one;
+/** A number whose click opens its description. It is no button, since it is drawn again every two seconds; the key i opens the description, too. */
+function described(tag, words, metric, kind = "") {
+  const element = make(tag, kind, words);
+  if (metric) element.dataset.metric = metric;
+  return element;
 }
 
-/** A table with its caption; the first `left` columns are words, and a click on one of `metrics` says how it was counted. */
+/** A table with its caption. The first `left` columns are words; a click on a cell of a column in `metrics` opens its description. */
 export function table(caption, heads, rows, left, metrics = []) {
   const side = (place) => (place < left ? "left" : "");
   const head = heads.map((words, place) => Object.assign(make("th", side(place), words), { scope: "col" }));
-  const body = rows.map((row) => make("tr", "", ...row.map((words, place) => asked("td", words, metrics[place], side(place)))));
+  const body = rows.map((row) => make("tr", "", ...row.map((words, place) => described("td", words, metrics[place], side(place)))));
   const box = make("div", "wide", make("table", "", make("thead", "", make("tr", "", ...head)), make("tbody", "", ...(body.length ? body : [make("tr", "", Object.assign(make("td", "left soft", "none"), { colSpan: heads.length }))]))));
   box.tabIndex = 0;
   box.role = "region";
@@ -99,7 +99,7 @@ function shares(caption, counts, metric, words = (reason) => reason.replaceAll("
   const lines = Object.entries(counts).sort((a, b) => b[1] - a[1]).map(([reason, count]) => {
     const bar = make("i");
     bar.style.width = `${(100 * count) / sum}%`;
-    return make("div", "step", make("span", "", words(reason)), make("span", "fill", bar), asked("span", whole(count), metric), asked("span", percent(count / sum, 1), metric));
+    return make("div", "step", make("span", "", words(reason)), make("span", "fill", bar), described("span", whole(count), metric), described("span", percent(count / sum, 1), metric));
   });
   return make("section", "", make("h3", "", caption), ...(lines.length ? lines : [make("p", "soft", "none")]));
 }

@@ -1,4 +1,4 @@
-// The columns of declared.js with their values and drawings. The `?` sheet, the table, the cards and the CSV are made of them.
+// The columns of declared.js with their values and drawings, for the `?` sheet, the table, the cards and the CSV.
 
 import { DECLARED, GROUPS, ORDERS } from "./declared.js";
 import { blocked, blockedMoney, currencyOf, delivered, desk, isQuiet, lately, number, rowWords, short, silentUnit, stake, stakeEnd, stateOf, text, nowMs } from "./data.js";
@@ -16,7 +16,7 @@ const VALUES = {
   progress: (row) => number(row, "delivery.delivered") / number(row, "delivery.booked"), spark: (row) => lately(row, 60),
 };
 const LEFT = ["state", "name", "label", "bar", "curve"];
-/** The text of a column's cell by its form, the text in CSV, and the drawing where there is one. */
+/** By form of a column: the text of a cell, its text in CSV, and its drawing, if any. */
 const FORMS = {
   count: (value) => ({ text: (row) => whole(value(row)), csv: (row) => String(Math.round(value(row))) }),
   parts: (value) => ({ text: (row) => shares(value(row)) }),
@@ -30,7 +30,7 @@ const FORMS = {
   bar: (value) => ({ text: (row) => percent(value(row)), csv: (row) => fixed(100 * value(row)), draw: drawProgress }),
   curve: () => ({ text: (row) => whole(lately(row)), csv: (row) => fixed(lately(row), 0), draw: drawSpark }),
 };
-/** A column of what is missing or wrong: where nothing is, the cell stays empty. */
+/** A column of a lack or a fault: its cell is empty at 0. */
 const lack = (column) => ({ ...column, text: (row) => (column.value(row) === 0 ? "" : column.text(row)) });
 
 export const COLUMNS = DECLARED.map((declared) => {
@@ -41,20 +41,20 @@ export const COLUMNS = DECLARED.map((declared) => {
 const BY_KEY = new Map(COLUMNS.map((column) => [column.key, column]));
 export const column = (key) => BY_KEY.get(key);
 export const unitOf = (one) => (one.unit === "money" ? desk.currency ?? "" : one.unit);
-/** The columns by what they are about, as the choice of columns shows them. */
+/** The columns by subject, for the choice of columns. */
 export const COLUMN_GROUPS = Object.fromEntries(GROUPS.map((group) => [group, COLUMNS.filter((one) => one.group === group).map(({ key }) => key)]));
 export const CARD = ["state", "id", "pacing", "stake", "stake_end", "ends", "progress"].map((key) => BY_KEY.get(key));
 
 const iso = (ms) => (Number.isFinite(ms) ? new Date(ms).toISOString() : "");
 
-/** The columns that fit into a width, the dearest first; or those that the reader has chosen. */
+/** The columns that fit into a width, the most important first; or those that the reader has chosen. */
 export function columnsFor(width) {
-  const only = view.view !== "placements" ? (one) => one.key !== "campaign" && one.key !== "platform" && one.key !== "station" : () => true;
+  const inView = view.view !== "placements" ? (one) => one.key !== "campaign" && one.key !== "platform" && one.key !== "station" : () => true;
   const chosen = new Set(view.cols.split(",").filter((key) => BY_KEY.has(key)));
   if (chosen.size) return COLUMNS.filter((one) => one.rank === 0 || chosen.has(one.key));
   const fitting = new Set();
   let room = width;
-  for (const one of COLUMNS.filter(only).toSorted((a, b) => a.rank - b.rank)) {
+  for (const one of COLUMNS.filter(inView).toSorted((a, b) => a.rank - b.rank)) {
     if ((room -= one.px) < 0 && one.rank > 2) break;
     fitting.add(one);
   }
@@ -74,21 +74,21 @@ function drawState(cell, row) {
   cell.unit ??= cell.appendChild(make("bdi", "unit"));
   // The worst word comes first, in the worst colour.
   const hits = blocked(row), unit = silentUnit(row), bad = !row.sum && hits > 0;
-  const stands = row.state === "unjudged" ? (unit ? `${unit} is silent` : rowWords(row).split(": ")[1] ?? "") : "";
+  const cause = row.state === "unjudged" ? (unit ? `${unit} is silent` : rowWords(row).split(": ")[1] ?? "") : "";
   const words = row.sum ? sumState(row)[0] : bad ? `blocked ${whole(hits)}` : stateWords(row.state), shown = row.sum ? (row.under || row.hits ? "sum-bad" : "sum") : bad ? "blocked" : row.state;
   if (cell.badge.dataset.state !== shown) cell.badge.dataset.state = shown;
   setText(cell.badge, words);
-  setText(cell.unit, row.sum ? sumState(row).slice(1).join(", ") : bad ? [stateWords(row.state), stands].filter(Boolean).join(": ") : stands);
+  setText(cell.unit, row.sum ? sumState(row).slice(1).join(", ") : bad ? [stateWords(row.state), cause].filter(Boolean).join(": ") : cause);
   const since = number(row, row.state === "unjudged" ? "delivery.unjudged_since_ms" : "delivery.since_ms");
   const title = [Number.isFinite(since) ? `since ${moment(since)}` : "", unit ? `${unit} is silent; ${stateWords(stateOf(text(row, "delivery.state")))} until then` : "", hits ? `${whole(hits)} impressions in blocked content` : ""].filter(Boolean).join("; ");
   if (cell.title !== title) cell.title = title;
 }
 
-/** The words of a sum, the worst first. Rows that are not judged are in its counts, and in nothing that judges. */
+/** The words of a sum, the worst first. Rows that are not judged are in its counts alone. */
 function sumState({ rows, under, hits, waiting, group }) {
   if (group === "well") return [""];
-  const found = [hits && `${whole(hits)} blocked`, under && `${whole(under)} under`, waiting && `${whole(waiting)} not judged`].filter(Boolean);
-  return found.length && (hits || under) ? found : [`${whole(rows.length)} rows`, ...found];
+  const words = [hits && `${whole(hits)} blocked`, under && `${whole(under)} under`, waiting && `${whole(waiting)} not judged`].filter(Boolean);
+  return words.length && (hits || under) ? words : [`${whole(rows.length)} rows`, ...words];
 }
 
 function drawName(cell, row) {
@@ -140,7 +140,7 @@ function drawSpark(cell, row) {
 
 const sparkLength = ({ spark }) => Math.min(desk.sparkS, desk.sampled.at(-1) - desk.sampled.at(-spark.length - 1));
 
-/** The line of growth from sample to sample, by the time of each, and as high as it was fast. */
+/** The line of a spark: the growth rate from sample to sample, by the time of each sample. */
 export function sparkPath(steps, sampled = desk.sampled) {
   if (steps.length < 2) return "";
   const times = sampled.slice(-steps.length), since = times.at(-1) - desk.sparkS;
@@ -152,7 +152,7 @@ export function sparkPath(steps, sampled = desk.sampled) {
 
 // ------------------------------------------------------------------ order
 
-/** By the exporter's tiers of what needs attention, each by what is at stake: money where all plans have one currency, else impressions. A sum stands where its worst row does. */
+/** The place of a row in the most urgent order: the exporter's tier, then the amount at stake. This is money if all plans have one currency, else impressions. A sum has the tier of its worst row. */
 function attention(row) {
   const tier = row.sum ? Math.min(...row.rows.map(tierOf)) : tierOf(row), most = desk.currency ? stake(row) : short(row);
   return Number.isNaN(most) ? { row, tier: tier + 0.5, value: delivered(row) } : { row, tier, value: most };
@@ -162,13 +162,13 @@ const tierOf = (row) => desk.tiers.get(blocked(row) ? "blocked" : row.state) ?? 
 
 export { ORDERS };
 
-/** The order of the view: its column and its direction; no column: what needs attention. */
+/** The order of the view: its column and its direction; an empty column is the most urgent order. */
 export function ordered() {
   const down = view.sort.startsWith("-"), key = down ? view.sort.slice(1) : view.sort;
   return BY_KEY.has(key) ? { key, down } : { key: "", down: true };
 }
 
-/** Rows in the order of the view; what has no value comes last, whichever way. */
+/** Rows in the order of the view; rows without a value are last in both directions. */
 export function inOrder(rows) {
   const { key, down } = ordered(), sign = down ? -1 : 1, value = key && BY_KEY.get(key).value;
   const keyed = rows.map(value ? (row) => ({ row, tier: 0, value: value(row) }) : attention);

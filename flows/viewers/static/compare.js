@@ -1,4 +1,4 @@
-// A publisher's file, dropped on the page: of each row the way from our count to theirs, and sentences to send.
+// A publisher's file, dropped on the page: for each row the difference from our count to theirs, and sentences to send.
 
 import { $, button, make } from "./dom.js";
 import { copied } from "./out.js";
@@ -8,14 +8,13 @@ import { BANDS, signed, waterfall } from "./waterfall.js";
 const LONGEST = 1 << 20;
 let file = null;
 
-function one(row) {
+function claim(row) {
   const name = `${row.scope} ${row.id}`, when = row.counted === "impressions" ? row.when : `${row.when}, ${row.counted.replaceAll("_", " ")}`;
   const share = row.share === null ? "" : ` (${percent(row.share, 1)})`, area = Object.assign(make("textarea"), { readOnly: true, value: row.letter, rows: 5, ariaLabel: `Sentences about ${name}, ${when}` });
-  const box = make("article", "claim", make("h3", "", make("bdi", "", name), `, ${when}`),
+  return make("article", "claim", make("h3", "", make("bdi", "", name), `, ${when}`),
     make("p", `band ${row.ours === null ? "none" : row.band}`, row.ours === null ? `Theirs ${whole(row.theirs)}, ours is not known: ${row.note ?? ""}` : `Theirs ${whole(row.theirs)}, ours ${whole(row.ours)}: ${signed(row.difference)}${share}, ${BANDS[row.band] ?? row.band}`),
     ...(row.ours === null ? [] : waterfall(row, Math.min(760, Math.max(280, $("compare-made").clientWidth)))),
     make("div", "made", make("div", "made-head", make("strong", "", "To send"), button("Copy", () => copied(row.letter, "sentences"), { ariaLabel: `Copy the sentences about ${name}` })), area));
-  return box;
 }
 
 function trouble(words) {
@@ -28,13 +27,13 @@ async function send(chosen) {
   if (file.size > LONGEST) { trouble(`${file.name} is larger than 1 MB.`); return; }
   $("compare-made").replaceChildren(make("p", "soft", `Comparing ${file.name}.`));
   try {
-    const answer = await fetch("/api/discrepancy", { method: "POST", headers: { "content-type": "text/csv" }, body: file }), told = await answer.json();
-    if (told.error) { trouble(told.error); return; }
-    const far = told.rows.filter(({ band }) => band === "breach").length, unknown = told.rows.filter(({ ours }) => ours === null).length;
+    const answer = await fetch("/api/discrepancy", { method: "POST", headers: { "content-type": "text/csv" }, body: file }), body = await answer.json();
+    if (body.error) { trouble(body.error); return; }
+    const far = body.rows.filter(({ band }) => band === "breach").length, unknown = body.rows.filter(({ ours }) => ours === null).length;
     $("compare-made").replaceChildren(
-      make("p", "", `${whole(told.rows.length)} row${told.rows.length === 1 ? "" : "s"} of ${file.name}: ${whole(far)} over the tolerance${unknown ? `, ${whole(unknown)} without a number of ours` : ""}. `, button("Print", () => print())),
-      ...told.rows.map(one));
-  } catch { trouble("The exporter does not compare files for this reader."); }
+      make("p", "", `${whole(body.rows.length)} row${body.rows.length === 1 ? "" : "s"} of ${file.name}: ${whole(far)} over the tolerance${unknown ? `, ${whole(unknown)} without a number of ours` : ""}. `, button("Print", () => print())),
+      ...body.rows.map(claim));
+  } catch { trouble("The exporter compares no files for this reader."); }
 }
 
 const drop = $("compare-drop");

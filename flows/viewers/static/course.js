@@ -1,4 +1,4 @@
-// The course of a flight: impressions a minute against what is needed, the projection to the end, and what happened when.
+// The course of a flight: impressions a minute against the needed rate, the projection to the end, and the marks.
 
 import { colour, step } from "./chart.js";
 import { $, make, setText } from "./dom.js";
@@ -10,27 +10,27 @@ import { moment, stateWords, unitWords, whole } from "./words.js";
 const EVERY_MS = 10000, RETRY_MS = 3000, MOST_BARS = 240, MINUTE_S = 60, AHEAD = 0.15;
 const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
 const COUNTS = [0, 1, 2, 3, 4, 5, 6, 7, 8].flatMap((power) => [1, 2, 5].map((one) => one * 10 ** power));  // whole impressions
-let chart = null, data = [[], [], [], []], wholeBars = 0, bars = 1, asked = -Infinity, of = "", told = null;
+let chart = null, data = [[], [], [], []], wholeBars = 0, bars = 1, readAt = -Infinity, placement = "", course = null;
 
-/** Asks for the course of a placement where the last answer is old, and draws it; no name: of this row there is none. */
+/** Reads the course of a placement if the last answer is old, and draws it; an empty name: the row has no course. */
 export async function drawCourse(name) {
-  if (name !== of) { of = name; told = null; asked = -Infinity; forgetCourse(); }
-  $("p-course").hidden = !told;
-  if (!name || performance.now() - asked < EVERY_MS) return told && draw();
-  asked = performance.now();
+  if (name !== placement) { placement = name; course = null; readAt = -Infinity; forgetCourse(); }
+  $("p-course").hidden = !course;
+  if (!name || performance.now() - readAt < EVERY_MS) return course && draw();
+  readAt = performance.now();
   try {
     const answer = await fetch(`/v1/placements/${encodeURIComponent(name)}/course`);
     if (!answer.ok) throw new Error();
-    const found = await answer.json();
-    if (name !== of) return;
-    told = found;
+    const body = await answer.json();
+    if (name !== placement) return;
+    course = body;
   } catch {
-    if (name !== of) return;
-    told = null;
-    asked += RETRY_MS - EVERY_MS;
+    if (name !== placement) return;
+    course = null;
+    readAt += RETRY_MS - EVERY_MS;
   }
-  $("p-course").hidden = !told;
-  if (told) draw();
+  $("p-course").hidden = !course;
+  if (course) draw();
 }
 
 export function forgetCourse() {
@@ -38,14 +38,14 @@ export function forgetCourse() {
   chart = null;
 }
 
-/** Draws anew after a change of the range or of the width. */
+/** Draws again after a change of the range or of the width. */
 export function redrawCourse() {
   forgetCourse();
-  if (told) draw();
+  if (course) draw();
 }
 
 function draw() {
-  const { minutes, flight, needed_per_minute: needed, projected_per_minute: projected, as_of_ms: asOf } = told;
+  const { minutes, flight, needed_per_minute: needed, projected_per_minute: projected, as_of_ms: asOf } = course;
   const now = (asOf ?? minutes.at_ms.at(-1) ?? Date.now()) / 1000, start = (flight.start_ms ?? NaN) / 1000, end = (flight.end_ms ?? NaN) / 1000;
   const whole_flight = view.range === "flight" && Number.isFinite(start), length = RANGE_S[view.range] ?? now - start;
   const first = minutes.at_ms.length ? minutes.at_ms[0] / 1000 : now;
@@ -72,10 +72,10 @@ function draw() {
     chart.setScale("y", { min: 0, max: 1.1 * Math.max(1, needed ?? 0, projected ?? 0, ...counts) });
   });
   if (chart.cursor.idx === null || chart.cursor.idx === undefined) read(null);
-  drawMarks(told.marks.filter(({ at_ms: ms, until_ms: until }) => (until ?? ms) / 1000 >= from && ms / 1000 <= to));
+  drawMarks(course.marks.filter(({ at_ms: ms, until_ms: until }) => (until ?? ms) / 1000 >= from && ms / 1000 <= to));
 }
 
-/** Writes the values at a place; the last whole minute where none is pointed at, as one that is not over counts too few. */
+/** Writes the values at a place; without a place those of the last whole minute, since a minute under way counts too few. */
 function read(place) {
   const at = place ?? (wholeBars ? wholeBars - 1 : data[1].findLastIndex((one) => one !== null));
   if (at < 0 || !data[0].length) { setText($("p-course-legend"), "No minute is known yet."); return; }
@@ -102,13 +102,13 @@ function drawMarks(marks) {
 
 const MARK_COLOURS = { state: "--text", feed: "--amber", plan: "--blue" };
 
-function paintMarks(one) {
-  const { ctx, bbox } = one, at = (ms) => one.valToPos(ms / 1000, "x", true);
+function paintMarks(graph) {
+  const { ctx, bbox } = graph, at = (ms) => graph.valToPos(ms / 1000, "x", true);
   ctx.save();
   ctx.beginPath();
   ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
   ctx.clip();
-  for (const { kind, at_ms: ms, until_ms: until, to } of told?.marks ?? []) {
+  for (const { kind, at_ms: ms, until_ms: until, to } of course?.marks ?? []) {
     const x = at(ms), bad = kind === "state" && (to === "under" || to === "at_risk");
     ctx.fillStyle = ctx.strokeStyle = colour(bad ? "--red" : MARK_COLOURS[kind] ?? "--text");
     if (kind === "feed") { ctx.globalAlpha = 0.2; ctx.fillRect(x, bbox.top, (until ? at(until) : bbox.left + bbox.width) - x, bbox.height); ctx.globalAlpha = 1; }

@@ -1,4 +1,4 @@
-// What the exporter has told: rows by scope, alerts, the collectors, and how fresh all that is.
+// The data of the exporter: rows by scope, alerts, and the age of both.
 
 import { DECLARED } from "./declared.js";
 import { STATES, numeral, stateWords, unitOf, whyWords } from "./words.js";
@@ -8,47 +8,46 @@ const ALERTS = 200;
 
 export const desk = {
   fields: {},                         // field -> its place in a row
-  labels: [],                         // fields by which people find a placement
+  labels: [],                         // fields that the filter searches
   sparkS: 600,                        // length of a row's spark
-  sampled: [],                        // when the samples of the sparks were taken, s; the first at their beginning, or before it
+  sampled: [],                        // times of the sparks' samples, s; the first is at the sparks' beginning or before
   status: null,
-  heardAt: -Infinity,
+  receivedAt: -Infinity,              // performance.now() of the latest message
   rows: { placement: new Map(), campaign: new Map(), creative: new Map(), app: new Map() },   // id -> row
   alerts: [],                         // the latest first
   received: [],                       // [now_s, received]
-  currency: null,                     // of all plans, where they agree
+  currency: null,                     // of all plans, if they agree
   sparks: 0,                          // grows with every sample
   tiers: new Map(),                   // state -> its place in the order of what needs attention
-  dirty: true,                        // order or filter must be looked at anew
+  dirty: true,                        // rows must be filtered and ordered again
 };
 
 export const text = (row, field) => row.v[desk.fields[field]] ?? null;
 export const number = (row, field) => row.n[desk.fields[field]] ?? NaN;
-export const nowMs = () => (desk.status ? desk.status.now_s * 1000 + performance.now() - desk.heardAt : Date.now());
+export const nowMs = () => (desk.status ? desk.status.now_s * 1000 + performance.now() - desk.receivedAt : Date.now());
 
-// Behind its end a flight delivers nothing more, whatever still runs.
-// What a plan that came late has delivered nobody knows.
+// A flight delivers nothing after its end, even if pixels still come. The delivery of a plan that came late is unknown.
 export const delivered = (row) => row.delivered ?? number(row, text(row, "delivery.booked") === null ? "flight.impressions" : "delivery.delivered");
 export const short = (row) => row.short ?? Math.max(0, number(row, "delivery.short_by"));
 /** Money that is missing now, money that will be missing at the flight's end, and money of impressions in blocked content. */
 export const stake = (row) => row.stake ?? number(row, "delivery.at_stake");
 export const stakeEnd = (row) => row.stakeEnd ?? number(row, "delivery.at_stake_end");
 export const blockedMoney = (row) => row.blockedMoney ?? number(row, "delivery.blocked_at_stake");
-/** States of which nothing is to be done. */
+/** States that need no action. */
 export const QUIET = new Set(["on_track", "complete", "not_started", "paused"]);
 export const isQuiet = (row) => QUIET.has(row.state) && !blocked(row);
 export const blocked = (row) => number(row, "flight.blocked_impressions") || 0;
 export const currencyOf = (row) => text(row, "delivery.currency");
 
-// An id may be `constructor`: only what the message itself holds counts.
+// An id may be `constructor`: only the message's own properties count.
 const own = (table, id, otherwise) => (Object.hasOwn(table, id) ? table[id] : otherwise);
 
-export function stateOf(told) {
-  return told !== null && told !== undefined && Object.hasOwn(STATES, told) ? told : "none";
+export function stateOf(text) {
+  return text !== null && text !== undefined && Object.hasOwn(STATES, text) ? text : "none";
 }
-/** The words for a row's state, with the reason where it is not judged. */
+/** The words for a row's state, with the reason if it is not judged. */
 export const rowWords = (row) => stateWords(row.state) + (row.state === "unjudged" ? whyWords(text(row, "delivery.unjudged_reason")) : "");
-/** The name of the unit for which a row is not judged; empty where none is known. */
+/** The name of the silent unit for which a row is not judged; empty without one. */
 export const silentUnit = (row) => (row.state === "unjudged" ? unitOf(text(row, "delivery.unjudged_by") ?? "")[0] : "");
 
 function take(scope, id, cells) {
@@ -67,9 +66,9 @@ function take(scope, id, cells) {
   row.search = [id, ...desk.labels.map((label) => text(row, label) ?? ""), rowWords(row), silentUnit(row)].join("\n").toLowerCase();
 }
 
-function hear(message) {
+function takeStatus(message) {
   const status = (desk.status = message.status);
-  desk.heardAt = performance.now();
+  desk.receivedAt = performance.now();
   if (Number.isFinite(status.received)) desk.received.push([status.now_s, status.received]);
   while (desk.received.length > 2 && desk.received[0][0] < status.now_s - RATE_S) desk.received.shift();
   desk.alerts = [...message.alerts].reverse().concat(desk.alerts).slice(0, ALERTS);
@@ -78,7 +77,7 @@ function hear(message) {
   desk.currency = currencies.size === 1 ? [...currencies][0] : null;
 }
 
-/** Takes the whole: what was known is forgotten. */
+/** Takes a message with everything, and drops the earlier data. */
 export function all(message) {
   desk.fields = Object.fromEntries(message.fields.map((field, place) => [field, place]));
   desk.tiers = new Map(message.attention.flatMap((states, tier) => states.map((state) => [state, tier])));
@@ -96,10 +95,10 @@ export function all(message) {
   }
   desk.sparks += 1;
   desk.dirty = true;
-  hear(message);
+  takeStatus(message);
 }
 
-/** Takes what has changed since the last message. */
+/** Takes a message with the changes since the last one. */
 export function change(message) {
   const { sampled } = desk;
   if (message.grown) sampled.push(message.sampled_s);
@@ -115,29 +114,29 @@ export function change(message) {
     }
   }
   if (message.grown) desk.sparks += 1;
-  hear(message);
+  takeStatus(message);
 }
 
-/** The impressions of a row in the seconds before the latest sample: of a step that began before them, its share. */
+/** The impressions of a row in the seconds before the latest sample. A step that began earlier counts in part. */
 export function lately(row, seconds = desk.sparkS) {
   const { spark } = row, { sampled } = desk, since = sampled.at(-1) - seconds;
-  let found = 0;
+  let impressions = 0;
   for (let back = 1; back <= spark.length && sampled.at(-back) > since; back += 1) {
     const [from, to] = [sampled.at(-back - 1), sampled.at(-back)];
-    found += (spark.at(-back) * (to - Math.max(from, since))) / (to - from);
+    impressions += (spark.at(-back) * (to - Math.max(from, since))) / (to - from);
   }
-  return spark.length ? Math.round(found) : NaN;
+  return spark.length ? Math.round(impressions) : NaN;
 }
 
 // ------------------------------------------------------------------ sums
 
-/** The fields that add up: those of columns, and what a sum's bar and pacing need. */
+/** The fields that add up: those of columns, and the field that a sum's bar and pacing need. */
 const SUMMED = [...DECLARED.filter(({ adds }) => adds).map(({ field }) => field), "delivery.expected"];
 
-/** A row that sums others; columns draw it as they draw a row. */
+/** A row that sums other rows; columns draw it like a row. */
 export const newSum = (key, title) => ({ sum: true, id: key, title, v: [], n: [], spark: [], path: null, sparks: -1, rows: [], state: "none" });
 
-/** Adds rows up anew. What does not add up (reach, rates) stays empty; money of several currencies too. A row without a pacing of its own is in no pacing. */
+/** Adds rows up. Fields that do not add up (reach, rates) stay empty, and so does money of several currencies. A row without a pacing is not in the sum's pacing. */
 export function addUp(sum, rows) {
   const places = SUMMED.map((field) => desk.fields[field]), totals = places.map(() => NaN);
   const currencies = new Set(), at = (field) => desk.fields[field];
@@ -145,13 +144,13 @@ export function addUp(sum, rows) {
   let due = 0, done = 0, all = NaN, lacking = NaN, money = NaN, later = NaN, unpaid = NaN;
   for (const row of rows) {
     for (let place = 0; place < places.length; place += 1) totals[place] = plus(totals[place], row.n[places[place]]);
-    const [expected, is] = [row.n[at("delivery.expected")], row.n[at("delivery.delivered")]];
-    if (expected > 0 && Number.isFinite(is) && row.state !== "unjudged" && Number.isFinite(row.n[at("delivery.indicator")])) { due += expected; done += is; }
+    const [expected, actual] = [row.n[at("delivery.expected")], row.n[at("delivery.delivered")]];
+    if (expected > 0 && Number.isFinite(actual) && row.state !== "unjudged" && Number.isFinite(row.n[at("delivery.indicator")])) { due += expected; done += actual; }
     const currency = currencyOf(row);
     if (currency) currencies.add(currency);
     all = plus(all, delivered(row));
     unpaid = plus(unpaid, blockedMoney(row));
-    if (row.state === "unjudged") continue;  // its counts go on; how it paces and what it lacks nobody may act on
+    if (row.state === "unjudged") continue;  // its counts add up, but its pacing and shortfall allow no action
     lacking = plus(lacking, short(row));
     money = plus(money, stake(row));
     later = plus(later, stakeEnd(row));

@@ -1,13 +1,13 @@
-// Elements: all that comes from outside goes through textContent or attributes of numbers, never through markup.
+// Elements: every value from outside goes through textContent or attributes of numbers, never through markup.
 
 export const $ = (id) => document.getElementById(id);
 
-/** Writes a text where it differs from the last one written. */
+/** Writes a text if it differs from the last text written. */
 export function setText(element, value) {
   if (element.shown !== value) element.textContent = element.shown = value;
 }
 
-/** Writes texts and elements, such as names with a direction of their own, where they differ from the last ones written. */
+/** Writes texts and elements, such as names with their own text direction, if they differ from the last ones written. */
 export function setParts(element, ...parts) {
   const whole = parts.map((part) => part.textContent ?? part).join("");
   if (element.shown === whole) return;
@@ -23,9 +23,9 @@ export function make(name, className = "", ...children) {
 }
 
 export function button(words, act, more = {}) {
-  const one = Object.assign(make("button", "", words), { type: "button" }, more);
-  one.addEventListener("click", act);
-  return one;
+  const element = Object.assign(make("button", "", words), { type: "button" }, more);
+  element.addEventListener("click", act);
+  return element;
 }
 
 /** A link to the documents. */
@@ -34,14 +34,14 @@ export const linked = (words, href) => Object.assign(make("a", "", words), { hre
 /** A line of a list of terms. */
 export const term = (name, words) => make("div", "", make("dt", "", name), make("dd", "", words));
 
-/** Says something to a screen reader, once. */
+/** Has a screen reader read words, once. */
 export function say(words) {
   setText($("said"), "");
   setText($("said"), words);
 }
 
-/** What the browser keeps for this reader; a browser that forbids it keeps nothing. */
-export const kept = {
+/** The browser's storage for this reader; empty in a browser that forbids it. */
+export const storage = {
   get(name) { try { return localStorage.getItem(name); } catch { return null; } },
   set(name, value) { try { localStorage.setItem(name, value); } catch { /* forbidden */ } },
 };

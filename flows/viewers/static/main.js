@@ -1,4 +1,4 @@
-// The live page: a table over what /events pushes, a pane over /row, and what leads there: the URL, the keys, the wires.
+// The live page: a table of the rows from /events, a pane of one row from /row, the URL, the keys and the stream.
 
 import { drawAlerts } from "./alerts.js";
 import { connection, drawMoney, freshness } from "./bar.js";
@@ -57,7 +57,7 @@ function arrive(before) {
 }
 
 function redraw() {
-  // A flow that counts by no app has none.
+  // A flow that counts by no app has no rows of apps.
   $("tabs").querySelector("[data-view=apps]").hidden = desk.rows.app.size === 0 && view.view !== "apps";
   refresh();
   drawMoney();
@@ -122,13 +122,13 @@ setInterval(freshness, 500);
 
 dress();
 follow(arrive);
-// A count on a tab moves those behind it, and so does a tab that appears.
+// A count on a tab moves the tabs behind it, and so does a tab that appears.
 const tabSizes = new ResizeObserver(tabInSight);
 for (const one of [$("tabs"), ...$("tabs").children]) tabSizes.observe(one);
 let source = null;
 
-// A browser does not try a stream again that was refused. The form begins another session.
-function again(ended) {
+// A browser does not reopen a refused stream. If the session has ended, the form begins another one.
+function reconnect(ended) {
   if (ended) location.assign(`/login${location.hash}`);
   else setTimeout(connect, 10_000);
 }
@@ -139,7 +139,7 @@ function connect() {
   source.addEventListener("open", () => connection(null));
   source.addEventListener("error", () => {
     connection(performance.now());
-    if (source.readyState === EventSource.CLOSED) fetch("/row").then(({ status }) => status === 401, () => false).then(again);
+    if (source.readyState === EventSource.CLOSED) fetch("/row").then(({ status }) => status === 401, () => false).then(reconnect);
   });
   for (const [name, take] of [["all", all], ["change", change]]) {
     source.addEventListener(name, (event) => {
@@ -151,6 +151,6 @@ function connect() {
 }
 
 connect();
-// A page that is kept for Back would keep its stream, and a browser opens six to a host: the next page would wait.
+// A browser holds a page for Back, with its stream, and opens six streams to a host: the next page would wait.
 addEventListener("pagehide", () => source.close());
 addEventListener("pageshow", (event) => { if (event.persisted) connect(); });

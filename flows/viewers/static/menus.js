@@ -1,7 +1,7 @@
 // The `?` sheet, the choice of columns, the saved views, and the theme.
 
 import { COLUMNS, COLUMN_GROUPS, column, columnsFor } from "./columns.js";
-import { $, button, kept, make, say, setText, term } from "./dom.js";
+import { $, button, make, say, setText, storage, term } from "./dom.js";
 import { forget } from "./chart.js";
 import { redrawCourse } from "./course.js";
 import { go, link } from "./view.js";
@@ -11,17 +11,17 @@ import { STATES } from "./words.js";
 
 export const KEYS_SHOWN = [
   ["/", "to the filter"], ["j k, arrows", "next or previous row"], ["Enter", "open the row, fold or unfold a group"], ["Esc", "close, or empty the filter"],
-  ["c", "copy the row's id"], ["g", "next grouping"], ["s", "next order"], ["e", "save what is shown as CSV"], ["i", "how a number is counted; so does a click on it"], ["t", "theme"], ["?", "this sheet"],
+  ["c", "copy the row's id"], ["g", "next grouping"], ["s", "next order"], ["e", "save what is shown as CSV"], ["i", "how a number is counted; a click on the number does the same"], ["t", "theme"], ["?", "this sheet"],
 ];
 const BAR = [
   ["flushed", "How long ago the flow last wrote to Redis."],
-  ["watermark", "How far the numbers are behind: pixels up to then are counted."],
+  ["watermark", "The age of the numbers: all pixels up to then are counted."],
   ["pixels/s", "Pixels received in a second, over ten seconds."],
   ["repeated, rejected, invalid", "Shares of the received pixels: counted before, not valid, invalid traffic."],
   ["conversions pending", "Conversions that wait until their touches are complete."],
   ["final", "A minute is final when nothing can change it any more."],
 ];
-export const letters = () => kept.get("letters") !== "off";
+export const letters = () => storage.get("letters") !== "off";
 
 export function help() {
   const list = (pairs, key) => make("dl", "", ...pairs.map(([name, words]) => {
@@ -41,7 +41,7 @@ export function help() {
   $("help").showModal();
 }
 
-$("letters").addEventListener("change", () => kept.set("letters", $("letters").checked ? "on" : "off"));
+$("letters").addEventListener("change", () => storage.set("letters", $("letters").checked ? "on" : "off"));
 $("help-open").addEventListener("click", help);
 $("help-close").addEventListener("click", () => $("help").close());
 
@@ -70,8 +70,8 @@ const MAX_VIEWS = 50;
 
 function saved() {
   try {
-    const found = JSON.parse(kept.get("views") ?? "[]");
-    return Array.isArray(found) ? found.filter((one) => typeof one?.name === "string" && typeof one?.url === "string" && one.url.startsWith("#")) : [];
+    const views = JSON.parse(storage.get("views") ?? "[]");
+    return Array.isArray(views) ? views.filter((one) => typeof one?.name === "string" && typeof one?.url === "string" && one.url.startsWith("#")) : [];
   } catch { return []; }
 }
 
@@ -79,7 +79,7 @@ function drawViews() {
   const views = saved();
   $("view-list").replaceChildren(...(views.length ? views.map(({ name, url }) => make("li", "",
     Object.assign(make("a", "", name), { href: url }),
-    button("×", () => { kept.set("views", JSON.stringify(saved().filter((one) => one.name !== name))); drawViews(); }, { ariaLabel: `Forget the view ${name}` }))) : [make("li", "soft", "None yet.")]));
+    button("×", () => { storage.set("views", JSON.stringify(saved().filter((one) => one.name !== name))); drawViews(); }, { ariaLabel: `Remove the view ${name}` }))) : [make("li", "soft", "None yet.")]));
 }
 
 $("views").addEventListener("toggle", (event) => { if (event.newState === "open") drawViews(); });
@@ -88,7 +88,7 @@ $("view-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = $("view-name").value.trim();
   if (!name) return;
-  kept.set("views", JSON.stringify([{ name, url: link({ open: "" }) }, ...saved().filter((one) => one.name !== name)].slice(0, MAX_VIEWS)));
+  storage.set("views", JSON.stringify([{ name, url: link({ open: "" }) }, ...saved().filter((one) => one.name !== name)].slice(0, MAX_VIEWS)));
   $("view-name").value = "";
   drawViews();
   say(`view ${name} saved`);
@@ -97,11 +97,11 @@ $("view-form").addEventListener("submit", (event) => {
 // ------------------------------------------------------------------ theme
 
 const THEMES = ["auto", "dark", "light"];
-let theme = THEMES.includes(kept.get("theme")) ? kept.get("theme") : "auto";
+let theme = THEMES.includes(storage.get("theme")) ? storage.get("theme") : "auto";
 
 export function dress(next = theme) {
   theme = next;
-  kept.set("theme", theme);
+  storage.set("theme", theme);
   document.documentElement.dataset.theme = theme;
   setText($("theme"), "◐");
   $("theme").title = `Theme: ${theme}`;

@@ -1,11 +1,11 @@
-// What leaves the page: copies, and the CSV of what is shown.
+// Exports of the page: copies, and the CSV of the rows that are shown.
 
 import { unitOf } from "./columns.js";
 import { currencyOf, desk } from "./data.js";
 import { make, say } from "./dom.js";
 import { scope, table } from "./table.js";
 
-/** Copies a text and says so; over plain HTTP browsers offer the old way alone. */
+/** Copies a text and confirms it. Over plain HTTP a browser has no clipboard, only execCommand. */
 export async function copied(words, what) {
   try {
     await navigator.clipboard.writeText(words);
@@ -32,7 +32,7 @@ function flash(words) {
   timer = setTimeout(() => { note.hidden = true; }, 2000);
 }
 
-/** A cell: text that a spreadsheet would take for a formula begins with an apostrophe, by the letters of rows_json.py. */
+/** A cell of CSV. A text that a spreadsheet would take for a formula begins with an apostrophe, by the letters of rows_json.py. */
 function cell(value) {
   const words = typeof value === "string" && /^[=+\-@\t\r\n＝＋－＠]/.test(value) ? `'${value}` : String(value);
   return /[",\r\n]/.test(words) ? `"${words.replaceAll('"', '""')}"` : words;
@@ -47,7 +47,7 @@ function raw(column, row) {
 
 const CURRENCY = { key: "currency", title: "currency", unit: "", value: (row) => currencyOf(row) ?? "" };
 
-/** The rows that are shown, in their order, with the columns that are shown, and the currency of each row where headings say none; sums are left out. */
+/** The CSV of the shown rows and columns, without sums. A column has each row's currency if the headings have none. */
 export function csv() {
   const first = desk.currency === null && table.columns.find(({ unit }) => unit === "money");
   const columns = table.columns.flatMap((one) => (one === first ? [CURRENCY, one] : [one]));

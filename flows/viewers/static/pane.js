@@ -4,7 +4,7 @@ import { change } from "./alerts.js";
 import { drawChart, forget, keys, legend } from "./chart.js";
 import { drawCourse, forgetCourse, redrawCourse } from "./course.js";
 import { desk, nowMs, stateOf } from "./data.js";
-import { $, button, kept, linked, make, narrow, say, setParts, setText } from "./dom.js";
+import { $, button, linked, make, narrow, say, setParts, setText, storage } from "./dom.js";
 import { copied } from "./out.js";
 import { choose, scope } from "./table.js";
 import { figure } from "./how.js";
@@ -15,9 +15,9 @@ import { NULL, UNKNOWN_BEFORE, advice, fixed, left, moment, money, numeral, perc
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
 const PANE_MS = 2000, FIRST_MS = 200;
 const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
-let asked = 0, pending = 0, shown = null;
+let requests = 0, timer = 0, shown = null;
 
-/** Opens, changes or closes the pane as the view says. */
+/** Opens, changes or closes the pane, by the view. */
 export function show(before) {
   const id = view.open || null;
   const covers = narrow.matches && id !== null;
@@ -47,29 +47,29 @@ export function show(before) {
 
 function close() {
   shown = null;
-  asked += 1;
-  clearTimeout(pending);
+  requests += 1;
+  clearTimeout(timer);
   forget();
   forgetCourse();
 }
 
 async function load() {
-  const turn = (asked += 1);
-  clearTimeout(pending);
-  let found = null;
+  const turn = (requests += 1);
+  clearTimeout(timer);
+  let body = null;
   try {
     const answer = await fetch(`/row?${new URLSearchParams({ scope: scope(), id: view.open, range: view.range, zone: ZONE })}`);
-    found = await answer.json();
+    body = await answer.json();
   } catch {
-    found = { error: "The exporter does not answer." };
+    body = { error: "The exporter does not answer." };
   }
-  if (turn !== asked) return;
-  if (found.error) setText($("p-labels"), found.error);
-  else fill(found);
-  pending = setTimeout(load, desk.status ? PANE_MS : FIRST_MS);  // until then times are by the browser's clock
+  if (turn !== requests) return;
+  if (body.error) setText($("p-labels"), body.error);
+  else fill(body);
+  timer = setTimeout(load, desk.status ? PANE_MS : FIRST_MS);  // without a status, times are by the browser's clock
 }
 
-/** Facts of a list: name, value, metric and tone. What is there already is changed in place, so that the focus stays. */
+/** Draws a list of facts: name, value, metric and tone. Elements that exist are changed in place, so that the focus stays. */
 function facts(id, rows) {
   const box = $(id), names = rows.map(([name]) => name).join();
   if (box.names !== names) {
@@ -82,7 +82,7 @@ function facts(id, rows) {
   });
 }
 
-/** Sentences on what of a flight is counted here: since when, the opening balance, what is missing, and why. */
+/** Sentences about a flight that is counted in part: since when, its opening balance, the gap, and the reason. */
 function coverage(row, n, now) {
   const counted = n("flight.counted_since_ms"), balance = n("delivery.delivered_before"), gap = n("delivery.gap_ms");
   const unknown = row["delivery.unknown_reason"], parts = [];
@@ -99,7 +99,7 @@ function coverage(row, n, now) {
 
 function fill({ row, sentence, curve, alerts, theirs, course }) {
   const n = (field) => numeral(row[field]), now = nowMs(), currency = row["delivery.currency"];
-  const stands = stateOf(row["delivery.state"]), state = row["delivery.judged"] === "0" ? "unjudged" : stands, planned = row["delivery.booked"] !== undefined;
+  const deliveryState = stateOf(row["delivery.state"]), state = row["delivery.judged"] === "0" ? "unjudged" : deliveryState, planned = row["delivery.booked"] !== undefined;
   const words = stateWords(state) + (state === "unjudged" ? whyWords(row["delivery.unjudged_reason"]) : "");
   $("p-body").hidden = false;
   $("p-state").hidden = false;
@@ -107,19 +107,19 @@ function fill({ row, sentence, curve, alerts, theirs, course }) {
   setText($("p-blocked"), `blocked ${whole(n("flight.blocked_impressions"))}`);
   $("p-state").dataset.state = state;
   setText($("p-state"), words);
-  const sinceWhen = (of, field) => (Number.isFinite(n(field)) ? `${of} since ${since(n(field), now)}` : of);
-  const told = Number.isFinite(n("delivery.since_ms")) ? sinceWhen(stateWords(stands), "delivery.since_ms") : "";
-  const by = row["delivery.unjudged_by"];
+  const sinceWhen = (words, field) => (Number.isFinite(n(field)) ? `${words} since ${since(n(field), now)}` : words);
+  const stateSince = Number.isFinite(n("delivery.since_ms")) ? sinceWhen(stateWords(deliveryState), "delivery.since_ms") : "";
+  const unit = row["delivery.unjudged_by"];
   $("p-unjudged").hidden = state !== "unjudged";
-  setParts($("p-unjudged"), `${sinceWhen(words[0].toUpperCase() + words.slice(1), "delivery.unjudged_since_ms")}${by ? ": " : ""}`,
-    ...(by ? [make("bdi", "", unitWords(by)), " sends nothing"] : []), ". The delivery state stands still until it is judged again: do not change bids by it.");
+  setParts($("p-unjudged"), `${sinceWhen(words[0].toUpperCase() + words.slice(1), "delivery.unjudged_since_ms")}${unit ? ": " : ""}`,
+    ...(unit ? [make("bdi", "", unitWords(unit)), " sends nothing"] : []), ". The delivery state stands still until it is judged again: do not change bids by it.");
   const before = coverage(row, n, now);
   $("p-before").hidden = !before.length;
   setParts($("p-before"), ...before);
   $("p-sentence").hidden = !sentence;
   setText($("p-sentence"), sentence ?? "");
   const labels = desk.labels.filter((label) => row[label]).flatMap((label, place) => [`${place ? " · " : ""}${label === "campaign_id" ? "campaign " : ""}`, make("bdi", "", row[label])]);
-  setParts($("p-labels"), ...labels, labels.length && told ? " — " : "", told);
+  setParts($("p-labels"), ...labels, labels.length && stateSince ? " — " : "", stateSince);
   const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [words, advice(state)] : null];
   $("p-advice").replaceChildren(...troubles.filter(Boolean).map(([words, href]) => linked(`${words[0].toUpperCase()}${words.slice(1)}: what to do`, href)));
   $("p-report").hidden = scope() !== "campaign";
@@ -214,7 +214,7 @@ function reach(n) {
   });
 }
 
-/** What counts once a client, of today and of the flight; out of sight where nothing was sent. */
+/** Draws the counts once a client, of today and of the flight; hidden if all of them are 0. */
 function byClient(n) {
   const rows = ["downloads", "deliveries"].flatMap((kind) => [["1d", "today"], ["flight", "flight"]].map(([window, words]) => [kind, window, `${kind}, ${words}`]));
   const counts = ["calendar", "first_touch", "last_touch", "unkeyed"], box = $("p-windows");
@@ -236,8 +236,8 @@ for (const box of document.querySelectorAll(".ranges")) {
     return one;
   }));
 }
-$("p-more").open = kept.get("more") === "open";
-$("p-more").addEventListener("toggle", () => kept.set("more", $("p-more").open ? "open" : ""));
+$("p-more").open = storage.get("more") === "open";
+$("p-more").addEventListener("toggle", () => storage.set("more", $("p-more").open ? "open" : ""));
 $("p-legend-keys").replaceChildren(...legend());
 $("p-plot").addEventListener("keydown", keys);
 $("p-close").addEventListener("click", () => go({ open: "" }));

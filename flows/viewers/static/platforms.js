@@ -1,4 +1,4 @@
-// Platforms side by side: which shares of their plays tell a start, a quartile, a listener, and how late they are.
+// Platforms side by side: the shares of their plays with a start, a quartile or a listener, and their delay.
 
 import { $, make } from "./dom.js";
 import { table } from "./collectors.js";
@@ -6,32 +6,32 @@ import { link, view } from "./view.js";
 import { NULL, numeral, percent, span, whole } from "./words.js";
 
 const EVERY_MS = 2000;
-let askedAt = -Infinity;
+let readAt = -Infinity;
 
-/** Heading, what it counts, and the field of a platform's row. */
+/** Headings, and the fields of a platform's row. */
 const SHARES = [
   ["start", "1d.start_share"], ["25 %", "1d.first_quartile_share"], ["50 %", "1d.midpoint_share"], ["75 %", "1d.third_quartile_share"],
   ["end", "1d.complete_share"], ["listener", "1d.listener_share"], ["play id", "1d.play_id_share"],
   ["consent", "flight.consent_coverage"], ["macro left", "unreplaced_share"],
 ];
 
-/** A share that differs by so much from the platforms' median is marked; of macros left and delay more is worse. */
+/** The difference of a share from the platforms' median that is marked, the fewest platforms of a median, the marked multiple of the median delay, and the marked share of macros left. */
 const FAR = 0.25, FEWEST = 3, LATE = 4, LEFT = 0.05;
 
-/** The median of the numbers that are known; NaN of fewer than three. */
+/** The median of the known numbers; NaN of fewer than three. */
 function median(values) {
   const known = values.filter(Number.isFinite).sort((a, b) => a - b);
   return known.length < FEWEST ? NaN : (known[(known.length - 1) >> 1] + known[known.length >> 1]) / 2;
 }
 
-/** Marks a cell that stands apart, with the median that it stands apart from. */
+/** Marks a cell that differs from the median; the cell's title shows the median. */
 function mark(cell, sign, words) {
   cell.classList.add("outlier");
   cell.prepend(`${sign} `);
   cell.title = words;
 }
 
-/** Links each platform to its placements, and marks what differs from the other platforms. */
+/** Links each platform to its placements, and marks the cells that differ from the other platforms. */
 function dress(box, platforms) {
   const lines = [...box.querySelectorAll("tbody tr")], value = (row, field) => numeral(row[field]);
   if (!platforms.length) return;
@@ -48,20 +48,20 @@ function dress(box, platforms) {
   });
 }
 
-/** Asks anew where the section is in sight and the last answer is old. */
+/** Reads the platforms again if their section is visible and the last answer is old. */
 export async function drawPlatforms() {
-  if ($("platforms").hidden || performance.now() - askedAt < EVERY_MS) return;
-  askedAt = performance.now();
-  let told;
+  if ($("platforms").hidden || performance.now() - readAt < EVERY_MS) return;
+  readAt = performance.now();
+  let body;
   try {
     const answer = await fetch("/api/platforms");
     if (!answer.ok) throw new Error();
-    told = await answer.json();
+    body = await answer.json();
   } catch {
     $("platforms-body").replaceChildren(make("p", "soft", "The exporter shows this reader no platforms."));
     return;
   }
-  if (view.view === "platforms") $("platforms-body").replaceChildren(...sections(told));
+  if (view.view === "platforms") $("platforms-body").replaceChildren(...sections(body));
 }
 
 function sections({ error, platforms }) {
@@ -75,6 +75,6 @@ function sections({ error, platforms }) {
   const box = table("Shares of today's plays", ["platform", "plays", ...SHARES.map(([title]) => title), "median delay"], rows, 1, metrics);
   dress(box, platforms);
   return [...parts, box,
-    make("p", "soft", "A platform leads to its placements. ▼ marks a share far below the platforms' median, ▲ a delay far above it or macros left. Plays are today's impressions, or starts where these are more. Play id is a share of starts. Consent and delay are of all pixels since the platform's first, macros of what the collectors took since they started."),
+    make("p", "soft", "A platform leads to its placements. ▼ marks a share far below the platforms' median, ▲ a delay far above it or macros left. Plays are today's impressions, or starts where these are more. Play id is a share of starts. Consent and delay are of all pixels since the platform's first, macros of the pixels that the collectors took since they started."),
   ];
 }

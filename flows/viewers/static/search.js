@@ -6,7 +6,7 @@ const [field, status, list] = box.children;
 const MOST = 12;
 let sections; // of /docs/search.json, from the first letter on
 
-/** Less is better; Infinity: the section lacks a word. */
+/** The rank of a section, 0 the best; Infinity if the section lacks a word. */
 function rank([address, heading, sentence, codes], words) {
   const texts = [`${heading} ${address.split(".")[0]}`, codes, sentence].map((text) => text.toLowerCase());
   const first = texts.findIndex((text) => words.every((word) => text.includes(word)));
@@ -25,18 +25,18 @@ function shown([address, heading, sentence]) {
 
 async function search() {
   const query = field.value, words = query.toLowerCase().split(/\s+/).filter(Boolean);
-  let found = [];
+  let ranked = [];
   try {
-    if (words.length) found = (await (sections ??= fetch("/docs/search.json").then((answer) => answer.json()))).map((one) => [rank(one, words), one]);
+    if (words.length) ranked = (await (sections ??= fetch("/docs/search.json").then((answer) => answer.json()))).map((section) => [rank(section, words), section]);
   } catch {
     sections = undefined;
     status.textContent = "The search cannot be read: is the exporter away?";
     return;
   }
-  if (field.value !== query) return; // a later letter has its own answer
-  found = found.filter(([place]) => place < Infinity).sort(([a], [b]) => a - b);
-  status.textContent = words.length ? (found.length > MOST ? `the first ${MOST} of ${found.length}` : `${found.length} found`) : "";
-  list.replaceChildren(...found.slice(0, MOST).map(([, one]) => shown(one)));
+  if (field.value !== query) return; // a later letter has its own search
+  ranked = ranked.filter(([place]) => place < Infinity).sort(([a], [b]) => a - b);
+  status.textContent = words.length ? (ranked.length > MOST ? `the first ${MOST} of ${ranked.length}` : `${ranked.length} found`) : "";
+  list.replaceChildren(...ranked.slice(0, MOST).map(([, section]) => shown(section)));
 }
 
 box.hidden = false;
@@ -48,4 +48,4 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") (field.value = ""), search();
   if (event.key === "/" && event.target !== field && !event.ctrlKey && !event.metaKey) event.preventDefault(), field.focus();
 });
-list.addEventListener("click", () => setTimeout(() => ((field.value = ""), search()))); // an anchor of this very page
+list.addEventListener("click", () => setTimeout(() => ((field.value = ""), search()))); // after the browser has followed an anchor of this page

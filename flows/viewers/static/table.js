@@ -1,4 +1,4 @@
-// The grid of placements, campaigns, creatives or apps: filtered, grouped, ordered, summed, and drawn where it is in sight.
+// The grid of placements, campaigns, creatives or apps: filtered, grouped, ordered and summed; only visible rows are drawn.
 
 import { CARD, columnsFor, inOrder, ordered, unitOf } from "./columns.js";
 import { addUp, blocked, desk, isQuiet, newSum, text } from "./data.js";
@@ -8,12 +8,12 @@ import { NULL, STATES, stateWords, whole } from "./words.js";
 
 const SPARE_ROWS = 4, RESORT_MS = 5000;
 const ROW_PX = 32, CARD_PX = 84;
-const FEWEST_WELL = 5;                // rows that are on track, for which a head of their own is worth a line
+const FEWEST_WELL = 5;                // the fewest rows on track that get a head of their own
 
 export const table = { shown: [], columns: [], chosen: null, total: newSum("", "all shown") };
 const folded = new Set();
 const well = Object.assign(newSum("well\n", ""), { group: "well" });
-const sums = new Map();               // group -> its sum, which keeps its curve
+const sums = new Map();               // group -> its sum, whose curve is reused
 let slots = [], sortedAt = 0, laidOut = "";
 
 export const cards = () => narrow.matches;
@@ -24,7 +24,7 @@ const domId = (item) => `row-${encodeURIComponent(item.id)}`;
 
 // ------------------------------------------------------------------ layout
 
-/** Lays the columns out anew where they, their units or the width have changed. */
+/** Lays the columns out again if they, their units or the width have changed. */
 export function layOut() {
   const box = $("scroll");
   if (!box.clientWidth) return;
@@ -56,7 +56,7 @@ function build(columns) {
     head.setAttribute("role", "columnheader");
     return head;
   }));
-  $("heads").hidden = false;  // without its heads it is no row
+  $("heads").hidden = false;  // a row without heads is invalid
   for (const { tr } of slots) tr.remove();
   slots = [];
   const pads = [make("tr", "pad", make("td")), make("tr", "pad", make("td"))];
@@ -74,9 +74,9 @@ function sortBy({ key, down }) {
   go({ sort: `${next ? "-" : ""}${key}` });
 }
 
-// ------------------------------------------------------------------ what is shown
+// ------------------------------------------------------------------ rows
 
-/** Filters and orders anew where that is due, then draws. Rows keep their places for a while: nobody reads a table that jumps each second. */
+/** Filters and orders if that is due, then draws. Rows keep their places for `RESORT_MS`: a table that jumps each second cannot be read. */
 export function refresh() {
   if ($("desk").hidden) return;
   const now = performance.now();
@@ -85,9 +85,9 @@ export function refresh() {
     desk.dirty = false;
     sortedAt = now;
     const matches = matcher(view.q), wanted = states();
-    const found = [...rows().values()].filter((row) => matches(row.search));
-    drawChips(found, wanted);
-    table.rows = wanted.size ? found.filter((row) => wanted.has(row.state) || (wanted.has("blocked") && blocked(row))) : found;
+    const matching = [...rows().values()].filter((row) => matches(row.search));
+    drawChips(matching, wanted);
+    table.rows = wanted.size ? matching.filter((row) => wanted.has(row.state) || (wanted.has("blocked") && blocked(row))) : matching;
     arrange();
     setText($("count"), counted());
     $("empty").hidden = table.rows.length > 0;
@@ -115,7 +115,7 @@ function arrange() {
   table.shown = inOrder(heads).flatMap((sum) => (sum.folded ? [sum] : [sum, ...sum.rows]));
 }
 
-/** Puts a head that folds them before the rows that are on track, which stand together. */
+/** Puts a foldable head before the rows on track, which are next to each other. */
 function foldWell(ordered) {
   if (view.sort || states().size) return ordered;
   const calm = ordered.filter(isWell), at = ordered.findIndex(isWell);
@@ -127,14 +127,14 @@ function foldWell(ordered) {
 }
 const isWell = (row) => row.state === "on_track" && !blocked(row);
 
-/** Says what was looked for where nothing was found, with a way back. */
+/** Shows the filter that no row matches, with a button to clear it. */
 function drawEmpty() {
   const words = filterWords(view.q), named = words.map((word) => `“${word}”`).join(" or "), wanted = [...states()].map((state) => (state === "blocked" ? "in blocked content" : STATES[state]?.[0] ?? state)).join(" or ");
-  const told = rows().size ? `No ${scope()} ${[named && `has ${named}`, wanted && `is ${wanted}`].filter(Boolean).join(" and ") || "is shown"}.` : desk.status ? `No ${scope()} has come yet.` : "Waiting for the first numbers.";
+  const sentence = rows().size ? `No ${scope()} ${[named && `has ${named}`, wanted && `is ${wanted}`].filter(Boolean).join(" and ") || "is shown"}.` : desk.status ? `No ${scope()} has come yet.` : "Waiting for the first numbers.";
   const box = $("empty");
-  if (box.key === told) return;
-  box.key = told;
-  box.replaceChildren(make("span", "", told), ...(rows().size ? [" ", button("Clear the filter", () => go({ q: "", state: "" }))] : []));
+  if (box.key === sentence) return;
+  box.key = sentence;
+  box.replaceChildren(make("span", "", sentence), ...(rows().size ? [" ", button("Clear the filter", () => go({ q: "", state: "" }))] : []));
 }
 
 function counted() {
@@ -143,9 +143,9 @@ function counted() {
   return (table.rows.length === rows().size ? "" : `${whole(table.rows.length)} of `) + `${whole(rows().size)} ${scope()}s${cut}`;
 }
 
-function drawChips(found, wanted) {
-  const counts = { blocked: found.filter(blocked).length };
-  for (const row of found) counts[row.state] = (counts[row.state] ?? 0) + 1;
+function drawChips(matching, wanted) {
+  const counts = { blocked: matching.filter(blocked).length };
+  for (const row of matching) counts[row.state] = (counts[row.state] ?? 0) + 1;
   const all = ["blocked", ...Object.keys(STATES)].filter((state) => counts[state] || wanted.has(state)), box = $("states");
   if (box.key !== all.join()) {
     box.key = all.join();
@@ -191,7 +191,7 @@ function newSlot() {
   tr.append(...cells);
   tr.addEventListener("click", (event) => {
     if (!tr.item || !getSelection().isCollapsed) return;
-    // A sum's name folds its group; its numbers say how they were counted.
+    // A click on a sum's name folds its group; a click on its numbers opens their description.
     if (tr.item.sum) { if (tr.item.group !== undefined && event.target.closest(".c-id, .c-state")) fold(tr.item); return; }
     choose(tr.item.id);
     if (cards() && !event.target.closest("a")) go({ open: tr.item.id });
@@ -211,13 +211,13 @@ function fill({ tr, cells }, item) {
   });
 }
 
-/** Where the rows in sight begin, and how high they stand: in the box, or on a phone in the window. */
+/** The begin and the height of the visible rows, in pixels: in the box, or on a phone in the window. */
 function sight() {
   const box = $("scroll"), above = Math.max(0, -box.getBoundingClientRect().top);
   return [box.scrollTop + above, Math.min(box.clientHeight, innerHeight)];
 }
 
-/** Only rows in sight exist as elements, and of these only cells that changed are touched. */
+/** Draws the visible rows. Only these exist as elements, and only changed cells are touched. */
 export function draw() {
   if ($("desk").hidden || !slots || !table.columns.length) return;
   const [top, height] = sight(), px = rowPx(), { shown } = table;

@@ -1,4 +1,4 @@
-// The tag builder: a form whose answer is what a marketer pastes into a vendor's form, or a site into its page.
+// The tag builder: a form that answers with tags for a vendor's form, or with a snippet for a site's page.
 
 import { $, button, linked, make, say } from "./dom.js";
 import { copied } from "./out.js";
@@ -6,10 +6,10 @@ import { link, view } from "./view.js";
 
 let choices = null;
 
-/** Asks what the form offers, once it is in sight. */
+/** Loads the form's choices, once the form is visible. */
 export async function showTag() {
   if (view.view !== "tag" || choices) return;
-  choices = await ask({});
+  choices = await request({});
   if (choices.error) { $("tag-trouble").textContent = choices.error; choices = null; return; }
   $("tag-dialect").replaceChildren(...choices.dialects.map(({ name, use, known_how: how }) => new Option(`${name} (${use}, ${how})`, name)));
   $("tag-dialect").value = choices.dialects.some(({ name }) => name === "native") ? "native" : choices.dialects[0]?.name;
@@ -30,7 +30,7 @@ function field(name, title, needed) {
   return make("label", "stacked", make("span", "", title, ...(needed ? [make("small", "", "needed")] : [])), input);
 }
 
-async function ask(body) {
+async function request(body) {
   try {
     const answer = await fetch("/api/tag", Object.keys(body).length ? { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) } : {});
     return await answer.json();
@@ -39,7 +39,7 @@ async function ask(body) {
   }
 }
 
-/** Says what is known of the vendor that is chosen. */
+/** Shows the facts about the chosen vendor. */
 function vendor() {
   const one = choices?.dialects.find(({ name }) => name === $("tag-dialect").value);
   if (!one) return;
@@ -60,31 +60,31 @@ function result(box, texts, warnings = []) {
 
 async function build(event) {
   event.preventDefault();
-  const form = new FormData($("tag-form")), asked = { dialect: form.get("dialect"), base: form.get("base"), click: form.get("click") };
-  for (const name of choices?.names ?? []) asked[name] = form.get(name) ?? "";
+  const form = new FormData($("tag-form")), fields = { dialect: form.get("dialect"), base: form.get("base"), click: form.get("click") };
+  for (const name of choices?.names ?? []) fields[name] = form.get(name) ?? "";
   const events = form.getAll("event");
-  if (events.join() !== choices?.usual_events.join()) asked.events = events.join();
-  const told = await ask(Object.fromEntries(Object.entries(asked).filter(([, value]) => value)));
-  $("tag-trouble").textContent = told.error ?? "";
-  if (told.error) { $("tag-made").replaceChildren(); return; }
-  result($("tag-made"), [...told.tags.map(({ event: name, url }) => [name, url]), ...(told.vast ? [["VAST", told.vast]] : []), ...(told.curl ? [["one impression from a terminal, with its verdict", told.curl]] : [])], told.warnings);
-  $("tag-made").prepend(make("p", "soft", "Paste each as it is. Then fire one play and ", linked(`watch ${asked.placement}`, link({ view: "placements", open: asked.placement })), ", and ", linked("its calls", link({ view: "live", q: `"${asked.placement}"`, open: "" })), "."));
+  if (events.join() !== choices?.usual_events.join()) fields.events = events.join();
+  const answer = await request(Object.fromEntries(Object.entries(fields).filter(([, value]) => value)));
+  $("tag-trouble").textContent = answer.error ?? "";
+  if (answer.error) { $("tag-made").replaceChildren(); return; }
+  result($("tag-made"), [...answer.tags.map(({ event: name, url }) => [name, url]), ...(answer.vast ? [["VAST", answer.vast]] : []), ...(answer.curl ? [["one impression from a terminal, with its verdict", answer.curl]] : [])], answer.warnings);
+  $("tag-made").prepend(make("p", "soft", "Paste each as it is. Then fire one play and ", linked(`watch ${fields.placement}`, link({ view: "placements", open: fields.placement })), ", and ", linked("its calls", link({ view: "live", q: `"${fields.placement}"`, open: "" })), "."));
 }
 
 async function site(event) {
   event.preventDefault();
   const form = new FormData($("site-form"));
-  const told = await ask(Object.fromEntries([...form].filter(([, value]) => value)));
-  $("site-trouble").textContent = told.error ?? "";
-  result($("site-made"), told.error ? [] : [["the snippet", told.snippet]]);
+  const answer = await request(Object.fromEntries([...form].filter(([, value]) => value)));
+  $("site-trouble").textContent = answer.error ?? "";
+  result($("site-made"), answer.error ? [] : [["the snippet", answer.snippet]]);
 }
 
 async function check(event) {
   event.preventDefault();
-  const told = await ask({ check: $("check-url").value });
-  $("check-made").replaceChildren(...(told.error ? [make("p", "trouble", told.error)] : [
-    make("p", told.good ? "good" : "trouble", told.good ? "This tag is good." : "This tag must be mended."),
-    make("ul", "warnings", ...told.findings.map(({ level, words }) => make("li", level, `${level}: ${words}`))),
+  const answer = await request({ check: $("check-url").value });
+  $("check-made").replaceChildren(...(answer.error ? [make("p", "trouble", answer.error)] : [
+    make("p", answer.good ? "good" : "trouble", answer.good ? "This tag is good." : "This tag must be corrected."),
+    make("ul", "warnings", ...answer.findings.map(({ level, words }) => make("li", level, `${level}: ${words}`))),
   ]));
 }
 

@@ -1,31 +1,31 @@
-// Why their number is not ours: of the open row a chart from ours to theirs, part by part, and the parts as a table.
+// The difference between their number and ours: a chart of the open row from ours to theirs, and a table of the parts.
 
 import { $, make, setText } from "./dom.js";
 import { explained, figure } from "./how.js";
 import { percent, whole } from "./words.js";
 
 const BAR = 20, STEP = 28, REST = "unexplained";
-let told = "", when = "";
+let drawn = "", chosenLabel = "";
 
 /** The bands of a difference, in words that can be sent. */
 export const BANDS = { fine: "usual", look: "worth a look", breach: "over the tolerance" };
 export const signed = (count) => (count > 0 ? `+${whole(count)}` : whole(count));
 const label = (row) => (row.counted === "impressions" ? row.when : `${row.when}, ${row.counted}`);
 
-/** Draws what /row tells of others' counts; nothing where no file of theirs is watched. */
+/** Draws others' counts of a row; hides the section without a watched file. */
 export function drawWaterfall(theirs) {
   const section = $("p-theirs");
   section.hidden = !theirs || (!theirs.rows.length && !theirs.error);
-  const now = section.hidden ? "" : JSON.stringify([theirs, section.clientWidth, when]);
-  if (now === told) return;
-  told = now;
+  const now = section.hidden ? "" : JSON.stringify([theirs, section.clientWidth, chosenLabel]);
+  if (now === drawn) return;
+  drawn = now;
   if (section.hidden) return;
   const { rows, error } = theirs, names = rows.map(label);
-  if (!names.includes(when)) when = names[0] ?? "";
-  $("p-theirs-when").replaceChildren(...names.map((name) => new Option(name, name, false, name === when)));
+  if (!names.includes(chosenLabel)) chosenLabel = names[0] ?? "";
+  $("p-theirs-when").replaceChildren(...names.map((name) => new Option(name, name, false, name === chosenLabel)));
   $("p-theirs-choice").hidden = rows.length < 2;
   setText($("p-theirs-error"), error ? `Their counts cannot be read: ${error}` : "");
-  const row = rows[names.indexOf(when)];
+  const row = rows[names.indexOf(chosenLabel)];
   $("p-theirs-body").hidden = !row;
   if (row) fill(row);
 }
@@ -34,7 +34,7 @@ function fill(row) {
   const share = row.share === null ? "" : ` (${percent(row.share, 1)})`, tolerance = row.tolerance === null ? "" : `, by the plan's tolerance of ${percent(row.tolerance, 1)}`;
   const note = row.note ? ` ${row.note[0].toUpperCase()}${row.note.slice(1)}.` : "";
   $("p-theirs-sum").replaceChildren(
-    `${label(row)}: theirs `, figure(whole(row.theirs), explained("their count", { counts: "The number of the file of theirs that is watched, as it stands there." })),
+    `${label(row)}: theirs `, figure(whole(row.theirs), explained("their count", { counts: "The number in the watched file of their counts." })),
     ", ours ", row.ours === null ? "not known" : figure(whole(row.ours), row.counted),
     row.ours === null ? `: ${row.band}.${note}` : `, difference ${signed(row.difference)}${share}: ${BANDS[row.band] ?? row.band}${tolerance}.${note}`);
   $("p-theirs-sum").dataset.band = row.band;
@@ -94,11 +94,11 @@ function node(name, attributes) {
   return one;
 }
 
-/** A text, cut to a width where it has one: about seven pixels a letter. */
+/** A text, cut to `width` pixels if this is not 0: about seven pixels a letter. */
 function text(x, y, words, width) {
   const one = node("text", { x, y }), most = Math.floor(width / 7);
   one.textContent = width && words.length > most ? `${words.slice(0, most - 1)}…` : words;
   return one;
 }
 
-$("p-theirs-when").addEventListener("change", (event) => { when = event.target.value; told = ""; });
+$("p-theirs-when").addEventListener("change", (event) => { chosenLabel = event.target.value; drawn = ""; });

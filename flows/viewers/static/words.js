@@ -1,9 +1,9 @@
-// The vocabulary: one name, one scale and one unit for a quantity, here and in the `?` sheet.
+// The vocabulary: one name, one scale and one unit for each quantity, on the page and in the `?` sheet.
 
 import { ROW_REASONS, STATES } from "./declared.js";
 
 export { ROW_REASONS, STATES, UNKNOWN_BEFORE } from "./declared.js";
-/** The section of the documents that says what to do about a state, where anything is to be done. */
+/** The section of the documents with advice on a state, for states that need action. */
 const ADVICE = {
   under: "runbook.md#audiopixelunderdelivery",
   over: "runbook.md#audiopixeloverdelivery",
@@ -21,14 +21,14 @@ const ADVICE = {
 };
 export const advice = (what) => (ADVICE[what] ? `/docs/${ADVICE[what]}` : null);
 export const stateWords = (state) => STATES[state][0];
-/** What stands behind `not judged`: `: feed silent`; nothing where the reason has no words. */
+/** The text after `not judged`, such as `: feed silent`; empty for a reason without words. */
 export const whyWords = (reason) => (reason && Object.hasOwn(ROW_REASONS, reason) ? `: ${ROW_REASONS[reason]}` : "");
-/** A unit that may fall silent, `kind:name`, as its name and its kind. */
+/** The name and the kind of a unit of the feed, `kind:name`. */
 export function unitOf(key) {
   const at = key.indexOf(":");
   return at < 0 ? [key, ""] : [key.slice(at + 1), key.slice(0, at)];
 }
-/** One unit: `programmatic (platform)`. */
+/** A unit in words: `programmatic (platform)`. */
 export const unitWords = (key) => { const [name, kind] = unitOf(key); return kind ? `${name} (${kind})` : name; };
 export const SEVERITY = Object.fromEntries(Object.keys(STATES).map((state, rank) => [state, rank]));
 
@@ -67,7 +67,7 @@ export function left(seconds) {
 const dated = { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
 const thisYear = new Intl.DateTimeFormat("en-GB", dated), otherYear = new Intl.DateTimeFormat("en-GB", { ...dated, year: "numeric" });
 
-/** `25 Nov, 16:04 UTC`: date and zone always, the year where it is another one. */
+/** `25 Nov, 16:04 UTC`: always with date and zone, and with the year if it is not the present one. */
 export function moment(ms) {
   if (!Number.isFinite(ms) || Math.abs(ms) > 8.64e15) return NULL;
   const at = new Date(ms);
@@ -75,7 +75,7 @@ export function moment(ms) {
 }
 
 const time = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
-/** A moment as short as it is clear: `10:55` today, else with its day. */
+/** A moment in short: `10:55` today, else with its day. */
 export function clock(ms, nowMs) {
   if (!Number.isFinite(ms) || Math.abs(ms) > 8.64e15) return NULL;
   return new Date(ms).toDateString() === new Date(nowMs).toDateString() ? time.format(ms) : moment(ms);

@@ -221,7 +221,7 @@ def test_a_sites_snippet_is_built_and_a_tag_is_checked(browser: Browser, setting
     browser.js(f"document.querySelector('#check-url').value = {json.dumps(url)}")
     browser.js("document.querySelector('#check-form').requestSubmit()")
     browser.until("document.querySelector('#check-made li')")
-    assert browser.js("document.querySelector('#check-made p').textContent") == "This tag must be mended."
+    assert browser.js("document.querySelector('#check-made p').textContent") == "This tag must be corrected."
 
 
 @at("browser", ["live"], indirect=True)
