@@ -25,7 +25,7 @@ from flows.viewers.reader import Rows, Snapshot
 
 EVERY_S: Final = 5.0
 """Time between two reads of the plans, in s."""
-LONGEST: Final = 512
+MAX_CREDENTIAL_LENGTH: Final = 512
 """The greatest length, in characters, of a token or a session that is read."""
 NOBODY_SHA256: Final = "0" * 64
 LOCAL_TOKEN: Final = "local"
@@ -254,7 +254,7 @@ class Access:
         """The sight of `NAME.SECRET`; None for an invalid token. Takes constant time but for the name's
         look-up.
         """
-        name, _, secret = token.partition(".") if len(token) <= LONGEST else ("", "", "")
+        name, _, secret = token.partition(".") if len(token) <= MAX_CREDENTIAL_LENGTH else ("", "", "")
         digest = sha256(secret.encode(errors="replace")).hexdigest()
         valid = hmac.compare_digest(digest, self._hashes.get(name, NOBODY_SHA256))
         return self._sights[name] if valid and name in self._sights else None
@@ -270,7 +270,7 @@ class Access:
 
     def of_session(self, session: str) -> Sight | None:
         """The sight of a session; None if it is invalid or has ended."""
-        text, _, mac = session.rpartition(".") if len(session) <= LONGEST else ("", "", "")
+        text, _, mac = session.rpartition(".") if len(session) <= MAX_CREDENTIAL_LENGTH else ("", "", "")
         if not hmac.compare_digest(self._mac(text).encode(), mac.encode(errors="replace")):
             return None
         name, _, end_s = text.partition(".")

@@ -25,6 +25,7 @@ from flows.viewers.silence import FEED_SILENT
 VERSION: Final = "3.2"
 MAJOR: Final = 3
 MAX_BUYS: Final = 100
+"""The most media buys of an answer."""
 CAPABILITIES: Final = "get_adcp_capabilities"
 """The one task that needs no token."""
 STATUS: Final = "get_reporting_status"

@@ -23,7 +23,7 @@ from flows.viewers.access import Sight
 from flows.viewers.adcp import MAX_BUYS, Agent, Body, Refused
 from flows.viewers.guard import body_within, sight_of
 
-LONGEST_BODY: Final = 64 << 10
+MAX_BODY_BYTES: Final = 64 << 10
 """The most bytes of a request's body."""
 _HEADERS: Final = {
     "content-type": "application/json",
@@ -74,9 +74,9 @@ def routes(agent: Agent) -> list[Route]:
     """The tasks over plain HTTP."""
 
     async def task(request: Request) -> Response:
-        name, body = request.path_params["task"], await body_within(request, LONGEST_BODY)
+        name, body = request.path_params["task"], await body_within(request, MAX_BODY_BYTES)
         if body is None:
-            words = f"takes at most {LONGEST_BODY:,} bytes"
+            words = f"takes at most {MAX_BODY_BYTES:,} bytes"
             return _json(Refused("INVALID_REQUEST", words).body(name), 413)
         try:
             request_body = msgspec.json.decode(body or b"{}", type=dict[str, Any])
@@ -146,7 +146,7 @@ def _manager(agent: Agent) -> Any:
 
     return StreamableHTTPSessionManager(
         Server("audiopixel", on_list_tools=list_tools, on_call_tool=call_tool),
-        json_response=True, stateless=True, max_request_body_size=LONGEST_BODY,
+        json_response=True, stateless=True, max_request_body_size=MAX_BODY_BYTES,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from flows.errors import UNREADABLE
 from flows.settings import Settings
 from flows.viewers import tag_door
 from flows.viewers.collectors import Collectors
-from flows.viewers.compared import LONGEST, Compared
+from flows.viewers.compared import MAX_FILE_BYTES, Compared
 from flows.viewers.guard import body_within
 from flows.viewers.live import LiveCalls
 from flows.viewers.platforms import Platforms
@@ -28,7 +28,7 @@ _HEADERS: Final = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
 }
-LONGEST_BODY: Final = 64 << 10
+MAX_BODY_BYTES: Final = 64 << 10
 """The most bytes of a form's fields."""
 
 
@@ -57,8 +57,8 @@ def routes(
         # A form of another site cannot send JSON without a CORS preflight, so it can note nothing.
         noting = request.method == "POST" and request.headers.get("content-type") == "application/json"
         if request.method == "POST":
-            if (body := await body_within(request, LONGEST_BODY)) is None:
-                return _json({"error": f"takes at most {LONGEST_BODY:,} bytes"}, 413)
+            if (body := await body_within(request, MAX_BODY_BYTES)) is None:
+                return _json({"error": f"takes at most {MAX_BODY_BYTES:,} bytes"}, 413)
             try:
                 fields |= msgspec.json.decode(body or b"{}", type=dict[str, str])
             except UNREADABLE as error:
@@ -69,8 +69,8 @@ def routes(
         # A form of another site cannot send CSV without a CORS preflight.
         if request.headers.get("content-type", "").partition(";")[0].strip() != "text/csv":
             return _json({"error": "takes a CSV (content-type: text/csv)"}, 415)
-        if (body := await body_within(request, LONGEST)) is None:
-            return _json({"error": f"takes at most {LONGEST:,} bytes"}, 413)
+        if (body := await body_within(request, MAX_FILE_BYTES)) is None:
+            return _json({"error": f"takes at most {MAX_FILE_BYTES:,} bytes"}, 413)
         status, answer = await run_in_threadpool(compared.answer, body)
         return _json(answer, status)
 

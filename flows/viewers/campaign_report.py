@@ -12,10 +12,10 @@ from flows.viewers.desk import Row as PlacementRow
 from flows.viewers.desk import attention
 from flows.viewers.words import NULL, amount, number, percent, state_words, utc_moment, whole
 
-MOST: Final = 500
+MAX_PLACEMENTS: Final = 500
 """The most placements of a report, those that need attention first."""
 LEFT: Final = ' class="left"'
-_LONGEST: Final = 128
+_MAX_NAME_LENGTH: Final = 128
 Row = Mapping[str, str]
 
 
@@ -36,8 +36,8 @@ def report(name: str, campaign: Row, placements: Mapping[str, Row], as_of: str, 
             row_id,
         ),
     )
-    lines = "\n".join(_line(row_id, placements[row_id]) for row_id in ordered[:MOST])
-    left = len(ordered) - MOST
+    lines = "\n".join(_line(row_id, placements[row_id]) for row_id in ordered[:MAX_PLACEMENTS])
+    left = len(ordered) - MAX_PLACEMENTS
     more = f"<p>{left:,} more placements are not shown.</p>" if left > 0 else ""
     facts = "".join(f"<div><dt>{term}</dt><dd>{text}</dd></div>" for term, text in _facts(campaign))
     titles = ("placement", *(title for title, _, _ in _COLUMNS))
@@ -135,4 +135,4 @@ def _money(value: float, currency: str) -> str:
 
 
 def _shown(text: Any) -> str:
-    return escape(cut(str(text), _LONGEST))
+    return escape(cut(str(text), _MAX_NAME_LENGTH))

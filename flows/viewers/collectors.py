@@ -26,9 +26,9 @@ MIN_FIRES: Final = 20
 """The fewest pixels of a placement by which its tag is judged."""
 UNREPLACED_SHARE: Final = 0.5
 """The share of a placement's pixels with an unreplaced macro from which its tag is shown."""
-MOST: Final = 1_000
+MAX_SHOWN: Final = 1_000
 """The most collectors, and the most silent tags, that are shown."""
-MOST_SERVERS: Final = 10
+MAX_SERVERS: Final = 10
 """The greatest number of shown networks of unverified servers, over all collectors."""
 READ_EVERY_S: Final = 1.0
 NEVER_FIRED, UNREPLACED = WHY = ("never_fired", "unreplaced")
@@ -106,10 +106,10 @@ class Collectors:
         listed, tags, meta, archive = read_rows(
             self.client, [collectors_key(space), tags_key(space), f"{space}:meta", archive_key(space)], None
         )
-        ids = sorted(listed, key=lambda name: (-_whole(listed[name]), name))[:MOST]
+        ids = sorted(listed, key=lambda name: (-_whole(listed[name]), name))[:MAX_SHOWN]
         rows = read_rows(self.client, [row_key(space, "collector", name) for name in ids])
         collectors = [_figures(row, now_ms) for row in rows if row]
-        collectors.sort(key=lambda one: str(one["id"]))
+        collectors.sort(key=lambda figures: str(figures["id"]))
         return {
             "at_ms": now_ms,
             "hold": _hold(meta),
@@ -117,13 +117,13 @@ class Collectors:
             "collectors": collectors,
             "together": _together(collectors),
             "sources": self._sources(now_ms),
-            "silent_tags": self._silent(tags, collectors, now_ms)[:MOST],
+            "silent_tags": self._silent(tags, collectors, now_ms)[:MAX_SHOWN],
         }
 
     def _sources(self, now_ms: int) -> list[dict[str, Any]]:
         """The processes of live sources."""
         (listed,) = read_rows(self.client, [sources_key(self.namespace)])
-        ids = sorted(listed)[:MOST]
+        ids = sorted(listed)[:MAX_SHOWN]
         rows = (
             read_rows(self.client, [row_key(self.namespace, "source", name) for name in ids]) if ids else []
         )
@@ -239,7 +239,7 @@ def _servers(collectors: list[dict[str, Any]]) -> list[dict[str, Any]]:
         server_by_network.setdefault(server["network"], server)
         calls[server["network"]] += server["calls"]
     return [
-        server_by_network[network] | {"calls": count} for network, count in calls.most_common(MOST_SERVERS)
+        server_by_network[network] | {"calls": count} for network, count in calls.most_common(MAX_SERVERS)
     ]
 
 

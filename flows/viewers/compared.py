@@ -15,9 +15,10 @@ from flows.model.plan import Plan
 from flows.viewers.disputed import described
 from flows.waterfall import compare, letter, read_csv
 
-LONGEST: Final = 1 << 20
+MAX_FILE_BYTES: Final = 1 << 20
 """The most bytes of a file."""
-MOST_ROWS: Final = 1_000
+MAX_FILE_ROWS: Final = 1_000
+"""The most rows of a file."""
 BUSY: Final = "Another file is being compared: send yours again in some seconds."
 
 
@@ -41,7 +42,7 @@ class Compared:
         if not self._lock.acquire(blocking=False):
             return 429, {"error": BUSY}
         try:
-            claims = read_csv(data, "your file", MOST_ROWS)
+            claims = read_csv(data, "your file", MAX_FILE_ROWS)
             comparisons = compare(self.client, self.namespace, self.zone, self.plans(), claims)
         except UsageError as error:
             return 400, {"error": str(error)}

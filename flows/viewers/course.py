@@ -17,9 +17,9 @@ from flows.viewers.silence import FEED
 from flows.viewers.words import number
 
 MINUTE_MS: Final = 60_000
-MOST: Final = 1_440
+MAX_MINUTES: Final = 1_440
 """The most minutes of an answer, the latest: a day."""
-MARKS: Final = 200
+MAX_MARKS: Final = 200
 """The most marks of an answer, the latest."""
 _LATEST_MS: Final = 1 << 47
 
@@ -61,7 +61,7 @@ def course(
         "due_per_minute": _rate(booked, due, left_min),
         "projected_per_minute": _rate(projected, delivered, left_min),
         "minutes": _by_minute(minutes, from_ms, start_ms, as_of_ms),
-        "marks": _marks(name, row, changes)[-MARKS:],
+        "marks": _marks(name, row, changes)[-MAX_MARKS:],
     }
 
 
@@ -82,7 +82,7 @@ def _by_minute(
     first_ms = from_ms or min(counts, default=as_of_ms or 0)
     first_ms = -(-max(first_ms, flight_start_ms or 0) // MINUTE_MS) * MINUTE_MS
     last_ms = max(as_of_ms or 0, max(counts, default=0)) // MINUTE_MS * MINUTE_MS
-    first_ms = max(first_ms, last_ms - (MOST - 1) * MINUTE_MS)
+    first_ms = max(first_ms, last_ms - (MAX_MINUTES - 1) * MINUTE_MS)
     minute_starts_ms = range(first_ms, last_ms + 1, MINUTE_MS) if counts or from_ms else range(0)
     return {
         "at_ms": [*minute_starts_ms],

@@ -95,11 +95,11 @@ def attention(row: Row, currency: str | None) -> tuple[float, float]:
     plans have one `currency`, else impressions. A row with an unknown amount follows in its tier.
     """
     tier = _TIERS["blocked" if row.blocked else row.state]
-    most = row.stake if currency else row.short
-    if math.isnan(most):
+    at_stake = row.stake if currency else row.short
+    if math.isnan(at_stake):
         delivered = row.delivered
         return tier + 0.5, 0.0 if math.isnan(delivered) else -delivered
-    return tier, -most
+    return tier, -at_stake
 
 
 @dataclass

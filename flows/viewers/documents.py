@@ -56,13 +56,13 @@ _HEADERS: Final = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-cache",
 }
-_LONGEST: Final = 200
+_MAX_SENTENCE_LENGTH: Final = 200
 """The greatest length of a first sentence in the search."""
 
 
 def routes(folder: Path = FOLDER) -> list[Route]:
     """The routes. `/docs/` lists the documents, and `/docs/NAME` is a file of `folder`, or 404."""
-    # The names are read once, here: a caller's path never touches the disk.
+    # The names are read once, at the start: a caller's path never touches the disk.
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     files = {path.relative_to(folder).as_posix(): path for path in paths}
     shelves = _shelves(
@@ -194,7 +194,11 @@ def _first_sentence(text: str) -> str:
     """The first sentence of more than two words, unlike a bold `Meaning.` in front; cut at a word's end."""
     whole = re.split(r"(?<=[.!?])\s", text)
     sentence = next((part for part in whole if len(part.split()) > 2), text)
-    return sentence if len(sentence) <= _LONGEST else sentence[:_LONGEST].rpartition(" ")[0] + " …"
+    return (
+        sentence
+        if len(sentence) <= _MAX_SENTENCE_LENGTH
+        else sentence[:_MAX_SENTENCE_LENGTH].rpartition(" ")[0] + " …"
+    )
 
 
 def _listed(shelves: Mapping[str, Sequence[str]], first: Mapping[str, Sequence[str]]) -> str:

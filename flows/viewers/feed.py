@@ -30,12 +30,14 @@ from flows.viewers.words import ATTENTION, number
 FIELDS: Final = tuple(dict.fromkeys((*COLUMN_FIELDS, *LABELS)))
 """The fields of a row that the table shows, in the order in which they are sent."""
 SCOPES: Final = SHOWN
-MOST: Final = 10_000
+MAX_ROWS: Final = 10_000
 """The most rows of a scope sent to a page: those under-delivering or in blocked content, then the busiest."""
 MAX_ALERTS: Final = 10_000
 """Changes of state that are stored for the histories: as many as the stream holds."""
 ALERTS_SENT: Final = 200
+"""The most changes of state that a new browser gets."""
 ALERTS_OF_ROW: Final = 30
+"""The most changes of state in the answer about a row."""
 MAX_STREAMS: Final = 200
 """The most streams of one sight: each holds a descriptor, and each new stream gets everything."""
 MAX_ALL_STREAMS: Final = 500
@@ -90,7 +92,7 @@ class View:
             read = snapshot.rows.get(scope, {})
             # An unchanged scope or row is the same dict as before, so its cells are reused.
             same = self.sight.everything and read is self._read.get(scope)
-            rows[scope] = held_rows if same else self._most(scope, read)
+            rows[scope] = held_rows if same else self._rows_to_send(scope, read)
             if before is not None:
                 cells = before[scope]
                 shown[scope] = (
@@ -105,14 +107,14 @@ class View:
         self.rows, self.status, self._sampled_s = rows, _status(snapshot, self.sight), snapshot.read_s
         return before
 
-    def _most(self, scope: str, rows: Rows) -> Rows:
-        """`most` for the rows in sight; an unchanged row keeps its rank."""
+    def _rows_to_send(self, scope: str, rows: Rows) -> Rows:
+        """`most_urgent` for the rows in sight; an unchanged row keeps its rank."""
         seen_rows, held_rows, known_ranks = (
             self.sight.rows(scope, rows),
             self.rows[scope],
             self._ranks.pop(scope, {}),
         )
-        if len(seen_rows) <= MOST:
+        if len(seen_rows) <= MAX_ROWS:
             return seen_rows
         self._ranks[scope] = ranks = {
             name: known_ranks[name]
@@ -120,7 +122,7 @@ class View:
             else urgency(name, row)
             for name, row in seen_rows.items()
         }
-        return most(seen_rows, ranks)
+        return most_urgent(seen_rows, ranks)
 
     def build_event(
         self,
@@ -312,7 +314,7 @@ class Feed:
         silent feeds. Reads Redis first if the last reading is a second old.
         """
         snapshot = self._owners.relabelled(self._reader.refresh())
-        rows = most(sight.rows("placement", snapshot.rows.get("placement", {})))
+        rows = most_urgent(sight.rows("placement", snapshot.rows.get("placement", {})))
         unjudged = snapshot.unjudged_at(time.time())
         return rows, _status(snapshot, sight), unjudged, silence_of(snapshot, sight)
 
@@ -386,12 +388,12 @@ def urgency(name: str, row: Mapping[str, str]) -> Rank:
     return not urgent, -number(row.get("flight.impressions", "0")), name
 
 
-def most(rows: Rows, ranks: Mapping[str, Rank] | None = None) -> Rows:
-    """At most `MOST` rows, the most urgent of them, by `urgency` or by known ranks."""
-    if len(rows) <= MOST:
+def most_urgent(rows: Rows, ranks: Mapping[str, Rank] | None = None) -> Rows:
+    """At most `MAX_ROWS` rows, the most urgent of them, by `urgency` or by known ranks."""
+    if len(rows) <= MAX_ROWS:
         return rows
     ranks = ranks or {name: urgency(name, row) for name, row in rows.items()}
-    return {name: rows[name] for name in sorted(ranks, key=ranks.__getitem__)[:MOST]}
+    return {name: rows[name] for name in sorted(ranks, key=ranks.__getitem__)[:MAX_ROWS]}
 
 
 def changes(before: Cells, after: Cells) -> dict[str, dict[int, str | None]]:

@@ -24,7 +24,7 @@ from flows.viewers.access import NOBODY, Access, Sight
 from flows.viewers.adcp import CAPABILITIES, Refused
 
 COOKIE: Final = "audiopixel_session"
-LONGEST_FORM: Final = 4 << 10
+MAX_FORM_BYTES: Final = 4 << 10
 """The most bytes of a form's body."""
 OPEN: Final = (
     "/healthz",
@@ -55,7 +55,7 @@ _HEADERS: Final = {
 
 
 def sight_of(request: HTTPConnection) -> Sight:
-    """The sight of a request's reader, which the guard has found."""
+    """The sight of a request's reader, which the guard has attached."""
     sight: Sight = request.state.sight
     return sight
 
@@ -210,7 +210,7 @@ def routes(access: Access) -> list[Route]:
 
 async def _fields(request: Request) -> dict[str, str]:
     """The fields of a form; empty for a form that is too long or not UTF-8."""
-    body = await body_within(request, LONGEST_FORM)
+    body = await body_within(request, MAX_FORM_BYTES)
     try:
         fields = parse_qs((body or b"").decode(), max_num_fields=8)
     except ValueError:

@@ -14,7 +14,7 @@ from connectors.stream import ConnectError
 from flows.model.last_call import MAX_CALLS, LastCall, decoded
 from flows.model.redis_keys import calls_key, collectors_key
 
-MOST_COLLECTORS: Final = 100
+MAX_COLLECTORS: Final = 100
 """The most collectors whose calls are read: those that wrote last."""
 READ_EVERY_S: Final = 1.0
 
@@ -45,7 +45,7 @@ class LiveCalls:
     def _read(self) -> dict[str, Any]:
         (listed,) = read_rows(self.client, [collectors_key(self.namespace)], None)
         ids = sorted(listed, key=lambda name: (-int(listed[name]) if listed[name].isdigit() else 0, name))
-        rows = read_rows(self.client, [calls_key(self.namespace, name) for name in ids[:MOST_COLLECTORS]])
+        rows = read_rows(self.client, [calls_key(self.namespace, name) for name in ids[:MAX_COLLECTORS]])
         calls: list[tuple[LastCall, str]] = []
         events = 0
         for name, row in zip(ids, rows, strict=False):

@@ -20,11 +20,13 @@ from flows.errors import UNREADABLE
 from flows.settings import Settings, kafka_options
 
 MAX_BYTES: Final = 64 << 20
+"""The most bytes of stored minutes."""
 FIRST_WAIT_S: Final = 5.0
 """The time for which a request waits until the topic has been read, in s."""
 WAITING: Final = 4
 """The most requests that wait at a time: each occupies one of the exporter's forty threads."""
 RETRY_S: Final = 5.0
+"""The pause after an outage before the topic is opened again, in s."""
 OUTAGE_S: Final = 5.0
 """The length of an outage of Kafka, in s, after which minutes are withheld until the topic is read again."""
 POLL_S: Final = 60.0
@@ -44,8 +46,8 @@ class _Head(msgspec.Struct):
 class StoredMinutes:
     """Minutes by time and placement."""
 
-    def __init__(self, most_bytes: int = MAX_BYTES) -> None:
-        self._most_bytes, self._bytes = most_bytes, 0
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes, self._bytes = max_bytes, 0
         self._minutes: dict[int, dict[str, tuple[bool, bytes]]] = {}
         self.since_ms = 0
         """The minute before which minutes are no longer stored; 0 while none were dropped."""
@@ -67,7 +69,7 @@ class StoredMinutes:
         assert value is not None
         self._bytes += len(value) - len(before) if before is not None else len(value) + _ENTRY_BYTES
         minute_values[head.placement_id] = head.state == "final", value
-        while self._bytes > self._most_bytes and len(self._minutes) > 1:
+        while self._bytes > self._max_bytes and len(self._minutes) > 1:
             oldest = min(self._minutes)
             dropped = self._minutes.pop(oldest)
             self._bytes -= sum(len(stored) + _ENTRY_BYTES for _, stored in dropped.values())

@@ -168,10 +168,10 @@ def _report(feed: Feed) -> Route:
             return PlainTextResponse("Numbers cannot be read now.\n", 503, _HEADERS)
         if report_row is None:
             return PlainTextResponse("There is no such campaign.\n", 404, _HEADERS)
-        own = {placement: row for placement, row in rows.items() if row.get("campaign_id") == name}
+        campaign_rows = {placement: row for placement, row in rows.items() if row.get("campaign_id") == name}
         as_of = "an unknown moment" if status["watermark_s"] is None else utc_moment(status["watermark_s"])
         return Response(
-            report(name, report_row["row"], own, as_of, report_row.get("sentence") or ""),
+            report(name, report_row["row"], campaign_rows, as_of, report_row.get("sentence") or ""),
             headers={**_HEADERS, "content-type": _TYPES["html"]},
         )
 

@@ -22,10 +22,12 @@ from flows.model.redis_keys import row_key
 from flows.viewers.collectors import Collectors
 from flows.viewers.words import number
 
-LOOKED_AT: Final = 1_000
-"""Platforms with the latest pixels, of which the busiest are shown; bounded, since senders choose the names.
+CANDIDATES: Final = 1_000
+"""The most platforms, those with the latest pixels, among which the busiest are shown: senders choose the
+names.
 """
-MOST: Final = 100
+MAX_PLATFORMS: Final = 100
+"""The most platforms that are shown."""
 UNREPLACED: Final = "unreplaced_share"
 """The share of a platform's pixels at the collectors with an unreplaced macro."""
 FIELDS: Final = tuple(
@@ -63,14 +65,16 @@ class Platforms:
             return {"error": self._error, "platforms": self._latest}
 
     def _read(self) -> list[dict[str, Any]]:
-        names = latest_members(self.client, f"{self.namespace}:index:platform", LOOKED_AT)
+        names = latest_members(self.client, f"{self.namespace}:index:platform", CANDIDATES)
         keys = [row_key(self.namespace, "platform", name) for name in names]
         rows = {
             name: row for name, row in zip(names, read_rows(self.client, keys, FIELDS), strict=True) if row
         }
         unreplaced = self._unreplaced()
         busiest = sorted(rows, key=lambda name: (-number(rows[name].get("flight.impressions", "0")), name))
-        return [{"platform": name, **rows[name], **unreplaced.get(name, {})} for name in busiest[:MOST]]
+        return [
+            {"platform": name, **rows[name], **unreplaced.get(name, {})} for name in busiest[:MAX_PLATFORMS]
+        ]
 
     def _unreplaced(self) -> Mapping[str, dict[str, str]]:
         fires: Counter[str] = Counter()

@@ -39,7 +39,7 @@ class Unjudged(NamedTuple):
 Rows = Mapping[str, Mapping[str, str]]
 """Fields by id; a null is an absent field."""
 
-MOST_SOURCES: Final = 1_000
+MAX_SOURCES: Final = 1_000
 """The most processes of sources that are read."""
 DAMAGED: Final = "the content of Redis is damaged"
 
@@ -182,7 +182,7 @@ class RowsReader:
             return self._snapshot
 
     def row(self, scope: str, name: str) -> Mapping[str, str]:
-        """A row with all its fields, read now; empty if there is none of the generation of `meta`.
+        """A row with all its fields, read now; empty without a row of the generation of `meta`.
 
         Raises:
             ConnectError: Redis cannot be read.
@@ -239,7 +239,7 @@ class RowsReader:
             rows=shown,
             accounts=self._hashes("partition", partitions),
             beyond_cap=self._hashes("other", self._scopes),
-            sources=self._hashes("source", sorted(sources)[:MOST_SOURCES]),
+            sources=self._hashes("source", sorted(sources)[:MAX_SOURCES]),
         )
         # Converted here, where an invalid number can still be refused.
         _ = snapshot.unjudged_at(0.0), snapshot.watermark_s, of_meta(meta.get("silent") or "{}")
@@ -252,11 +252,11 @@ class RowsReader:
         before = self._held.get(scope, {})
         if rows is before and generation == self._snapshot.meta.get("generation"):
             return before
-        own = {name: row for name, row in rows.items() if row[1][0] in (generation, None)}
-        for name in rows.keys() - own.keys() if generation else ():
+        current = {name: row for name, row in rows.items() if row[1][0] in (generation, None)}
+        for name in rows.keys() - current.keys() if generation else ():
             if name in before and before[name][1][0] == generation:
-                own[name] = before[name]
-        return own if generation else rows
+                current[name] = before[name]
+        return current if generation else rows
 
     def _rows(self, scope: str) -> _Held:
         """The rows of a scope; the dict of the last reading if no row has changed, begun or ended."""

@@ -89,12 +89,12 @@ class Cap:
     include, so only its growth is added to `other`.
 
     Args:
-        most: the most rows to show.
+        places: the most rows to show.
         fields: the summed fields; by default those of placements.
     """
 
-    def __init__(self, most: int, fields: Sequence[str] = tuple(COUNTERS.values())) -> None:
-        self._most, self._fields = most, fields
+    def __init__(self, places: int, fields: Sequence[str] = tuple(COUNTERS.values())) -> None:
+        self._places, self._fields = places, fields
         self._generation = ""
         self._begin()
 
@@ -126,7 +126,7 @@ class Cap:
         busiest = sorted(
             fresh - returned, key=lambda name: (-int(rows[name].get("flight.impressions", 0)), name)
         )
-        room = max(0, self._most - len(planned) - len(still_shown))
+        room = max(0, self._places - len(planned) - len(still_shown))
         self._shown = still_shown | planned | set(busiest[:room])
         self._counted_before |= {name: self._counts(rows[name]) for name in returned}
         for name in [*self._cut, *busiest[room:], *returned, *({OTHER} & rows.keys())]:
@@ -196,7 +196,7 @@ class Placements:
             for scope, cap in self._beside.items()
         }
         text = Exposition()
-        own = {
+        exporter_values = {
             metrics.EXPORTER_UP: int(snapshot.up),
             metrics.EXPORTER_READ: snapshot.read_s or None,
             metrics.EXPORTER_WATERMARK: snapshot.watermark_s,
@@ -204,7 +204,7 @@ class Placements:
             metrics.EXPORTER_CUT: cut,
             **{metrics.EXPORTER_CUT_BESIDE[scope]: parts[1] for scope, parts in beside.items()},
         }
-        for definition, value in own.items():
+        for definition, value in exporter_values.items():
             text.add(_family(definition), [""], [value])
         why = snapshot.unjudged_at(self._clock_s())
         reasons = [] if why is None else [label_string({metrics.EXPORTER_UNJUDGED.labels[0]: why.reason})]

@@ -29,7 +29,7 @@ NAMED: Final = 3
 """The number of units that a sentence names; it counts the others."""
 SENT: Final = 50
 """The most units that are sent to a page, those with the most placements first."""
-_LONGEST: Final = 40
+_MAX_NAME_LENGTH: Final = 40
 _CURRENCY: Final = 8
 
 
@@ -56,7 +56,7 @@ class Unit(NamedTuple):
     @property
     def name(self) -> str:
         """Its name, bounded, without characters that control a terminal."""
-        return shown(self.key.partition(":")[2] or self.key, _LONGEST)
+        return shown(self.key.partition(":")[2] or self.key, _MAX_NAME_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,17 @@ class Silence:
 
     Attributes:
         placements: the number of placements that are not judged.
-        more: the number of units that `meta` does not name.
+        unnamed: the number of units that `meta` does not name.
     """
 
     units: Sequence[Unit] = ()
     placements: int = 0
-    more: int = 0
+    unnamed: int = 0
 
     @property
     def count(self) -> int:
         """The number of all silent units."""
-        return len(self.units) + self.more
+        return len(self.units) + self.unnamed
 
     @property
     def money(self) -> str:
@@ -83,15 +83,18 @@ class Silence:
 
         A pixel has a partition, a platform and a sender, so the kind with the greatest value counts.
         """
-        most: dict[str, Decimal] = {}
+        greatest: dict[str, Decimal] = {}
         for kind in {unit.kind for unit in self.units}:
             sums: dict[str, Decimal] = {}
             for unit in self.units:
                 for currency, value in unit.money.items() if unit.kind == kind else ():
                     sums[currency] = sums.get(currency, Decimal()) + value
-            most |= {currency: max(value, most.get(currency, value)) for currency, value in sums.items()}
+            greatest |= {
+                currency: max(value, greatest.get(currency, value)) for currency, value in sums.items()
+            }
         return " and ".join(
-            f"{shown(currency, _CURRENCY)} {amount(float(value))}" for currency, value in sorted(most.items())
+            f"{shown(currency, _CURRENCY)} {amount(float(value))}"
+            for currency, value in sorted(greatest.items())
         )
 
 
@@ -121,9 +124,9 @@ def silence_of(snapshot: Snapshot, sight: Sight | None = None) -> Silence:
     rows = rows if sight is None else sight.rows("placement", rows)
     concerned = {name: row for name, row in rows.items() if _waits(row)}
     units = of_meta(silent_json) if everything else _of_rows(concerned)
-    more = integer(snapshot.meta.get("silent_more")) if everything else 0
+    unnamed = integer(snapshot.meta.get("silent_more")) if everything else 0
     units.sort(key=lambda unit: (-unit.placements, unit.since_ms, unit.key))
-    return Silence(units, len(concerned), more)
+    return Silence(units, len(concerned), unnamed)
 
 
 def of_meta(silent_json: str) -> list[Unit]:

@@ -33,7 +33,7 @@ _OLD_S: Final = 300.0
 _HEAD_LINES: Final = 2
 _TIGHT: Final = 30
 """The height of a terminal, in lines, below which one more placement replaces the reasons of rejections."""
-_MOST_SOURCES: Final = 5
+_MAX_SOURCE_LINES: Final = 5
 """The most lines about processes of sources."""
 STYLES: Final = {
     **dict.fromkeys(("under", "ended_short"), "bold red"),
@@ -185,9 +185,10 @@ def _sources(snapshot: Snapshot, now_s: float) -> list[Text]:
         )
         sources.append((not away, not waiting, words))
     sources.sort()
-    rest = len(sources) - _MOST_SOURCES
+    rest = len(sources) - _MAX_SOURCE_LINES
     lines = [
-        _line(words, "" if well and ready else "bold red") for well, ready, words in sources[:_MOST_SOURCES]
+        _line(words, "" if well and ready else "bold red")
+        for well, ready, words in sources[:_MAX_SOURCE_LINES]
     ]
     return [*lines, *([_line(f"… and {rest:,} more processes of sources", "dim")] if rest > 0 else [])]
 

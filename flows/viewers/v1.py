@@ -34,6 +34,7 @@ PREFIX: Final = "/v1/"
 LISTED: Final = ("placement", "campaign")
 """The scopes with a list of rows."""
 MAX_LISTED: Final = 10_000
+"""The most rows of a page of a list."""
 _SCOPE: Final = {f"{scope}s": scope for scope in SCOPES}
 _LONGEST_ID: Final = 128
 _META_OF_ALL: Final = (

@@ -32,7 +32,7 @@ from connectors.stream import ConnectError
 from flows.errors import PlanError, SettingsError
 from flows.settings import Settings, load
 from flows.settings.show import written
-from flows.viewers.access import LONGEST, Access, Owner, Owners, Sight
+from flows.viewers.access import MAX_CREDENTIAL_LENGTH, Access, Owner, Owners, Sight
 from flows.viewers.exporter import serve
 from flows.viewers.reader import RowsReader
 
@@ -322,7 +322,7 @@ STRANGERS: tuple[dict[str, str], ...] = (
     bearer("mine", SECRET[:-1]),
     bearer("mine", f"{SECRET}x"),
     bearer("mine", SECRET + "\u00e9"),
-    {"authorization": f"Bearer mine.{'x' * LONGEST}"},
+    {"authorization": f"Bearer mine.{'x' * MAX_CREDENTIAL_LENGTH}"},
     {"authorization": f"Basic mine.{SECRET}"},
     {"authorization": f"Bearer {SECRET}"},
     {"authorization": "Bearer"},

@@ -23,7 +23,7 @@ from connectors.embedded import EmbeddedValkey
 from flows.settings import Settings, load
 from flows.viewers.access import Access
 from flows.viewers.adcp import attribution_window
-from flows.viewers.adcp_doors import LONGEST_BODY, TASKS
+from flows.viewers.adcp_doors import MAX_BODY_BYTES, TASKS
 
 RESPONSES = {
     "get_adcp_capabilities": "protocol/get-adcp-capabilities-response.json",
@@ -313,7 +313,7 @@ def test_only_a_media_buy_with_a_silent_feed_is_late(settings: Settings) -> None
         ("get_media_buy_delivery", b"[", 400, "INVALID_REQUEST"),
         ("get_media_buy_delivery", b'{"ext":' * 2_000, 400, "INVALID_REQUEST"),
         ("get_media_buy_delivery", b'{"view":"\xff"}', 400, "INVALID_REQUEST"),
-        ("get_media_buy_delivery", b" " * (LONGEST_BODY + 1), 413, "INVALID_REQUEST"),
+        ("get_media_buy_delivery", b" " * (MAX_BODY_BYTES + 1), 413, "INVALID_REQUEST"),
         ("get_reporting_status", b"[", 400, "INVALID_REQUEST"),
         ("get_reporting_status", b'{"media_buy_ids": [7], "context": {"a": 1}}', 400, "INVALID_REQUEST"),
         ("get_reporting_status", b'{"adcp_version": "4.0"}', 400, "VERSION_UNSUPPORTED"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.viewers.course import MARKS, MOST, course
+from flows.viewers.course import MAX_MARKS, MAX_MINUTES, course
 
 MINUTE = 60_000
 T0 = 1_779_868_800_000
@@ -51,7 +51,7 @@ def test_minutes_begin_with_the_flight_and_cover_at_most_a_day() -> None:
     young = course("p", ROW, [minute(-3, 5), minute(2, 5)], T0 - 60 * MINUTE, [])
     assert young["minutes"]["at_ms"][0] == T0
     long = {**ROW, "delivery.start_ms": "0"}
-    assert len(course("p", long, [minute(0, 1)], 1, [])["minutes"]["at_ms"]) == MOST
+    assert len(course("p", long, [minute(0, 1)], 1, [])["minutes"]["at_ms"]) == MAX_MINUTES
 
 
 def test_marks_show_states_outages_and_plan_changes_in_order() -> None:
@@ -94,8 +94,8 @@ def test_marks_show_states_outages_and_plan_changes_in_order() -> None:
         {"kind": "feed", "at_ms": T0 + 70 * MINUTE, "until_ms": T0 + 75 * MINUTE, "unit": "platform:a"},
         {"kind": "feed", "at_ms": T0 + 80 * MINUTE, "until_ms": None, "unit": "sender:c"},
     ]
-    many = [changes[0] | {"as_of_ms": at(one)} for one in range(2 * MARKS)]
-    assert len(course("p", row, [], 0, many)["marks"]) == MARKS
+    many = [changes[0] | {"as_of_ms": at(one)} for one in range(2 * MAX_MARKS)]
+    assert len(course("p", row, [], 0, many)["marks"]) == MAX_MARKS
 
 
 def test_a_reader_of_one_placement_has_its_own_outage_by_its_row() -> None:

@@ -28,7 +28,7 @@ from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
 from flows.viewers.curves import LEVELS, POINT_S, POINTS, SPARK_S, History
 from flows.viewers.feed import FIELDS as SHOWN
-from flows.viewers.feed import MOST, Feed, most
+from flows.viewers.feed import MAX_ROWS, Feed, most_urgent
 from flows.viewers.page import plain_table
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import FIELDS
@@ -428,17 +428,17 @@ def test_a_log_recomputed_from_scratch_is_no_negative_rate() -> None:
 
 
 def test_of_too_many_placements_the_urgent_and_the_busiest_are_sent() -> None:
-    rows = {f"pl-{n:05}": {"flight.impressions": str(n)} for n in range(MOST + 10)}
+    rows = {f"pl-{n:05}": {"flight.impressions": str(n)} for n in range(MAX_ROWS + 10)}
     rows["pl-00003"]["delivery.state"] = "under"
-    kept = most(rows)
-    assert len(kept) == MOST
+    kept = most_urgent(rows)
+    assert len(kept) == MAX_ROWS
     assert rows.keys() - kept.keys() == {f"pl-{n:05}" for n in range(11)} - {"pl-00003"}
 
 
 def test_the_most_urgent_rows_are_sent_beyond_the_limit(
     valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.viewers.feed.MOST", 2)
+    monkeypatch.setattr("flows.viewers.feed.MAX_ROWS", 2)
     put_here = partial(put, valkey.url, "too-many")
     put_here(1, a=5, b=4, c=3)
     view = feed(valkey.url, "too-many")

@@ -19,7 +19,7 @@ from connectors.redis import connect, put_fields
 from flows.model.redis_keys import day_key
 from flows.settings import load
 from flows.viewers.collectors import Collectors
-from flows.viewers.compared import LONGEST, MOST_ROWS, Compared
+from flows.viewers.compared import MAX_FILE_BYTES, MAX_FILE_ROWS, Compared
 from flows.waterfall import letter
 from flows.waterfall.signed_parts import Difference, Part
 
@@ -79,8 +79,12 @@ def test_a_dropped_file_is_explained_to_the_unit(port: int) -> None:
         (f"{HEAD}p,,{DAY},1e3\n", 400, "takes a whole number"),
         (f"{HEAD}p,,{DAY},1\np,,{DAY},2\n", 400, "your file:3: counts the same as line 2"),
         (b"\xff\xfe", 400, "is not UTF-8"),
-        (HEAD + "".join(f"p{n},,{DAY},1\n" for n in range(MOST_ROWS + 1)), 400, "takes at most 1,000 rows"),
-        ("x" * (LONGEST + 1), 413, "takes at most 1,048,576 bytes"),
+        (
+            HEAD + "".join(f"p{n},,{DAY},1\n" for n in range(MAX_FILE_ROWS + 1)),
+            400,
+            "takes at most 1,000 rows",
+        ),
+        ("x" * (MAX_FILE_BYTES + 1), 413, "takes at most 1,048,576 bytes"),
     ],
 )
 def test_an_incomparable_file_is_refused_with_a_reason(
