@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from dashboards.rules import ARCHIVE_JOB, Alert, Group, number, shown
-from flows import metrics_beside as m
+from flows import process_metrics as m
 
 BEHIND: Final = timedelta(minutes=30)
 """A healthy archive is `AUDIOPIXEL_ARCHIVE_INTERVAL` behind, 15 minutes at most."""

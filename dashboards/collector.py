@@ -10,7 +10,7 @@ from dashboards import queries as q
 from dashboards.collector_rules import FULL
 from dashboards.layout import Row, board
 from dashboards.panels import AMBER, GREEN, RED, Query, Steps, lines, number
-from flows import metrics_beside as m
+from flows import process_metrics as m
 
 UID: Final = "audiopixel-collector"
 

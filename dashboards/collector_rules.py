@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from dashboards.rules import COLLECTOR_JOB, Alert, Group, Record, listed, number, shown
-from flows import metrics_beside as m
+from flows import process_metrics as m
 from flows.metrics import CLONED, SILENT_TAGS
 
 FULL: Final = 0.5

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from dashboards.rules import EXPORT_JOB, Alert, Group, number, shown
-from flows import metrics_beside as m
+from flows import process_metrics as m
 
 _UP: Final = f'up{{job="{EXPORT_JOB}"}}'
 _SENT: Final = f"sum by (export) (increase({m.EXPORT_SENT.name}[15m]))"

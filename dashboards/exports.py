@@ -7,7 +7,7 @@ from typing import Final
 from dashboards import queries as q
 from dashboards.layout import Row
 from dashboards.panels import Query, lines
-from flows import metrics_beside as m
+from flows import process_metrics as m
 
 EXPORTS: Final = Row(
     "Exports",

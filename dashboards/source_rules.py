@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from dashboards.rules import Alert, Group, number, shown
-from flows import metrics_beside as m
+from flows import process_metrics as m
 
 _WAITING: Final = f"max by (source) ({m.SOURCE_WAITING.name})"
 _LAG: Final = number(f"max({m.SOURCE_LAG.name}{{source=%q}})", "source")

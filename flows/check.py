@@ -21,7 +21,7 @@ from flows.intake import Decoder, Rejection
 from flows.model.catalogue.fields import FIELDS, Kind
 from flows.model.events import CONVERSION_TYPES, EVENTS, MALFORMED, UNKNOWN_EVENT
 from flows.settings import nearest
-from flows.shown import LINE, cell, shown
+from flows.shown import LINE, shown, table_of_faults
 
 BATCH: Final = 10_000
 """The number of lines that are decoded at once."""
@@ -77,15 +77,10 @@ class CheckResult:
 
     def table(self) -> Table:
         """The rejected lines by reason and field, the most frequent first."""
-        table = Table(box=None, pad_edge=False)
-        for head in ("reason", "field", "lines", "first at"):
-            table.add_column(head, justify="right" if head == "lines" else "left", overflow="fold")
-        for (reason, name), lines in self.rejected.most_common():
-            table.add_row(reason, name or "–", f"{lines:,}", cell(self.first[reason, name], LINE))
-        return table
+        return table_of_faults(self.rejected, self.first)
 
 
-def check(files: Sequence[str], checked: CheckResult, report: Callable[[str], None]) -> None:
+def check(files: Sequence[str], result: CheckResult, report: Callable[[str], None]) -> None:
     """Decode all lines of `files` as a replay would, and call `report` for each line that is no pixel, in
     order.
 
@@ -94,10 +89,10 @@ def check(files: Sequence[str], checked: CheckResult, report: Callable[[str], No
     """
     source = FileInput(files)
     for file in source.partitions():
-        for line, rejection in _rejected(source, file, checked):
+        for line, rejection in _rejected(source, file, result):
             reason_and_field, where = (rejection.reason, rejection.field or ""), f"{file}:{line}"
-            checked.rejected[reason_and_field] += 1
-            checked.first.setdefault(reason_and_field, where)
+            result.rejected[reason_and_field] += 1
+            result.first.setdefault(reason_and_field, where)
             report(shown(f"{where}: {fault_words(rejection)}", LINE))
 
 
@@ -110,17 +105,17 @@ def fault_words(rejection: Rejection) -> str:
     return ": ".join(filter(None, (rejection.reason, name, takes)))
 
 
-def _rejected(source: FileInput, file: str, checked: CheckResult) -> Iterator[tuple[int, Rejection]]:
+def _rejected(source: FileInput, file: str, result: CheckResult) -> Iterator[tuple[int, Rejection]]:
     # Any key will do, since nothing uses the hashes.
     decoder, reader = Decoder(secrets.token_bytes(32)), source.open(file, None)
     try:
         while True:
             messages = reader.read(BATCH)
             if reader.position <= BATCH and messages is not None and _foreign(messages.values[0]):
-                checked.foreign.append(file)
+                result.foreign.append(file)
             batch = decoder.decode(messages)
-            checked.received += batch.received
-            checked.marks += batch.marks
+            result.received += batch.received
+            result.marks += batch.marks
             yield from sorted(batch.rejected, key=lambda rejected: rejected[0])
     except EndOfInput:
         return

@@ -279,12 +279,12 @@ class Case:
         return erasures
 
     def receipt(
-        self, client: Client, erasures: Sequence[Erasure], reasons: Sequence[str], keeps: timedelta | None
+        self, client: Client, erasures: Sequence[Erasure], reasons: Sequence[str], retention: timedelta | None
     ) -> Receipt:
         """The receipt of the case.
 
         Args:
-            keeps: see `unreached`.
+            retention: see `unreached`.
 
         Raises:
             ConnectError: Redis does not answer.
@@ -304,7 +304,7 @@ class Case:
             edge_keys=None if self.edge_keys is None else [*self.edge_keys],
             names=[*erasures],
             cuts={name: {"at": moment(cut.at_ms), "positions": cut.positions} for name, cut in cuts.items()},
-            not_reached=unreached(self.settings, keeps),
+            not_reached=unreached(self.settings, retention),
         )
 
 
@@ -365,18 +365,20 @@ def _is_whole(client: Client, namespace: str) -> bool:
     return meta.get("forgotten_sum") == erased_field(sum_of(keys))
 
 
-def unreached(settings: Settings, keeps: timedelta | None = None) -> list[UnreachedPlace]:
+def unreached(settings: Settings, retention: timedelta | None = None) -> list[UnreachedPlace]:
     """The places that an erasure does not reach.
 
     Args:
-        keeps: the longest time for which the pixel topic keeps a message; None if unknown or unlimited.
+        retention: the longest time for which the pixel topic keeps a message; None if unknown or unlimited.
     """
     topic = (
-        "as long as Kafka keeps it" if keeps is None else f"{_long(keeps)} at most, by the topic's settings"
+        "as long as Kafka keeps it"
+        if retention is None
+        else f"{_long(retention)} at most, by the topic's settings"
     )
     clients = timedelta(hours=25)
     return [
-        UnreachedPlace(f"topic {settings.kafka_topic}: messages with pseudonyms", topic, _later(keeps)),
+        UnreachedPlace(f"topic {settings.kafka_topic}: messages with pseudonyms", topic, _later(retention)),
         UnreachedPlace("spools of collectors: pseudonyms", "until Kafka has them"),
         UnreachedPlace(
             "the flow's reach: keyed hashes and sketches",

@@ -18,9 +18,7 @@ CANNOT_BEGIN: Final = (2, 3, 4)
 
 
 class AudiopixelError(Exception):
-    """A failure that a person can act on. It is shown as one line without a traceback; the exit code is not
-    0.
-    """
+    """A failure that a person can act on, shown as one line without a traceback. Its exit code is not 0."""
 
     exit_code = 1
 
@@ -32,7 +30,7 @@ class SettingsError(AudiopixelError):
 
 
 class UsageError(AudiopixelError):
-    """Options are missing, or do not go together. The exit code is that of an error of the command line."""
+    """Options are missing, or do not go together. The exit code is that of the command line's errors."""
 
     exit_code = 2
 

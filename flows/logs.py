@@ -62,7 +62,7 @@ def configure() -> None:
 
 
 @contextmanager
-def above(display: Console) -> Iterator[None]:
+def lines_above(display: Console) -> Iterator[None]:
     """A context in which lines go above the live display of this console, instead of into it."""
     _displays.append(display)
     try:

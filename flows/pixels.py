@@ -166,7 +166,7 @@ class Saving:
         ticks: bool = False,
     ) -> None:
         """Add an output of lines, from shards and, with `ticks`, from source partitions."""
-        self.step(name, stream, ["all"], lambda of: LinesLogic(sink, senders, ticks, of))
+        self.step(name, stream, ["all"], lambda state: LinesLogic(sink, senders, ticks, state))
 
     def commit(self) -> None:
         """Add the members' committers, after all steps."""
@@ -190,7 +190,7 @@ def build(
         trace: the trace of the calls of all steps, or None.
     """
     secret, wanted = source.listener_key, sinks.minutes is not None
-    shards, all_shards = range(settings.shards), [shard_key(shard) for shard in range(settings.shards)]
+    shards, keys = range(settings.shards), [shard_key(shard) for shard in range(settings.shards)]
     if trace is not None:
         trace.parts("intake", source)
 
@@ -203,29 +203,29 @@ def build(
     plays = saved(
         "plays",
         pixels,
-        all_shards,
-        lambda of: PlaysLogic(settings, of, source.clock, secret, sinks.redis.pace),
+        keys,
+        lambda state: PlaysLogic(settings, state, source.clock, secret, sinks.redis.pace),
     )
 
     touches = only("to_listeners", plays, TouchBatch)
-    attribution = saved("attribution", touches, all_shards, lambda of: AttributionLogic(settings, of))
+    attribution = saved("attribution", touches, keys, lambda state: AttributionLogic(settings, state))
     unjoined = only("to_households", attribution, UnjoinedBatch)
-    households = saved("households", unjoined, all_shards, lambda of: HouseholdsLogic(settings, of))
+    households = saved("households", unjoined, keys, lambda state: HouseholdsLogic(settings, state))
     sent = only("to_clients", plays, ClientBatch)
-    clients = saved("clients", sent, all_shards, lambda of: ClientsLogic(settings, of))
+    clients = saved("clients", sent, keys, lambda state: ClientsLogic(settings, state))
     decided: KeyedStream[Decided | ClientCounts] = op.merge(
         "to_book",
         only("by_listener", attribution, Decided),
         only("by_household", households, Decided),
         only("by_client", clients, ClientCounts),
     )
-    credits = saved("credits", decided, ["book"], lambda of: CreditsLogic(settings, of, secret))
+    credits = saved("credits", decided, ["book"], lambda state: CreditsLogic(settings, state, secret))
 
     increments: KeyedStream[RowBatch | CreditBatch] = op.merge(
         "increments", only("to_rows", plays, RowBatch), only("credited", credits, CreditBatch)
     )
     rows = saved(
-        "rows", increments, all_shards, lambda of: RowsLogic(settings, wanted, of, secret, covered, shown)
+        "rows", increments, keys, lambda state: RowsLogic(settings, wanted, state, secret, covered, shown)
     )
 
     accounts: KeyedStream[Receipt | Settled] = op.merge(
@@ -235,7 +235,7 @@ def build(
         "ledger",
         accounts,
         ["ledger"],
-        lambda of: LedgerLogic(settings, of, source.place.members, source.saves.partitions),
+        lambda state: LedgerLogic(settings, state, source.place.members, source.saves.partitions),
     )
 
     flushes = op.merge(
@@ -244,7 +244,7 @@ def build(
         only("ledger_flushes", ledger, Flush),
         only("book_flushes", credits, Flush),
     )
-    saved("redis", flushes, ["all"], lambda of: RedisLogic(sinks.redis, of))
+    saved("redis", flushes, ["all"], lambda state: RedisLogic(sinks.redis, state))
     if sinks.credits is not None:
         lines("decisions", only("decided", credits, Lines), sinks.credits, [CREDITS_SHARD])
     if sinks.rejected is not None:

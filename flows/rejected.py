@@ -22,7 +22,7 @@ from connectors.kafka import whole
 from connectors.stream import EndOfInput
 from flows.errors import UNREADABLE
 from flows.settings import Settings, kafka_options
-from flows.shown import LINE, cell
+from flows.shown import LINE, cell, table_of_faults
 
 MAX_GROUPS: Final = 10_000
 """The greatest number of groups. Letters of further groups count by reason and field, under the placement
@@ -128,28 +128,28 @@ def letter_of(raw: bytes, taken_ms: int = 0) -> Letter | None:
     )
 
 
-def from_files(files: Sequence[str], left: LetterCounts | None = None) -> Iterator[Letter]:
+def from_files(files: Sequence[str], counts: LetterCounts | None = None) -> Iterator[Letter]:
     """The letters of files, as `audiopixel replay --out` writes them, each once.
 
     Args:
-        left: the counts to which lines are added.
+        counts: the counts to which lines are added.
 
     Raises:
         ConnectError: a file cannot be read.
     """
-    return _once(((raw, 0) for _, raw in _lines(files)), left or LetterCounts())
+    return _once(((raw, 0) for _, raw in _lines(files)), counts or LetterCounts())
 
 
-def from_topic(settings: Settings, hours: float, left: LetterCounts | None = None) -> Iterator[Letter]:
+def from_topic(settings: Settings, hours: float, counts: LetterCounts | None = None) -> Iterator[Letter]:
     """The letters that Kafka took in the last `hours`, each once.
 
     Args:
-        left: the counts to which messages are added.
+        counts: the counts to which messages are added.
 
     Raises:
         ConnectError: the topic is missing, or the brokers do not answer.
     """
-    return _once(_messages(settings, hours), left or LetterCounts())
+    return _once(_messages(settings, hours), counts or LetterCounts())
 
 
 def _messages(settings: Settings, hours: float) -> Iterator[tuple[bytes, int]]:
@@ -168,14 +168,14 @@ id, which another pixel may have, too.
 """
 
 
-def _once(raws: Iterable[tuple[bytes, int]], left: LetterCounts) -> Iterator[Letter]:
+def _once(raws: Iterable[tuple[bytes, int]], counts: LetterCounts) -> Iterator[Letter]:
     recent: dict[int, None] = {}
     for raw, taken_ms in raws:
         letter = letter_of(raw, taken_ms)
         if letter is None:
-            left.not_letters += 1
+            counts.not_letters += 1
             continue
-        left.letters += 1
+        counts.letters += 1
         identity = hash((*letter[:4], *(repr(letter.event.get(name)) for name in _APART)))
         if identity in recent:
             continue
@@ -267,12 +267,7 @@ class Comparison:
 
     def table(self) -> Table:
         """The lines with a letter, by reason and field, the most frequent first."""
-        table = Table(box=None, pad_edge=False)
-        for head in ("reason", "field", "lines", "first at"):
-            table.add_column(head, justify="right" if head == "lines" else "left", overflow="fold")
-        for (reason, name), lines in self.counts.most_common():
-            table.add_row(cell(reason), cell(name or "–"), f"{lines:,}", cell(self.first[reason, name], LINE))
-        return table
+        return table_of_faults(self.counts, self.first)
 
 
 def compare(files: Sequence[str], letters: Iterable[Letter]) -> Comparison:

@@ -8,6 +8,8 @@ through this module.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TextIO
 
 from rich.cells import cell_len, set_cell_size
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-LONGEST: Final = 128
+MAX_CELLS: Final = 128
 """The greatest width of an id, in cells. An id is shown whole, unless its letters are wide."""
 LINE: Final = 2_000
 """The greatest width of a line, in cells, such as an error with names in it."""
@@ -41,7 +43,7 @@ _UNSEEN: Final = frozenset(
 """Invisible characters that Unicode's categories class as letters, marks or symbols."""
 
 
-def shown(text: str, most: int = LONGEST) -> str:
+def shown(text: str, most: int = MAX_CELLS) -> str:
     """`text` on one line of at most `most` cells; an invisible character, except a plain space, becomes
     U+FFFD.
 
@@ -70,7 +72,7 @@ def _visible(letter: str) -> bool:
     return letter.isprintable() and letter not in _UNSEEN
 
 
-def cell(text: str, most: int = LONGEST) -> Text:
+def cell(text: str, most: int = MAX_CELLS) -> Text:
     """`shown` for rich, as a cell of a table or a line, without markup and emoji codes."""
     return Text(shown(text, most))
 
@@ -78,6 +80,18 @@ def cell(text: str, most: int = LONGEST) -> Text:
 def is_terminal(stream: TextIO | None) -> bool:
     """True if a stream is a terminal. The stream is None if the process was started without it."""
     return stream is not None and stream.isatty()
+
+
+def table_of_faults(lines: Counter[tuple[str, str]], first: Mapping[tuple[str, str], str]) -> Table:
+    """A table of faulty lines by reason and field, the most frequent first, with the first line's place."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for head in ("reason", "field", "lines", "first at"):
+        table.add_column(head, justify="right" if head == "lines" else "left", overflow="fold")
+    for (reason, field), count in lines.most_common():
+        table.add_row(cell(reason), cell(field or "–"), f"{count:,}", cell(first[reason, field], LINE))
+    return table
 
 
 def print_table(table: Table | Group) -> None:

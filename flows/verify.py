@@ -23,10 +23,10 @@ from connectors.redis import Client, read_rows
 from flows.archive import ADDRESS, ArchiveInput, ArchiveReader, store_of
 from flows.errors import UNREADABLE, AudiopixelError, StateError, UsageError
 from flows.model.redis_keys import row_key
+from flows.model.ticks import MINUTE_MS
 from flows.reconcile import Denied, Difference, Recomputation, Rules, minute_differences, recompute
 from flows.settings import Settings, kafka_options
 
-MINUTE_MS: Final = 60_000
 UNWRITTEN_MS: Final = 2 * MINUTE_MS
 """The time, in ms, within which a final minute may still be missing in its topic."""
 BEHIND_MS: Final = 10 * MINUTE_MS
@@ -281,7 +281,7 @@ def _stamped(value: bytes, timestamp_ms: int) -> bytes:
 def _final_minutes(
     settings: Settings, options: Mapping[str, str], from_ms: int, progress: Callable[[str], None]
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """The final minutes of the topic from a moment on. Of several messages for one minute the last counts."""
+    """The final minutes of the topic from a moment on. If a minute has several, the last one counts."""
     span = Span(settings.kafka_brokers, settings.kafka_minutes_topic, options, from_ms)
     minutes: dict[tuple[str, int], dict[str, Any]] = {}
     progress(f"reading {len(span):,} minutes")
@@ -292,7 +292,10 @@ def _final_minutes(
                 if minute["state"] == "final" and minute["minute_ms"] >= from_ms:
                     minutes[minute["placement_id"], minute["minute_ms"]] = minute
             except (ValueError, KeyError, TypeError):
-                raise AudiopixelError(f"{record.position}: is no minute") from None
+                raise AudiopixelError(
+                    f"{record.position} is no minute: AUDIOPIXEL_KAFKA_MINUTES_TOPIC names a topic other "
+                    "than the flow's, or another program writes to it"
+                ) from None
     finally:
         span.close()
     return minutes

@@ -85,7 +85,7 @@ def test_a_lower_layer_imports_nothing_of_a_higher_one(package: str, forbidden: 
 
 
 def test_dashboards_import_only_metrics_errors_and_settings() -> None:
-    known = {"flows.metrics", "flows.metrics_beside", "flows.errors"}
+    known = {"flows.metrics", "flows.process_metrics", "flows.errors"}
     for one in ours(imports("dashboards")):
         assert one.module in known | ({"flows.settings"} if one.by == "dashboards.__main__" else set())
 

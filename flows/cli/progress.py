@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from flows.logs import above
+from flows.logs import lines_above
 from flows.shown import shown
 
 POLL_S = 0.2
@@ -29,7 +29,7 @@ def progress(words: Callable[[], str], share: Callable[[], float] | None = None)
         return
     bars = () if share is None else (BarColumn(),)
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *bars, TimeElapsedColumn())
-    with Progress(*columns, console=terminal, transient=True) as display, above(terminal):
+    with Progress(*columns, console=terminal, transient=True) as display, lines_above(terminal):
         task = display.add_task(shown(words()), total=1.0 if share is not None else None)
         done = threading.Event()
 

@@ -121,12 +121,12 @@ def _log_progress(settings: Settings) -> None:
 
 def _diff(name: str, most: int, json: bool) -> None:
     from connectors.redis import connect
-    from flows.model.redis_keys import beside
+    from flows.model.redis_keys import recomputation_namespace
     from flows.recompute import as_json, checked, difference, report
     from flows.settings import load
 
     settings = load()
-    beside_namespace = beside(settings.namespace, checked(name))
+    beside_namespace = recomputation_namespace(settings.namespace, checked(name))
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     differences = difference(client, settings.namespace, beside_namespace, settings.zone)
     client.close()

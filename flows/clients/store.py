@@ -1,5 +1,5 @@
-"""Clients' keys, 16 bytes each, with the times of the latest event and of the event that began its
-first-touch window, for as long as they can decide.
+"""Clients' keys, 16 bytes each, for as long as they can decide. A key has the times of its latest event and
+of the event that began its first-touch window.
 
 The keys are rows of `flows.state.runs`. The newest row of a key is the valid one.
 """

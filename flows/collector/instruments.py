@@ -10,7 +10,7 @@ from typing import Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as Registered
 
-from flows import metrics_beside as m
+from flows import process_metrics as m
 from flows.collector.call import Outcome, Understood
 from flows.collector.lane import Lane
 from flows.collector.ledger import REFUSALS, Ledger

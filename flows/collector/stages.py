@@ -8,7 +8,7 @@ from typing import Final
 
 from prometheus_client.core import HistogramMetricFamily, Metric
 
-from flows import metrics_beside as m
+from flows import process_metrics as m
 from flows.collector.laps import UNTIMED, Laps
 from flows.instruments import WeightedHistogram
 

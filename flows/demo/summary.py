@@ -11,9 +11,9 @@ from rich.table import Table
 
 from connectors.redis import Client, read_rows
 from flows.demo.door import Door
-from flows.metrics_beside import COLLECT_EVENTS, COLLECT_NOT_COUNTED, COLLECT_REJECTED, COLLECT_RESTING
 from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import row_key
+from flows.process_metrics import COLLECT_EVENTS, COLLECT_NOT_COUNTED, COLLECT_REJECTED, COLLECT_RESTING
 from flows.settings import Settings
 from flows.simulate import COUNTS, Expected
 

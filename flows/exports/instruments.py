@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows import metrics_beside as m
+from flows import process_metrics as m
 from flows.registry import Registry
 from flows.settings import Settings
 

@@ -39,8 +39,8 @@ COLUMNS: Final = (
     "conversion_value_claimed_high",
 )
 """Columns of a row's counts of conversions. All are in millionths, except `…_other_count` (conversions) and
-the two values, which are millionths of the row's currency. Each value has two columns, for its lower 32 bits
-and its higher bits, since 64 bits cannot hold the sum of two of the largest values. A conversion, and its
+the two values, which are millionths of the row's currency. Each value has a column for its lower 32 bits
+and one for its higher bits. 64 bits cannot hold the sum of two of the largest values. A conversion, and its
 value, is claimed if a public tag has sent it, and confirmed if a server has sent the same order since
 (`flows.attribution.claims`).
 """

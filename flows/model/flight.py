@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate
-from typing import Final, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
-MINUTE_MS: Final = 60_000
-HOUR_MS: Final = 60 * MINUTE_MS
-DAY_MS: Final = 24 * HOUR_MS
+from flows.model.ticks import DAY_MS as DAY_MS
+from flows.model.ticks import HOUR_MS as HOUR_MS
+from flows.model.ticks import MINUTE_MS as MINUTE_MS
 
 Curve = Literal["even", "frontloaded"] | tuple[int, ...]
 """The curve of delivery over a flight. Numbers are weights of the 24 local hours; only their ratios count."""

@@ -33,7 +33,7 @@ def saves_key(namespace: str, member: int) -> str:
     return row_key(namespace, "saves", str(member))
 
 
-def beside(namespace: str, name: str) -> str:
+def recomputation_namespace(namespace: str, name: str) -> str:
     """The namespace of the rows of a recomputation `name`, or of the flow that it has replaced."""
     return f"{namespace}:recompute:{name}"
 

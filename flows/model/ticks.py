@@ -220,7 +220,7 @@ def is_method(text: str) -> bool:
 
 
 def first_of(methods: Iterable[tuple[int, str]]) -> Methods:
-    """Each method once, with its first low mark. Of more than `MAX_METHODS` only the newest remain."""
+    """Each method once, with its first low mark. Only the newest `MAX_METHODS` remain."""
     since: dict[str, int] = {}
     for ms, method in methods:
         since[method] = min(ms, since.get(method, ms))

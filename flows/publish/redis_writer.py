@@ -40,7 +40,7 @@ from flows.errors import AudiopixelError, SettingsError
 from flows.instruments import instruments
 from flows.model.dimensions import SCOPES
 from flows.model.messages import PackedRow
-from flows.model.redis_keys import beside, row_key
+from flows.model.redis_keys import recomputation_namespace, row_key
 from flows.model.ticks import Cut
 from flows.publish.alert_stream import send_alerts
 from flows.publish.backlog import Backlog
@@ -221,7 +221,7 @@ class RedisWriter:
             if state.taken_generation < self.generation == state.generation:
                 self._answer_of(lambda _: self._note_again(state))
             return state.generation == self.generation and state.fresh(now_ms)
-        name = self.namespace.removeprefix(beside(namespace, ""))
+        name = self.namespace.removeprefix(recomputation_namespace(namespace, ""))
         generation = state.due(name, now_ms, self._taking) if ready else 0
         if generation:
             try:
@@ -249,7 +249,7 @@ class RedisWriter:
         state = standing(self._client, self.namespace)
         if state.generation <= self.generation or state.beside is None:
             return False
-        namespace = beside(self.namespace, state.beside)
+        namespace = recomputation_namespace(self.namespace, state.beside)
         (claim,) = read_rows(self._client, [positions_key(namespace)])
         self._move(namespace, number_of(claim, "generation") + 1, number_of(claim, "fence"))
         return True
@@ -305,7 +305,7 @@ class RedisWriter:
         """
         assert self._client is not None
         if self._left and self.serves and state.taken_generation < self.generation:
-            name = self._left.removeprefix(beside(self.namespace, ""))
+            name = self._left.removeprefix(recomputation_namespace(self.namespace, ""))
             now_ms = int(self.clock_s() * 1000)
             note_taken(self._client, self.namespace, name, self.generation, now_ms)
 

@@ -1,9 +1,9 @@
 """Switches: which of two flows writes the serving rows, and where the other flow writes.
 
 The serving flow writes at the namespace of the settings. The second flow writes at
-`flows.model.redis_keys.beside` of that namespace and a name. A request in Redis has this name and the next
-generation (docs/architecture.md). A request is never deleted. It has no effect once the rows are of its
-generation.
+`flows.model.redis_keys.recomputation_namespace` of that namespace and a name. A request in Redis has this
+name and the next generation (docs/architecture.md). A request is never deleted. It has no effect once the
+rows are of its generation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from connectors.redis import Client, connect, put_fields, read_rows, server_clock
 from flows.model.freshness import FLUSH_STALE_S
-from flows.model.redis_keys import beside, switch_key
+from flows.model.redis_keys import recomputation_namespace, switch_key
 from flows.publish.covered import number_of, positions_key
 from flows.publish.fence import latest_fence_record
 from flows.settings import Settings
@@ -156,5 +156,5 @@ def seated(settings: Settings) -> Settings:
         if last.left and 0 < state.generation < last.generation:  # the flow died before its claim
             namespace = last.left
         elif state.generation > last.generation and state.beside is not None:
-            namespace = beside(settings.namespace, state.beside)
+            namespace = recomputation_namespace(settings.namespace, state.beside)
     return settings.model_copy(update={"rows_namespace": namespace})

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from connectors.redis import connect, read_rows
 from flows.errors import StateError, UsageError
-from flows.model.redis_keys import beside
+from flows.model.redis_keys import recomputation_namespace
 from flows.publish import latest_fence_record, positions_key
 from flows.settings import OUTPUT_TOPICS, Settings, load
 from flows.shown import shown
@@ -70,7 +70,7 @@ def derived(archive: str, name: str, metrics_port: int) -> tuple[Settings, dict[
         )
     values: dict[str, Any] = {
         "kafka_start": archive,
-        "rows_namespace": beside(live.namespace, checked(name)),
+        "rows_namespace": recomputation_namespace(live.namespace, checked(name)),
         "kafka_group": f"{live.kafka_group}-{name}",
         "recovery_dir": Path(f"{live.recovery_dir}-{name}"),
         "metrics_port": metrics_port,

@@ -10,7 +10,7 @@ from connectors.redis import Client, read_rows, scan_index, server_clock
 from flows.errors import StateError
 from flows.model.dimensions import SCOPES
 from flows.model.freshness import FLUSH_STALE_S
-from flows.model.redis_keys import beside, row_key, switch_key
+from flows.model.redis_keys import recomputation_namespace, row_key, switch_key
 from flows.publish import Standing, ask, standing
 from flows.recompute.comparison_sides import Side, side_of
 
@@ -58,7 +58,7 @@ def turn(
         ConnectError: Redis does not answer.
     """
     _refuse(client, namespace, name)
-    beside_rows = beside(namespace, name)
+    beside_rows = recomputation_namespace(namespace, name)
     wanted_rows = {scope: _row_ids(client, beside_rows, scope) for scope in SCOPES}
     wanted = standing(client, namespace).generation + 1
     report("waiting for the flow beside to take the rows")
@@ -85,7 +85,7 @@ def turn(
 
 
 def _refuse(client: Client, namespace: str, name: str) -> None:
-    serving, second = side_of(client, namespace), side_of(client, beside(namespace, name))
+    serving, second = side_of(client, namespace), side_of(client, recomputation_namespace(namespace, name))
     now_ms, _ = server_clock(client, switch_key(namespace), "name")
     if now_ms - second.flushed_ms > FLUSH_STALE_S * 1000:
         raise StateError(f"the flow of {second.namespace} has written nothing for 30 s: start it first")

@@ -88,5 +88,5 @@ def longer(array: Any, length: int, fill: int) -> Any:
     *outer_lengths, length_before = array.shape
     if length_before >= length:
         return array
-    more = np.full((*outer_lengths, max(length, 2 * length_before, 64) - length_before), fill, array.dtype)
-    return np.concatenate([array, more], axis=-1)
+    added = np.full((*outer_lengths, max(length, 2 * length_before, 64) - length_before), fill, array.dtype)
+    return np.concatenate([array, added], axis=-1)

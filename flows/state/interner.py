@@ -91,8 +91,8 @@ class Interner(Generic[Name]):
         return len(self) > (min(LOOK_AT, self._due_at) if turned else self._due_at)
 
     def collect(self, used: I64) -> I64 | None:
-        """Drop all names but those with the numbers `used`, which are sorted and distinct, if these are at
-        most half of the names, or if the limit is reached.
+        """Drop all names but those with the numbers `used`, if these are at most half of the names, or if the
+        limit is reached. `used` is sorted and distinct.
 
         Returns:
             By former number the new one, -1 for a dropped name; None if no name was dropped.

@@ -1,8 +1,8 @@
 """An incremental snapshot: a list of immutable segments on disk instead of a copy of all rows.
 
 Each snapshot appends the rows of a table that changed since the last one, as a segment. Large segments are
-files. The latest version of a row is the valid one. Once more than half of the listed rows are out of date,
-the journal reads the oldest segments again and appends their valid rows, a few at a time. `gather` does a
+files. The latest version of a row is the valid one. Once over half of the listed rows are out of date, the
+journal reads the oldest segments again. It appends their valid rows, a few at a time. `gather` does a
 part of this work between two snapshots.
 """
 
@@ -77,14 +77,14 @@ class Writing:
 
 
 class SaveUnderWay(threading.local):
-    """The save that a thread takes: its number, and the files that its shards list; None without one."""
+    """The save that a thread takes: its number, and its shards' files. `listed` is None without a save."""
 
     number: int
     listed: list[FileList] | None = None
 
 
 class FileList(NamedTuple):
-    """The files that one owner's snapshot lists. `writing` are those of them that are still being written."""
+    """The files that one owner's snapshot lists. `writing` has the files that are still being written."""
 
     files: Files
     names: frozenset[str]

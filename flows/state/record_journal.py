@@ -23,7 +23,7 @@ CHUNK_RECORDS: Final = 4_096
 """The greatest number of records in a chunk: two megabytes of rows. A piece is no larger, so that a dropped
 piece causes few rewrites.
 """
-NONE: Final = -1
+NO_PIECE: Final = -1
 
 
 class Records(Protocol):
@@ -56,7 +56,7 @@ class RecordJournal:
         self._first = 0
         """The number of the oldest piece; the numbers of later ones follow."""
         self._latest = np.zeros(0, np.int64)
-        """By number, the piece that has its latest record; `NONE` if there is no record."""
+        """By number, the piece that has its latest record; `NO_PIECE` if there is no record."""
 
     def __len__(self) -> int:
         """The number of records in all pieces."""
@@ -85,10 +85,10 @@ class RecordJournal:
 
     def _write(self, records: Records) -> None:
         room = len(records.alive)
-        self._latest = longer(self._latest, room, NONE)
+        self._latest = longer(self._latest, room, NO_PIECE)
         self._drop_oldest(records)
         # A dropped number needs a record while the journal has an older record of it.
-        changed = np.flatnonzero(records.unsaved & (records.alive | (self._latest[:room] != NONE)))
+        changed = np.flatnonzero(records.unsaved & (records.alive | (self._latest[:room] != NO_PIECE)))
         records.unsaved[:] = False
         for start in range(0, len(changed), CHUNK_RECORDS):
             part = changed[start : start + CHUNK_RECORDS]
@@ -103,16 +103,16 @@ class RecordJournal:
         unsaved.
         """
         room = len(records.alive)
-        alive, more = (int(np.count_nonzero(marks)) for marks in (records.alive, records.unsaved))
-        records_left = journal.COMPACTION_RATIO * more + self.slack
-        while self._pieces and records_left > 0 and len(self) + more > 2 * alive + self.slack:
+        alive, unsaved = (int(np.count_nonzero(flags)) for flags in (records.alive, records.unsaved))
+        records_left = journal.COMPACTION_RATIO * unsaved + self.slack
+        while self._pieces and records_left > 0 and len(self) + unsaved > 2 * alive + self.slack:
             records_left -= self._pieces.pop(0).rows
             is_dropped = self._latest[:room] == self._first
-            self._latest[:room][is_dropped] = NONE
+            self._latest[:room][is_dropped] = NO_PIECE
             self._first += 1
             is_dropped &= records.alive & ~records.unsaved
             records.unsaved[is_dropped] = True
-            more += int(np.count_nonzero(is_dropped))
+            unsaved += int(np.count_nonzero(is_dropped))
 
     def restore(self, pieces: Iterable[Iterable[object]], records: Records, files: Files) -> None:
         """Load the pieces, and their records into an empty table.
@@ -124,7 +124,7 @@ class RecordJournal:
         for piece_number, piece in enumerate(self._pieces):
             for packed in chunks(piece.body(files)):
                 numbers = records.unpack(packed)
-                self._latest = longer(self._latest, int(numbers.max(initial=-1)) + 1, NONE)
+                self._latest = longer(self._latest, int(numbers.max(initial=-1)) + 1, NO_PIECE)
                 self._latest[numbers] = piece_number
 
     def file_names(self) -> list[str]:

@@ -19,7 +19,8 @@ class StepAccount(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """The contents of one member's part of a save, by step. Of a damaged part it has the place and the fault.
+    """The contents of one member's part of a save, by step. An account of a damaged part has the fault and
+    its place instead.
 
     Attributes:
         member, members: the number of the member, and of all members.

@@ -306,7 +306,7 @@ class SaveStore:
         """
         parts = [self.manifest(cut, member) for member in self.members_at(cut)]
         if len({(part.start, part.shards) for part in parts}) != 1:
-            raise Damaged(f"{self._cut_directory(cut)} has no manifest, or those of two saves")
+            raise Damaged(f"{self._cut_directory(cut)} has no manifest, or has manifests of two saves")
         return Save(parts)
 
     def manifest(self, cut: int, member: int = 0) -> Manifest:

@@ -31,7 +31,7 @@ GAUGES: Final = {
     metric: metric.field for metric in metrics.PLACEMENT if metric.kind == "gauge" and metric.field
 }
 BESIDE_FIELDS: Final = tuple(
-    dict.fromkeys(metric.field for definitions in metrics.BESIDE.values() for metric in definitions)
+    dict.fromkeys(metric.field for definitions in metrics.BY_SCOPE.values() for metric in definitions)
 )
 CAMPAIGN_GAUGES: Final = {metric: metric.field for metric in metrics.CAMPAIGN if metric.field}
 HOUR_S: Final = 3600
@@ -61,7 +61,7 @@ UNITS: Final = {
 }
 """Functions from a field's text to its number in the series' unit, for fields whose series has another unit.
 """
-SCOPES: Final = ("placement", "campaign", *metrics.BESIDE)
+SCOPES: Final = ("placement", "campaign", *metrics.BY_SCOPE)
 """The scopes that the exporter's `RowsReader` reads."""
 LABELS: Final = dict(
     zip(
@@ -172,7 +172,7 @@ class Placements:
 
     def __init__(self, cap: int = CAP, clock_s: Callable[[], float] = time.time) -> None:
         self._cap, self._clock_s = Cap(cap), clock_s
-        self._beside = {scope: Cap(cap, BESIDE_FIELDS) for scope in metrics.BESIDE}
+        self._beside = {scope: Cap(cap, BESIDE_FIELDS) for scope in metrics.BY_SCOPE}
         self._named: dict[str, _Named] = {}
         self._lock = threading.Lock()
 
@@ -202,7 +202,7 @@ class Placements:
             metrics.EXPORTER_WATERMARK: snapshot.watermark_s,
             metrics.EXPORTER_LAST_FLUSH: snapshot.flushed_s,
             metrics.EXPORTER_CUT: cut,
-            **{metrics.EXPORTER_CUT_BESIDE[scope]: parts[1] for scope, parts in beside.items()},
+            **{metrics.EXPORTER_CUT_BY_SCOPE[scope]: parts[1] for scope, parts in beside.items()},
         }
         for definition, value in exporter_values.items():
             text.add(_family(definition), [""], [value])
@@ -263,7 +263,7 @@ def _beside(
     """Add the families of the shown creatives or apps, and the sums of the others."""
     labels = [label_string({scope: name}) for name in names]
     other_labels = [label_string({scope: OTHER})] if cut or any(sums) else []
-    for definition, total in zip(metrics.BESIDE[scope], sums, strict=True):
+    for definition, total in zip(metrics.BY_SCOPE[scope], sums, strict=True):
         shown = [rows[name].get(definition.field) for name in names]
         text.add(_family(definition), [*labels, *other_labels], [*shown, *(str(total) for _ in other_labels)])
 

@@ -16,7 +16,7 @@ from dashboards.pipeline_rules import BLINDING, NOT_JUDGED
 from dashboards.routing import alertmanager
 from dashboards.rules import USUAL, Alert, Limits, Record
 from dashboards.site import Site
-from flows import metrics, metrics_beside
+from flows import metrics, process_metrics
 from flows.settings.fields import Settings
 
 HERE = Path(__file__).parent
@@ -27,8 +27,8 @@ FILES = {path.name: read_yaml(path.read_text()) for path in sorted(HERE.glob("*_
 STORIES: list[dict[str, Any]] = [story for told in FILES.values() for story in told["tests"]]
 DEFINED = (
     *(*metrics.PIPELINE, *metrics.PLACEMENT, *metrics.CAMPAIGN, *metrics.EXPORTER),
-    *(*metrics_beside.COLLECT, *metrics.TAGS, *metrics_beside.EXPORT),
-    *(*metrics_beside.SOURCE, *metrics_beside.ARCHIVE),
+    *(*process_metrics.COLLECT, *metrics.TAGS, *process_metrics.EXPORT),
+    *(*process_metrics.SOURCE, *process_metrics.ARCHIVE),
 )
 NAMES = {definition.name for definition in DEFINED}
 INDICATOR = metrics.PLACEMENT["delivery.indicator"].name

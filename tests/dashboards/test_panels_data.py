@@ -27,8 +27,8 @@ from dashboards.rules import COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_J
 from dashboards.site import USUAL_SITE
 from flows.instruments import instruments
 from flows.metrics import RECEIVED, Definition
-from flows.metrics_beside import COLLECT, EXPORT
 from flows.model.redis_keys import collectors_key, row_key
+from flows.process_metrics import COLLECT, EXPORT
 from flows.replay import replay
 from flows.settings.loading import load
 from flows.viewers.series import FIELDS

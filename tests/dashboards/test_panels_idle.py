@@ -12,7 +12,7 @@ from prometheus_support import Site, eventually, prometheus, scrape
 from test_panels_data import TARGETS, chosen
 
 from dashboards.rules import PLACEMENTS_JOB
-from flows import metrics, metrics_beside
+from flows import metrics, process_metrics
 
 pytestmark = pytest.mark.debian
 
@@ -24,8 +24,8 @@ DEFINED = (
     *metrics.EXPORTER,
     *metrics.TAGS,
     *metrics.PLATFORM,
-    *metrics_beside.COLLECT,
-    *metrics_beside.EXPORT,
+    *process_metrics.COLLECT,
+    *process_metrics.EXPORT,
 )
 
 

@@ -25,7 +25,7 @@ from redis import Redis
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import connect
 from flows.settings import load
-from flows.shown import LONGEST, cell, shown
+from flows.shown import MAX_CELLS, cell, shown
 from flows.viewers.adcp_doors import TASKS
 from flows.viewers.collectors import Collectors
 from flows.viewers.exporter import create_app
@@ -253,7 +253,7 @@ class ShownDoor(_Served):
         self._judge(rows, *(body for _, body in answers[:4]))
         for name in rows:
             assert shown(name).isprintable()
-            assert cell(name).cell_len <= LONGEST
+            assert cell(name).cell_len <= MAX_CELLS
         return Counter(shown=len(inputs))
 
     def _labels(self, one: Input) -> dict[str, Any]:

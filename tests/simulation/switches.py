@@ -21,7 +21,7 @@ from flows.errors import AudiopixelError
 from flows.model.fields import FIELDS, empty
 from flows.model.freshness import FLUSH_STALE_S
 from flows.model.messages import Flush, PackedRow
-from flows.model.redis_keys import beside
+from flows.model.redis_keys import recomputation_namespace
 from flows.model.ticks import Cut
 from flows.publish.fence import latest_fence_record
 from flows.publish.layout import LAYOUTS
@@ -38,7 +38,7 @@ from simulation.world import T0_MS, TIME, Fault, Wrong
 
 NAMESPACE: Final = "live"
 NAME: Final = "again"
-BESIDE: Final = beside(NAMESPACE, NAME)
+BESIDE: Final = recomputation_namespace(NAMESPACE, NAME)
 ROWS: Final = tuple(f"p{number}" for number in range(6))
 PLACEMENT: Final = "placement"
 MS_A_MESSAGE: Final = 100

@@ -27,7 +27,7 @@ from flows import logs
 from flows.cli.commands import app
 from flows.model.decisions import Body
 from flows.settings import load
-from flows.shown import LONGEST, cell, shown
+from flows.shown import MAX_CELLS, cell, shown
 from flows.state.hyperloglog import REGISTERS, compressed
 from flows.viewers.explain import show
 
@@ -237,10 +237,10 @@ def test_a_log_line_has_no_orders_in_it(capsys: pytest.CaptureFixture[str]) -> N
 def test_any_text_is_one_line_of_letters_within_its_bound(text: str) -> None:
     told = shown(text)
     assert told.isprintable()
-    assert cell_len(told) <= LONGEST
-    assert len(told) <= 2 * LONGEST + 1
+    assert cell_len(told) <= MAX_CELLS
+    assert len(told) <= 2 * MAX_CELLS + 1
     assert told == shown(told)
-    if text.isprintable() and len(text) <= LONGEST // 2:
+    if text.isprintable() and len(text) <= MAX_CELLS // 2:
         assert len(told) == len(text)
         assert all(one in (letter, "�") for one, letter in zip(told, text, strict=True))
     out = StringIO()

@@ -49,14 +49,14 @@ def test_the_time_of_the_counters_of_frequency_is_theirs() -> None:
 
 
 def test_settings_and_metrics_that_the_documents_name_exist() -> None:
-    from flows import metrics_beside
+    from flows import process_metrics
 
     text = "".join((DOCS / name).read_text() for name in ("collector.md", "privacy.md"))
     fields = {f"AUDIOPIXEL_{name.upper()}" for name in Settings.model_fields}
     named = set(re.findall(r"AUDIOPIXEL_[A-Z_]+[A-Z]", text))
     named |= {f"AUDIOPIXEL_{name}" for name in re.findall(r"`(COLLECT_[A-Z_]+)`", text)}
     assert named - fields == set()
-    known = {one.name.removeprefix("audiopixel_") for one in metrics_beside.COLLECT}
+    known = {one.name.removeprefix("audiopixel_") for one in process_metrics.COLLECT}
     assert set(re.findall(r"`(collect_\w+)[{`]", text)) - known == set()
 
 

@@ -15,7 +15,7 @@ from connectors.embedded import EmbeddedValkey
 from connectors.redis import Client
 from flows.errors import AudiopixelError, StateError
 from flows.methodology import methodology
-from flows.model.redis_keys import beside, day_key, methodology_key, row_key
+from flows.model.redis_keys import day_key, methodology_key, recomputation_namespace, row_key
 from flows.recompute import as_json, difference, report, turn
 from flows.settings import Settings
 
@@ -30,7 +30,7 @@ class Sides:
     def __init__(self, url: str) -> None:
         self.redis = Redis.from_url(url, decode_responses=True)
         self.serving = f"moves-{uuid.uuid4().hex[:8]}:v1"
-        self.other = beside(self.serving, "august")
+        self.other = recomputation_namespace(self.serving, "august")
 
     def meta(self, at: str, **fields: object) -> None:
         known = {"generation": 1, "fence": 1, "rev": 9, "watermark_ms": NOW_MS, "flushed_ms": NOW_MS}
@@ -129,7 +129,7 @@ def test_incomparable_namespaces_are_refused(sides: Sides, client: Client) -> No
     with pytest.raises(AudiopixelError, match="nothing can be compared"):
         difference(client, sides.serving, sides.other, LONDON)
     with pytest.raises(AudiopixelError, match="no flow has written to"):
-        difference(client, sides.serving, beside(sides.serving, "july"), LONDON)
+        difference(client, sides.serving, recomputation_namespace(sides.serving, "july"), LONDON)
 
 
 def test_ids_and_texts_from_outside_are_shown_as_letters(sides: Sides, client: Client) -> None:

@@ -69,7 +69,7 @@ def series(body: bytes) -> dict[str, dict[str, float]]:
     values: dict[str, dict[str, float]] = defaultdict(dict)
     for family in text_string_to_metric_families(body.decode()):
         for sample in family.samples:
-            owners = [sample.labels.get(scope) for scope in ("placement", "campaign", *metrics.BESIDE)]
+            owners = [sample.labels.get(scope) for scope in ("placement", "campaign", *metrics.BY_SCOPE)]
             whose = next((name for name in owners if name is not None), "")
             assert whose not in values[sample.name], "a series twice: Prometheus would refuse the scrape"
             values[sample.name][whose] = sample.value
@@ -112,13 +112,13 @@ def test_every_definition_is_shown_and_nothing_else(snapshot: Snapshot) -> None:
     body = Placements(clock_s=lambda: snapshot.read_s + 1_000).render(replace(snapshot, rows=rows))
     heads = dict(re.findall(r"# TYPE (\S+) (\S+)", body.decode()))
     every = (*metrics.EXPORTER, *metrics.PLACEMENT, *metrics.CAMPAIGN)
-    every += tuple(one for of in metrics.BESIDE.values() for one in of)
+    every += tuple(one for of in metrics.BY_SCOPE.values() for one in of)
     defined = {d.name: d.kind for d in every if d.kind != "histogram"}
     assert heads == {name: "gauge" if kind == "info" else kind for name, kind in defined.items()}
     assert set(series(body)) == set(defined)
 
 
-@pytest.mark.parametrize("scope", metrics.BESIDE)
+@pytest.mark.parametrize("scope", metrics.BY_SCOPE)
 def test_creatives_and_apps_beyond_the_cap_count_in_other(snapshot: Snapshot, scope: str) -> None:
     rows = {f"k-{n}": {"flight.impressions": f"{10 * n}", "flight.starts": f"{n}"} for n in range(1, 6)}
     whole = series(Placements().render(replace(snapshot, rows={scope: rows})))
