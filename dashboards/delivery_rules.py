@@ -30,7 +30,7 @@ MIN_DUE: Final = 20
 """The fewest impressions due in half an hour at which zero delivered is no chance (1 in 10⁸)."""
 SURE: Final = 3
 """Standard errors by which a count of impressions must miss the due impressions; one count in a thousand does
-by chance. It matters up to 900 due impressions: beyond, a tenth of these is more.
+by chance. From 900 due impressions on, the flow's own threshold of a tenth of them is the greater one.
 """
 MIN_CONVERSIONS: Final = 10
 """The fewest usual conversions of six hours at which zero is no chance (1 in 10⁴)."""

@@ -43,7 +43,7 @@ READERS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Contribute": ("architecture", "proof", "performance", "decisions", "open"),
 }
-"""Documents by reader, in the order of reading. An unlisted document goes to the last reader."""
+"""Documents by reader, in the order of reading. An unlisted document is listed for the last reader."""
 _TYPES: Final = {
     ".png": "image/png",
     ".svg": "image/svg+xml",

@@ -49,7 +49,7 @@ function row(call) {
 }
 
 const KEYS = ["when", "what", "event", "name", "campaign", "sender", "why", "alike"];
-const HEADS = ["when", "what became of it", "event", "placement", "campaign", "sender", "why", "more like it"];
+const HEADS = ["when", "outcome", "event", "placement", "campaign", "sender", "why", "more like it"];
 
 /** Reads the calls again if their section is visible and the last answer is old. */
 export async function drawLive() {
