@@ -1,7 +1,7 @@
-"""The waterfall: the reasons for which another party's count of impressions differs from ours, taken apart to
-the unit. Also opening balances from such counts.
+"""The waterfall: splits the difference between another party's count and ours into parts, to the unit. Makes
+opening balances from such counts, too. `theirs` is the other party's count, `ours` is the flow's.
 
-Owns: nothing. Receives: their counts, and ours by day as Redis has them. Sends: a table, JSON, HTML.
+Owns: nothing. Receives: theirs from a file, ours by day from Redis. Sends: a table, JSON, HTML.
 Must not import: a stage, the engine.
 """
 

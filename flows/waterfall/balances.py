@@ -1,4 +1,4 @@
-"""Opening balances of plans, from a publisher's or an ad server's counts."""
+"""Makes opening balances of plans from a publisher's or an ad server's counts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class Balance(NamedTuple):
     """The opening balance of a placement's plan.
 
     Attributes:
-        delivered: impressions up to `until_ms`, epoch ms.
-        rows: the number of the report's rows that it sums.
-        missing: days of the flight before `until_ms` of which the report has no row; they count 0.
+        delivered: the impressions up to `until_ms`.
+        until_ms: the end of the balance, in epoch ms.
+        rows: the number of rows of the report that `delivered` sums.
+        missing: the days of the flight before `until_ms` without a row in the report. They count 0.
     """
 
     placement_id: str
@@ -31,13 +32,13 @@ class Balance(NamedTuple):
 
 
 class Balances(NamedTuple):
-    """The opening balances that a report yields.
+    """The opening balances that a report gives.
 
     Attributes:
-        balances: by placement, for plans that the report has rows of.
-        without: placements of plans that had begun, and of which it has none.
-        unplanned: placements of the report that have no plan.
-        left_out: rows that are in no balance, by the reason.
+        balances: the balances by placement, of plans with rows in the report.
+        without: the placements whose plans had begun, and that have no row in the report.
+        unplanned: the placements of the report that have no plan.
+        left_out: the number of rows that are in no balance, by reason.
     """
 
     balances: Mapping[str, Balance]
@@ -47,15 +48,15 @@ class Balances(NamedTuple):
 
 
 def balances(claims: Sequence[Claim], plans: Mapping[str, Plan], until_ms: int, zone: ZoneInfo) -> Balances:
-    """The opening balances of plans that began before a moment, up to it or their flight's end.
+    """The opening balances of plans that began before a moment, up to that moment or the flight's end.
 
     Args:
-        until_ms: the end of the report, epoch ms. A row of the day in which it lies covers the part of the
-            day before it.
-        zone: of the report's days.
+        until_ms: the moment at which the report ends, in epoch ms. Its row of that day covers the part of the
+            day before the moment.
+        zone: the time zone of the report's days.
 
     Raises:
-        UsageError: a placement is counted twice, or beyond the moment; no row is of a plan that had begun.
+        UsageError: a placement is counted twice or after the moment, or no row is of a plan that had begun.
     """
     left_out, unplanned = Counter[str](), set[str]()
     rows = defaultdict[str, list[Claim]](list)
@@ -66,7 +67,7 @@ def balances(claims: Sequence[Claim], plans: Mapping[str, Plan], until_ms: int, 
         elif plan is None:
             unplanned.add(claim.name)
         elif claim.day is not None and not _inside(claim.day, plan.start_ms, _end(plan, until_ms), zone):
-            left_out["of a day outside of the flight, or behind the moment"] += 1
+            left_out["of a day outside of the flight, or after the moment"] += 1
         elif plan.start_ms >= until_ms:
             left_out["of a flight that begins later"] += 1
         else:
@@ -84,7 +85,7 @@ def balances(claims: Sequence[Claim], plans: Mapping[str, Plan], until_ms: int, 
 
 
 def _unfit(claim: Claim) -> str | None:
-    """The reason why a row is in no balance, whatever the plan."""
+    """The reason why a row is in no balance of any plan; empty or None if it may be in one."""
     if claim.scope != "placement":
         return "of a campaign: a balance is of a placement"
     if claim.counted != COUNTED[0]:
@@ -106,13 +107,13 @@ def _balance(plan: Plan, rows: Sequence[Claim], until_ms: int, zone: ZoneInfo) -
 
 
 def _refuse_whole_day(claims: Sequence[Claim], until_ms: int, zone: ZoneInfo) -> None:
-    """Refuse a moment within a day that the report counts further, as its later days show."""
+    """Refuse a moment within a day that the report counts to its end, as later days of the report show."""
     last = _day_of(until_ms - 1, zone)
     days = {claim.day for claim in claims if claim.day is not None}
     if last in days and max(days) > last == _day_of(until_ms, zone):
         raise UsageError(
-            f"the report has days behind {last}, so that its row of {last} counts beyond the moment: take the"
-            " midnight before or behind that day"
+            f"the report has days after {last}, so its row of {last} counts beyond the moment: take the "
+            "midnight before or after that day"
         )
 
 
@@ -125,7 +126,7 @@ def _inside(day: date, start_ms: int, end_ms: int, zone: ZoneInfo) -> bool:
 
 
 def _days(start_ms: int, end_ms: int, zone: ZoneInfo) -> Iterator[date]:
-    """Every day that overlaps a time."""
+    """The days that overlap a span of time."""
     day = _day_of(start_ms, zone)
     while _inside(day, start_ms, end_ms, zone):
         yield day

@@ -1,4 +1,4 @@
-"""Their rows against our day counts in Redis."""
+"""Compares rows of another party's report with our counts by day in Redis."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ _SHOWN: Final = 40
 _PARTS: Final = ("repeated", "too_late", "rejected", "orphans", "clock_moved", "outside_flight")
 _OF_SENT: Final = ("repeated", INVALID, "too_late", "outside_flight")
 _FLIGHT: Final = ("delivery.start_ms", "delivery.end_ms")
-_OF_A_DOOR: Final = {"unsigned": "unsigned", "invalid": "rejected"}
-"""Reasons of a collector, each with its part."""
+_PART_OF_REASON: Final = {"unsigned": "unsigned", "invalid": "rejected"}
+"""The part of each of a collector's reasons of rejection."""
 _NUMBER: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _MOST: Final = 10**15
 _counts_of = msgspec.json.Decoder(dict[str, Annotated[int, msgspec.Meta(gt=-_MOST, lt=_MOST)]]).decode
 _COVERS_MS: Final = 15 * 60_000
-"""The longest time by which a flight may begin before the deployment counts and still be covered, as in its
-row.
+"""The longest time by which a flight may begin before the deployment counts and still be covered. The row's
+state has the same rule.
 """
 _LAST_MS: Final = 253_000_000_000_000
-"""A time of the year 9987: no calendar goes far beyond it."""
+"""A time of the year 9987, near the end of Python's calendar."""
 
 
 class _Hash(NamedTuple):
-    """A hash of Redis, whose fields may be damaged, or another program's.
+    """A hash of Redis, whose fields may be damaged, or written by another program.
 
-    Every method raises `AudiopixelError` for a damaged field, and names it.
+    Each method raises `AudiopixelError` for a damaged field, and names the field.
     """
 
     key: str
     fields: Mapping[str, str]
 
     def number(self, field: str) -> int:
-        """The number of a field; 0 without one."""
+        """The number of a field; 0 if the field is absent."""
         value = self.fields.get(field, "0")
         if _NUMBER.fullmatch(value) is None:
             raise self.damaged(field, "a whole number")
         return int(value)
 
     def time_ms(self, field: str) -> int:
-        """The time of a field, epoch ms."""
+        """The time of a field, in epoch ms."""
         if not 0 < (at_ms := self.number(field)) <= _LAST_MS:
             raise self.damaged(field, "ms since 1970")
         return at_ms
@@ -69,11 +69,11 @@ class _Hash(NamedTuple):
             raise self.damaged(field, "JSON, name to whole number") from None
 
     def damaged(self, field: str, takes: str) -> AudiopixelError:
-        """The error that names a field."""
+        """The error for a damaged field."""
         value = shown(self.fields.get(field, ""), _SHOWN)
         return AudiopixelError(
             f"{self.key} {field} in Redis is damaged, or not of a flow: "
-            f"it holds {value!r} and takes {takes}: set it right, or delete it"
+            f"it holds {value!r} and takes {takes}: correct or delete it"
         )
 
 
@@ -83,33 +83,36 @@ def compare(
     """The waterfall of each claim.
 
     Args:
-        zone: of the calendar day.
-        plans: by placement.
+        zone: the time zone of calendar days.
+        plans: the plans by placement.
 
     Raises:
-        RedisUnavailable: Redis does not serve.
-        AudiopixelError: it holds no counts of a flow, or damaged ones.
+        RedisUnavailable: Redis does not answer.
+        AudiopixelError: Redis has no counts of a flow, or damaged ones.
     """
     today, since_ms = _time(client, namespace, zone)
-    of_campaign = placements_of(client, namespace, plans) if any(_wide(one) for one in claims) else {}
-    named = [of_campaign.get(claim.name, []) if _wide(claim) else [claim.name] for claim in claims]
-    flights, rows = _of_rows(client, namespace, plans, {name for some in named for name in some}, zone)
-    knowledge = _Known(plans, flights, rows, today, since_ms, zone)
+    by_campaign = placements_of(client, namespace, plans) if any(map(_is_campaign, claims)) else {}
+    placements_of_claims = [
+        by_campaign.get(claim.name, []) if _is_campaign(claim) else [claim.name] for claim in claims
+    ]
+    placements = {name for names in placements_of_claims for name in names}
+    flights, rows = _flights_and_rows(client, namespace, plans, placements, zone)
+    knowledge = _Knowledge(plans, flights, rows, today, since_ms, zone)
     return [
-        _difference(client, namespace, knowledge, claim, some)
-        for claim, some in zip(claims, named, strict=True)
+        _difference(client, namespace, knowledge, claim, names)
+        for claim, names in zip(claims, placements_of_claims, strict=True)
     ]
 
 
-class _Known(NamedTuple):
-    """The plans, rows and day that all claims are compared by.
+class _Knowledge(NamedTuple):
+    """The plans, flights and times by which all claims are compared.
 
     Attributes:
-        plans: as the caller has them, by placement.
-        flights: each placement's flight: its plan's, else its row's.
-        rows: placements that have a row.
-        today: the day of the flow's time.
-        since_ms: the time since which the deployment counts; 0 if unknown.
+        plans: the plans by placement.
+        flights: the flight of each placement, by its plan, else by its row.
+        rows: the placements that have a row.
+        today: the day of the flow's watermark.
+        since_ms: the epoch ms since which the deployment counts; 0 if unknown.
     """
 
     plans: Mapping[str, Plan]
@@ -128,12 +131,10 @@ class _Flight(NamedTuple):
     start_ms: int
 
 
-def _of_rows(
+def _flights_and_rows(
     client: Client, namespace: str, plans: Mapping[str, Plan], names: Set[str], zone: ZoneInfo
 ) -> tuple[dict[str, _Flight], set[str]]:
-    """The flights of placements, by their plans, else by the rows that the flow has written; and the
-    placements that have a row.
-    """
+    """The flights of placements, by their plans, else by their rows; and the placements that have a row."""
     keys = {name: row_key(namespace, "placement", name) for name in sorted(names)}
     row_hashes = _hashes(client, [*keys.values()], ["rev", *_FLIGHT])
     times = {name: (plans[name].start_ms, plans[name].end_ms) for name in keys if name in plans}
@@ -147,12 +148,12 @@ def _of_rows(
     return days, {name for name, row in zip(keys, row_hashes, strict=True) if row.fields}
 
 
-def _wide(claim: Claim) -> bool:
+def _is_campaign(claim: Claim) -> bool:
     return claim.scope == "campaign"
 
 
 def _time(client: Client, namespace: str, zone: ZoneInfo) -> tuple[date, int]:
-    """The day of the flow's time, and since when it counts; 0 if that is unknown."""
+    """The day of the flow's watermark, and the epoch ms since which it counts; 0 if unknown."""
     (meta,) = _hashes(client, [f"{namespace}:meta"], ["watermark_ms", "counted_since_ms"])
     if not meta.number("watermark_ms"):
         raise AudiopixelError(
@@ -191,19 +192,22 @@ def placements_of(client: Client, namespace: str, plans: Mapping[str, Plan]) -> 
 
 
 def _difference(
-    client: Client, namespace: str, knowledge: _Known, claim: Claim, placements: Sequence[str]
+    client: Client, namespace: str, knowledge: _Knowledge, claim: Claim, placements: Sequence[str]
 ) -> Difference:
     flights = {name: knowledge.flights[name] for name in placements if name in knowledge.flights}
     counts, note = None, _unknown(claim, placements, flights, knowledge)
     if not note:
         days = {name: _days(claim, flights.get(name), knowledge.today) for name in placements}
         rows = _rows(client, namespace, days)
-        present = knowledge.rows | {name for name, some in rows.items() if any(row.fields for row in some)}
-        if missing := [name for name, some in days.items() if some and name not in present]:
-            whom = f"{len(missing)} of {len(placements)} placements" if _wide(claim) else "this placement"
-            note = f"Redis has neither a row nor a count of {whom}"
+        counted = {name for name, day_rows in rows.items() if any(row.fields for row in day_rows)}
+        present = knowledge.rows | counted
+        if missing := [name for name, its_days in days.items() if its_days and name not in present]:
+            several = f"{len(missing)} of {len(placements)} placements"
+            subject = several if _is_campaign(claim) else "this placement"
+            note = f"Redis has neither a row nor a count of {subject}"
         else:
-            counts = _counted(client, namespace, claim, days, [row for some in rows.values() for row in some])
+            all_rows = [row for day_rows in rows.values() for row in day_rows]
+            counts = _counted(client, namespace, claim, days, all_rows)
             note = _note(claim, placements, flights, days, knowledge)
     tolerances = [knowledge.plans[name].tolerance for name in placements if name in knowledge.plans]
     return Difference(
@@ -220,7 +224,7 @@ def _difference(
 
 
 def _days(claim: Claim, flight: _Flight | None, today: date) -> list[date]:
-    """The days of a claim; of a flight those that have begun."""
+    """The days of a claim. A claim for the flight has its days that have begun."""
     if claim.day is not None:
         return [claim.day]
     if flight is None:
@@ -230,7 +234,7 @@ def _days(claim: Claim, flight: _Flight | None, today: date) -> list[date]:
 
 
 def _unknown(
-    claim: Claim, placements: Sequence[str], flights: Mapping[str, _Flight], knowledge: _Known
+    claim: Claim, placements: Sequence[str], flights: Mapping[str, _Flight], knowledge: _Knowledge
 ) -> str:
     """The reason for which our number of a claim is unknown; empty if it may be known."""
     oldest = knowledge.today - timedelta(days=KEPT_DAYS)
@@ -256,27 +260,27 @@ def _note(
     placements: Sequence[str],
     flights: Mapping[str, _Flight],
     days: Mapping[str, Sequence[date]],
-    knowledge: _Known,
+    knowledge: _Knowledge,
 ) -> str:
     """The note on a verdict."""
     notes = []
-    if claim.day is None and (left := len(placements) - len(flights)):
+    if claim.day is None and (unplanned := len(placements) - len(flights)):
         notes.append(
-            f"without a plan, so without a flight, and left out: {left} of {len(placements)} placements"
+            f"without a plan, so without a flight, and left out: {unplanned} of {len(placements)} placements"
         )
-    if any(knowledge.today in some for some in days.values()):
+    if any(knowledge.today in its_days for its_days in days.values()):
         notes.append("today is not over: both counts still grow")
     if flights.keys() - knowledge.plans.keys():
-        notes.append("the plans are not read here, so a tolerance of theirs is not known")
+        notes.append("the plans are not read here, so their tolerances are not known")
         if claim.day is None:
-            counted = [day for some in days.values() for day in some]
+            counted = [day for its_days in days.values() for day in its_days]
             notes.append(f"the flight is that in Redis: our count is of {min(counted)} to {max(counted)}")
     return "; ".join(notes)
 
 
 def _rows(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> dict[str, list[_Hash]]:
     """The day counts of each placement."""
-    keys = [(name, day_key(namespace, name, day)) for name, some in days.items() for day in some]
+    keys = [(name, day_key(namespace, name, day)) for name, its_days in days.items() for day in its_days]
     rows: dict[str, list[_Hash]] = {name: [] for name in days}
     for (name, _), row in zip(keys, _hashes(client, [key for _, key in keys]), strict=True):
         rows[name].append(row)
@@ -284,11 +288,7 @@ def _rows(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) ->
 
 
 def _counted(
-    client: Client,
-    namespace: str,
-    claim: Claim,
-    days: Mapping[str, Sequence[date]],
-    rows: Sequence[_Hash],
+    client: Client, namespace: str, claim: Claim, days: Mapping[str, Sequence[date]], rows: Sequence[_Hash]
 ) -> Counts:
     """Our counts of the same events as a claim, with the doors' rejections of them."""
     of_impressions = claim.counted == COUNTED[0]
@@ -299,7 +299,7 @@ def _counted(
 
 
 def _sent(rows: Sequence[_Hash], claim: Claim) -> Counts:
-    """Our deliveries or downloads: each, or once a client by a window of the IAB."""
+    """Our deliveries or downloads: all of them, or once a client by a window of the IAB."""
     sums: Counter[str] = Counter()
     for row in rows:
         sums.update(row.counts("sent"))
@@ -312,7 +312,7 @@ def _sent(rows: Sequence[_Hash], claim: Claim) -> Counts:
 
 
 def _impressions(rows: Sequence[_Hash], claim: Claim) -> Counts:
-    """Our impressions."""
+    """Our impressions, with the parts of a difference from theirs."""
     parts: Counter[str] = Counter()
     invalid: Counter[str] = Counter()
     impressions = 0
@@ -320,7 +320,7 @@ def _impressions(rows: Sequence[_Hash], claim: Claim) -> Counts:
         impressions += row.number("impressions")
         parts.update({name: row.number(name) for name in _PARTS})
         if claim.basis is not None:
-            parts[OTHER_BASIS] += _of_others(row, claim.basis)
+            parts[OTHER_BASIS] += _of_other_bases(row, claim.basis)
         invalid.update(row.counts(INVALID))
     return Counts(impressions, parts, invalid)
 
@@ -328,12 +328,12 @@ def _impressions(rows: Sequence[_Hash], claim: Claim) -> Counts:
 def _all_at_doors(
     client: Client, namespace: str, days: Mapping[str, Sequence[date]], kind: str
 ) -> Counter[str]:
-    keys = [door_key(namespace, name, day.isoformat()) for name, some in days.items() for day in some]
+    keys = [door_key(namespace, name, day.isoformat()) for name, its_days in days.items() for day in its_days]
     return sum((_at_doors(doors, kind) for doors in _hashes(client, keys)), Counter[str]())
 
 
-def _of_others(row: _Hash, basis: str) -> int:
-    """A day's impressions inside the flight that are of another basis."""
+def _of_other_bases(row: _Hash, basis: str) -> int:
+    """The impressions of a day that are inside the flight and of another basis."""
     inside = row.number("impressions") - row.number("outside_flight")
     by_basis = row.counts("bases")
     usual = {BASES[0]: inside - sum(by_basis.values())}
@@ -341,10 +341,10 @@ def _of_others(row: _Hash, basis: str) -> int:
 
 
 def _at_doors(doors: _Hash, kind: str) -> Counter[str]:
-    """Count the collectors' rejections of a kind on a day, by part; the kind of impressions is empty."""
+    """The collectors' rejections of a kind on a day, by part. The kind of impressions is empty."""
     parts: Counter[str] = Counter()
     for field in doors.fields:
         name, dot, door_kind = field.partition("/")[0].partition(".")
-        if name in _OF_A_DOOR and dot + door_kind == kind:
-            parts[_OF_A_DOOR[name]] += doors.number(field)
+        if name in _PART_OF_REASON and dot + door_kind == kind:
+            parts[_PART_OF_REASON[name]] += doors.number(field)
     return parts

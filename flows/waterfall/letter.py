@@ -1,4 +1,4 @@
-"""Sentences about a difference that can be sent to a party that counts otherwise."""
+"""Writes a paragraph about a difference, to send to the party that counts otherwise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WHY: Final = {
     "too_late": "came after their minute was final",
     "unsigned": "had no valid signature and no plan",
     "rejected": "named this placement and were not valid",
-    "unkeyed": "had no client that could be told apart",
+    "unkeyed": "had no client that could be recognised",
     "same_client": "were of a client that the window had counted",
     "other_basis": "are impressions of another kind than you count",
     "orphans": "are plays that started and whose impression never came",
@@ -28,9 +28,9 @@ _BANDS: Final = {
 
 
 def letter(row: Difference) -> str:
-    """A paragraph for the publisher: both counts, the explained difference, and the rest.
+    """A paragraph for the publisher: both counts, the parts of the difference, and the unexplained rest.
 
-    Ids stand in it unescaped: code that shows it escapes them.
+    Ids in it are unescaped. Code that shows the paragraph must escape it.
     """
     counted = row.counted.replace("_", " ")
     when = "over the whole flight" if row.when == "flight" else f"on {row.when}"
@@ -49,10 +49,12 @@ def letter(row: Difference) -> str:
         if part.impressions
     ]
     if parts:
-        sentences.append(f"What we know of it: {'; '.join(parts)}.")
+        sentences.append(f"Our records explain: {'; '.join(parts)}.")
     if row.unexplained:
-        more = "more" if row.unexplained > 0 else "fewer"
-        sentences.append(f"{abs(row.unexplained):,} that you count {more} are not explained by our records.")
+        direction = "more" if row.unexplained > 0 else "fewer"
+        sentences.append(
+            f"{abs(row.unexplained):,} that you count {direction} are not explained by our records."
+        )
         sentences.append("Please send us your count by hour, its time zone, and the rules of your filter.")
     if row.note:
         sentences.append(f"Note: {row.note}.")

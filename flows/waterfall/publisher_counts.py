@@ -1,4 +1,4 @@
-"""Their counts: a file of a publisher or an ad server, a row a placement or campaign, and day or flight."""
+"""Reads another party's counts: a file with a row for each placement or campaign and day or flight."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ FLIGHT: Final = "flight"
 MAX_ROWS: Final = 100_000
 MAX_BYTES: Final = 64 << 20
 _PARQUET_MB: Final = 256
-"""The memory that a Parquet file may take: one of a kilobyte can hold a cell of a megabyte 100,000 times."""
+"""The greatest memory for a Parquet file. One of a kilobyte may have a cell of a megabyte 100,000 times."""
 _MAX_ID: Final = 128
 _MAX_COUNT: Final = 10**12
 _MAX_DIGITS: Final = 20
 _IDS: Final = (str, int, float, Decimal, UUID)
-"""The types of an id: a text or a number in JSON, or in a column of Parquet."""
+"""The types of an id: a text or number in JSON, or in a column of Parquet."""
 _WRITABLE: Final = re.compile("[^\ud800-\udfff]*")
 COUNTED: Final = ("impressions", "deliveries", "downloads")
-"""Kinds of counts that a row may have."""
+"""The kinds of counts. A row has one of them."""
 COLUMNS: Final = ("placement_id", "campaign_id", "day", *COUNTED, "excludes", "basis", "window")
 
 
 class Claim(NamedTuple):
-    """A row of theirs.
+    """A row of another party's report.
 
     Attributes:
         scope: `placement` or `campaign`.
-        day: None for the whole flight.
-        number: theirs, of what they count.
-        excludes: names of parts that they leave out as we do, so that these explain nothing.
-        basis: the one kind of impression that they count; None for all.
+        name: its id.
+        day: the counted day; None for the whole flight.
+        number: the other party's count.
+        excludes: the names of parts that the other party leaves out as we do. They explain no difference.
+        basis: the only kind of impression that the other party counts; None for all.
         counted: one of `COUNTED`.
-        window: of the IAB, by which their deliveries or downloads count once a client; None if each counts.
+        window: the IAB's window by which deliveries or downloads count once a client; None if each counts.
     """
 
     scope: str
@@ -60,12 +61,12 @@ class Claim(NamedTuple):
 
     @property
     def metric(self) -> str:
-        """The name of our number of the same events."""
+        """The name of our metric of the same events."""
         return self.counted if self.window is None else f"{self.counted}_{self.window}"
 
     @property
     def subject(self) -> tuple[object, ...]:
-        """The subject of the count; a file has only one."""
+        """The subject of the count. Two rows of a file may not have the same one."""
         return self.scope, self.name, self.day, self.metric, self.basis, self.excludes
 
 
@@ -73,7 +74,7 @@ def read_claims(path: Path) -> list[Claim]:
     """The rows of a file: `.csv` with a header, `.json` (a list of objects), or `.parquet`.
 
     Raises:
-        UsageError: it cannot be read; names the line and the column.
+        UsageError: the file cannot be read. The error names the line and the column.
     """
     readers = {".csv": _csv, ".json": _json, ".parquet": _parquet}
     reader = readers.get(path.suffix.lower())
@@ -93,11 +94,11 @@ def read_csv(data: bytes, name: str, most: int) -> list[Claim]:
     """The rows of a CSV with a header.
 
     Args:
-        name: stands in errors.
-        most: rows.
+        name: the name of the CSV in errors.
+        most: the greatest number of rows.
 
     Raises:
-        UsageError: it cannot be read; names the line and the column.
+        UsageError: the CSV cannot be read. The error names the line and the column.
     """
     return _claims(name, _csv_rows(name, data), most)
 
@@ -173,22 +174,22 @@ def _claim(where: str, row: Mapping[str, Any]) -> Claim:
     if unknown := sorted(str(name) for name in row if name not in COLUMNS):
         raise UsageError(f"{where}: no such column: {unknown[0][:40]}; takes {' '.join(COLUMNS)}")
     names = {scope: _name(where, scope, row.get(f"{scope}_id")) for scope in ("placement", "campaign")}
-    given_names = {scope: name for scope, name in names.items() if name}
-    if len(given_names) != 1:
+    present_names = {scope: name for scope, name in names.items() if name}
+    if len(present_names) != 1:
         raise UsageError(f"{where}: takes either placement_id or campaign_id")
-    ((scope, name),) = given_names.items()
-    counted_columns = [
-        what for what in COUNTED if str(row.get(what) if row.get(what) is not None else "").strip()
-    ]
+    ((scope, name),) = present_names.items()
+    counted_columns = [kind for kind in COUNTED if str("" if row.get(kind) is None else row[kind]).strip()]
     if len(counted_columns) > 1:
         raise UsageError(f"{where}: takes one of {', '.join(COUNTED)}")
     (counted,) = counted_columns or COUNTED[:1]
     basis = _one_of(where, "basis", row.get("basis"), BASES)
     window = _one_of(where, "window", row.get("window"), WINDOWS)
     if basis and counted != COUNTED[0]:
-        raise UsageError(f"{where}: basis: is of impressions, and the row counts {counted}")
+        raise UsageError(f"{where}: basis: belongs to impressions, and the row counts {counted}")
     if window and counted == COUNTED[0]:
-        raise UsageError(f"{where}: window: is of deliveries and downloads, and the row counts {counted}")
+        raise UsageError(
+            f"{where}: window: belongs to deliveries and downloads, and the row counts {counted}"
+        )
     return Claim(
         scope,
         name,
@@ -220,7 +221,9 @@ def _name(where: str, scope: str, value: object) -> str:
 
 
 def _day(where: str, value: object) -> date | None:
-    if isinstance(value, datetime) and value.timetz() == time.min:  # as tables of days often have them
+    if (
+        isinstance(value, datetime) and value.timetz() == time.min
+    ):  # a day as tables often have it: its midnight
         return value.date()
     if isinstance(value, date) and not isinstance(value, datetime):
         return value

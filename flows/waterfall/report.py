@@ -1,4 +1,4 @@
-"""The waterfall for people and programs: a table in the terminal, JSON, and HTML with a chart a row."""
+"""Writes the waterfall: as a table for the terminal, JSON, and HTML with a chart for each row."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from flows.shown import LINE, cell, shown
 from flows.waterfall.signed_parts import BEHIND, PART_WORDS, Band, Difference, Part
 
 MAX_CHARTS: Final = 200
-"""The greatest number of rows with a chart of their own; the table has all."""
+"""The greatest number of rows with a chart. The table has all rows."""
 _WIDTH: Final = 760
 _BAR: Final = 22
 _LEFT: Final = 250
 _RIGHT: Final = 90
 _COLOURS: Final = {Band.FINE: "green", Band.LOOK: "yellow", Band.BREACH: "red", Band.NONE: "magenta"}
 UNEXPLAINED: Final = "unexplained"
-
-
 _UNKNOWN: Final = "–"
 
 
@@ -38,7 +36,7 @@ def _share(row: Difference) -> str:
 
 
 def as_table(rows: Sequence[Difference]) -> Table:
-    """A table for the terminal; parts of 0 are left out."""
+    """A table for the terminal, without parts of 0."""
     table = Table(box=None, pad_edge=False)
     for head in ("row", "when", "ours", "theirs", "difference", "", "band", "made of"):
         table.add_column(head, justify="right" if head in ("ours", "theirs", "difference", "") else "left")
@@ -65,12 +63,12 @@ def _when(row: Difference) -> str:
 
 
 def as_json(rows: Sequence[Difference]) -> str:
-    """All rows with all parts, in ASCII: others chose the ids, and a terminal obeys some characters."""
+    """All rows with all parts, in ASCII: others choose the ids, and terminals obey some characters."""
     return json.dumps(list(map(body, rows)), indent=2)
 
 
 def body(row: Difference) -> dict[str, Any]:
-    """A row for JSON, with all parts."""
+    """A row as the object of its JSON, with all parts."""
     return {
         f"{row.scope}_id": row.name,
         "when": row.when,
@@ -114,8 +112,8 @@ def as_html(rows: Sequence[Difference], title: str) -> str:
     unknown = sum(row.band is Band.NONE for row in rows)
     without = f", {unknown:,} without a verdict" if unknown else ""
     parts = "".join(_section(row) for row in rows[:MAX_CHARTS])
-    left = len(rows) - MAX_CHARTS
-    more = f"<p class=soft>{left:,} more rows are in the table alone.</p>" if left > 0 else ""
+    more_rows = len(rows) - MAX_CHARTS
+    rest_words = f"<p class=soft>{more_rows:,} more rows are in the table alone.</p>" if more_rows > 0 else ""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -123,7 +121,7 @@ def as_html(rows: Sequence[Difference], title: str) -> str:
         f"<p>{len(rows):,} rows, {over:,} over the tolerance{without}. Theirs less ours is the sum of the "
         "signed parts and of what is unexplained.</p>"
         "<table><tr><th>row<th>when<th class=n>ours<th class=n>theirs<th class=n>difference<th>band"
-        f"<th class=n>unexplained</tr>{''.join(map(_line, rows))}</table>{parts}{more}</html>\n"
+        f"<th class=n>unexplained</tr>{''.join(map(_line, rows))}</table>{parts}{rest_words}</html>\n"
     )
 
 
@@ -167,10 +165,10 @@ def _section(row: Difference) -> str:
 
 
 def _chart(row: Difference, ours: int) -> str:
-    """Bars from ours to theirs, each part beginning where the one before ended.
+    """Bars from ours to theirs. Each part begins at the end of the part before.
 
-    The axis begins at 0. If the parts would then be too small to see, the axis is cut, and a sentence states
-    so.
+    The axis begins at 0. If the parts would then be too small to see, the axis is cut, and a sentence below
+    the chart states where it begins.
     """
     steps = [part for part in row.parts if part.impressions]
     if row.unexplained:

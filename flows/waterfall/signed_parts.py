@@ -1,4 +1,4 @@
-"""The arithmetic: theirs - ours = the sum of the signed parts + the unexplained rest."""
+"""Computes the parts of a difference: theirs - ours = the sum of the signed parts + the unexplained rest."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Final
 
 FINE: Final = 0.05
 LOOK: Final = 0.10
-"""The shares of our count up to which a difference is fine, and worth a look, by the IAB's practice."""
+"""The shares of our count up to which a difference is fine, or worth a look, by the IAB's practice."""
 INVALID: Final = "invalid_traffic"
 OTHER_BASIS: Final = "other_basis"
 PLUS: Final = ("repeated", INVALID, "too_late", "unsigned", "rejected", "orphans", "unkeyed", "same_client")
-"""Parts that they may count and we do not."""
+"""The parts that the other party may count and we do not."""
 MINUS: Final = ("clock_moved", "outside_flight", OTHER_BASIS)
-"""Parts that we count and they may not; `clock_moved` may be of either sign."""
+"""The parts that we count and the other party may not. `clock_moved` may have either sign."""
 NAMES: Final = (*PLUS, *MINUS)
 PART_WORDS: Final[Mapping[str, str]] = {
     "repeated": "pixels that had counted before",
@@ -44,7 +44,7 @@ BEHIND: Final[Mapping[str, str]] = {
     "clock_moved": f"{_DAYS} clock_moved; audiopixel_clock_skewed_total",
     "outside_flight": f"{_DAYS} outside_flight; the plan's start and end",
 }
-"""The metric or the dead letters that show a part elsewhere."""
+"""The metric, the fields in Redis or the dead letters that also show a part."""
 
 
 class Band(StrEnum):
@@ -57,7 +57,7 @@ class Band(StrEnum):
 
     @property
     def words(self) -> str:
-        """The judgement in words for people. The value is for programs."""
+        """The judgement in words for people. Programs read the value."""
         return _WORDS[self]
 
 
@@ -74,7 +74,8 @@ class Part:
     """A part of a difference, with its sign.
 
     Attributes:
-        name: of `NAMES`; of invalid traffic with its reason, `invalid_traffic.REASON`.
+        name: one of `NAMES`. Invalid traffic has its reason: `invalid_traffic.REASON`.
+        impressions: the number of impressions, or of deliveries or downloads.
     """
 
     name: str
@@ -82,7 +83,7 @@ class Part:
 
     @property
     def kind(self) -> str:
-        """The name without a reason."""
+        """The name without the reason."""
         return self.name.partition(".")[0]
 
 
@@ -91,9 +92,9 @@ class Counts:
     """Our counts of the days of a claim, of all its placements.
 
     Attributes:
-        counted: impressions, or deliveries or downloads if they count these.
-        parts: by name of `NAMES`, as counted, without a sign; invalid traffic where no reason is known.
-        invalid: invalid traffic by reason.
+        counted: the impressions, or the deliveries or downloads if the claim counts these.
+        parts: the unsigned counts of parts by name. Invalid traffic is there only without reasons.
+        invalid: the invalid traffic by reason.
     """
 
     counted: int = 0
@@ -107,10 +108,12 @@ class Difference:
 
     Attributes:
         scope, name, when: `placement` or `campaign`, its id, and a day or `flight`.
-        ours: None if our number is unknown, for the reason in `note`; then there are no parts and no verdict.
-        tolerance: of the contract, None if the plan has none.
+        ours: our count; None if it is unknown, for the reason in `note`. Then there are no parts and no
+            verdict.
+        theirs: the other party's count.
+        tolerance: the contract's tolerance; None if the plan has none.
         counted: the metric that is compared: `impressions`, `deliveries`, `downloads_calendar`.
-        note: the reason of an unknown number, or empty.
+        note: the reason why our count is unknown, or a remark on it; may be empty.
     """
 
     scope: str
@@ -130,14 +133,14 @@ class Difference:
 
     @property
     def unexplained(self) -> int | None:
-        """The rest that the parts leave, of either sign; None if ours is unknown."""
+        """The difference less the sum of the parts, of either sign; None if ours is unknown."""
         if self.difference is None:
             return None
         return self.difference - sum(part.impressions for part in self.parts)
 
     @property
     def share(self) -> float | None:
-        """The difference by our count; None if ours is unknown, or if we counted nothing and they did."""
+        """The difference divided by ours; None if ours is unknown, or if ours is 0 and theirs is not."""
         if self.ours is None:
             return None
         if not self.ours:
@@ -146,7 +149,7 @@ class Difference:
 
     @property
     def band(self) -> Band:
-        """The judgement: a contract's own tolerance wins over the IAB's."""
+        """The judgement. A contract's own tolerance wins over the IAB's."""
         if self.ours is None:
             return Band.NONE
         fine, look = (FINE, LOOK) if self.tolerance is None else (self.tolerance, self.tolerance)
@@ -157,8 +160,8 @@ class Difference:
 
 
 def signed(counts: Counts, excludes: frozenset[str] = frozenset()) -> list[Part]:
-    """The parts with their signs, including those of 0. A part that `excludes` names, or whose kind of
-    invalid traffic it names, is 0.
+    """The parts with their signs, including those of 0. A part is 0 if `excludes` has its name, or the name
+    of all invalid traffic.
     """
     parts = []
     for name in NAMES:
@@ -167,8 +170,8 @@ def signed(counts: Counts, excludes: frozenset[str] = frozenset()) -> list[Part]
             parts.append(Part(name, 0 if name in excludes else sign * counts.parts.get(name, 0)))
             continue
         for reason, count in sorted(counts.invalid.items()):
-            whole = f"{INVALID}.{reason}"
-            parts.append(Part(whole, 0 if {INVALID, whole} & excludes else count))
+            full_name = f"{INVALID}.{reason}"
+            parts.append(Part(full_name, 0 if {INVALID, full_name} & excludes else count))
         if not counts.invalid:
             parts.append(Part(INVALID, 0 if INVALID in excludes else counts.parts.get(INVALID, 0)))
     return parts

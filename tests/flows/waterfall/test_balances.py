@@ -100,7 +100,7 @@ def test_claims_outside_every_balance_are_counted() -> None:
         "of one basis: a balance is of impressions of every basis": 1,
         "of downloads: a balance is of impressions": 1,
         "of a flight that begins later": 1,
-        "of a day outside of the flight, or behind the moment": 2,
+        "of a day outside of the flight, or after the moment": 2,
         "of a campaign: a balance is of a placement": 1,
     }
 

@@ -338,7 +338,7 @@ def test_deliveries_are_compared_in_the_reports_window(
         ("deliveries,basis", "1,download", "basis: is of impressions"),
         ("deliveries", "x", "deliveries: takes a whole number"),
         ("downloads,window", "1,month", "window: no such kind: month"),
-        ("impressions,window", "1,calendar", "window: is of deliveries and downloads"),
+        ("impressions,window", "1,calendar", "window: belongs to deliveries and downloads"),
     ],
 )
 def test_a_row_counts_one_thing_of_one_kind(tmp_path: Path, head: str, row: str, said: str) -> None:
@@ -628,7 +628,7 @@ def test_the_flight_comes_from_the_row_without_plans(
 
     code, (without,) = told()
     assert (code, without["ours"], without["band"]) == (0, ours, "fine")
-    assert "the plans are not read here, so a tolerance of theirs is not known" in without["note"]
+    assert "the plans are not read here, so their tolerances are not known" in without["note"]
     begun = datetime.fromtimestamp(int(row["delivery.start_ms"]) / 1000, UTC).date()
     assert f"our count is of {begun} to " in without["note"]
     monkeypatch.setenv("AUDIOPIXEL_PLANS", str(tmp_path / "plans.csv"))
