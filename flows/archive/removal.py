@@ -66,7 +66,7 @@ class RemovalPass:
 
     @classmethod
     def due(cls, before: RemovedPeople, listed: U64, settings: Settings, now_s: float) -> RemovalPass | None:
-        """The pass that is due. None if nobody new is forgotten, or if the last pass ended less than
+        """The due pass; None if the list has no new people, or if the last pass ended less than
         `archive_forget_interval` ago.
         """
         new = frozenset(listed.tolist()) - before.denied

@@ -68,7 +68,7 @@ class Series:
     ) -> None:
         """Take messages into segments; `forgetting` removes people from them."""
         stamps = list(messages.timestamps_ms or [0] * len(messages.positions))
-        # A message's hour is that of the greatest timestamp so far: an hour is then one range of offsets.
+        # The greatest timestamp so far gives a message's hour, so that an hour is one range of offsets.
         # Timestamps after our own clock count as now.
         clock = np.maximum.accumulate([self._clock_ms, *(min(one, now_ms) for one in stamps)])[1:]
         hours = clock // HOUR_MS * HOUR_MS

@@ -191,8 +191,8 @@ def lines(firing: Sequence[Firing]) -> list[Text]:
         )
         for alert in firing[:_SHOWN]
     ]
-    more = len(firing) - len(alert_lines)
-    return [*alert_lines, *([Text(f"… and {more:,} more alerts", "dim")] if more else [])]
+    unshown = len(firing) - len(alert_lines)
+    return [*alert_lines, *([Text(f"… and {unshown:,} more alerts", "dim")] if unshown else [])]
 
 
 class News:
@@ -202,7 +202,7 @@ class News:
         self._reported: set[tuple[str, str, str]] = set()
 
     def unreported(self, firing: Sequence[Firing]) -> list[Firing]:
-        """The alerts that were not reported yet. They count as reported from now on."""
+        """The alerts that were not reported yet, which count as reported from now on."""
         new = [one for one in firing if _identity(one) not in self._reported]
         self._reported.update(map(_identity, new))
         return new

@@ -188,7 +188,7 @@ class Demo:
     ) -> Watch:
         """Start all other processes, and wait until the flow has received `wanted` messages."""
         processes.start("flow", "run", "--processes", str(self.processes), "--restarts", RESTARTS)
-        # The collector's marks have the present time. They follow the archive, so no message of it is late.
+        # The collector's marks have the present time. The archive is before them, so none of it is late.
         processes.start("collector", "collect")
         watch = watching()
         processes.wait(

@@ -112,7 +112,7 @@ class Reports:
             )
 
     def write(self) -> None:
-        """Write the state. It is durable on return.
+        """Write the state durably.
 
         Raises:
             Busy: the disk cannot be written.

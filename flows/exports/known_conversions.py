@@ -69,7 +69,7 @@ class KnownConversions:
             )
 
     def add(self, rows: Sequence[KnownConversion]) -> None:
-        """Add rows. They are durable on return.
+        """Add rows durably.
 
         Raises:
             OSError: the disk cannot be written.

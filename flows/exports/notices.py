@@ -162,8 +162,9 @@ def iso(at_ms: int) -> str:
 
 @dataclass
 class SignedWebhook:
-    """The form of Standard Webhooks (https://www.standardwebhooks.com): `webhook-id`, `webhook-timestamp` and
-    `webhook-signature`, HMAC-SHA256 over all three with the body.
+    """The form of Standard Webhooks, with the headers `webhook-id`, `webhook-timestamp` and
+    `webhook-signature`. The signature is HMAC-SHA256 over id, timestamp and body.
+    https://www.standardwebhooks.com
 
     Args:
         secrets: each signs, so that receivers can move from one secret to the next.

@@ -39,7 +39,7 @@ class Topics(Protocol):
 
 @dataclass
 class _Stage:
-    """Rows for the staging. They are not durable there, so the place in Kafka stays before them."""
+    """Rows for the staging, which is not durable: the place in Kafka stays before them."""
 
     staging: Staging
     rows: list[Staged]

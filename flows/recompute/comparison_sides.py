@@ -87,17 +87,17 @@ def progress_of(client: Client, namespace: str, rows_at: str) -> tuple[dict[str,
         AudiopixelError: the recomputation has not written yet.
         ConnectError: Redis does not answer.
     """
-    own = side_of(client, rows_at)
-    texts = {"through": moment(own.watermark_ms)}
+    second = side_of(client, rows_at)
+    texts = {"through": moment(second.watermark_ms)}
     (meta,) = read_rows(client, [f"{namespace}:meta"], FIELDS)
     if "generation" in meta:
         serving = _side(namespace, meta)
-        whole_ms = serving.watermark_ms - own.counted_since_ms
-        done_ms = own.watermark_ms - own.counted_since_ms
+        whole_ms = serving.watermark_ms - second.counted_since_ms
+        done_ms = second.watermark_ms - second.counted_since_ms
         texts["serving"] = moment(serving.watermark_ms)
-        if own.counted_since_ms and whole_ms > 0:
+        if second.counted_since_ms and whole_ms > 0:
             texts["share"] = f"{min(1.0, max(0.0, done_ms / whole_ms)):.1%}"
-    return texts, own.reason not in ("catching_up", "starting")
+    return texts, second.reason not in ("catching_up", "starting")
 
 
 def moment(ms: int) -> str:

@@ -236,8 +236,8 @@ def _methods(
     }
     of_metrics: dict[str, tuple[str, ...]] = {}
     for subject in differing:
-        metric, _, own = subject.partition(".")
-        if own:
+        metric, _, metric_subject = subject.partition(".")
+        if metric_subject:
             of_metrics[metric] = (*of_metrics.get(metric, ()), subject)
     return differing, of_metrics
 

@@ -118,27 +118,27 @@ def tag_wrong(row: Row, context: Context) -> str | None:
 
 def consent_fell(row: Row, context: Context) -> str | None:
     """A far smaller share of its pixels has consent than of its campaign's."""
-    own, usual = number(row, "flight.consent_coverage"), number(context.campaign, "flight.consent_coverage")
-    if not (number(row, "flight.pixels") >= _FEW and usual >= 0.2 and own < usual / 2):
+    share, usual = number(row, "flight.consent_coverage"), number(context.campaign, "flight.consent_coverage")
+    if not (number(row, "flight.pixels") >= _FEW and usual >= 0.2 and share < usual / 2):
         return None
-    return f"Only {percent(own)} of its pixels have consent, {percent(usual)} of its campaign's."
+    return f"Only {percent(share)} of its pixels have consent, {percent(usual)} of its campaign's."
 
 
 def invalid_traffic_rose(row: Row, context: Context) -> str | None:
     """A far greater share of its pixels is invalid traffic than of its campaign's."""
-    own, usual = _invalid(row), _invalid(context.campaign)
-    if not own > max(0.1, 2 * usual):
+    share, usual = _invalid(row), _invalid(context.campaign)
+    if not share > max(0.1, 2 * usual):
         return None
-    return f"{percent(own)} of its pixels are invalid traffic, {percent(usual)} of its campaign's."
+    return f"{percent(share)} of its pixels are invalid traffic, {percent(usual)} of its campaign's."
 
 
 def completion_fell(row: Row, context: Context) -> str | None:
     """The completion rate of the last hour is below the flight's, by more than chance explains."""
-    lately, usual = number(row, "1h.mature_completion_rate"), number(row, "flight.completion_rate")
+    recent, usual = number(row, "1h.mature_completion_rate"), number(row, "flight.completion_rate")
     starts = number(row, "1h.starts")
-    if not (starts >= _FEW and usual - lately > max(0.1, 5 * sqrt(0.25 / starts))):
+    if not (starts >= _FEW and usual - recent > max(0.1, 5 * sqrt(0.25 / starts))):
         return None
-    return f"{percent(lately)} are heard to the end in the last hour, {percent(usual)} in the flight."
+    return f"{percent(recent)} are heard to the end in the last hour, {percent(usual)} in the flight."
 
 
 def one_label_fell(row: Row, context: Context) -> str | None:

@@ -84,7 +84,7 @@ def _state_part(row: Row, context: Context) -> str:
 
 
 def _unjudged_part(row: Row, context: Context) -> str:
-    """The reason why a row is not judged, in place of rates and money, on which nobody should act then."""
+    """The reason why a row is not judged. It replaces rates and money, which allow no action then."""
     first_cause, evidence = cause(row, context), "Leave bids as they are."
     if first_cause is not None and first_cause.name in ALWAYS:
         evidence = first_cause.evidence

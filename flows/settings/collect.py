@@ -139,8 +139,7 @@ class CollectSettings(BaseModel):
         False, description="whether a vendor that relies on consent must also have been disclosed"
     )
     collect_consent_free: tuple[str, ...] = Field(
-        (),
-        description="countries (two letters), as known callers state them, in which no consent is needed",
+        (), description="countries (two letters), as known callers state them, in which no consent is needed"
     )
     collect_lists: dict[Lists, Path] = Field(
         default_factory=dict, description="files of lists of invalid traffic, by the name of the list"

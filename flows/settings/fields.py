@@ -268,10 +268,7 @@ class Settings(
     )
 
     reject_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="share of rejected messages in the last hour at which the flow stops",
+        0.5, gt=0, le=1, description="share of rejected messages in the last hour at which the flow stops"
     )
     reject_least: int = Field(
         10_000, ge=1, description="messages in the last hour below which that share stops nothing"
@@ -340,9 +337,9 @@ class Settings(
 
     @property
     def flushes_a_save(self) -> int:
-        """The number of flushes from one save to the next. It is at least one less than `save_interval` has,
-        since a flush may be late. Above `UNWATCHED` it is a multiple of that, so that a log that ends is
-        saved as often as a live one.
+        """The number of flushes from one save to the next: at least one less than `save_interval` has, since
+        a flush may be late. Above `UNWATCHED` the number is a multiple of `UNWATCHED`, so that a log that
+        ends is saved as often as a live one.
         """
         most = max(1, math.ceil(self.save_interval / self.flush_interval) - 1)
         return most - most % min(UNWATCHED, most)

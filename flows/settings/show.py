@@ -124,9 +124,10 @@ def show(settings: Settings, sources: Mapping[str, str], wanted: str = "", every
             table.add_row(*(cell(text, LINE) for text in texts))
     print_table(table)
     if not every and not wanted:
-        more = len(SETTABLE) - len(chosen)
+        hidden = len(SETTABLE) - len(chosen)
         print(
-            f"\n{more} more settings have their default: audiopixel config --all, or audiopixel config KAFKA"
+            f"\n{hidden} more settings have their default: audiopixel config --all, or "
+            "audiopixel config KAFKA"
         )
 
 
@@ -155,8 +156,8 @@ def _chosen(name: str, settings: Settings, sources: Mapping[str, str], wanted: s
 
 
 def written(name: str, value: Any) -> str:
-    """A value in the form in which it is set. Of a secret only its presence is shown, and of a URL only its
-    target.
+    """A value in the form in which it is set. Only the presence of a secret is shown, and only the target of
+    a URL.
     """
     if value is None or value == {} or value == ():
         return "–"

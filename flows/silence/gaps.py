@@ -220,15 +220,15 @@ class Gaps:
         return replaced
 
     def _grow(self) -> None:
-        more = min(max(16, len(self.table)), MAX_UNITS - len(self.table))
+        added = min(max(16, len(self.table)), MAX_UNITS - len(self.table))
         for name in ("table", "hours", "lately"):
             old = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.zeros((more, old.shape[1]), old.dtype)]))
-        self.table[-more:, LAST] = NEVER
+            setattr(self, name, np.concatenate([old, np.zeros((added, old.shape[1]), old.dtype)]))
+        self.table[-added:, LAST] = NEVER
 
     def _least(self) -> int | None:
-        """The number of the unit that a new one may replace. It has few pixels, or none for a day, and the
-        oldest last pixel.
+        """The number of the unit that a new one may replace: of the units with few pixels, or none for a day,
+        the one with the oldest last pixel.
         """
         last = self.table[:, LAST]
         is_free = (last == NEVER) | (self.clock_ms - last > DAY_MS) | (self.table[:, PIXELS] < LEAST_PIXELS)

@@ -122,7 +122,7 @@ class Quiet:
             self.since += new[self.places]
 
     def without(self, place: int) -> Quiet:
-        """These placements without one of them."""
+        """The same unit without a placement."""
         others = self.places != place
         return replace(self, places=self.places[others], before=self.before[others], since=self.since[others])
 
@@ -182,11 +182,11 @@ class Shares:
         place = len(self.names)
         self.names.append(None)
         if place == len(self.whole):
-            more = max(16, place // 4)
+            added = max(16, place // 4)
             for name in ("units", "counts", "whole", "born", "minutes"):
                 old = getattr(self, name)
                 fill = NEVER if name == "units" else 0
-                new = np.full((more, *old.shape[1:]), fill, old.dtype)
+                new = np.full((added, *old.shape[1:]), fill, old.dtype)
                 setattr(self, name, np.concatenate([old, new]))
         return place
 

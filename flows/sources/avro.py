@@ -195,8 +195,8 @@ class _Types:
             return self.take(kind, space, depth + 1)  # the schema is {"type": {"type": ...}}, or a name
         if kind in _NAMED:
             name = str(schema["name"])
-            if "." not in name and (own := schema.get("namespace", space)):
-                name = f"{own}.{name}"
+            if "." not in name and (namespace := schema.get("namespace", space)):
+                name = f"{namespace}.{name}"
             full_type.pop("namespace", None)
             full_type["name"], space = name, name.rpartition(".")[0]
             self._by_name[name] = full_type
@@ -266,21 +266,25 @@ class _Types:
             name = str(schema["name"])
             if name in above:
                 level, above = level + 1, ()
-            own = f"{name}__{level}" if level else name
+            bounded_name = f"{name}__{level}" if level else name
             if level > MAX_WITHIN:
-                own, kind, schema = _TOO_DEEP, "fixed", {"size": 1 << 30}  # no message has so many bytes
-            if own in defined_names:
-                return own
-            defined_names.add(own)
+                bounded_name, kind, schema = (
+                    _TOO_DEEP,
+                    "fixed",
+                    {"size": 1 << 30},
+                )  # no message has so many bytes
+            if bounded_name in defined_names:
+                return bounded_name
+            defined_names.add(bounded_name)
             if kind == "enum":
-                return {"type": kind, "name": own, "symbols": schema["symbols"]}
+                return {"type": kind, "name": bounded_name, "symbols": schema["symbols"]}
             if kind == "fixed":
-                return {"type": kind, "name": own, "size": schema["size"]}
+                return {"type": kind, "name": bounded_name, "size": schema["size"]}
             fields = [
                 {"name": one["name"], "type": self.bounded(one["type"], level, (*above, name), defined_names)}
                 for one in schema["fields"]
             ]
-            return {"type": "record", "name": own, "fields": fields}
+            return {"type": "record", "name": bounded_name, "fields": fields}
         return kind
 
     def shape(self, schema: Any, above: tuple[str, ...]) -> Shape:
@@ -369,8 +373,8 @@ class _Types:
             return None
 
         def converter(value: Any) -> Any:
-            own = converters_by_kind.get(value.__class__)
-            return value if own is None else own(value)
+            member_converter = converters_by_kind.get(value.__class__)
+            return value if member_converter is None else member_converter(value)
 
         return converter
 
@@ -383,8 +387,8 @@ class _Types:
         }
 
         def converter(value: Any) -> Any:
-            own = converters.get(frozenset(value))
-            return value if own is None else own(value)
+            member_converter = converters.get(frozenset(value))
+            return value if member_converter is None else member_converter(value)
 
         return converter
 
@@ -398,8 +402,8 @@ def _kind(schema: Any) -> str:
 
 def _of_fields(fields: Sequence[tuple[str, Converter]], aliases: Sequence[tuple[str, str]]) -> Converter:
     def converter(value: dict[str, Any]) -> dict[str, Any]:
-        for name, own in fields:
-            value[name] = own(value[name])
+        for name, field_converter in fields:
+            value[name] = field_converter(value[name])
         for alias, name in aliases:
             value[alias] = value[name]
         return value

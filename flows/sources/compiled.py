@@ -168,9 +168,9 @@ class Compiled:
         message = shape.decode(value)
         if not self._ours[shape.ours(message)]:
             return None
-        more = ""
+        fields_json = ""
         for table, label in zip(self._labels, shape.labels(message), strict=True):
-            more += table[label]
+            fields_json += table[label]
         signals = shape.consent(message)
         consents = self._consents.get(signals)
         if consents is None:
@@ -183,24 +183,26 @@ class Compiled:
         event_id = _id(shape.event_id(message)) or self._id_of(record)
         play, playhead = _id(shape.play_id(message)), shape.playhead(message)
         if play:
-            more = f'{more},"play_id":"{play}"'
+            fields_json = f'{fields_json},"play_id":"{play}"'
         if playhead is not None:
             if playhead.__class__ is not int or not 0 <= playhead < 100_000_000:
                 raise _Unusual
-            more = f'{more},"playhead_ms":{playhead * shape.unit if playhead < 1000 else playhead}'
+            fields_json = (
+                f'{fields_json},"playhead_ms":{playhead * shape.unit if playhead < 1000 else playhead}'
+            )
         verdict, device_ids = self._device(shape.device(message))
         key = play
         if consents:
             listener = _id(shape.listener(message)) or _ifa(shape.ifa(message))
             if listener:
                 pseudonym = self._listeners.get(listener) or self._listener(listener)
-                more = f'{more},"consent":true{verdict},"{LISTENER}":"{pseudonym}"{device_ids}'
+                fields_json = f'{fields_json},"consent":true{verdict},"{LISTENER}":"{pseudonym}"{device_ids}'
                 key = key or pseudonym
             else:
-                more = f'{more},"consent":true{verdict}{device_ids}'
+                fields_json = f'{fields_json},"consent":true{verdict}{device_ids}'
         else:
-            more = f'{more},"consent":false{verdict}'
-        body = f'{{"received_at":{received_ms},"event_id":"{event_id}","ts":{ts_ms}{more}'
+            fields_json = f'{fields_json},"consent":false{verdict}'
+        body = f'{{"received_at":{received_ms},"event_id":"{event_id}","ts":{ts_ms}{fields_json}'
         return record.partition, (key or event_id).encode(), body.encode()
 
     def _id_of(self, record: Record) -> str:
@@ -223,8 +225,8 @@ class Compiled:
         reading = mapped_reading(fields, pixels.source)
         choices = [one for one in self._shape.choices(message) if one is not UNSET and is_present(one)]
         for value in choices[1:]:
-            own = pixels.source.values.get("consent", {}).get(plain(value), value)
-            reading = merged_reading(mapped_reading({"consent": own}, pixels.source), reading)
+            listed_value = pixels.source.values.get("consent", {}).get(plain(value), value)
+            reading = merged_reading(mapped_reading({"consent": listed_value}, pixels.source), reading)
         if reading.wrong:
             raise _Unusual
         consents = pixels.understanding.policy.decide(signals_of(_CALL, reading, pixels.caller)).is_given
@@ -416,8 +418,10 @@ def _compiled(source: Source) -> _Shape:
         raise ValueError("settles what no table holds")
     tree = _Tree()
 
-    def read(names: Sequence[str], kinds: frozenset[str] = _LABEL, more: Sequence[str] = ()) -> list[str]:
-        attributes = [*more]
+    def read(
+        names: Sequence[str], kinds: frozenset[str] = _LABEL, more_attributes: Sequence[str] = ()
+    ) -> list[str]:
+        attributes = [*more_attributes]
         for name in names:
             if name in _FLAGS:
                 kinds = _SWITCH if name in source.values else _FLAG
@@ -436,7 +440,7 @@ def _compiled(source: Source) -> _Shape:
     def of_field(name: str) -> list[str]:
         """The attributes that settle a field: its paths, and the conditions that set it."""
         cases = deciding(source.when) if any(name in fields for fields in source.when.values()) else ()
-        return read((name,), more=cases)
+        return read((name,), more_attributes=cases)
 
     labels = {_OUTPUTS.get(name, name): of_field(name) for name in _LABELS}
     labels = {name: attributes for name, attributes in labels.items() if attributes or name in source.fixed}

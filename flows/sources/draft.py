@@ -70,8 +70,8 @@ def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format
     tables = ["", "[registry]", f"url = {_quoted(registry)}"] if registry else []
     if (preset := _recognised(decoded)) is not None:
         about = parse_source(presets()[preset], preset, preset).about
-        own = "# Add names, values and examples of your own: they win over the preset's."
-        return "\n".join([f"# Recognised: {about}.", *head, f'preset = "{preset}"', *tables, "", own, ""])
+        advice = "# Add names, values and examples of your own: they win over the preset's."
+        return "\n".join([f"# Recognised: {about}.", *head, f'preset = "{preset}"', *tables, "", advice, ""])
     path_counts = _paths(decoded)
     guessed = {name: path for name in SYNONYMS if (path := _guess(name, path_counts)) is not None}
     lines = [f"# Guessed from {len(decoded):,} messages: look at each line.", *head, *tables, "", "[names]"]
@@ -167,11 +167,11 @@ def _events(messages: Sequence[Message], path: str | None) -> list[str]:
     event_names = Counter(plain(value) for one in messages if (value := event_path.value_in(one)) is not None)
     lines = ["[values.event]"]
     for name, count in event_names.most_common(40):
-        own = our_event(name)
-        if own == name or len(name) > LONGEST_EVENT:
+        event = our_event(name)
+        if event == name or len(name) > LONGEST_EVENT:
             continue
-        text = f'{_quoted(name)} = "{own or "?"}"  # {count:,}'
-        lines.append(text if own else f"# {text}")
+        text = f'{_quoted(name)} = "{event or "?"}"  # {count:,}'
+        lines.append(text if event else f"# {text}")
     return lines if len(lines) > 1 else []
 
 

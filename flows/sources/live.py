@@ -279,8 +279,8 @@ class Live:
             self._committed = True
 
     def _wait_for_schemas(self, waiting: Mapping[Place, Awaited]) -> None:
-        """Stop reading partitions whose next message has a schema that the registry has not sent. That
-        message holds the low mark, and reading goes on at it.
+        """Stop reading partitions whose next message has a schema that the registry has not sent. The
+        message holds the low mark, and reading resumes with the message.
         """
         for place, awaited in waiting.items():
             received_ms = self._received(awaited.record, self._clock_ms())

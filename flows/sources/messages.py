@@ -185,7 +185,7 @@ class _Kind(Protocol):
 
 
 class _Schema(Protocol):
-    """A schema of a format. It decodes the bytes after a message's prefix; None if they name no kind."""
+    """A schema of a format, which decodes the bytes after a message's prefix; None if they name no kind."""
 
     def message(self, payload: bytes) -> tuple[_Kind, Mapping[str, Any] | None] | None: ...
 
@@ -232,10 +232,10 @@ def _schema_of(source: Source) -> Callable[[Text], _Schema]:
 
 def cluster_of(source: Source, settings: Settings) -> tuple[str, dict[str, str]]:
     """The brokers and options of the cluster with a source's topic."""
-    own = source.kafka_options()
-    if not own:
+    cluster_options = source.kafka_options()
+    if not cluster_options:
         return settings.kafka_brokers, kafka_options(settings)
-    return own.pop("bootstrap.servers", settings.kafka_brokers), own
+    return cluster_options.pop("bootstrap.servers", settings.kafka_brokers), cluster_options
 
 
 def files_of(source: Source) -> list[str]:
@@ -257,7 +257,7 @@ def files_of(source: Source) -> list[str]:
 
 def id_of_file(source: Source, path: str) -> str:
     """The part of a file's path that the source's glob leaves open. Files of one name in several directories
-    differ in this part. It stays the same if the whole tree moves.
+    differ in this part, and a move of the whole tree does not change it.
     """
     assert source.files is not None
     *directories, _ = Path(source.files).parts
@@ -427,10 +427,7 @@ def reader_of(source: Source, settings: Settings) -> GroupReader:
 
 
 def live_reader_of(
-    source: Source,
-    settings: Settings,
-    shared: bool = False,
-    start: Literal["earliest", "latest"] = "latest",
+    source: Source, settings: Settings, shared: bool = False, start: Literal["earliest", "latest"] = "latest"
 ) -> GroupReader:
     """A reader of the source's topic, from the positions that its group keeps.
 

@@ -131,6 +131,8 @@ def _converted(converter: Converter | None, value: Any) -> Any:
 
 def _fields(converters: list[tuple[str, Converter]]) -> Converter:
     def converter(value: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(value) | {name: _converted(own, value[name]) for name, own in converters}
+        return dict(value) | {
+            name: _converted(field_converter, value[name]) for name, field_converter in converters
+        }
 
     return converter

@@ -106,13 +106,13 @@ class Pixels:
             return self._malformed(message.wrong)
         if self._unlisted is not None and self._is_unlisted(message):
             return None
-        fields, dialect, reading, has_beacon_id = self._fields(message), self.source.dialect, None, False
+        fields, dialect, reading, names_beacon = self._fields(message), self.source.dialect, None, False
         if self._url is not None:
             tag = self._tag(message)
             if tag is None or isinstance(tag, Understood):
                 return tag
             dialect, reading = tag
-            has_beacon_id = not OF_ONE_BEACON.isdisjoint(reading.words)
+            names_beacon = not OF_ONE_BEACON.isdisjoint(reading.words)
         received_at = fields.pop("received_at", None)
         received_ms = self._received_ms(received_at, message, now_ms)
         mapped = mapped_reading(fields, self.source)
@@ -129,9 +129,9 @@ class Pixels:
         if received_ms is None or not 0 <= received_ms < MAX_MS:  # only for files: a live source has a clock
             reading.wrong, received_ms = reading.wrong or "ts", 0
         if not isinstance(reading.words.get("event_id"), str) and (
-            own := self._own_id(message, has_beacon_id)
+            id_ := self._own_id(message, names_beacon)
         ):
-            reading.words["event_id"] = own
+            reading.words["event_id"] = id_
         understood = self.understanding.sourced(self.source.name, self.caller, dialect, reading, received_ms)
         understood.unreplaced = any("unreplaced" in done for done in mapped.cleaned.values())
         return understood
@@ -215,11 +215,11 @@ class Pixels:
         mapped_ms: int | None = cleaner.epoch_ms(str(mapped), unit)[0]
         return mapped_ms
 
-    def _own_id(self, message: Message, has_beacon_id: bool) -> str:
+    def _own_id(self, message: Message, names_beacon: bool) -> str:
         """An id for an event without one. If the tag's URL identifies one beacon, only the fields of
         `identity` make the id. Empty if they have no value, since the URL then makes it.
         """
-        return self._id_of_identity(message) if has_beacon_id else self.id_of(message)
+        return self._id_of_identity(message) if names_beacon else self.id_of(message)
 
     def id_of(self, message: Message) -> str:
         """A keyed hash of the fields that identify a message, or else of its place in the log."""

@@ -133,10 +133,10 @@ class ProtobufSchema:
         descriptor = None
         for number in path:
             # Java's serializers count the text's messages, Python's also count the entries of maps.
-            own = [one for one in types if not one.GetOptions().map_entry]
-            if number >= len(own) or own[number] is not types[number]:
+            messages = [one for one in types if not one.GetOptions().map_entry]
+            if number >= len(messages) or messages[number] is not types[number]:
                 return None
-            descriptor = own[number]
+            descriptor = messages[number]
             types = descriptor.nested_types
         if descriptor is None:
             return None
@@ -145,10 +145,10 @@ class ProtobufSchema:
     def _getters_of(self, descriptor: Descriptor) -> dict[str, Getter]:
         name = descriptor.full_name
         if name not in self._getters:
-            own = self._getters[name] = {}
+            getters = self._getters[name] = {}
             for field in descriptor.fields:
                 getter = self._getter(field)
-                own[field.json_name] = own[field.name] = getter
+                getters[field.json_name] = getters[field.name] = getter
         return self._getters[name]
 
     def _getter(self, field: FieldDescriptor) -> Getter:

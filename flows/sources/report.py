@@ -219,8 +219,8 @@ class Report:
             yield f"{name}: nothing stands at {paths} in {count:,} messages"
         if unseen := self._unseen():
             names = ", ".join(f'"{shown(name, LONGEST_EVENT)}"' for name in unseen[:MOST_EVENTS])
-            more = f" and {len(unseen) - MOST_EVENTS:,} more" if len(unseen) > MOST_EVENTS else ""
-            yield f"values.event: no message has {names}{more}"
+            unshown = f" and {len(unseen) - MOST_EVENTS:,} more" if len(unseen) > MOST_EVENTS else ""
+            yield f"values.event: no message has {names}{unshown}"
         if self.late_ms:
             late = sorted(self.late_ms)
             quantiles = ", ".join(
@@ -347,10 +347,10 @@ def _counts(counts: Counter[str], most: int | None = None) -> str:
     """
     named = counts.most_common(most)
     unnamed = len(counts) - len(named)
-    more = (
+    unnamed_words = (
         [f"{unnamed:,} more names {counts.total() - sum(count for _, count in named):,}"] if unnamed else []
     )
-    return ", ".join([*(f"{name} {count:,}" for name, count in named), *more])
+    return ", ".join([*(f"{name} {count:,}" for name, count in named), *unnamed_words])
 
 
 def _quantile(ordered: Sequence[int], share: float) -> int:

@@ -100,8 +100,8 @@ class LetterRereader:
         topics: dict[tuple[str, str], list[MessagePlace]] = {}
         for place in places:
             topics.setdefault((place.source, place.topic), []).append(place)
-        for (name, topic), own in topics.items():
-            self._read(name, topic, own)
+        for (name, topic), topic_places in topics.items():
+            self._read(name, topic, topic_places)
 
     def _read(self, name: str, topic: str, places: Sequence[MessagePlace]) -> None:
         if not (self._settings.sources / f"{name}.toml").exists():

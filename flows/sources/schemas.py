@@ -104,8 +104,8 @@ class ConfluentRegistry:
             for one in options.get("url", "").split(",")
             if "@" in one
         ]
-        if own := sorted(options.keys() & set(_OURS)):
-            raise SettingsError(f"{name}.toml: registry.{own[0]}: is set by audiopixel: leave it out")
+        if our_options := sorted(options.keys() & set(_OURS)):
+            raise SettingsError(f"{name}.toml: registry.{our_options[0]}: is set by audiopixel: leave it out")
         try:
             self._client = SchemaRegistryClient({**options, "timeout": ANSWER_S, "max.retries": 0})
         except (ValueError, TypeError, OSError) as error:

@@ -317,12 +317,12 @@ def parse_source(text: str, file: str, name: str) -> Source:
         SettingsError: the text has a mistake. The message names the file and the key.
     """
     try:
-        own = tomllib.loads(text)
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: cannot be read as TOML: {error}") from None
-    own = _with_preset(own, file)
+    values = _with_preset(values, file)
     try:
-        return Source.model_validate(own | {"name": name})
+        return Source.model_validate(values | {"name": name})
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}".removeprefix(": ")
@@ -332,22 +332,22 @@ def parse_source(text: str, file: str, name: str) -> Source:
         raise SettingsError(f"{file}: {'; '.join(problems)}") from None
 
 
-def _with_preset(own: dict[str, Any], file: str) -> dict[str, Any]:
+def _with_preset(values: dict[str, Any], file: str) -> dict[str, Any]:
     """A source merged with its preset; a preset may itself build on another one."""
-    preset = own.get("preset")
+    preset = values.get("preset")
     if preset is None:
-        return own
+        return values
     preset_texts = presets()
     if preset not in preset_texts:
         hint = nearest(str(preset), list(preset_texts))
         raise SettingsError(f"{file}: preset: there are {', '.join(preset_texts)}{hint}")
-    return _merged(_with_preset(tomllib.loads(preset_texts[preset]), file), own)
+    return _merged(_with_preset(tomllib.loads(preset_texts[preset]), file), values)
 
 
-def _merged(preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A preset merged with a user's file: tables by key, `skip` from both, and the file's own examples."""
     merged = {key: value for key, value in preset.items() if key != "example"}
-    for key, value in own.items():
+    for key, value in values.items():
         before = merged.get(key)
         if isinstance(value, Mapping) and isinstance(before, Mapping):
             merged[key] = _merged(before, value)

@@ -22,7 +22,7 @@ from flows.waterfall import Claim, read_claims
 TODAY = datetime.now(UTC).date()
 DAY, BEFORE = TODAY - timedelta(days=1), TODAY - timedelta(days=2)
 GONE = TODAY - timedelta(days=70)
-NO_PLANS = "The plans are not read here, so a tolerance of theirs is not known."
+NO_PLANS = "The plans are not read here, so their tolerances are not known."
 COUNTS = {
     "impressions": "1000",
     "repeated": "30",

@@ -335,7 +335,7 @@ def test_deliveries_are_compared_in_the_reports_window(
     [
         ("impressions,deliveries", "1,2", "takes one of impressions, deliveries, downloads"),
         ("impressions,basis", "1,heard", "basis: no such kind: heard"),
-        ("deliveries,basis", "1,download", "basis: is of impressions"),
+        ("deliveries,basis", "1,download", "basis: belongs to impressions"),
         ("deliveries", "x", "deliveries: takes a whole number"),
         ("downloads,window", "1,month", "window: no such kind: month"),
         ("impressions,window", "1,calendar", "window: belongs to deliveries and downloads"),
