@@ -43,7 +43,7 @@ from bytewax.operators import KeyedStream
 
 from connectors.stream import ConnectError
 from flows import logs
-from flows.delivery import hold_labels, plan_file
+from flows.delivery import open_plans, require_label_plans
 from flows.engine import (
     ALONE,
     AttributionLogic,
@@ -313,8 +313,8 @@ def live(
     )
     if place.member == 0:
         publish_methodology(settings)
-    plan_file(settings)  # a topic of plans is read before the first pixel
-    hold_labels(settings)
+    open_plans(settings)  # a topic of plans is read before the first pixel
+    require_label_plans(settings)
 
     def topic(name: str) -> LinesSink:
         return LinesSink(lambda _: TopicLines(settings, name, stopping))

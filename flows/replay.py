@@ -13,7 +13,7 @@ from connectors.files import FileInput
 from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
 from flows.archive import ADDRESS, ArchiveInput, store_of
-from flows.delivery import hold_labels
+from flows.delivery import require_label_plans
 from flows.engine import (
     FileOutput,
     LinesSink,
@@ -91,7 +91,7 @@ def _replay(
     for output in outputs.values():
         _refuse_own_input(output.path, files)
     _refuse_other_numbers(source.partitions(), settings, recompute)
-    hold_labels(settings)
+    require_label_plans(settings)
     lay_foundation(settings, listener_key)
     settings = settings_of_store(settings)
     store_methodology(settings)

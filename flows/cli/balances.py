@@ -66,7 +66,7 @@ def refused_moments(settings: Settings, book: Mapping[str, Plan]) -> list[str]:
     """
     from connectors.redis import RedisUnavailable, connect, read_rows
     from connectors.stream import ConnectError
-    from flows.delivery import refused
+    from flows.delivery import moment_problem
     from flows.model.redis_keys import row_key
 
     until = {name: plan.delivered_before_until for name, plan in book.items()}
@@ -90,7 +90,7 @@ def refused_moments(settings: Settings, book: Mapping[str, Plan]) -> list[str]:
             continue
         if is_published and row.get("delivery.unknown_reason") != "until":
             continue
-        if (why := refused(at_ms, since_ms, now_ms, settings.zone)) is not None:
+        if (why := moment_problem(at_ms, since_ms, now_ms, settings.zone)) is not None:
             lines.append(f"{shown(name)}: delivered_before_until: {why}")
     return lines
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from connectors.redis import Client, read_rows
-from flows.delivery import hold_labels, read_book
+from flows.delivery import read_book, require_label_plans
 from flows.intake import keys_of
 from flows.model.catalogue.fields import LISTED_FIELDS
 from flows.model.redis_keys import deny_key
@@ -27,7 +27,7 @@ def rules(settings: Settings) -> Rules:
         SettingsError: labels must be planned, and there are no plans.
         PlanError, ConnectError: the plans cannot be read.
     """
-    hold_labels(settings)
+    require_label_plans(settings)
     book = read_book(settings)
     return Rules(
         out_of_orderness=settings.out_of_orderness,

@@ -1,10 +1,10 @@
-"""Pacing: whether booked impressions are being delivered. Each function is pure: a plan, counts and a moment
-give the result.
+"""Pacing: whether booked impressions are being delivered. Each function is pure: its result follows from a
+plan, counts and a moment.
 
 `expected` = booked x f(x), with f(x) the part of the booking that is due (`flows.model.flight`). The delivery
 indicator is delivered / expected, Google Ad Manager's progress
-(https://support.google.com/admanager/answer/79229): half of the booked at three quarters of an even flight is
-0.667. Quotients of integers are rounded once, so that a threshold is met exactly or not at all.
+(https://support.google.com/admanager/answer/79229). Half of the booking at three quarters of an even flight
+is 0.667. Quotients of integers are rounded once, so that a threshold is met exactly or not at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from math import fsum, sqrt
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from flows.model.flight import HOUR_MS, MINUTE_MS
 from flows.model.plan import Plan
@@ -23,34 +23,22 @@ State = Literal[
     "not_started", "complete", "ended_unknown", "ended_short", "paused", "unknown_before", "under",
     "warming_up", "at_risk", "over", "on_track",
 ]  # fmt: skip
-STATES: Final[tuple[State, ...]] = (
-    "not_started",
-    "complete",
-    "ended_unknown",
-    "ended_short",
-    "paused",
-    "unknown_before",
-    "under",
-    "warming_up",
-    "at_risk",
-    "over",
-    "on_track",
-)
-"""The states, in the order in which they are tried: the first whose condition holds is the state."""
+STATES: Final[tuple[State, ...]] = get_args(State)
+"""The states, in the order in which they are tried: the first state whose condition holds is chosen."""
 
 STANDARD_ERRORS: Final = 3
-"""Standard errors that chance alone could explain."""
+"""The greatest shortfall of an hour, in standard errors, that counts as chance."""
 FALLEN_HOUR: Final = 1.5
 FALLEN_MINUTES: Final = 4
-"""Standard errors of the last hour and of the last five minutes by which both fall short after a fall: chance
-alone explains that of one flight in a million.
+"""A fall is a shortfall of the last hour and of the last five minutes by more than these standard errors
+each. By chance alone one flight in a million has both.
 """
 FIVE_MS: Final = 5 * MINUTE_MS
 STILL: Final = frozenset(STATES[:5])
 """The states of a flight that does not run."""
-_OVER_FOR_GOOD: Final = frozenset(STATES[1:4])
+_ENDED: Final = frozenset(STATES[1:4])
 QUIET: Final = frozenset(("ended_unknown", "unknown_before"))
-"""The states without an alert: an unknown delivery is not wrong."""
+"""The states without an alert, since an unknown delivery need not be wrong."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +48,9 @@ class Thresholds:
     Args:
         under: least indicator that is not `under`.
         over: greatest indicator that is not `over`.
-        grace: unpaused time from when a flight is counted in which it is not judged.
-        gap: share of the elapsed flight of which nothing need be known.
-        hold: event time for which a new condition must hold to become the state.
+        grace: unpaused time after the counting of a flight began in which the flight is not judged.
+        gap: share of the elapsed flight that may be without counts.
+        hold: event time for which a new condition must hold before it is the state.
     """
 
     under: float = 0.90
@@ -89,19 +77,20 @@ class Delivery(NamedTuple):
         booked: impressions.
         delivered: impressions; null if the delivery before the counts is unknown.
         expected: impressions due by now; null before the flight.
-        indicator: delivered / expected; null before the flight, in its grace, paused, when nothing is due, or
-            where `delivered` is.
-        projected: impressions at the flight's end if delivery goes on as in the last hour; null where the
-            indicator is, and while it falls short of what is booked by no more than chance may.
+        indicator: delivered / expected; null before the flight, in its grace, in a pause, while nothing is
+            due, or if `delivered` is null.
+        projected: impressions at the flight's end if delivery goes on as in the last hour; null if the
+            indicator is null, or if chance alone could explain a shortfall.
         required_rate: impressions an unpaused hour that are still needed; null before the flight, when
-            complete, when no unpaused time is left, or where `delivered` is.
-        start_ms, end_ms: of the flight, the end not included; of a campaign the first and the last.
-        remaining_ms: unpaused time until the end; of a campaign the longest of its placements'.
-        counted: where `delivered` is null, impressions that are known of; else 0.
-        since_ms: from when on the flight is counted; of a campaign the latest of its placements'.
+            complete, when no unpaused time is left, or if `delivered` is null.
+        start_ms, end_ms: [start, end) of the flight; for a campaign, its earliest start and latest end.
+        remaining_ms: unpaused time until the end; for a campaign, the longest of its placements.
+        counted: impressions that are known if `delivered` is null; else 0.
+        since_ms: the moment from which on the flight is counted; for a campaign, the latest of its
+            placements.
         short_by: impressions that are due and not delivered, 0 if delivery is ahead; null if the indicator
-            is. For a campaign, the sum over its placements that have one: a lead of one does not offset
-            another.
+            is null. For a campaign, the sum over its placements that have a value: the lead of one placement
+            does not offset the shortfall of another.
     """
 
     booked: int
@@ -125,8 +114,8 @@ class Delivery(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """The part of a flight that was counted here: its impressions from `since_ms` on, which is its start or
-    later.
+    """The part of a flight that the flow counted: the impressions from `since_ms` on, which is the start of
+    the flight or later.
     """
 
     since_ms: int
@@ -134,20 +123,20 @@ class Counted(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """The latest delivery, and the part of the booking that was due meanwhile.
+    """The latest delivery, and the part of the booking that was due in the same time.
 
     Args:
         delivered: impressions.
-        due: numerator of a part of f(x), above 0.
-        young: the flight is not an hour old.
-        five: impressions of the last five minutes, and the part of the booking that was due in them; None:
-            not known, or nothing was due.
+        due: the numerator of the part of f(x) that was due, above 0.
+        young: whether the flight is younger than an hour.
+        five_minutes: impressions of the last five minutes, and the numerator of the part of f(x) that was due
+            in them; None if the impressions are unknown, or nothing was due.
     """
 
     delivered: int
     due: int
     young: bool
-    five: tuple[int, int] | None = None
+    five_minutes: tuple[int, int] | None = None
 
 
 def expected(booked: int, due: int, total: int) -> float:
@@ -160,62 +149,61 @@ def delivery_indicator(booked: int, delivered: int, due: int, total: int) -> flo
     return delivered * total / (booked * due) if due else None
 
 
-def lately(
+def recent_delivery(
     plan: Plan, counted: Counted, last_hour: int, now_ms: int, last_five: int | None = None
 ) -> Recent | None:
-    """The last hour of a flight, as `1h` counts it: the present minute and the 59 before. If the counted
-    flight is shorter, or nothing was due in the hour, it is the counted flight so far. None if nothing is due
-    at all.
+    """The delivery of the last hour of a flight, as `1h` counts it: the present minute and the 59 before. If
+    the counted flight is shorter, or nothing was due in the hour, the delivery of the counted flight so far.
+    None if nothing is due at all.
     """
     due, _ = plan.flight.reached(now_ms)
     before, _ = plan.flight.reached(counted.since_ms)
     since_ms = now_ms // MINUTE_MS * MINUTE_MS - (HOUR_MS - MINUTE_MS)
     young = since_ms < plan.start_ms
-    due_lately = due - plan.flight.reached(max(since_ms, counted.since_ms))[0]
-    if since_ms < counted.since_ms or not due_lately:
+    due_in_hour = due - plan.flight.reached(max(since_ms, counted.since_ms))[0]
+    if since_ms < counted.since_ms or not due_in_hour:
         return Recent(counted.impressions, due - before, young) if due > before else None
-    due_of_five = due - plan.flight.reached(now_ms // MINUTE_MS * MINUTE_MS - (FIVE_MS - MINUTE_MS))[0]
-    five = None if last_five is None or not due_of_five else (last_five, due_of_five)
-    return Recent(last_hour, due_lately, young, five)
+    due_in_five = due - plan.flight.reached(now_ms // MINUTE_MS * MINUTE_MS - (FIVE_MS - MINUTE_MS))[0]
+    five_minutes = None if last_five is None or not due_in_five else (last_five, due_in_five)
+    return Recent(last_hour, due_in_hour, young, five_minutes)
 
 
 def projected(booked: int, delivered: int, left: int, recent: Recent) -> float | None:
-    """Delivered, plus the amount still due times the recent delivered / expected. None while this falls short
-    of the booking and chance alone could explain it. Chance explains an hour that falls short by at most
-    three standard errors, unless the last five minutes show a fall too (`_fell`).
+    """The delivered impressions, plus the impressions still due times the recent delivered / expected. None
+    if this is less than the booking and chance alone could explain the shortfall.
 
-    The question is whether the recent delivery is less than the one needed from now on. If exactly the needed
-    amount is delivered, random arrivals have a standard error of its root.
+    The shortfall is that of the recent delivery against the rate that is needed from now on. Random arrivals
+    at the needed rate have a standard error of the root of their number. Chance explains a shortfall of at
+    most `STANDARD_ERRORS`, unless the last five minutes show a fall too (`_has_fallen`).
 
     Args:
-        left: numerator of the part of the booking that is due from now on.
+        left: the numerator of the part of f(x) that is due from now on.
     """
     projection = (delivered * recent.due + recent.delivered * left) / recent.due
     missing = booked - delivered
     if left and projection < booked:
         needed = missing * recent.due / left
         short = needed - recent.delivered
-        if short**2 <= STANDARD_ERRORS**2 * needed and not _fell(missing, left, short, needed, recent):
+        if short**2 <= STANDARD_ERRORS**2 * needed and not _has_fallen(missing, left, short, needed, recent):
             return None
     return projection
 
 
-def _fell(missing: int, left: int, short: float, needed: float, recent: Recent) -> bool:
-    """True if the last five minutes and the last hour both show that delivery has fallen: the hour alone
+def _has_fallen(missing: int, left: int, short: float, needed: float, recent: Recent) -> bool:
+    """True if the last hour and the last five minutes both show that delivery has fallen. The hour alone
     shows a fall by 30 % only after several minutes.
     """
-    if recent.five is None:
+    if recent.five_minutes is None:
         return False
-    came, due = recent.five
-    needed_of_five = missing * due / left
-    return short > FALLEN_HOUR * sqrt(needed) and needed_of_five - came > FALLEN_MINUTES * sqrt(
-        needed_of_five
-    )
+    delivered, due = recent.five_minutes
+    needed_in_five = missing * due / left
+    short_in_five = needed_in_five - delivered
+    return short > FALLEN_HOUR * sqrt(needed) and short_in_five > FALLEN_MINUTES * sqrt(needed_in_five)
 
 
-def recovered(booked: int, delivered: int, left: int, recent: Recent) -> bool:
-    """True if the recent delivery exceeds the least that is not at risk by the width of its band, twice the
-    standard error of the count.
+def has_recovered(booked: int, delivered: int, left: int, recent: Recent) -> bool:
+    """True if the recent delivery exceeds the least delivery that is not at risk by the width of the band:
+    twice the standard error of the count.
     """
     missing = booked - delivered
     if missing <= 0 or not left:
@@ -226,7 +214,7 @@ def recovered(booked: int, delivered: int, left: int, recent: Recent) -> bool:
 
 
 def required_rate(booked: int, delivered: int, left_ms: int) -> float | None:
-    """Impressions an unpaused hour that are still needed; None if none are, or no time is left."""
+    """Impressions an unpaused hour that are still needed; None if none are needed, or no time is left."""
     missing = booked - delivered
     return missing * HOUR_MS / left_ms if missing > 0 and left_ms > 0 else None
 
@@ -241,15 +229,15 @@ def pace(
     held_state: State | None = None,
     last_five: int | None = None,
 ) -> Delivery:
-    """The pacing of a planned placement, up to the last moment of its flight and after it.
+    """The pacing of a planned placement before, in and after its flight.
 
     Args:
         delivered: net impressions of the flight; None if unknown.
         last_hour: net impressions of the last hour.
-        now_ms: the moment of the counts, their watermark.
-        counted: of the flight; None for everything delivered since its start.
-        held_state: the earlier state. Another state takes its place only beyond a band around the threshold.
-            None to go by the threshold alone.
+        now_ms: the watermark of the counts.
+        counted: the counted part of the flight; None if `delivered` was counted since the start.
+        held_state: the earlier state. Another state replaces it only beyond a band around the threshold.
+            None for thresholds without bands.
         last_five: net impressions of the last five minutes; None if unknown.
     """
     counted = Counted(plan.start_ms, delivered or 0) if counted is None else counted
@@ -262,21 +250,21 @@ def pace(
     fresh = elapsed_ms - flight.elapsed_ms(counted.since_ms) < thresholds.grace_ms
     due, total = flight.reached(now_ms)
     indicator = projection = needed = None
-    young = lags = False
+    young = recovers = False
     if delivered is not None:
         needed = required_rate(plan.booked, delivered, flight.total_ms - elapsed_ms)
         if ended or not (paused or fresh):
             indicator = delivery_indicator(plan.booked, delivered, due, total)
-            recent = lately(plan, counted, last_hour, now_ms, last_five)
+            recent = recent_delivery(plan, counted, last_hour, now_ms, last_five)
             if recent is not None:
                 projection, young = projected(plan.booked, delivered, total - due, recent), recent.young
-                lags = not recovered(plan.booked, delivered, total - due, recent)
+                recovers = not has_recovered(plan.booked, delivered, total - due, recent)
     due_now = expected(plan.booked, due, total)
-    of_state = _Judged(
+    facts = _StateFacts(
         *(plan.booked, delivered, counted_least, ended, paused, indicator, projection, young),
-        *(due_now, held_state, lags),
+        *(due_now, held_state, recovers),
     )
-    state = _state(of_state, thresholds)
+    state = _state(facts, thresholds)
     short = None if indicator is None or delivered is None else max(0.0, due_now - delivered)
     return Delivery(
         plan.booked, delivered, due_now, indicator, projection, needed, state, *times, short_by=short
@@ -288,14 +276,14 @@ def pace_campaign(
 ) -> Delivery:
     """The pacing of a campaign: sums over its planned placements, at least one, and the state of the sums.
 
-    It has started when one placement has; it has ended when each is over or has what it booked; it is paused
-    when all are that could deliver. To `projected` a placement without a projection of its own (paused, in
-    its grace, not started, within chance) adds what it booked: nothing is known against it. `required_rate`
-    is what the placements need together now. If `delivered` is unknown for one placement, it is unknown for
-    the campaign.
+    A campaign has started once one placement has. It has ended once each placement has ended or delivered its
+    booking. It is paused while all placements that could deliver are paused. A placement without a projection
+    (paused, in its grace, not started, within chance) adds its booking to `projected`, since nothing shows
+    that it will deliver less. `required_rate` is the sum of the placements' rates. If `delivered` is unknown
+    for one placement, it is unknown for the campaign.
 
     Args:
-        held_state: as of `pace`.
+        held_state: see `pace`.
     """
     booked = sum(each.booked for each in placements)
     known_deliveries = [each.delivered for each in placements if each.delivered is not None]
@@ -310,21 +298,21 @@ def pace_campaign(
     )
     if states == {"not_started"}:
         return Delivery(booked, delivered, None, None, None, None, "not_started", *times)
-    ended = states <= _OVER_FOR_GOOD
+    ended = states <= _ENDED
     paused = "paused" in states and states <= STILL
     due = fsum(each.expected or 0.0 for each in placements)
     indicator = projection = None
     if delivered is not None and not paused and any(each.indicator is not None for each in placements):
-        # A sum of rounded numbers may be off in its last digit, and must not cross a threshold for that.
+        # A sum of rounded numbers may be wrong in its last digit, which must not make it cross a threshold.
         indicator = round(delivered / due, 12) if due else None
         if any(each.projected is not None for each in placements):
-            projection = round(fsum(_hoped(each) for each in placements), 6)
+            projection = round(fsum(_projected_or_booked(each) for each in placements), 6)
     needed = [each.required_rate for each in placements if each.required_rate is not None]
-    more = delivered is not None and delivered < booked
+    is_short = delivered is not None and delivered < booked
     young = "warming_up" in states and states <= STILL | {"warming_up"}
     counted = sum(each.least for each in placements)
     short = [each.short_by for each in placements if each.short_by is not None]
-    of_state = _Judged(
+    facts = _StateFacts(
         *(booked, delivered, counted, ended, paused, indicator, projection, young), *(due, held_state, False)
     )
     return Delivery(
@@ -333,23 +321,25 @@ def pace_campaign(
         due,
         indicator,
         projection,
-        fsum(needed) if needed and more else None,
-        _state(of_state, thresholds),
+        fsum(needed) if needed and is_short else None,
+        _state(facts, thresholds),
         *times,
         short_by=fsum(short) if short else None,
     )
 
 
-def _hoped(placement: Delivery) -> float:
+def _projected_or_booked(placement: Delivery) -> float:
     return placement.booked if placement.projected is None else placement.projected
 
 
-class _Judged(NamedTuple):
-    """The facts that decide the state of a flight that has started; names as of `Delivery`.
+class _StateFacts(NamedTuple):
+    """The facts that decide the state of a flight that has started. Names have the meanings of `Delivery`.
 
     Args:
-        held_state: the earlier state; None for thresholds without bands.
-        lags: whether a flight that is at risk remains so.
+        ended, paused: whether the flight has ended, or is in a pause.
+        young: see `Recent`.
+        held_state: see `pace`.
+        recovers: whether a flight at risk is still within the band of `has_recovered`, and so stays at risk.
     """
 
     booked: int
@@ -362,46 +352,45 @@ class _Judged(NamedTuple):
     young: bool
     expected: float
     held_state: State | None
-    lags: bool
+    recovers: bool
 
 
-def _state(judged: _Judged, thresholds: Thresholds) -> State:
-    if (judged.counted if judged.delivered is None else judged.delivered) >= judged.booked:
+def _state(facts: _StateFacts, thresholds: Thresholds) -> State:
+    if (facts.counted if facts.delivered is None else facts.delivered) >= facts.booked:
         return "complete"
-    if judged.ended:
-        return "ended_unknown" if judged.delivered is None else "ended_short"
-    if judged.paused:
+    if facts.ended:
+        return "ended_unknown" if facts.delivered is None else "ended_short"
+    if facts.paused:
         return "paused"
-    if judged.delivered is None:
+    if facts.delivered is None:
         return "unknown_before"
-    if judged.indicator is None:
+    if facts.indicator is None:
         return "warming_up"
     # The standard error of the indicator, for random arrivals.
-    band = (
-        sqrt(judged.delivered) / judged.expected if judged.held_state is not None and judged.expected else 0.0
-    )
-    if judged.indicator < thresholds.under + (band if judged.held_state == "under" else -band):
+    has_band = facts.held_state is not None and facts.expected
+    band = sqrt(facts.delivered) / facts.expected if has_band else 0.0
+    if facts.indicator < thresholds.under + (band if facts.held_state == "under" else -band):
         return "under"
-    if judged.projected is None and judged.young:
+    if facts.projected is None and facts.young:
         return "warming_up"
-    if judged.indicator > thresholds.over - (band if judged.held_state == "over" else -band):
+    if facts.indicator > thresholds.over - (band if facts.held_state == "over" else -band):
         return "over"
-    short = judged.projected is not None and judged.projected < judged.booked
-    at_risk = short or (judged.held_state == "at_risk" and judged.lags)
-    return "at_risk" if at_risk and judged.indicator <= thresholds.over else "on_track"
+    short = facts.projected is not None and facts.projected < facts.booked
+    at_risk = short or (facts.held_state == "at_risk" and facts.recovers)
+    return "at_risk" if at_risk and facts.indicator <= thresholds.over else "on_track"
 
 
 def state_change(
     placement: str, campaign: str | None, previous: State | None, now: Delivery, as_of_ms: int
 ) -> dict[str, str] | None:
-    """The alert of a change of state; None without a change, or for a state of `QUIET`.
+    """The alert about a changed state; None without a change, or for a state of `QUIET`.
 
     Args:
         previous: the state of the latest alert; None for a new plan, which begins as `not_started`.
         as_of_ms: watermark of `now`.
 
-    Returns: texts by name; a null is absent. `id` is the same whenever the change is found again at this
-    watermark.
+    Returns:
+        Texts by name; a null is absent. The same change at the same watermark has the same `id`.
     """
     before = previous or "not_started"
     if before == now.state or now.state in QUIET:

@@ -1,4 +1,4 @@
-"""Plans from named columns, as text or as JSON, each value checked."""
+"""Plans from named values, as texts of a file or as JSON. Each value is checked."""
 
 from __future__ import annotations
 
@@ -49,40 +49,40 @@ COLUMNS: Final = (
     *NAMED,
     *BALANCE,
 )
-NEEDED: Final = COLUMNS[:4]
+REQUIRED: Final = COLUMNS[:4]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX: Final = 10**12
 MAX_ID: Final = 128
-"""Characters of an id."""
+"""The greatest length of an id, in characters."""
 MAX_SOURCE: Final = 128
-"""Characters of the source of an opening balance."""
+"""The greatest length of the source of an opening balance, in characters."""
 MAX_NAMES: Final = 10_000
-"""Names that one plan may list in one column."""
+"""The greatest number of names that one plan may list in one column."""
 _WRITABLE: Final = re.compile("[^\ud800-\udfff]*")
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _exact(digits: str) -> Decimal | str:
-    """An exact number. A number whose exponent no decimal has stays text, which no column takes."""
+    """An exact number. One with an exponent too large for `Decimal` stays text, which no column takes."""
     try:
         return Decimal(digits)
     except ArithmeticError:
         return digits
 
 
-JSON: Final = json.JSONDecoder(parse_float=_exact, parse_constant=_refuse)
-"""Numbers exact, and no NaN."""
+JSON: Final = json.JSONDecoder(parse_float=_exact, parse_constant=_refuse_constant)
+"""A decoder with exact numbers, which refuses NaN and infinities."""
 
 
 def plan_from_json(data: bytes) -> Plan:
     """The plan of one JSON object; unknown names are ignored.
 
     Raises:
-        PlanError: it is none.
+        PlanError: `data` is no plan.
     """
     return plan_of(columns_from_json(data))
 
@@ -91,7 +91,7 @@ def plan_to_json(plan: Plan) -> bytes:
     """A JSON object from which `plan_from_json` makes the same plan.
 
     Raises:
-        PlanError: there is none, since the curve's weights are too large as whole numbers.
+        PlanError: the curve's weights are too large as whole numbers.
     """
 
     def moment(ms: int) -> str:
@@ -128,7 +128,7 @@ def columns_from_json(data: bytes) -> dict[str, Any]:
     """The named values of one JSON object, for `plan_of`.
 
     Raises:
-        PlanError: it is none.
+        PlanError: `data` is no JSON object.
     """
     try:
         columns = JSON.decode(data.decode())
@@ -140,32 +140,32 @@ def columns_from_json(data: bytes) -> dict[str, Any]:
 
 
 def plan_of(columns: Mapping[str, Any]) -> Plan:
-    """The plan of named values: texts, or what JSON has (exact numbers, lists).
+    """The plan of named values, which are texts or the values of JSON (exact numbers, lists).
 
     Raises:
-        PlanError: names each column that is wrong, and what it takes.
+        PlanError: a column is wrong; it names each such column, and what the column takes.
     """
-    stripped = {name: one.strip() if isinstance(one, str) else one for name, one in columns.items()}
+    stripped = {name: value.strip() if isinstance(value, str) else value for name, value in columns.items()}
     present = {name: stripped[name] for name in COLUMNS if stripped.get(name) not in (None, "")}
     try:
-        read = _Columns.model_validate(present)
+        row = _Columns.model_validate(present)
     except ValidationError as error:
-        wrong = {
-            str(one["loc"][0]): "is missing" if one["type"] == "missing" else str(one["ctx"]["error"])
-            for one in error.errors(include_input=False, include_url=False)
+        reasons = {
+            str(fault["loc"][0]): "is missing" if fault["type"] == "missing" else str(fault["ctx"]["error"])
+            for fault in error.errors(include_input=False, include_url=False)
         }
-        (column, reason), *more = ((name, wrong[name]) for name in COLUMNS if name in wrong)
+        (column, reason), *more = ((name, reasons[name]) for name in COLUMNS if name in reasons)
         raise PlanError(reason, column, more=more) from None
-    values = {name: getattr(read, name) for name in _Columns.model_fields}
+    values = {name: getattr(row, name) for name in _Columns.model_fields}
     listed = tuple(map(values.pop, NAMED))
-    plan = Plan(**values | {"timezone": read.timezone and read.timezone.key, "listed": listed})
+    plan = Plan(**values | {"timezone": row.timezone and row.timezone.key, "listed": listed})
     _check(plan)
     return _in_minutes(plan)
 
 
 def _in_minutes(plan: Plan) -> Plan:
-    """The plan with a flight of whole minutes, since impressions are counted by minutes: all minutes that
-    overlap it.
+    """The plan with a flight of whole minutes, since impressions are counted by the minute: all minutes that
+    overlap the flight.
     """
     start_ms, end_ms = (minute * MINUTE_MS for minute in plan.minutes)
     if (start_ms, end_ms) == (plan.start_ms, plan.end_ms):
@@ -176,21 +176,21 @@ def _in_minutes(plan: Plan) -> Plan:
 
 
 def _check(plan: Plan) -> None:
-    """Check the columns that must come together."""
+    """Check the columns that depend on each other."""
     if plan.end_ms <= plan.start_ms:
         raise PlanError("is not after the start", "end")
     if plan.cpm_micros is not None and plan.currency is None:
-        raise PlanError("is missing, and there is a cpm", "currency")
+        raise PlanError("is missing, and a cpm needs one", "currency")
     if plan.conversions_from is not None and plan.campaign_id is None:
-        raise PlanError("is missing, and conversions_from is about a campaign", "campaign_id")
+        raise PlanError("is missing, and conversions_from needs one", "campaign_id")
     if not isinstance(plan.curve, str) and plan.timezone is None:
-        raise PlanError("is missing, and the curve's weights are by its hours of day", "timezone")
+        raise PlanError("is missing, and a curve of weights needs one for its hours of day", "timezone")
     if any(end <= plan.start_ms or start >= plan.end_ms for start, end in plan.pauses):
         raise PlanError("has a pause outside of the flight", "pauses")
     if not plan.flight.total_ms:
-        raise PlanError("leaves nothing of the flight", "pauses")
+        raise PlanError("leaves no unpaused time of the flight", "pauses")
     if not isinstance(plan.curve, str) and not plan.flight.total_weight:
-        raise PlanError("has weight in no hour of the flight that is not paused", "curve")
+        raise PlanError("has no weight above 0 in the unpaused hours of the flight", "curve")
     _check_balance(plan)
 
 
@@ -198,9 +198,9 @@ def _check_balance(plan: Plan) -> None:
     """Check the columns of the opening balance."""
     before, until = plan.delivered_before, plan.delivered_before_until
     if before is None and (until is not None or plan.delivered_before_source is not None):
-        raise PlanError("is missing, and there is a moment or a source of it", "delivered_before")
+        raise PlanError("is missing, and a moment or source of a balance needs one", "delivered_before")
     if before and until is None:
-        raise PlanError("is missing, and there is a delivered_before", "delivered_before_until")
+        raise PlanError("is missing, and a delivered_before above 0 needs one", "delivered_before_until")
     if until is not None and not plan.start_ms <= until <= plan.end_ms:
         raise PlanError("is not within the flight", "delivered_before_until")
     if before and until == plan.start_ms:
@@ -242,7 +242,7 @@ def _booked(value: Any) -> int:
     return _impressions(value, 1)
 
 
-def _before(value: Any) -> int:
+def _delivered_before(value: Any) -> int:
     return _impressions(value, 0)
 
 
@@ -265,7 +265,7 @@ def _decimal(value: Any) -> Decimal:
 
 
 def _exponent(number: Decimal) -> int:
-    """The exponent to which `as_integer_ratio` would raise 10: one in a JSON number may fill the memory."""
+    """The exponent to which `as_integer_ratio` raises 10. A huge exponent would fill the memory."""
     exponent = number.as_tuple().exponent
     assert isinstance(exponent, int), number
     return exponent
@@ -273,8 +273,8 @@ def _exponent(number: Decimal) -> int:
 
 def _micros(value: Any) -> int:
     numerator, denominator = _decimal(value).as_integer_ratio()
-    micros, rest = divmod(numerator * 1_000_000, denominator)
-    if rest:
+    micros, remainder = divmod(numerator * 1_000_000, denominator)
+    if remainder:
         raise ValueError("takes no more than six decimal places")
     return micros
 
@@ -310,7 +310,7 @@ def _zone(value: Any) -> ZoneInfo:
 
 
 def _moment(value: Any, columns: ValidationInfo) -> int:
-    # A wrong timezone has an error of its own, so a time without an offset is then checked in UTC.
+    # A wrong timezone is reported by its own column, so a time without an offset is then checked in UTC.
     return moment_of(_text(value), columns.data.get("timezone", ZoneInfo("UTC")))
 
 
@@ -318,20 +318,22 @@ def moment_of(text: str, zone: ZoneInfo | None) -> int:
     """The epoch ms of a moment in ISO 8601.
 
     Args:
-        zone: of a time without an offset; None if an offset is required.
+        zone: the time zone of a time without an offset; None if an offset is required.
 
     Raises:
-        ValueError: it is none, or no single one.
+        ValueError: `text` is no moment, or one that clocks show twice or never.
     """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"takes ISO 8601, such as 2026-11-01T00:00, not {text[:40]!r}") from None
     if len(text) <= len("2026-11-01"):
-        raise ValueError("needs a time of day beside the date: the end of a flight is its first moment after")
+        raise ValueError(
+            "needs a time of day after the date: a flight ends at the first moment that is not part of it"
+        )
     if moment.tzinfo is None:
         if zone is None:
-            raise ValueError("has no offset from UTC, and the plan no timezone")
+            raise ValueError("has no offset from UTC, and the plan has no timezone: write one of them")
         moment = moment.replace(tzinfo=zone)
         first, second = moment.utcoffset(), moment.replace(fold=1).utcoffset()
         assert first is not None
@@ -371,7 +373,7 @@ def _pauses(value: Any, columns: ValidationInfo) -> tuple[tuple[int, int], ...]:
         pair = item.split("/") if isinstance(item, str) else item
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError("takes pauses as start/end;start/end")
-        start, end = (_moment(one, columns) for one in pair)
+        start, end = (_moment(moment, columns) for moment in pair)
         if end <= start:
             raise ValueError(f"has a pause that ends before it starts: {pair[0]}")
         pauses.append((start, end))
@@ -388,8 +390,8 @@ def _categories(value: Any) -> tuple[str, ...]:
     return tuple(sorted(ids))
 
 
-class _Own(BaseModel):
-    """The columns, each read by its own reader. The time zone is first: times are read by it."""
+class _PlanColumns(BaseModel):
+    """The columns with a reader each. The time zone is the first, since times are read in it."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -408,10 +410,10 @@ class _Own(BaseModel):
     blocked_categories: Annotated[tuple[str, ...], PlainValidator(_categories)] = ()
     tolerance: Annotated[float | None, PlainValidator(_rate)] = None
     conversions_from: Annotated[From | None, PlainValidator(_from)] = None
-    delivered_before: Annotated[int | None, PlainValidator(_before)] = None
+    delivered_before: Annotated[int | None, PlainValidator(_delivered_before)] = None
     delivered_before_until: Annotated[int | None, PlainValidator(_moment)] = None
     delivered_before_source: Annotated[str | None, PlainValidator(_source)] = None
 
 
 _LISTS: Final[Any] = {name: (Annotated[tuple[str, ...], PlainValidator(_ids)], ()) for name in NAMED}
-_Columns: Final = create_model("_Columns", __base__=_Own, **_LISTS)
+_Columns: Final = create_model("_Columns", __base__=_PlanColumns, **_LISTS)

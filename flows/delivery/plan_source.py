@@ -1,4 +1,4 @@
-"""Plans of the settings' file or topic, followed while they change."""
+"""The plans of the file or topic that the settings name, followed while they change."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from flows.model.plan import Plan, PlanBook
 from flows.settings import PREFIX, Settings, Topic, kafka_options
 
 
-def plan_file(settings: Settings) -> PlanFile | PlanTopic | None:
-    """The file or topic of plans that the settings name; see `plan_topic` on when it waits.
+def open_plans(settings: Settings) -> PlanFile | PlanTopic | None:
+    """The file or topic of plans that the settings name; None without one. `plan_topic` states when it waits.
 
     Raises:
-        ConnectError: there is no such topic.
+        ConnectError: the brokers do not answer, or the topic is missing.
     """
     if not isinstance(settings.plans, Topic):
         return None if settings.plans is None else PlanFile(settings.plans)
@@ -29,16 +29,17 @@ def plan_file(settings: Settings) -> PlanFile | PlanTopic | None:
 
 
 class PlanFollower:
-    """The settings' plans, for a step that must notice their changes."""
+    """The plans of the settings, for a step that must react to their changes."""
 
     def __init__(self, settings: Settings) -> None:
-        self._source = plan_file(settings)
+        self._source = open_plans(settings)
         self._last_book: PlanBook | None = None
         self._needed = settings.labels == "planned"
 
     def changed(self, now_ms: int) -> PlanBook | None:
-        """The plans in force, if they have been read and differ from those that were last returned. Without a
-        source there are none, which is returned once: a save may have some.
+        """The plans in force, if they have been read and differ from the plans that were returned last.
+
+        Without a source the first call returns an empty book, since a save may have plans.
         """
         if self._source is None:
             if self._last_book is not None:
@@ -53,17 +54,15 @@ class PlanFollower:
 
     @property
     def awaited(self) -> bool:
-        """True while no pixel may be read: the plans list the labels that count, and have not been
-        read yet.
-        """
+        """True while no pixel may be read, since the labels that count are in plans that are not read yet."""
         return self._needed and self._source is not None and not self._source.ready
 
 
 class PlanReader:
-    """The settings' plans, for a process that can begin before they can be read.
+    """The plans of the settings, for a process that can begin before its plans can be read.
 
     Args:
-        logs_problems: whether problems are logged.
+        logs_problems: whether problems of the plans are logged.
     """
 
     def __init__(self, settings: Settings, logs_problems: bool = False) -> None:
@@ -72,13 +71,13 @@ class PlanReader:
         self._last_book: PlanBook | None = None
 
     def changed(self) -> PlanBook | None:
-        """The plans in force, if they have been read and differ from those that were last returned.
+        """The plans in force, if they have been read and differ from the plans that were returned last.
 
         Raises:
             ConnectError: Kafka does not answer, or there is no such topic.
         """
         if self._source is None:
-            self._source = plan_file(self._settings)
+            self._source = open_plans(self._settings)
         if (source := self._source) is None:
             return None
         problems = source.refresh(time.monotonic_ns() // 1_000_000)
@@ -91,26 +90,26 @@ class PlanReader:
 
 
 def read_book(settings: Settings) -> Mapping[str, Plan]:
-    """The plans as they are now.
+    """The present plans by placement; none without a source of plans.
 
     Raises:
-        PlanError, ConnectError: they cannot be read.
+        PlanError, ConnectError: the plans cannot be read.
     """
     if isinstance(settings.plans, Path):
         return read_plans(settings.plans)[0]
-    plans = plan_file(settings)
+    plans = open_plans(settings)
     if isinstance(plans, PlanTopic) and not plans.ready:
         raise PlanError(f"{settings.plans}: cannot be read to its end: does Kafka answer?")
     return {} if plans is None else plans.book
 
 
-def hold_labels(settings: Settings) -> None:
-    """Refuse to begin a flow without the plans that list its labels: all labels would be absent, and those of
-    the pixels read meanwhile would stay so.
+def require_label_plans(settings: Settings) -> None:
+    """Refuse to begin a flow without the plans that list its labels. All labels of the pixels read meanwhile
+    would be absent for good.
 
     Raises:
-        SettingsError: there are none.
-        PlanError, ConnectError: they cannot be read.
+        SettingsError: the settings name no plans.
+        PlanError, ConnectError: the plans cannot be read.
     """
     if settings.labels != "planned":
         return

@@ -1,7 +1,7 @@
 """Topics of plans: a compacted Kafka topic, placement_id → one plan as JSON, followed live.
 
-A process has one consumer and one thread for all users: `plan_topic` gives each user its own view. No user
-waits for Kafka, except the first one, before anything flows.
+A process has one consumer and one thread for all users, and `plan_topic` returns a view for each user. Only
+the first user waits for Kafka, before the flow begins.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from itertools import chain
 from typing import Final, NamedTuple
 
 from connectors.kafka import Change, KafkaTable
@@ -20,31 +21,30 @@ from flows.errors import PlanError
 from flows.model.plan import Plan, PlanBook
 
 FIRST_WAIT_S: Final = 10.0
-"""The time for which the first asker waits for the first book, in s."""
+"""Seconds for which the first user waits for the first book."""
 OUTAGE_S: Final = 5.0
-"""Seconds after which an outage of Kafka is reported and the topic is read from its beginning; shorter faults
-pass all the time.
+"""Seconds after which an outage of Kafka is reported, and the topic is read from its beginning. Shorter
+faults are frequent.
 """
 RETRY_S: Final = 2.0
 POLL_S: Final = 60.0
 """Seconds between two checks whether the topic has more partitions."""
 MAX_REFUSALS: Final = 1000
-GATHERED: Final = 16_384
-"""Messages that wait for later ones of their keys while the topic is not read to its end: only the latest
-good one of each key is decoded, in a tenth of a millisecond. Compaction leaves a topic's newest segment,
-which may cover days.
+MAX_GATHERED: Final = 16_384
+"""The number of messages that wait for later ones of their keys while the topic is not read to its end. Only
+the latest good message of a key is decoded, in a tenth of a millisecond. Compaction leaves out the newest
+segment of a topic, which may cover days.
 """
 
 _POLL: Final = timedelta(seconds=0.2)
 _PLAN_COLUMNS: Final = frozenset(COLUMNS)
-
 
 _Place = tuple[int, bytes | None]
 """A partition and a key in it."""
 
 
 class Refusal(NamedTuple):
-    """A refused message of a topic, with its reason. Without partition and offset it is the whole topic."""
+    """The reason why a message of a topic is refused. Without partition and offset it is about the topic."""
 
     topic: str
     partition: int | None
@@ -58,7 +58,9 @@ class Refusal(NamedTuple):
 
 
 class _Latest(NamedTuple):
-    """The order in which messages of different partitions count: by time, then by partition."""
+    """A placement's latest message of one partition. Of several, the one with the greatest first two values
+    counts. `plan` is None for a tombstone.
+    """
 
     timestamp_ms: int
     partition: int
@@ -66,10 +68,10 @@ class _Latest(NamedTuple):
 
 
 class Entries:
-    """The plans that a topic's messages make, whatever the order of its partitions.
+    """The plans of a topic's messages, which do not depend on the order of its partitions.
 
-    A refused message changes nothing, so the last good plan stays. If a placement has messages in several
-    partitions (writers that spread keys differently), the one with the latest timestamp counts.
+    A refused message changes nothing, so the last good plan stays. A placement may have messages in several
+    partitions, if writers partition keys differently. The message with the latest timestamp then counts.
     """
 
     def __init__(self, topic: str) -> None:
@@ -77,19 +79,20 @@ class Entries:
         self._latest: dict[str, dict[int, _Latest]] = {}
 
     def take(self, *changes: Change) -> list[Refusal]:
-        """Enter the latest good one of a key's messages in one partition; returns the fault of the last
-        message.
+        """Enter the latest good message of a key in one partition; returns the faults of the last message.
+
+        Args:
+            changes: the key's messages in the order of the partition, at least one.
         """
-        remarks_of_entries: list[list[Refusal]] = []
-        for change in reversed(changes):
-            entered, remarks = self._enter(change)
-            remarks_of_entries.append(remarks)
+        entered, faults = self._enter(changes[-1])
+        for change in reversed(changes[:-1]):
             if entered:
                 break
-        return remarks_of_entries[0]
+            entered, _ = self._enter(change)
+        return faults
 
     def _enter(self, change: Change) -> tuple[bool, list[Refusal]]:
-        """Enter one message; returns whether it is taken, and its fault."""
+        """Enter one message; returns whether it is good, and its faults."""
 
         def refusal(reason: str) -> Refusal:
             return Refusal(self._topic, change.partition, change.offset, name, reason)
@@ -98,7 +101,7 @@ class Entries:
         if change.key is None:
             return False, [refusal("has no key: takes the placement_id")]
         name = change.key.decode(errors="replace")
-        remarks: list[Refusal] = []
+        faults: list[Refusal] = []
         plan = None
         if change.value is not None:
             try:
@@ -111,40 +114,42 @@ class Entries:
             except PlanError as error:
                 return False, [refusal(f"{error}; the plan read last stays in force")]
             unknown = sorted(columns.keys() - _PLAN_COLUMNS)
-            remarks = [refusal(f"{other}: no such name, ignored") for other in unknown]
+            faults = [refusal(f"{other}: no such name, ignored") for other in unknown]
         latest = self._latest.setdefault(name, {})
         latest[change.partition] = _Latest(change.timestamp_ms, change.partition, plan)
-        return True, remarks
+        return True, faults
 
     def enter_known(self, plan: Plan) -> None:
-        """Enter a plan from an earlier reading, of a placement that has no good message any more."""
+        """Enter a plan of an earlier reading, for a placement that has no good message any more."""
         self._latest.setdefault(plan.placement_id, {-1: _Latest(-1, -1, plan)})
 
     def book(self) -> PlanBook:
         """The plans in force."""
-        newest = (max(of.values(), key=lambda latest: latest[:2]) for of in self._latest.values())
+        by_placement = self._latest.values()
+        newest = (max(latest.values(), key=lambda each: each[:2]) for latest in by_placement)
         return PlanBook(latest.plan for latest in newest if latest.plan is not None)
 
 
 class TopicFeed:
-    """Follows a topic in a thread of its own; the first book comes when all partitions were read.
-
-    While Kafka is away or the topic is missing the last book stays in force, and that is logged once.
-    Afterwards the topic, which may be a new one, is read from its beginning, and counts once it has been
+    """A topic of plans that a thread of its own follows. The first book is there once all partitions are
     read.
 
+    While Kafka is away or the topic is missing, the last book stays in force, and a refusal reports that
+    once. Afterwards the topic, which may be a new one, is read from its beginning. Its book replaces the last
+    one once all of it is read.
+
     Args:
-        topic: the topic's name, for messages.
-        open_table: called again after each outage.
+        topic: the topic's name, for refusals.
+        open_table: called at once, and again after each outage.
 
     Raises:
-        ConnectError: by `open_table`, the first time.
+        ConnectError: `open_table` raised it at the first call.
     """
 
     def __init__(self, topic: str, open_table: Callable[[], KafkaTable]) -> None:
         self.book = PlanBook()
         self.ready = threading.Event()
-        self._count = 0
+        self._refusal_count = 0
         self._refusals: deque[Refusal] = deque(maxlen=MAX_REFUSALS)
         self._topic = topic
         self._open_table = open_table
@@ -155,17 +160,17 @@ class TopicFeed:
         self._thread.start()
 
     def since(self, count: int) -> tuple[int, list[Refusal]]:
-        """The refusals after the first `count`, as far as they are stored, and the number of all."""
+        """The number of all refusals, and the refusals after the first `count` that are still stored."""
         with self._lock:
-            new = self._count - count
-            return self._count, list(self._refusals)[-new:] if new else []
+            new = self._refusal_count - count
+            return self._refusal_count, list(self._refusals)[-new:] if new else []
 
     def report(self, reason: str) -> None:
         """Report a fault of the topic as a whole."""
         self._report([Refusal(self._topic, None, None, None, reason)])
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread; waits at most 5 s for it."""
         self._closing.set()
         self._thread.join(5)
 
@@ -182,36 +187,36 @@ class TopicFeed:
             table = None
 
     def _follow(self, table: KafkaTable) -> None:
-        """Follow until closing, or until the topic has more partitions.
+        """Follow the topic until `close`, or until it has more partitions.
 
         Raises:
-            ConnectError: by the table, or Kafka has been away for `OUTAGE_S`.
+            ConnectError: the table raised it, or Kafka has been away for `OUTAGE_S`.
         """
-        entries, waiting = Entries(self._topic), dict[_Place, list[Refusal]]()
-        behind, gathered = defaultdict[_Place, list[Change]](list), 0
+        entries, unreported = Entries(self._topic), dict[_Place, list[Refusal]]()
+        gathered, gathered_count = defaultdict[_Place, list[Change]](list), 0
         partitions = table.partitions()
-        seen_s = looked_s = time.monotonic()
+        answered_s = checked_s = time.monotonic()
         complete = False
         while not self._closing.is_set():
             changes = table.read(_POLL)
             for change in changes:
-                behind[change.partition, change.key].append(change)
-            gathered += len(changes)
-            if complete or table.caught_up or gathered >= GATHERED:
-                # A fault that a later message of the topic corrects needs no report.
-                waiting |= {place: entries.take(*some) for place, some in behind.items()}
-                behind.clear()
-                gathered = 0
+                gathered[change.partition, change.key].append(change)
+            gathered_count += len(changes)
+            if complete or table.caught_up or gathered_count >= MAX_GATHERED:
+                # A fault that a later message of its key corrects is not reported.
+                unreported |= {place: entries.take(*messages) for place, messages in gathered.items()}
+                gathered.clear()
+                gathered_count = 0
             now_s = time.monotonic()
             if table.caught_up or changes:
-                seen_s = now_s
-            elif now_s - seen_s > OUTAGE_S:
+                answered_s = now_s
+            elif now_s - answered_s > OUTAGE_S:
                 raise ConnectError(table.trouble)
             if table.caught_up:
                 self._outage_reported = False
             if table.caught_up and not complete:
                 complete = True
-                for refusal in (one for many in waiting.values() for one in many):
+                for refusal in chain.from_iterable(unreported.values()):
                     plan = self.book.get(refusal.placement or "")
                     if plan is not None:
                         entries.enter_known(plan)
@@ -220,10 +225,10 @@ class TopicFeed:
             elif complete and changes:
                 self._replace(entries.book())
             if complete:
-                self._report([one for many in waiting.values() for one in many])
-                waiting.clear()
-            if now_s - looked_s > POLL_S and table.caught_up:
-                looked_s = now_s
+                self._report([*chain.from_iterable(unreported.values())])
+                unreported.clear()
+            if now_s - checked_s > POLL_S and table.caught_up:
+                checked_s = now_s
                 if table.partitions() != partitions:
                     return
 
@@ -239,12 +244,15 @@ class TopicFeed:
     def _report(self, refusals: list[Refusal]) -> None:
         with self._lock:
             self._refusals += refusals
-            self._count += len(refusals)
+            self._refusal_count += len(refusals)
 
 
 class PlanTopic:
-    """A view of a topic of plans, like a `PlanFile`; `book` is replaced, never changed, and `ready` once the
-    topic has been read to its end.
+    """A view of a topic of plans, with the interface of a `PlanFile`.
+
+    Attributes:
+        book: the plans in force; replaced, never changed.
+        ready: whether the topic has been read to its end.
     """
 
     def __init__(self, feed: TopicFeed) -> None:
@@ -257,13 +265,13 @@ class PlanTopic:
         self.book = self._feed.book
 
     def refresh(self, now_ms: int) -> list[Refusal]:
-        """Take the topic's changes; never waits.
+        """Take the topic's changes, without waiting for them.
 
         Args:
-            now_ms: not needed here.
+            now_ms: unused; a `PlanFile` needs it.
 
         Returns:
-                The refusals, once for each view; of very many the latest `MAX_REFUSALS`.
+            The refusals since the last call; at most the latest `MAX_REFUSALS`.
         """
         self._take_up()
         self._reported, refusals = self._feed.since(self._reported)
@@ -271,22 +279,22 @@ class PlanTopic:
 
 
 _feeds: dict[tuple[object, ...], TopicFeed] = {}
-_making = threading.Lock()
+_feeds_lock = threading.Lock()
 
 
 def plan_topic(brokers: str, topic: str, options: Mapping[str, str], group: str) -> PlanTopic:
-    """A view of a topic of plans. The first view of a process waits for the first book, at most
+    """A view of a topic of plans. The first call of a process waits for the first book, at most
     `FIRST_WAIT_S`.
 
     Raises:
-        ConnectError: the brokers do not answer, or the topic is missing; of the first view alone.
+        ConnectError: the brokers do not answer, or the topic is missing; only the first call raises it.
     """
-    with _making:
+    with _feeds_lock:
         key = (brokers, topic, *sorted(options.items()))
         feed = _feeds.get(key)
         if feed is None:
             feed = TopicFeed(topic, lambda: KafkaTable(brokers, topic, options, group=group))
             _feeds[key] = feed
             if not feed.ready.wait(FIRST_WAIT_S):
-                feed.report("is not read to its end yet: no plan is in force before that")
+                feed.report("is not read to its end yet: no plan is in force until then")
         return PlanTopic(feed)

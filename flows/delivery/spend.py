@@ -1,5 +1,5 @@
-"""Spend: cost, cost per acquisition and return on ad spend, in every window, of a placement whose plan has a
-price and of a campaign's placements that have one.
+"""Spend: cost, cost per acquisition and return on ad spend in every window. Placements whose plans have a
+price have a spend, and a campaign has the sum of its placements' spends.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from flows.model.fields import CURRENCY, FIELDS, SPENDING, WINDOWS, quotient
 from flows.model.plan import Plan
 
 METRICS: Final = ("impressions", "conversions", "conversion_value")
-_AT: Final = [[FIELDS.index(f"{window}.{metric}") for metric in METRICS] for window in WINDOWS]
+_METRICS_AT: Final = [[FIELDS.index(f"{window}.{metric}") for metric in METRICS] for window in WINDOWS]
 _CURRENCY_AT: Final = FIELDS.index(CURRENCY)
 _FLIGHT: Final = WINDOWS.index("flight")
 _MILLION: Final = 1_000_000
 
 
 class Window(NamedTuple):
-    """The money of one window, in whole numbers, since doubles are not exact beyond 10^9 with six places.
+    """The money of one window, in whole numbers, since a double beyond 10^9 has no six exact places.
 
     Attributes:
-        cost: in 10^-9; None if the delivery is unknown.
-        counted: the part of it for impressions that were counted here; None if unknown.
+        cost: the cost of the impressions in 10^-9 of the currency; None if the delivery is unknown.
+        counted: the cost of the impressions that the flow counted, in 10^-9; None if unknown.
         conversions: in 10^-6.
-        value: in 10^-6; None in another currency.
+        value: the value of the conversions in 10^-6; None if it is in another currency.
     """
 
     cost: int | None
@@ -34,7 +34,7 @@ class Window(NamedTuple):
 
 
 class Spend(NamedTuple):
-    """By window, in the order of `WINDOWS`, in one currency."""
+    """The money of each window, in the order of `WINDOWS`, in one currency."""
 
     currency: str
     windows: Sequence[Window]
@@ -44,42 +44,43 @@ def spend(plan: Plan, delivered: int | None, counted: int | None, values: Sequen
     """The spend of a placement by its row's values; None if its plan has no price.
 
     Args:
-        delivered: impressions of the plan's flight, which alone were bought; None if unknown.
-        counted: those of them that were counted here, as its conversions were; None if unknown.
-        values: of `flows.model.fields.FIELDS`.
+        delivered: impressions of the plan's flight, the only ones that were bought; None if unknown.
+        counted: the delivered impressions that the flow counted; None if unknown.
+        values: the row's values of `flows.model.fields.FIELDS`.
     """
     if plan.cpm_micros is None or plan.currency is None:
         return None
     same, windows = values[_CURRENCY_AT] in (None, plan.currency), []
-    for place, (impressions, conversions, value) in enumerate(_AT):
-        all_of = values[impressions] or 0
-        bought = (delivered, counted) if place == _FLIGHT else (all_of, all_of)
-        brought = int(values[value] or 0) if same else None  # text beyond 2^53
-        cost, of_counted = (None if one is None else one * plan.cpm_micros for one in bought)
-        windows.append(Window(cost, of_counted, round(float(values[conversions] or 0) * _MILLION), brought))
+    for place, (impressions, conversions, value) in enumerate(_METRICS_AT):
+        all_impressions = values[impressions] or 0
+        bought = (delivered, counted) if place == _FLIGHT else (all_impressions, all_impressions)
+        amount = int(values[value] or 0) if same else None  # a value beyond 2^53 is text
+        cost, counted_cost = (None if count is None else count * plan.cpm_micros for count in bought)
+        millionths = round(float(values[conversions] or 0) * _MILLION)
+        windows.append(Window(cost, counted_cost, millionths, amount))
     return Spend(plan.currency, windows)
 
 
 def total_spend(parts: Collection[Spend]) -> Spend | None:
-    """The sum; None if there is nothing to add, or several currencies."""
+    """The sum of spends; None without any, or if they are in several currencies."""
     currencies = {part.currency for part in parts}
     if len(currencies) != 1:
         return None
     windows = [
         Window(
-            _sum([one.cost for one in of]),
-            _sum([one.counted for one in of]),
-            sum(one.conversions for one in of),
-            _sum([one.value for one in of]),
+            _sum([each.cost for each in same_window]),
+            _sum([each.counted for each in same_window]),
+            sum(each.conversions for each in same_window),
+            _sum([each.value for each in same_window]),
         )
-        for of in zip(*(part.windows for part in parts), strict=True)
+        for same_window in zip(*(part.windows for part in parts), strict=True)
     ]
     return Spend(currencies.pop(), windows)
 
 
 def spend_texts(spending: Spend | None) -> list[str | None]:
-    """Cost, cost per acquisition and return on ad spend of each window, as `SPENDING` names them. The latter
-    two use the cost of counted impressions: the conversions of the others are unknown.
+    """Cost, cost per acquisition and return on ad spend of each window, in the order of `SPENDING`. The
+    latter two use the cost of counted impressions, since the conversions of other impressions are unknown.
     """
     if spending is None:
         return [None] * len(SPENDING)
@@ -92,6 +93,6 @@ def spend_texts(spending: Spend | None) -> list[str | None]:
 
 
 def _sum(amounts: Sequence[int | None]) -> int | None:
-    """Add amounts; None if one of them is None."""
-    known_amounts = [one for one in amounts if one is not None]
+    """The sum of amounts; None if one of them is None."""
+    known_amounts = [amount for amount in amounts if amount is not None]
     return sum(known_amounts) if len(known_amounts) == len(amounts) else None

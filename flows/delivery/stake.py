@@ -1,4 +1,4 @@
-"""Stake: the money that a placement's plan loses, by its price, now and by the flight's end."""
+"""Stake: the money that a placement loses by the price of its plan, now and by the flight's end."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Stake(NamedTuple):
     """Money in whole units of one currency. None stands for an absent field, never for 0.
 
     Args:
-        now: `short_by` by the price; null if `short_by` is.
-        at_end: the projected shortfall of the booking, by the price; null without a projection.
-        blocked: impressions in blocked content, by the price; null if there were none.
+        now: the price of `short_by`; null if `short_by` is null.
+        at_end: the price of the projected shortfall of the booking; null without a projection.
+        blocked: the price of impressions in blocked content; null if there were none.
     """
 
     currency: str
@@ -37,13 +37,13 @@ def at_stake(plan: Plan, delivery: Delivery, values: Sequence[Any]) -> Stake | N
         return None
     short, projected, blocked = delivery.short_by, delivery.projected, values[_BLOCKED_AT]
     lacking = None if projected is None else max(0.0, delivery.booked - projected)
-    now, at_end = (None if one is None else one * price / _BILLION for one in (short, lacking))
+    now, at_end = (None if count is None else count * price / _BILLION for count in (short, lacking))
     return Stake(plan.currency, now, at_end, blocked * price / _BILLION if blocked else None)
 
 
 def stakes(parts: Collection[Stake]) -> Stake | None:
-    """The stake of a campaign: the sums over its placements that have one. None without any, or in several
-    currencies.
+    """The stake of a campaign: the sums over its placements that have a stake. None without any, or if they
+    are in several currencies.
     """
     currencies = {part.currency for part in parts}
     if len(currencies) != 1:
@@ -65,7 +65,7 @@ def stake_texts(stake: Stake | None) -> list[str | None]:
 
 
 def alert_money(stake: Stake | None) -> dict[str, str]:
-    """The money of an alert, as texts by name; a null is absent."""
+    """The money of an alert with its currency, as texts by name; a null is absent."""
     names, money = ("at_stake", "at_stake_end", "blocked_at_stake"), stake_texts(stake)
     amounts = {name: amount for name, amount in zip(names, money, strict=True) if amount is not None}
     return amounts if stake is None or not amounts else amounts | {"currency": stake.currency}

@@ -1,8 +1,8 @@
-"""States that hold still: a state by ratio changes at a border of minutes, once the new one has held for a
-while.
+"""Steady states: a state by ratio changes at a border of minutes, once the condition of the new state has
+held for `hold_ms`.
 
-States by the clock or by the booking (`not_started`, `paused`, `complete`, …) come and go at once, and
-`warming_up` goes at once. The memory is in the save, and a function of the cuts.
+States by the clock or by the booking (`not_started`, `paused`, `complete`, …) begin and end at once, and
+`warming_up` ends at once. The memory is a function of the cuts, and a save has it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from flows.delivery.pacing import STATES, STILL, Delivery, State
 from flows.model.flight import MINUTE_MS
 
 RATIOS: Final = frozenset(STATES) - STILL - {"unknown_before"}
-"""The states by ratio."""
+"""The states by ratio, for which a condition must hold for a time."""
 EARLY: Final[State] = "warming_up"
 
 
 class Memory(NamedTuple):
-    """The state of a row, and the one that may follow it.
+    """The state of a row, and the state that may follow it.
 
     Args:
-        candidate: a state whose condition holds; None if that of `state` holds.
-        since_ms: the border of minutes from which on it holds.
-        border_ms: the border at which this was last looked at.
+        candidate: another state whose condition holds; None if the condition of `state` holds.
+        since_ms: the border of minutes from which on the candidate's condition holds; 0 without a candidate.
+        border_ms: the border of minutes of the last look.
     """
 
     state: State
@@ -35,12 +35,12 @@ class Memory(NamedTuple):
 def steady(delivery: Delivery, memory: Memory | None, now_ms: int, hold_ms: int) -> Memory:
     """The memory after a border of minutes.
 
-    Args:
-        delivery: of now; its state is by the bands around that of `memory`.
-        hold_ms: the time for which a new condition must hold.
+    A replay, or a flow that catches up, looks at few borders. A condition is therefore taken to hold from the
+    first border after the last look.
 
-    Between two borders that were looked at, a condition is taken to have held from the first one after the
-    earlier on: a replay, or a flow that catches up, looks at few of them.
+    Args:
+        delivery: the present delivery, with the state by the bands around the state of `memory`.
+        hold_ms: the time for which a new condition must hold before it is the state.
     """
     border_ms, new = now_ms // MINUTE_MS * MINUTE_MS, delivery.state
     at_once = memory is None or memory.state not in RATIOS or memory.state == EARLY
@@ -57,5 +57,5 @@ def steady(delivery: Delivery, memory: Memory | None, now_ms: int, hold_ms: int)
 
 
 def unmoved(memory: Memory, now_ms: int) -> Memory:
-    """The memory of a row that was not judged: its state, without a candidate."""
+    """The memory of an unjudged row: its state, without a candidate."""
     return Memory(memory.state, None, 0, now_ms // MINUTE_MS * MINUTE_MS)

@@ -178,7 +178,7 @@ class Scene:
         order = f"o-{self.seed}-{self._play_count}"
         k = self.signatures.of_tag(None, CAMPAIGN)
         headers = {"user-agent": PLAYERS[0], "x-forwarded-for": "81.2.69.7"}
-        truth = Truth("accepted", also="conversions")
+        truth = Truth("accepted", second_total="conversions")
         if dice.random() < 0.5:
             fields = {"action": "purchase", "order_number": order, "order_value": "12.50", "currency": "GBP"}
             query = urlencode(fields | {"cm": CAMPAIGN, "k": k, "timestamp": str(now_ms // 1000)})

@@ -17,7 +17,7 @@ from typing import Any
 from bytewax.operators import StatefulBatchLogic
 
 from connectors.stream import Input
-from flows.delivery import Pacer, Thresholds, plan_file
+from flows.delivery import Pacer, Thresholds, open_plans
 from flows.engine.aligner import Aligner
 from flows.engine.cut_step import Step
 from flows.engine.source import StopSignal
@@ -59,7 +59,7 @@ class RedisSink:
 
     def open(self, state: tuple[Any, ...] | None) -> Handover:
         """Take the fence and take over; `state` is the handover's of a save."""
-        file = plan_file(self.settings)
+        file = open_plans(self.settings)
         settings = self.settings
         thresholds = Thresholds(
             settings.under, settings.over, settings.delivery_grace, settings.delivery_gap, settings.state_hold

@@ -1,6 +1,6 @@
 """Simulated traffic whose truth is known.
 
-Owns: nothing. Receives: a seed. Sends: calls of pixels, and the tally that they must give.
+Owns: nothing. Receives: a seed. Sends: calls of pixels, and the tally of the numbers that are right for them.
 Must not import: anything of ours but errors.
 """
 

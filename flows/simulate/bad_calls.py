@@ -1,4 +1,4 @@
-"""Calls that a right flow rejects, each with the only reason that the specification allows."""
+"""Calls that a correct flow rejects, each for the only reason that the specification allows."""
 
 from __future__ import annotations
 
@@ -32,15 +32,8 @@ _INVALID_CONVERSIONS: Final[tuple[Any, ...]] = (
 )  # fmt: skip
 
 _UNKNOWN: Final = (
-    "rewind",
-    "creativeView",
-    "Start",
-    "first_quartile",
-    "COMPLETE",
-    "close",
-    "start ",
-    "démarrage",
-)
+    "rewind", "creativeView", "Start", "first_quartile", "COMPLETE", "close", "start ", "démarrage",
+)  # fmt: skip
 
 _NOT_JSON: Final = (
     b"", b"{", b"not json", b"[]", b"[1,2]", b"17", b'"start"', b"true", b"null", b"\xff\xfe\x00",
@@ -50,11 +43,11 @@ _NOT_JSON: Final = (
 
 
 def malformed(u: Callable[[], float], good: dict[str, Any]) -> bytes:
-    """Make a message that is no UTF-8 JSON object of at most 64 KiB: the call `good` damaged on its way, or
-    text that was never a call.
+    """A message that is no UTF-8 JSON object of at most 64 KiB: the call `good` with damage, or text that was
+    never a call.
 
     Args:
-        u: uniform random numbers in [0, 1).
+        u: returns a uniform random number in [0, 1).
     """
     dice = u()
     text = msgspec.json.encode(good)
@@ -71,7 +64,7 @@ def malformed(u: Callable[[], float], good: dict[str, Any]) -> bytes:
 
 
 def invalid(u: Callable[[], float], good: dict[str, Any]) -> dict[str, Any]:
-    """The call `good` with one known field of the wrong type, too long, or missing although required."""
+    """The call `good` with one known field that has the wrong type, is too long, or is missing."""
     if u() < 0.15:
         good = {key: value for key, value in good.items() if key != "placement_id"} | {"event": "conversion"}
         field, wrong = "conversion", _INVALID_CONVERSIONS[int(u() * len(_INVALID_CONVERSIONS))]
@@ -82,7 +75,7 @@ def invalid(u: Callable[[], float], good: dict[str, Any]) -> dict[str, Any]:
 
 def unknown(u: Callable[[], float], good: dict[str, Any]) -> dict[str, Any]:
     """The call `good` with an unknown event. A third of these calls have further wrong fields, which must not
-    become the reason.
+    be the reason of rejection.
     """
     broken: dict[str, Any] = {"placement_id": 12, "ts": "yesterday"} if u() < 0.33 else {}
     return {**good, "event": _UNKNOWN[int(u() * len(_UNKNOWN))], **broken}

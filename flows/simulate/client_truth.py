@@ -1,5 +1,5 @@
 """Clients of simulated traffic: the key by which a download or delivery counts once, and the events that a
-right flow counts.
+correct flow counts.
 """
 
 from __future__ import annotations
@@ -14,17 +14,22 @@ from flows.simulate.scenario import MACROS
 
 DAY_MS: Final = 86_400_000
 KINDS: Final = {"download": "downloads", "delivered": "deliveries"}
-"""Events, each with the name of its counts."""
+"""Events with keys, to the names of their counts."""
 WINDOWS: Final = ("calendar", "first_touch", "last_touch")
-COUNTS: Final = tuple(f"{kind}_{how}" for kind in KINDS.values() for how in (*WINDOWS, "unkeyed"))
-_A_CLIENT: Final = 3
+COUNTS: Final = tuple(f"{kind}_{window}" for kind in KINDS.values() for window in (*WINDOWS, "unkeyed"))
+_LISTENERS_A_CLIENT: Final = 3
 """The number of listeners behind one address and user agent."""
 _EPISODES: Final = 5
 
 
-class Sent(NamedTuple):
-    """A download or delivery with a key: its scopes (`beside` as in `flows.simulate.truth.Truth`) and its
-    time.
+class KeyedEvent(NamedTuple):
+    """A download or delivery that has a key.
+
+    Attributes:
+        key: the key by which it counts once.
+        ms: its event time, epoch ms.
+        kind: a value of `KINDS`.
+        beside: see `flows.simulate.truth.Truth`.
     """
 
     key: str
@@ -35,9 +40,11 @@ class Sent(NamedTuple):
     beside: tuple[tuple[str, str], ...]
 
 
-def with_client(labels: dict[str, Any], listener: int, play: int) -> None:
-    """Give a play's labels a client and an episode; a few get none, or a macro."""
-    client = f"client-{listener // _A_CLIENT}"
+def add_client(labels: dict[str, Any], listener: int, play: int) -> None:
+    """Add a client and an episode to a play's labels. A few plays get no client or episode, or a macro as
+    client.
+    """
+    client = f"client-{listener // _LISTENERS_A_CLIENT}"
     if play % 11 > 0:
         labels["client_id"] = MACROS[play % len(MACROS)] if play % 11 == 1 else client
     if play % 4 > 0:
@@ -45,7 +52,7 @@ def with_client(labels: dict[str, Any], listener: int, play: int) -> None:
 
 
 def key_of(event: str, labels: Mapping[str, Any]) -> str | None:
-    """The key by which an event with these labels counts once; None if the labels give none."""
+    """The key by which an event with these labels counts once; None if the labels lack a part of it."""
     client, episode, podcast, creative = (
         None if labels.get(name) in (None, *MACROS) else labels[name]
         for name in ("client_id", "episode", "podcast", "creative_id")
@@ -58,14 +65,15 @@ def key_of(event: str, labels: Mapping[str, Any]) -> str | None:
 
 
 def _low(hashed: bytes) -> bytes:
-    """The number without its greatest bit."""
+    """The bytes of a big-endian number, without its greatest bit."""
     return bytes([hashed[0] & 0x7F, *hashed[1:]])
 
 
-def counted(sent: Iterable[Sent], timezone: str, secret: bytes) -> Iterator[tuple[Sent, str]]:
-    """The events that count, with the name of the count, separately for each window.
+def counted(events: Iterable[KeyedEvent], timezone: str, secret: bytes) -> Iterator[tuple[KeyedEvent, str]]:
+    """The events that count, each with the name of the count, once for each window in which it counts.
 
     Args:
+        timezone: IANA name of the zone of calendar days.
         secret: the flow's key, by which events of one moment are ordered; empty for the order of their names.
     """
     ties = blake2b(digest_size=32, key=secret, person=b"ties").digest() if secret else b""
@@ -74,7 +82,9 @@ def counted(sent: Iterable[Sent], timezone: str, secret: bytes) -> Iterator[tupl
         return _low(blake2b(event_id.encode(), digest_size=4, key=ties).digest()) if ties else b""
 
     zone, last, began, days = ZoneInfo(timezone), dict[str, int](), dict[str, int](), set[tuple[str, int]]()
-    for event in sorted(sent, key=lambda each: (each.ms, order(each.event_id), each.placement, each.beside)):
+    for event in sorted(
+        events, key=lambda each: (each.ms, order(each.event_id), each.placement, each.beside)
+    ):
         day = event.key, datetime.fromtimestamp(event.ms / 1000, zone).toordinal()
         if day not in days:
             yield event, f"{event.kind}_calendar"

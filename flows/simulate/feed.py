@@ -1,4 +1,4 @@
-"""Outlets of simulated traffic: logs, a producer in real time, plain logs for benches, and plans."""
+"""Outlets of simulated traffic: logs, a producer in real time, and plans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 from zoneinfo import ZoneInfo
 
-import numpy.typing as npt
 import zstandard
 
 from flows.simulate.traffic import Traffic
@@ -22,43 +21,41 @@ from flows.simulate.truth import Tally
 
 _TICK_MS: Final = 25
 _BURST_MS: Final = 50
-_BLOCK_PLAYS: Final = 50_000
-_PIXELS_A_PLAY: Final = 5.56
-_EVENTS: Final = (b"impression", b"start", b"firstQuartile", b"midpoint", b"thirdQuartile", b"complete")
-
-_Columns = tuple[npt.NDArray[Any], ...]
 
 
 def run_log(paths: Path | Sequence[Path], traffic: Traffic, events: int) -> Tally:
-    """Write the next `events` calls of `traffic` as NDJSON, and return the ledger of all its calls.
+    """Write the next `events` calls of `traffic` as NDJSON; returns the ledger of all its calls so far.
 
     Args:
-        paths: one file a partition; `.gz` and `.zst` are compressed.
+        paths: one file for each partition; `.gz` and `.zst` files are compressed.
 
     Raises:
         ValueError: the numbers of paths and partitions differ.
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
     if len(files) != traffic.partitions:
-        raise ValueError(f"{len(files)} paths for {traffic.partitions} partitions: give one a partition")
+        raise ValueError(
+            f"{len(files)} paths for {traffic.partitions} partitions: name one file for each partition"
+        )
     with ExitStack() as stack:
-        writers = [stack.enter_context(_open(path)) for path in files]
+        writers = [stack.enter_context(open_log(path)) for path in files]
         for _, call in zip(range(events), traffic, strict=False):
             writers[call.partition].write(call.value + b"\n")
     return traffic.ledger
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
-    """Write a log of calls, and return their number; `.gz` and `.zst` files are compressed."""
+    """Write a log of calls; returns their number. `.gz` and `.zst` files are compressed."""
     count = 0
-    with _open(path) as file:
+    with open_log(path) as file:
         for line in lines:
             file.write(line + b"\n")
             count += 1
     return count
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_log(path: Path) -> IO[bytes]:
+    """A new file for writing; `.gz` and `.zst` files are compressed."""
     if path.suffix == ".gz":
         return cast("IO[bytes]", gzip.open(path, "wb", compresslevel=1))
     if path.suffix == ".zst":
@@ -78,16 +75,17 @@ def pump(
     stop: threading.Event | None = None,
     clock: Callable[[], int] = now_ms,
 ) -> int:
-    """Send each call when the clock reaches its time of arrival; returns how many were sent.
+    """Send each call when the clock reaches its time of arrival; returns the number of sent calls.
 
-    Make `traffic` with `start_ms` at the clock's present. After a stall it catches up at twice the rate,
-    never with more than 50 ms of traffic at once. A call is in `traffic.ledger` from just before it is sent.
+    After a stall, sending catches up at twice the rate, with at most 50 ms of traffic at once. A call enters
+    `traffic.ledger` just before it is sent.
 
     Args:
-        send: partition, key, value, arrival in epoch ms (the message's timestamp).
-        seconds: of traffic; None for endless traffic. The same seconds give the same calls, whatever stalled.
-        stop: ends it within 25 ms.
-        clock: epoch ms.
+        traffic: begins at the clock's present (`start_ms`).
+        send: takes partition, key, value, and arrival in epoch ms (the message's timestamp).
+        seconds: the length of the traffic; None for endless traffic. Stalls do not change the calls.
+        stop: ends the sending within 25 ms once it is set.
+        clock: returns epoch ms.
 
     Raises:
         ValueError: the traffic begins a minute or more before the clock's present.
@@ -95,7 +93,7 @@ def pump(
     stop = stop or threading.Event()
     reached_ms = traffic.next_arrival_ms
     if clock() - reached_ms >= 60_000:
-        raise ValueError("the traffic is of the past: make it with start_ms at the clock's present")
+        raise ValueError("the traffic begins in the past: make it with start_ms at the clock's present")
     end_ms = math.inf if seconds is None else traffic.next_arrival_ms + seconds * 1000
     sent = 0
     while (arrival_ms := traffic.next_arrival_ms) < end_ms:
@@ -116,12 +114,13 @@ def plans(
     timezone: str = "Europe/London",
     began: timedelta = timedelta(0),
 ) -> list[dict[str, Any]]:
-    """A plan for each placement. All deliver about 105 % of their booking except the last one, which is
-    starved.
+    """A plan for each placement. All deliver about 105 % of their booking, except the last placement, which
+    is starved.
 
     Args:
-        flight: the length, from the start of the traffic on, or from `began` before it.
-        timezone: IANA name; `start` and `end` are ISO 8601 in it.
+        flight: the length of the flights.
+        timezone: IANA name of the zone in which `start` and `end` are written, as ISO 8601.
+        began: the time between the start of the flights and the start of the traffic.
     """
     start = datetime.fromtimestamp(traffic.start_ms / 1000, UTC).astimezone(ZoneInfo(timezone)) - began
     total = traffic.impressions_a_second * flight.total_seconds()
@@ -145,7 +144,7 @@ def plans(
 
 
 def write_plans(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write `plans`, or other rows with one header, as CSV."""
+    """Write the rows of `plans`, or other rows that share a header, as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

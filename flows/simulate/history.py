@@ -1,4 +1,4 @@
-"""The past of a simulated flight, made in seconds: plain plays evenly over time, with their truth."""
+"""The past of a simulated flight: plain plays, evenly over time, with their truth. It is made in seconds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from flows.simulate.truth import FLIGHT, MINUTE_MS, PlacementTally, Tally
 
 _START_MS, _COMPLETE_MS = 200, 20_000
 _CONSENT, _UNHEARD, _CONVERSIONS = 0.8, 0.03, 0.02
-_MIN_MS = 30_000
-"""The least time in ms between a play and its conversion."""
+_MIN_DELAY_MS = 30_000
+"""The least time between a play and its conversion."""
 
 
 @dataclass
 class History:
     """Plays of the placements of `traffic`, at its rate, between two moments.
 
-    Each placement has as many plays as are due, so that chance alone makes none under-deliver. A play has an
-    impression, a start and a complete; some of its listeners convert minutes later.
+    Each placement has as many plays as are due, so chance alone makes no placement under-deliver. A play has
+    an impression, and mostly a start and a complete. Some listeners convert minutes later.
 
     Args:
-        from_ms, to_ms: epoch ms.
-        blocked: a placement of which one play in ten is heard in content category 150.
+        from_ms, to_ms: [from, to) in epoch ms.
+        blocked: a placement that has one play in ten in content category 150.
+
+    Attributes:
+        tally: the truth of all calls, once the first has been taken.
     """
 
     traffic: Traffic
@@ -39,7 +42,7 @@ class History:
         self.tally = Tally.empty()
 
     def __iter__(self) -> Iterator[Call]:
-        """All calls, in order of time. Each call is in `tally` once it has been taken."""
+        """All calls, in order of time."""
         rng = np.random.default_rng(self.traffic.seed)
         span_ms = self.to_ms - self.from_ms
         rate = self.traffic.impressions_a_second / 1000
@@ -53,23 +56,17 @@ class History:
         consents, started = rng.random(plays) < _CONSENT, rng.random(plays) >= _UNHEARD
         started &= born + _START_MS < self.to_ms
         complete = started & (rng.random(plays) < completing) & (born + _COMPLETE_MS < self.to_ms)
-        delay = _MIN_MS + (rng.random(plays) * 9 * MINUTE_MS).astype(np.int64)
+        delay = _MIN_DELAY_MS + (rng.random(plays) * 9 * MINUTE_MS).astype(np.int64)
         bought = consents & started & (rng.random(plays) < _CONVERSIONS) & (born + delay < self.to_ms)
         self._count(places, listeners, consents, started, complete, int(bought.sum()))
         events = [(born, 0, np.ones(plays, bool)), (born + _START_MS, 1, started)]
         events += [(born + _COMPLETE_MS, 2, complete), (born + delay, 3, bought)]
-        times_ms = np.concatenate([when[which] for when, _, which in events])
-        kind = np.concatenate([np.full(int(which.sum()), kind) for _, kind, which in events])
-        play = np.concatenate([np.flatnonzero(which) for _, _, which in events])
+        times_ms = np.concatenate([moments[mask] for moments, _, mask in events])
+        kind = np.concatenate([np.full(int(mask.sum()), kind) for _, kind, mask in events])
+        play = np.concatenate([np.flatnonzero(mask) for _, _, mask in events])
         order = np.argsort(times_ms, kind="stable")
-        yield from self._calls(
-            times_ms[order].tolist(),
-            kind[order].tolist(),
-            play[order].tolist(),
-            places.tolist(),
-            listeners.tolist(),
-            consents.tolist(),
-        )
+        events_of_calls = times_ms[order].tolist(), kind[order].tolist(), play[order].tolist()
+        yield from self._calls(*events_of_calls, places.tolist(), listeners.tolist(), consents.tolist())
 
     def _calls(
         self,
@@ -80,6 +77,12 @@ class History:
         listeners: list[int],
         consents: list[bool],
     ) -> Iterator[Call]:
+        """The calls of sorted events.
+
+        Args:
+            times_ms, kind, play: of each event; `kind` is 3 for a conversion.
+            places, listeners, consents: of each play.
+        """
         labels = [msgspec.json.encode(place.labels)[1:-1] for place in self.traffic.placements]
         campaigns = [str(place.labels["campaign_id"]).encode() for place in self.traffic.placements]
         names = [place.id for place in self.traffic.placements]
@@ -116,6 +119,7 @@ class History:
         complete: np.ndarray[tuple[int], np.dtype[np.bool_]],
         conversions: int,
     ) -> None:
+        """Add all calls to `tally`; the columns are of plays."""
         totals = self.tally.totals
         pixels = len(places) + int(started.sum()) + int(complete.sum())
         totals.update(received=pixels + conversions, accepted=pixels + conversions, conversions=conversions)
@@ -133,7 +137,7 @@ class History:
                 completes=completes,
                 repaired=3 * completes,
                 consented=int(
-                    sum((which & own_plays & consents).sum() for which in (own_plays, started, complete))
+                    sum((mask & own_plays & consents).sum() for mask in (own_plays, started, complete))
                 ),
             )
             listener_set = set(listeners[own_plays & consents].tolist())

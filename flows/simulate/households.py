@@ -1,8 +1,9 @@
-"""Households: people who listen to an ad at one address, and a browser there that buys and sends no listener.
+"""Households: listeners of an ad at one address, and a browser at that address that converts without a
+listener.
 
-There are families, offices of 25 and a carrier's gateways with 60 listeners. Nobody else has the address, so
-the outcome is beyond doubt: a family's conversion is credited to the ad, that of any other household to
-nobody. In some households the edge's key changes in between.
+There are families, offices of 25 and a carrier's gateways with 60 listeners. No other call has the address,
+so the outcome is certain: a family's conversion is credited to the ad, the conversion of any other household
+to no placement. In some households the edge's key changes before the conversion.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class HouseholdCall(NamedTuple):
 
 
 def members_of(dice: float) -> int:
-    """The number of listeners of a household, for a random number from 0 to 1; most households are small."""
+    """The number of listeners of a household, for a random number in [0, 1). Most households are families."""
     if dice < 0.8:
         return 1 + int(dice / 0.8 * MAX_FAMILY)
     return OFFICE if dice < 0.9 else GATEWAY
@@ -42,13 +43,14 @@ def household(
     name: str, place: Placement, born: int, members: int, first: int, rekeyed: bool
 ) -> Iterator[HouseholdCall]:
     """The calls of a household, in order: every member listens to the placement's ad once, then a browser
-    buys.
+    converts.
 
     Args:
-        name: is unique.
-        members: listeners, numbered from `first` on. In a family the last listener's app sends no listener
-            id.
-        rekeyed: whether the edge has another key when the browser buys.
+        name: the unique id of the household.
+        born: the first call, epoch ms.
+        members: the number of listeners. In a family the last listener's app sends no listener id.
+        first: the number of the first listener.
+        rekeyed: whether the edge has another key when the browser converts.
     """
     labels = {key: value for key, value in place.labels.items() if key != "device_confirmed"}
     identity = {"household_id": name, "consent": True}
@@ -58,24 +60,23 @@ def household(
         listener = None if members <= MAX_FAMILY and member == members - 1 else first + member
         event_id = f"{name}-{member}"
         event = {"event_id": event_id, "event": "impression", "ts": at_ms, **labels, **identity}
-        event |= {
-            "play_id": f"{name}-play-{member}",
-            "basis": place.basis,
-            "received_at": at_ms + _TRANSIT_MS,
-        }
+        event |= {"play_id": f"{name}-play-{member}", "basis": place.basis}
+        event["received_at"] = at_ms + _TRANSIT_MS
         if listener is not None:
             event["listener_id"] = f"L{listener}"
         play = PlayTruth(place.id, listener, True, False, beside)
         truth = play.pixel("impression", event_id, None, at_ms, True, place.basis)
-        yield HouseholdCall(at_ms + _TRANSIT_MS, at_ms, msgspec.json.encode(event), truth._replace(home=name))
+        yield HouseholdCall(
+            at_ms + _TRANSIT_MS, at_ms, msgspec.json.encode(event), truth._replace(household=name)
+        )
     if rekeyed:
         identity = {"household_id": f"{name}-anew", "consent": True, "previous": {"household_id": name}}
     at_ms = born + _BOUGHT_MS
-    bought = {
+    conversion = {
         "event_id": f"{name}-bought", "event": "conversion", "ts": at_ms, "received_at": at_ms + _TRANSIT_MS,
         **identity, "campaign_id": labels["campaign_id"],
         "conversion": {"type": "purchase", "order_id": f"{name}-order"},
     }  # fmt: skip
-    joined = (place.id, beside, at_ms - at_ms % MINUTE_MS) if members <= MAX_FAMILY else None
-    truth = Truth("accepted", also="conversions", joined=joined)
-    yield HouseholdCall(at_ms + _TRANSIT_MS, at_ms, msgspec.json.encode(bought), truth)
+    credit = (place.id, beside, at_ms - at_ms % MINUTE_MS) if members <= MAX_FAMILY else None
+    truth = Truth("accepted", second_total="conversions", household_credit=credit)
+    yield HouseholdCall(at_ms + _TRANSIT_MS, at_ms, msgspec.json.encode(conversion), truth)

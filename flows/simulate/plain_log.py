@@ -1,13 +1,19 @@
-"""A plain log of plays, in time order and without faults, for benches."""
+"""A plain log of plays for benches: in order of time, without faults."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.simulate.feed import _BLOCK_PLAYS, _EVENTS, _PIXELS_A_PLAY, _Columns, _open
+from flows.simulate.feed import open_log
+
+_BLOCK_PLAYS: Final = 50_000
+_PIXELS_A_PLAY: Final = 5.56
+_EVENTS: Final = (b"impression", b"start", b"firstQuartile", b"midpoint", b"thirdQuartile", b"complete")
+_Columns = tuple[npt.NDArray[Any], ...]
 
 
 def write_log(
@@ -21,17 +27,17 @@ def write_log(
     skew: float = 1.0,
     ad_ms: int = 60_000,
 ) -> int:
-    """Write a plain log fast, for benches, and return its bytes.
+    """Write a plain log fast; returns its size in bytes without compression.
 
-    Whole plays on Zipf placements, up to 5 s of disorder, 1 % repeats within a minute; no rubbish,
-    nothing late, skewed or unlinked; about 270 bytes a line.
+    The log has whole plays of placements by Zipf's law, up to 5 s of disorder, and 1 % repeats within a
+    minute. It has no invalid calls, and no late, skewed or unlinked pixels. A line has about 270 bytes.
 
     Args:
-        events: lines.
-        rate: pixels a second of the log's time.
-        path: `.gz` and `.zst` are compressed.
-        skew: of Zipf's law; 0 for equally many plays of all placements.
-        ad_ms: length of the longest ad.
+        path: `.gz` and `.zst` files are compressed.
+        events: the number of lines.
+        rate: pixels a second, by the log's time.
+        skew: the exponent of Zipf's law; 0 for equally many plays of all placements.
+        ad_ms: the length of the longest ad.
     """
     rng = np.random.default_rng(seed)
     share = np.arange(1, placements + 1) ** -skew
@@ -44,7 +50,7 @@ def write_log(
     written = size = plays = 0
     born = float(start_ms)
     waiting: list[_Columns] = []
-    with _open(path) as file:
+    with open_log(path) as file:
         while written < events:
             block, born = _plain_plays(rng, plays, born, rate, edges, listeners, ad_ms)
             plays += _BLOCK_PLAYS
@@ -77,9 +83,9 @@ def _plain_plays(
     listeners: int,
     ad_ms: int,
 ) -> tuple[_Columns, float]:
-    """The pixels of a block of plays, as columns, and the birth of the last play.
+    """The pixels of a block of plays, as columns int64[pixels], and the birth of the last play in ms.
 
-    Columns: received_at, ts, event, play, placement, listener, duration_ms, pixel number; int64[pixels].
+    The columns are received_at, ts, event, play, placement, listener, duration_ms and pixel number.
     """
     count = _BLOCK_PLAYS
     births = born + np.cumsum(rng.exponential(1000 * _PIXELS_A_PLAY / rate, count))
@@ -97,7 +103,7 @@ def _plain_plays(
     row, event = row[source], event[source]
     happened = times[row, event]
     play = first + row
-    # Event ids look random and are unique: an odd multiplier permutes the 64-bit numbers.
+    # An odd multiplier permutes the 64-bit numbers, so event ids are unique and look random.
     pixel = (play * 6 + event).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     place = np.searchsorted(edges, rng.random(count), side="right")
     listener_numbers = rng.integers(0, listeners, count)

@@ -16,9 +16,9 @@ _BASES: Final = {
     "tunein": DOWNLOADED,
     "programmatic": "streamed_full",
 }
-"""The basis of a platform's impressions, if it is not the usual one."""
+"""Platforms to the basis of their impressions, if it is not `USUAL`."""
 _CONFIRMS: Final = "spotify"
-"""The platform whose devices call themselves."""
+"""The platform whose devices send their calls themselves."""
 AGENTS: Final = (
     "Spotify/8.9.10 iOS/17.4 (iPhone14,5)",
     "AppleCoreMedia/1.0.0.21E236 (iPhone; U; CPU OS 17_4 like Mac OS X; en_us)",
@@ -27,7 +27,7 @@ AGENTS: Final = (
     "[USERAGENT]",
 )
 APPS: Final = {AGENTS[0]: "Spotify", AGENTS[1]: "AppleCoreMedia", AGENTS[2]: "Overcast"}
-"""The listening apps that a collector recognises, by user agent."""
+"""User agents to the listening apps that a collector recognises by them."""
 BOTS: Final = (
     "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
@@ -39,26 +39,35 @@ MACROS: Final = ("[X]", "%5BX%5D", "${X}", "{x}", "@X@", "-1", "-2")
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Rates of faults: probabilities, of a play unless said otherwise.
+    """Rates of faults. All but `disorder_ms` are probabilities of a play, unless the text names another unit.
 
     Attributes:
-        repeats: of a pixel: it is retried, seconds to 18 min later.
-        refires: of a pixel: the player calls it again, under another `event_id`.
-        late: all of it arrives 1 to 6 min late; `late_pixels`: of a pixel; `too_late`: 15 to 25 min late.
+        repeats: a pixel is sent again, seconds to 18 min later.
+        refires: the player sends a pixel again, under another `event_id`.
+        late: the whole play arrives 1 to 6 min late.
+        late_pixels: a pixel arrives 20 s to 6 min late.
+        too_late: the whole play is 15 to 25 min old when it arrives.
         disorder_ms: the longest delay of a pixel that is not late, in ms.
-        clock_ahead, clock_behind: by years; `clock_off`: by up to 3 min.
-        malformed, invalid, unknown: of a call; adds further calls, to be rejected.
+        clock_ahead, clock_behind: the clock is ahead or behind by years.
+        clock_off: the clock is off by up to 3 min.
+        malformed, invalid, unknown: for each call, the probability of a further call to be rejected.
         macros: an optional field is an unreplaced macro.
-        foreign: another JSON writer's form, RFC 3339 times, unknown fields.
-        bots, no_consent, absent_consent: of its listener; `withdrawn`: consent ends during the play.
-        lost_starts; lost_milestones: of a milestone; `unheard`: delivered, never started; `errors`: failed.
-        no_play_id: the player sends none; `shared_ids`: all its pixels have one `event_id`.
-        no_received_at: of a pixel.
-        households: further households, of which each hears an ad and buys.
-        skips (of a play left early), mutes, pauses, progress, clicks, conversions: no trouble, but rare.
+        foreign: the calls have another JSON writer's form, RFC 3339 times and unknown fields.
+        bots, no_consent, absent_consent: the listener is a bot, refuses consent, or has none stated.
+        withdrawn: the listener withdraws consent during the play.
+        lost_starts: the start is lost.
+        lost_milestones: a milestone is lost.
+        unheard: the ad is delivered and never starts.
+        errors: the ad fails.
+        no_play_id: the player sends no `play_id`.
+        shared_ids: all pixels of the play have one `event_id`.
+        no_received_at: a pixel has no `received_at`.
+        households: a household listens to an ad, and converts.
+        skips: a play that ends early was skipped.
+        mutes, pauses, progress, clicks, conversions: no faults, but rare.
 
     Raises:
-        ValueError: no probability, more than half of the pixels repeated, or more than 8 s of disorder.
+        ValueError: a value is no probability, `repeats` is above 0.5, or `disorder_ms` is above 8000.
     """
 
     repeats: float = 0.01
@@ -97,21 +106,22 @@ class Trouble:
     def __post_init__(self) -> None:
         chances = [getattr(self, field.name) for field in fields(self) if field.name != "disorder_ms"]
         if not all(0 <= chance <= 1 for chance in chances) or self.repeats > 0.5:
-            raise ValueError("probabilities are 0 to 1, that of repeats at most 0.5")
+            raise ValueError("probabilities are from 0 to 1, and repeats at most 0.5")
         if not 0 <= self.disorder_ms <= 8000:
-            raise ValueError("disorder_ms is 0 to 8000: beyond the flow's bound nobody knows what is late")
+            raise ValueError(
+                "disorder_ms is from 0 to 8000: the flow's bound of 10 s must not make a pixel late"
+            )
 
     @classmethod
     def none(cls) -> Trouble:
-        """Plain traffic without trouble: impressions, starts and milestones, in order."""
+        """Plain traffic without faults: impressions, starts and milestones, in order."""
         return cls(**dict.fromkeys((field.name for field in fields(cls)), 0))
 
     @classmethod
     def much(cls) -> Trouble:
-        """All rare kinds of trouble, about five times as often, for short logs."""
+        """All rare faults at five times their usual rate, for short logs."""
         usual = cls()
-        often = {name: getattr(usual, name) * 5 for name in _RARE}
-        return cls(**often)
+        return cls(**{name: getattr(usual, name) * 5 for name in _RARE})
 
 
 _RARE: Final = (
@@ -124,8 +134,8 @@ _RARE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A placement: its labels, its share of all plays, its rate of complete plays, and the basis of its
-    impressions.
+    """A placement: the labels of its calls, its share of all plays, its share of complete plays, and the
+    basis of its impressions.
     """
 
     id: str
@@ -136,7 +146,9 @@ class Placement:
 
 
 def new_placements(count: int) -> list[Placement]:
-    """A hot Zipf head, a tail, and last a starved placement with a twentieth of the least share."""
+    """Placements with shares by Zipf's law. The last one is starved: its share is a twentieth of the share
+    before it.
+    """
     weights = [(rank + 1) ** -1.1 for rank in range(count)]
     if count > 1:
         weights[-1] = weights[-2] / 20

@@ -1,15 +1,17 @@
-"""Seeded, adversarial traffic of audio-ad pixels, with a ledger of the truth.
+"""Adversarial traffic of audio-ad pixels from a seed, with a ledger of the truth.
 
 ```
  births (Poisson) ─► plays ─► pixels: lost, late, out of order, repeated, mis-clocked … ┐
                  ├─► conversions and their retries                                      ├─► by arrival ─► Call
-                 └─► rubbish: malformed, invalid, unknown                               ┘        └─► Ledger
+                 └─► bad calls: malformed, invalid, unknown                             ┘        └─► Tally
 ```
 
-Every call's outcome is beyond doubt, so that the ledger needs no copy of the flow's rules. With the default
-settings of a flow (10 s disorder, 10 min allowed lateness, 30 min horizon): what is late arrives within 8 min
-of its play's start, or is of a play unseen before and 15 min old or more; a repeat arrives within 18 min of
-the first; all pixels of a play, and a conversion with its retries, are in one partition.
+The outcome of every call is certain, so the ledger needs no copy of the flow's rules. This holds for the
+default settings of a flow (10 s of disorder, 10 min of allowed lateness, 30 min of horizon), since
+
+- a late pixel arrives within 8 min of its play's start, or the whole play is at least 15 min old,
+- a repeat arrives within 18 min of the first call,
+- all pixels of a play, and a conversion with its retries, are in one partition.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import msgspec
 import numpy as np
 
 from flows.simulate.bad_calls import invalid, malformed, unknown
-from flows.simulate.client_truth import KINDS, key_of, with_client
+from flows.simulate.client_truth import KINDS, add_client, key_of
 from flows.simulate.households import household, members_of
 from flows.simulate.scenario import (
     AGENTS,
@@ -40,18 +42,20 @@ from flows.simulate.scenario import (
     new_placements,
 )
 from flows.simulate.truth import DAY_MS, MILESTONES, MINUTE_MS, PlayTruth, Tally, Truth
-from flows.simulate.wire import body_of, foreign, written
+from flows.simulate.wire import body_of, encoded, foreign
 
 _TYPES: Final = ("site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission")
 _TRIAL_PLAYS: Final = 2000
 REFIRED: Final = "audible_2s"
-"""The basis that a player claims in a second call of an impression."""
+"""The basis that a player claims when it sends an impression again under another `event_id`."""
 CREATIVES: Final = 3
-"""The number of creatives of a placement, used in turn; one of them may also belong to another placement."""
+"""The number of creatives of a placement, which plays use in turn. Placements may share a creative."""
 
 
 class Call(NamedTuple):
-    """A message. All calls of a play have the same `partition` and `key`, and so have all of a conversion."""
+    """A message. All calls of a play have the same `partition` and `key`, as have all retries of a
+    conversion.
+    """
 
     partition: int
     arrival_ms: int
@@ -70,18 +74,21 @@ class _Arrival(NamedTuple):
 
 
 class Traffic:
-    """An endless iterator of `Call`, in order of arrival; `ledger` is the truth of exactly those taken.
+    """An endless iterator of `Call`, in order of arrival. It can be iterated once.
 
-    The same arguments give the same calls, byte for byte. An iterator is good for one pass.
+    The same arguments give the same calls, byte for byte.
 
     Args:
-        seed: of the random numbers.
-        placements: their number; the last one is starved.
-        rate: calls a second; reached within the first minute, as plays fill up (half of it at once).
-        start_ms: epoch ms of the first birth.
-        partitions: their number; plays go to them in turn.
-        trouble: probabilities.
-        listeners: their number.
+        seed: the seed of the random numbers.
+        placements: the number of placements; the last one is starved.
+        rate: calls a second. The traffic begins at half of this rate, and reaches it within a minute.
+        start_ms: epoch ms of the first play.
+        partitions: the number of partitions, which plays use in turn.
+        trouble: the rates of faults; None for the default rates.
+        listeners: the number of listeners.
+
+    Attributes:
+        ledger: the truth of exactly the calls that were taken.
 
     Raises:
         ValueError: `placements`, `rate`, `partitions` or `listeners` is not above 0.
@@ -98,7 +105,7 @@ class Traffic:
         listeners: int = 20_000,
     ) -> None:
         if min(placements, rate, partitions, listeners) <= 0:
-            raise ValueError("placements, rate, partitions and listeners are above 0")
+            raise ValueError("placements, rate, partitions and listeners must be above 0")
         self.seed, self.rate, self.start_ms, self.partitions = seed, rate, start_ms, partitions
         self.trouble = trouble or Trouble()
         self.placements = new_placements(placements)
@@ -125,7 +132,7 @@ class Traffic:
                 yield from rng.random(1 << 14).tolist()
 
         self._u: Callable[[], float] = uniform().__next__
-        # A random generator of its own, so that a log without households stays the same.
+        # Households have a generator of their own, so that their rate does not change other calls.
         self._home_dice = np.random.default_rng((self.seed, 1))
 
     def __iter__(self) -> Iterator[Call]:
@@ -139,13 +146,13 @@ class Traffic:
 
     @property
     def next_arrival_ms(self) -> int:
-        """The arrival of the next call, in epoch ms, without taking the call."""
+        """The arrival of the next call, in epoch ms; the call is not taken."""
         self._fill_ahead()
         return self._ahead[0].arrival_ms
 
     @property
     def impressions_a_second(self) -> float:
-        """Net impressions of all placements in one second, averaged over a long run."""
+        """Net impressions a second of all placements together, averaged over a long run."""
         return self.rate / self._calls_a_play * self._impressions_a_play
 
     def _fill_ahead(self) -> None:
@@ -158,9 +165,10 @@ class Traffic:
                     return
                 if heads_ms.get(first.partition, 0) > first.arrival_ms - MINUTE_MS:
                     return
-                # The partition's watermark is not yet far enough for the call to be too late beyond doubt.
+                # The partition's watermark may be too low for the call to be too late, so the call is
+                # dropped.
                 heapq.heappop(ahead)
-            # In the first seconds the later pixels of older plays are missing: more births stand in for them.
+            # In the first seconds the later pixels of older plays are missing, so more plays begin.
             boost = 1 + 1.7 * math.exp((self.start_ms - self._born) / 7000)
             self._born -= math.log(1 - self._u()) * 1000 * self._calls_a_play / (self.rate * boost)
             self._birth(int(self._born))
@@ -179,7 +187,7 @@ class Traffic:
         return f"{int(self._u() * 4294967296):08x}-{self.seed & 0xFFFF:04x}-{self._sequence:012x}"
 
     def _birth(self, born: int) -> None:
-        """Make a play with all its pixels, and at times a conversion and bad calls."""
+        """Make a play with all its pixels, and sometimes a conversion, a household or a bad call."""
         u, trouble = self._u, self.trouble
         self._plays += 1
         place = self.placements[bisect(self._edges, u())]
@@ -192,7 +200,7 @@ class Traffic:
         if self._home_dice.random() < trouble.households:
             self._household(born, place, partition)
         if self._chance((trouble.malformed + trouble.invalid + trouble.unknown) * self._calls_a_play):
-            self._rubbish(born, place, partition)
+            self._bad_call(born, place, partition)
 
     def _play(self, born: int, place: Placement, partition: int, listener: int, play_id: str) -> None:
         u, trouble, chance = self._u, self.trouble, self._chance
@@ -219,7 +227,7 @@ class Traffic:
         consent = None if 0 <= dice < trouble.absent_consent else dice >= 0
         labels["listener_id"] = f"L{listener}"
         if place.basis in (HOSTED, DOWNLOADED):
-            with_client(labels, listener, self._plays)
+            add_client(labels, listener, self._plays)
         consenting = body_of({**labels, "consent": True})
         refusing = body_of(labels if consent is None else {**labels, "consent": False})
         withdrawn = born + (u() * duration if chance(trouble.withdrawn) else DAY_MS)
@@ -243,7 +251,7 @@ class Traffic:
                 sent += 20_000 + int(u() * 340_000)
             event_id = shared or self._id()
             calls.append((sent, happened, event, playhead, event_id, place.basis))
-            # a retry of a call that was too late may or may not be a repeat: the ledger could not tell
+            # A repeat of a call that was too late may count as either, so there is none.
             if too_late:
                 continue
             while chance(trouble.repeats):
@@ -255,17 +263,17 @@ class Traffic:
 
         calls.sort()
         named = (("creative", labels["creative_id"]), ("app", labels.get("app", MACROS[0])))
-        beside = tuple(one for one in named if one[1] not in MACROS)
+        beside = tuple(pair for pair in named if pair[1] not in MACROS)
         keys = {event: key_of(event, labels) for event in KINDS}
         truths = PlayTruth(place.id, listener, linked, bot, beside, keys)
-        key, by_others = play_id.encode(), chance(trouble.foreign)
+        key, is_foreign = play_id.encode(), chance(trouble.foreign)
         for sent, happened, event, playhead, event_id, claimed in calls:
             consented = consent is True and happened < withdrawn
             ts = happened + skew
             body = consenting if consented else refusing
             received = sent if known_clock or not chance(trouble.no_received_at) else None
-            value = written(event_id, event, ts, body, playhead, claimed, place.id, received)
-            if by_others:
+            value = encoded(event_id, event, ts, body, playhead, claimed, place.id, received)
+            if is_foreign:
                 value = foreign(u, value)
             event_ms = max(min(ts, sent + 60_000), sent - DAY_MS)
             if too_late:
@@ -276,8 +284,8 @@ class Traffic:
             self._push(sent, partition, key, value, event_ms, truth)
 
     def _lateness(self, born: int) -> tuple[int, int, bool, bool]:
-        """A play's lateness and its clock's error, in ms; then whether the play is too late, and whether the
-        clock's error is known.
+        """A play's lateness and the error of its clock, in ms; whether the play is too late; and whether all
+        its calls have a `received_at`, by which the flow corrects the clock.
         """
         late = skew = 0
         too_late, known_clock = False, False
@@ -292,15 +300,15 @@ class Traffic:
         elif dice < (edge := edge + trouble.clock_behind):
             skew, known_clock, too_late = -int((1 + 9 * u()) * 365 * DAY_MS), True, True
         elif dice < edge + trouble.clock_off:
-            # No accepted pixel is older than the traffic, because plans begin with it.
+            # Plans begin with the traffic, so no accepted pixel may be older.
             skew = max(int((2 * u() - 1) * 180_000), self.start_ms - born)
         return late, skew, too_late, known_clock
 
     def _script(self, place: Placement, duration: int, linked: bool) -> list[tuple[str, int, int | None]]:
-        """The script of a play: (event, ms since the delivery, ms into the ad)."""
+        """The events of a play as (event, ms since the delivery, ms into the ad)."""
         u, trouble, chance = self._u, self.trouble, self._chance
-        sent = {HOSTED: "delivered", DOWNLOADED: "download"}.get(place.basis)
-        script: list[tuple[str, int, int | None]] = [] if sent is None else [(sent, 0, None)]
+        host_event = {HOSTED: "delivered", DOWNLOADED: "download"}.get(place.basis)
+        script: list[tuple[str, int, int | None]] = [] if host_event is None else [(host_event, 0, None)]
         script.append(("impression", 0, None))
         dice = u()
         if dice < trouble.errors:
@@ -315,58 +323,54 @@ class Traffic:
                 playhead_ms = duration * quarter // 4
                 script.append((event, start + playhead_ms, playhead_ms))
 
-        def now_and_then(probability: float, *events: str) -> None:
+        def add_by_chance(probability: float, *events: str) -> None:
             if chance(probability):
                 playhead_ms = int(u() * played_share * duration)
                 script.extend(
                     (event, start + playhead_ms + i * 700, playhead_ms) for i, event in enumerate(events)
                 )
 
-        if linked:  # a skip or mute counts once for each play, which needs the play's id
+        if linked:  # a skip or mute counts once a play, by the play's id
             if played_share < 1 and chance(trouble.skips):
                 playhead_ms = int(played_share * duration)
                 script.append(("skip", start + playhead_ms, playhead_ms))
-            now_and_then(trouble.mutes, "mute", "unmute", "mute")
-        now_and_then(trouble.pauses, "pause", "resume")
-        now_and_then(trouble.progress, "progress")
-        now_and_then(trouble.progress, "progress")
+            add_by_chance(trouble.mutes, "mute", "unmute", "mute")
+        add_by_chance(trouble.pauses, "pause", "resume")
+        add_by_chance(trouble.progress, "progress")
+        add_by_chance(trouble.progress, "progress")
         if chance(trouble.clicks):
             script.append(("click", start + int(u() * 2 * duration), None))
         return script
 
     def _conversion(self, born: int, place: Placement, partition: int, listener: int) -> None:
-        """A conversion: after a touch, with a placement's own code, by a tagged link, or without any
+        """Make a conversion and its retries: after a touch, with a placement, by a landing URL, or without a
         cause.
         """
         u, chance = self._u, self._chance
         happened = born + int(u() * 240_000)
-        done: dict[str, Any] = {"type": _TYPES[int(u() * 6)]}
-        ordered = chance(0.8)
-        if ordered:
-            done["order_id"] = f"o-{self.seed}-{self._plays}"
-        if done["type"] == "purchase" and chance(0.9):
+        conversion: dict[str, Any] = {"type": _TYPES[int(u() * 6)]}
+        has_order = chance(0.8)
+        if has_order:
+            conversion["order_id"] = f"o-{self.seed}-{self._plays}"
+        if conversion["type"] == "purchase" and chance(0.9):
             price = round(u() * 200, 2)
-            done |= {
+            conversion |= {
                 "value": f"{price:.2f}" if chance(0.7) else price,
                 "currency": ("GBP", "GBP", "EUR")[int(u() * 3)],
             }
-        call: dict[str, Any] = {
-            "event_id": self._id(),
-            "event": "conversion",
-            "ts": happened,
-            "conversion": done,
-        }
+        call: dict[str, Any] = {"event_id": self._id(), "event": "conversion", "ts": happened}
+        call["conversion"] = conversion
         if chance(0.8):
             call["campaign_id"] = place.labels["campaign_id"]
         counts: tuple[tuple[str, int], ...] = ()
-        placement = declared = None
-        way = u()
-        if way < 0.5:
+        placement = declared_minute = None
+        dice = u()
+        if dice < 0.5:
             call |= {"listener_id": f"L{listener}", "consent": True}
-        elif way < 0.7:
+        elif dice < 0.7:
             call["placement_id"] = placement = place.id
-            declared, counts = happened - happened % MINUTE_MS, (("repeated", 1),)
-        elif way < 0.85:
+            declared_minute, counts = happened - happened % MINUTE_MS, (("repeated", 1),)
+        elif dice < 0.85:
             call["landing_url"] = f"https://shop.example/thanks?utm_source=audio&utm_content={place.id}"
         else:
             call |= {"listener_id": f"stranger-{self._plays}", "consent": chance(0.5)}
@@ -374,24 +378,25 @@ class Traffic:
         while chance(0.15):  # a retry of the shop's server may come after the conversion's minute is final
             arrivals.append(arrivals[0] + int(u() * (10_000 if chance(0.5) else 2_400_000)))
         for index, sent in enumerate(sorted(arrivals)):
-            if index and ordered:
+            if index and has_order:
                 call["event_id"] = self._id()
             truth = (
                 Truth("repeated", placement, counts)
                 if index
-                else Truth("accepted", placement, declared=declared, also="conversions")
+                else Truth("accepted", placement, declared_minute=declared_minute, second_total="conversions")
             )
             value = msgspec.json.encode({**call, "received_at": sent})
             self._push(sent, partition, f"L{listener}".encode(), value, happened, truth)
 
     def _household(self, born: int, place: Placement, partition: int) -> None:
-        """Make a household's calls: every member listens to the placement's ad before somebody buys."""
+        """Make the calls of a household: its members listen to the placement's ad, a browser converts."""
         name, first = f"home-{self.seed}-{self._plays}", self.listeners + 100 * self._plays
         members, rekeyed = members_of(self._home_dice.random()), self._home_dice.random() < 0.3
         for sent_ms, event_ms, value, truth in household(name, place, born, members, first, rekeyed):
             self._push(sent_ms, partition, name.encode(), value, event_ms, truth)
 
-    def _rubbish(self, born: int, place: Placement, partition: int) -> None:
+    def _bad_call(self, born: int, place: Placement, partition: int) -> None:
+        """Make a call that a correct flow rejects."""
         u, trouble = self._u, self.trouble
         good = {"event_id": self._id(), "event": "impression", "ts": born, **place.labels}
         good["received_at"] = born

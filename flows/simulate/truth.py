@@ -1,8 +1,7 @@
-"""The ledger of simulated traffic: what a right flow must count, known as each call was made to count so.
+"""The ledger of simulated traffic: the numbers that a correct flow counts.
 
-Every call comes with its `Truth`, fixed when its play was made up; the `Ledger` adds truths in order of
-arrival. It parses no call and judges no lateness: the simulation makes only calls whose outcome is beyond
-doubt.
+Every call has a `Truth`, which is fixed when its play is made. A `Tally` adds truths in order of arrival. It
+parses no call and judges no lateness, since the simulation only makes calls whose outcome is certain.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import msgspec
 
 from flows.model.catalogue.events import EVENTS, Way
 from flows.simulate.client_truth import COUNTS as BY_CLIENT
-from flows.simulate.client_truth import KINDS, Sent, counted
+from flows.simulate.client_truth import KINDS, KeyedEvent, counted
 from flows.simulate.scenario import USUAL
 
 MINUTE_MS: Final = 60_000
@@ -40,8 +39,8 @@ FLIGHT: Final = (
     "confirmed_plays", *(f"impressions_{name}" for name in BASES), "household_reach",
     "conversions_by_household", *BY_CLIENT,
 )  # fmt: skip
-"""The numbers of a placement, as in `flight.<name>`. `conversions_declared` are those that name the
-placement.
+"""The numbers of a placement, published as `flight.<name>`. `conversions_declared` are conversions that name
+the placement.
 """
 
 TOTALS: Final = (
@@ -51,26 +50,26 @@ TOTALS: Final = (
 
 
 Beside = tuple[tuple[str, str], ...]
+"""Scopes and names that count a call beside its placement: the creative and the app."""
 
 
 class Truth(NamedTuple):
-    """The effect of one call on the numbers, on its arrival.
+    """The effect of one call on the numbers, once it arrives.
 
     Attributes:
         outcome: `accepted`, `repeated` or `rejected.<reason>`.
         placement: the placement whose numbers change; None for calls that belong to no placement.
-        counts: names of `FLIGHT` with the added numbers.
-        listener: number of a consented listener reached, or None.
-        held_minute: minute of a milestone that waits for its start, or None.
-        freed: minutes of the milestones whose wait this start ends.
-        declared: minute of a conversion that names its placement, or None.
-        also: a further name of `TOTALS`, or None.
-        beside: scopes and names of the creative and the app that the call names; their numbers change like
-            the placement's.
-        sent: the download or delivery, of which each client's counts once, or None.
-        home: name of a consented household reached, or None.
-        joined: for a conversion that its household joins to a play, the credited placement, the scopes and
-            names that count it too, and its minute; or None.
+        counts: names of `FLIGHT` with the numbers to add.
+        listener: the number of the consented listener that the call reaches, or None.
+        held_minute: the minute of a milestone that waits for its start, epoch ms, or None.
+        released_minutes: the minutes of the milestones that this start releases.
+        declared_minute: the minute of a conversion that names its placement, or None.
+        second_total: a further name of `TOTALS` that counts the call, or None.
+        beside: the creative and the app of the call; their numbers change as the placement's do.
+        keyed_event: a download or delivery that counts once a client, or None.
+        household: the name of the consented household that the call reaches, or None.
+        household_credit: for a conversion that its household joins to a play, the credited placement, its
+            `beside`, and the minute of the conversion; or None.
     """
 
     outcome: str
@@ -78,25 +77,26 @@ class Truth(NamedTuple):
     counts: tuple[tuple[str, int], ...] = ()
     listener: int | None = None
     held_minute: int | None = None
-    freed: tuple[int, ...] = ()
-    declared: int | None = None
-    also: str | None = None
+    released_minutes: tuple[int, ...] = ()
+    declared_minute: int | None = None
+    second_total: str | None = None
     beside: Beside = ()
-    sent: Sent | None = None
-    home: str | None = None
-    joined: tuple[str, Beside, int] | None = None
+    keyed_event: KeyedEvent | None = None
+    household: str | None = None
+    household_credit: tuple[str, Beside, int] | None = None
 
 
 class PlayTruth:
-    """The truths of one play's pixels, asked for in order of arrival.
+    """The truths of one play's pixels, which are taken in order of arrival.
 
     Args:
-        placement: id.
-        listener: the number, which is in reach if a pixel has consent; None if the pixels name none.
-        linked: the pixels carry a `play_id`.
-        bot: they are invalid traffic.
+        placement: its id.
+        listener: the listener's number, which a pixel with consent adds to reach; None if the pixels name
+            none.
+        linked: whether the pixels have a `play_id`.
+        bot: whether the pixels are invalid traffic.
         beside: the creative and the app that the pixels name.
-        keys: by event, the key by which the event counts once, with consent.
+        keys: events to the key by which the event counts once if it has consent.
     """
 
     __slots__ = (
@@ -141,10 +141,12 @@ class PlayTruth:
         basis: str = USUAL,
         confirmed: bool = False,
     ) -> Truth:
-        """The truth of the play's next pixel to arrive; `event_ms` is its event time.
+        """The truth of the next pixel that arrives.
 
-        `basis` is what it claims of an impression whose minute is not final, and `confirmed` whether the
-        device has called itself; a play's starts agree on that.
+        Args:
+            event_ms: its event time, epoch ms.
+            basis: the basis that an impression claims before its minute is final.
+            confirmed: whether the device itself has sent it; the same for all starts of a play.
         """
         truth = self._pixel_truth(event, event_id, playhead_ms, event_ms, consented)
         counts = list(truth.counts)
@@ -155,13 +157,14 @@ class PlayTruth:
             self._basis = basis
         if event == "start" and confirmed and truth.outcome == "accepted" and not self._bot:
             counts.append(("confirmed_plays", 1))
-        sent = None
+        keyed_event = None
         if event in KINDS and truth.outcome == "accepted" and not self._bot:
             if consented and (key := self._keys.get(event)) is not None:
-                sent = Sent(key, event_ms, event_id, KINDS[event], self._placement, self._beside)
+                kind = KINDS[event]
+                keyed_event = KeyedEvent(key, event_ms, event_id, kind, self._placement, self._beside)
             else:
                 counts.append((f"{KINDS[event]}_unkeyed", 1))
-        return truth._replace(beside=self._beside, counts=tuple(counts), sent=sent)
+        return truth._replace(beside=self._beside, counts=tuple(counts), keyed_event=keyed_event)
 
     def _pixel_truth(
         self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool
@@ -171,10 +174,12 @@ class PlayTruth:
             return Truth("repeated", self._placement, (("repeated", 1),))
         self._seen_keys.add(key)
         if self._bot:
-            return Truth("accepted", self._placement, (("invalid_traffic", 1),), also="invalid_traffic")
+            return Truth(
+                "accepted", self._placement, (("invalid_traffic", 1),), second_total="invalid_traffic"
+            )
         counts: list[tuple[str, int]] = [("consented", 1)] if consented else []
         held_minute: int | None = None
-        freed: tuple[int, ...] = ()
+        released_minutes: tuple[int, ...] = ()
         level = MILESTONES.get(event, 0)
         if event in _PLAIN:
             counts.append((_PLAIN[event], 1))
@@ -183,7 +188,7 @@ class PlayTruth:
         elif event == "start":
             if self._linked:
                 self._started = True
-                freed = tuple(self._held_minutes)
+                released_minutes = tuple(self._held_minutes)
                 counts += [("starts", 1), *self._raise(0, self._reached)]
             else:
                 counts.append(("unlinked_starts", 1))
@@ -198,10 +203,12 @@ class PlayTruth:
                 self._held_minutes.append(held_minute)
             self._reached = max(self._reached, level)
         listener = self._listener if consented and event in ("impression", "start") else None
-        return Truth("accepted", self._placement, tuple(counts), listener, held_minute, freed)
+        return Truth("accepted", self._placement, tuple(counts), listener, held_minute, released_minutes)
 
     def _raise(self, reached: int, level: int) -> list[tuple[str, int]]:
-        """The changes of counts, by name, once a play that had counted up to `reached` gets to `level`."""
+        """The changes of counts, by name, when a play that was counted up to milestone `reached` gets to
+        `level`.
+        """
         if level <= reached:
             return [("repaired", -1)] if reached else []
         implied = sum(not self._bits >> step & 1 for step in range(reached + 1, level))
@@ -210,14 +217,21 @@ class PlayTruth:
 
 
 class PlacementTally(msgspec.Struct):
-    """The tally of one placement, creative or app; minutes are in epoch ms."""
+    """The tally of one placement, creative or app; minutes are in epoch ms.
+
+    Attributes:
+        counts: by name of `FLIGHT`.
+        listeners, households: the consented ones that were reached.
+        held_minutes: milestones without a start, by minute.
+        declared_minutes, household_credits: such conversions, by minute.
+    """
 
     counts: dict[str, int]
     listeners: set[int]
     held_minutes: dict[int, int] = msgspec.field(name="held")
-    declared: dict[int, int]
-    homes: set[str] = set()
-    joined: dict[int, int] = {}
+    declared_minutes: dict[int, int] = msgspec.field(name="declared")
+    households: set[str] = msgspec.field(name="homes", default_factory=set)
+    household_credits: dict[int, int] = msgspec.field(name="joined", default_factory=dict)
 
     @classmethod
     def empty(cls) -> PlacementTally:
@@ -230,32 +244,29 @@ class PlacementTally(msgspec.Struct):
             self.counts[name] += more
         if truth.listener is not None:
             self.listeners.add(truth.listener)
-        if truth.home is not None:
-            self.homes.add(truth.home)
+        if truth.household is not None:
+            self.households.add(truth.household)
         if truth.held_minute is not None:
             self.held_minutes[truth.held_minute] = self.held_minutes.get(truth.held_minute, 0) + 1
-        for minute in truth.freed:
+        for minute in truth.released_minutes:
             self.held_minutes[minute] -= 1
-        if truth.declared is not None:
-            self.declared[truth.declared] = self.declared.get(truth.declared, 0) + 1
+        if (declared := truth.declared_minute) is not None:
+            self.declared_minutes[declared] = self.declared_minutes.get(declared, 0) + 1
 
     def add(self, more_plays: PlacementTally) -> None:
         """Add the calls of other plays."""
         self.listeners |= more_plays.listeners
-        self.homes |= more_plays.homes
-        minutes = (
-            (getattr(self, name), getattr(more_plays, name))
-            for name in ("held_minutes", "declared", "joined")
-        )
-        for ours_by, theirs_by in minutes:
-            for minute, count in theirs_by.items():
-                ours_by[minute] = ours_by.get(minute, 0) + count
+        self.households |= more_plays.households
+        for name in ("held_minutes", "declared_minutes", "household_credits"):
+            by_minute: dict[int, int] = getattr(self, name)
+            for minute, count in getattr(more_plays, name).items():
+                by_minute[minute] = by_minute.get(minute, 0) + count
         for metric, more in more_plays.counts.items():
             self.counts[metric] += more
 
 
 def _tally(tallies: dict[str, PlacementTally], name: str) -> PlacementTally:
-    """The tally of a name; a new name begins one."""
+    """The tally of a name; a new name begins with an empty one."""
     tally = tallies.get(name)
     if tally is None:
         tally = tallies[name] = PlacementTally.empty()
@@ -263,8 +274,12 @@ def _tally(tallies: dict[str, PlacementTally], name: str) -> PlacementTally:
 
 
 class Expected(NamedTuple):
-    """A right flow's numbers: `totals` by name of `TOTALS`, `flight` by placement and name of `FLIGHT`, and
-    `beside` by scope (`creative`, `app`) and name, likewise.
+    """The numbers of a correct flow.
+
+    Attributes:
+        totals: by name of `TOTALS`.
+        flight: by placement and name of `FLIGHT`.
+        beside: by scope (`creative`, `app`), name and name of `FLIGHT`.
     """
 
     totals: dict[str, int]
@@ -279,15 +294,15 @@ class Tally(msgspec.Struct):
         totals: by name of `TOTALS`.
         placements: by id.
         beside: creatives and apps, by scope and name.
-        heads_ms: greatest event time of each partition's accepted and repeated calls.
-        sent: downloads and deliveries with a key.
+        heads_ms: the greatest event time of each partition's accepted and repeated calls, epoch ms.
+        keyed_events: downloads and deliveries with a key.
     """
 
     totals: dict[str, int]
     placements: dict[str, PlacementTally]
     heads_ms: dict[int, int]
     beside: dict[str, dict[str, PlacementTally]] = {}
-    sent: list[Sent] = []
+    keyed_events: list[KeyedEvent] = msgspec.field(name="sent", default_factory=list)
 
     @classmethod
     def empty(cls) -> Tally:
@@ -299,21 +314,21 @@ class Tally(msgspec.Struct):
         totals = self.totals
         totals["received"] += 1
         totals[truth.outcome] += 1
-        if truth.also is not None:
-            totals[truth.also] += 1
+        if truth.second_total is not None:
+            totals[truth.second_total] += 1
         if event_ms > self.heads_ms.get(partition, 0) and not truth.outcome.startswith("rejected"):
             self.heads_ms[partition] = event_ms
-        if truth.sent is not None:
-            self.sent.append(truth.sent)
+        if truth.keyed_event is not None:
+            self.keyed_events.append(truth.keyed_event)
         for tally in self._tallies_of(truth.placement, truth.beside):
             tally.count(truth)
-        if truth.joined is not None:
-            placement, beside, minute = truth.joined
+        if truth.household_credit is not None:
+            placement, beside, minute = truth.household_credit
             for tally in self._tallies_of(placement, beside):
-                tally.joined[minute] = tally.joined.get(minute, 0) + 1
+                tally.household_credits[minute] = tally.household_credits.get(minute, 0) + 1
 
     def _tallies_of(self, placement: str | None, beside: Beside) -> Iterator[PlacementTally]:
-        """The tallies to which a call adds."""
+        """The tallies that count a call."""
         if placement is not None:
             yield _tally(self.placements, placement)
         for scope, name in beside:
@@ -331,18 +346,18 @@ class Tally(msgspec.Struct):
         timezone: str = "Europe/London",
         secret: bytes = b"",
     ) -> Expected:
-        """The numbers of a flow that has taken all calls counted so far.
+        """The numbers of a flow that has read all calls counted so far.
 
-        Orphans, conversions and clients' counts become known when their minute is final: in a finite log, at
-        its end, all are; in a live flow, those of the minutes that end `lateness_ms` or more before the
-        flow's watermark. The arguments touch no other number.
+        Orphans, conversions and clients' counts are known once their minute is final. At the end of a finite
+        log all minutes are final. In a live flow, the minutes are final that ended `lateness_ms` or more
+        before the watermark. The arguments change no other number.
 
         Args:
             finite: whether the log has ended.
-            watermark_ms: of the live flow (`watermark_ms` of its meta row); None for that of a flow that has
-                read all, with an out-of-orderness bound of 10 s.
+            watermark_ms: the watermark of the live flow (`watermark_ms` of its meta row). None for the
+                watermark of a flow that has read all calls, with a bound of 10 s of disorder.
             lateness_ms: allowed lateness.
-            timezone: of calendar days.
+            timezone: IANA name of the zone of calendar days.
             secret: see `flows.simulate.client_truth.counted`.
         """
         if watermark_ms is None:
@@ -355,20 +370,22 @@ class Tally(msgspec.Struct):
         def shown(tallies: dict[str, PlacementTally]) -> dict[str, dict[str, int]]:
             return {
                 name: {
-                    **of.counts,
-                    "orphans": settled(of.held_minutes),
-                    "reach": len(of.listeners),
-                    "conversions_declared": settled(of.declared),
-                    "household_reach": len(of.homes),
-                    "conversions_by_household": settled(of.joined),
+                    **tally.counts,
+                    "orphans": settled(tally.held_minutes),
+                    "reach": len(tally.listeners),
+                    "conversions_declared": settled(tally.declared_minutes),
+                    "household_reach": len(tally.households),
+                    "conversions_by_household": settled(tally.household_credits),
                 }
-                for name, of in sorted(tallies.items())
+                for name, tally in sorted(tallies.items())
             }
 
         flight = shown(self.placements)
         beside = {scope: shown(tallies) for scope, tallies in self.beside.items()}
-        known_sent = [one for one in self.sent if finite or one.ms - one.ms % MINUTE_MS <= final_ms]
-        for event, name in counted(known_sent, timezone, secret):
+        known_events = [
+            each for each in self.keyed_events if finite or each.ms - each.ms % MINUTE_MS <= final_ms
+        ]
+        for event, name in counted(known_events, timezone, secret):
             flight[event.placement][name] += 1
             for scope, tally in event.beside:
                 beside[scope][tally][name] += 1
@@ -380,7 +397,7 @@ class Tally(msgspec.Struct):
             self.totals[name] += more
         for partition, head_ms in more_plays.heads_ms.items():
             self.heads_ms[partition] = max(head_ms, self.heads_ms.get(partition, 0))
-        self.sent += more_plays.sent
+        self.keyed_events += more_plays.keyed_events
         for name, tally in more_plays.placements.items():
             _tally(self.placements, name).add(tally)
         for scope, tallies in more_plays.beside.items():

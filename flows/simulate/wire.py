@@ -1,4 +1,4 @@
-"""Calls as text, in the usual form and in another writer's form."""
+"""Calls as JSON, in the usual form and in the form of another JSON writer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def body_of(labels: dict[str, Any]) -> bytes:
-    """The fields that all pixels of a play share, without the braces."""
+    """The JSON of fields that all pixels of a play share, without the braces."""
     return msgspec.json.encode(labels)[1:-1]
 
 
-def written(
+def encoded(
     event_id: str,
     event: str,
     ts: int,
@@ -29,7 +29,14 @@ def written(
     placement: str,
     received: int | None,
 ) -> bytes:
-    """A pixel of a play as JSON. `basis` is the basis that an impression claims."""
+    """A pixel of a play as JSON.
+
+    Args:
+        body: see `body_of`.
+        playhead: ms into the ad, or None.
+        basis: the basis that an impression claims.
+        received: `received_at` in epoch ms, or None.
+    """
     value = b'{"event_id":"%b","event":"%b","ts":%d,%b' % (event_id.encode(), event.encode(), ts, body)
     if playhead is not None:
         value += b',"playhead_ms":%d' % playhead
@@ -42,7 +49,11 @@ def written(
 
 
 def foreign(u: Callable[[], float], value: bytes) -> bytes:
-    """The same call from another JSON writer: spaces, escapes, another order, RFC 3339 times, more fields."""
+    """A call in the form of another JSON writer: spaces, escapes, sorted names, RFC 3339 times, more fields.
+
+    Args:
+        u: returns a uniform random number in [0, 1).
+    """
     call = json.loads(value)
     zone = timezone(timedelta(hours=int(u() * 4)))
     moment = (_EPOCH + timedelta(milliseconds=call["ts"])).astimezone(zone)

@@ -46,7 +46,7 @@ def theirs(path: Path, cases: list[Dispute]) -> Path:
         {
             "placement_id": case.placement,
             "day": DAY.isoformat(),
-            case.counted: case.theirs,
+            case.metric: case.publisher_count,
             "excludes": sorted(case.excludes),
             "basis": case.basis,
             "window": case.window,
@@ -113,7 +113,8 @@ def test_each_part_of_a_thousand_disputes_is_the_simulators_truth(
 
 
 def truth(case: Dispute) -> dict[str, Any]:
-    return {"ours": case.ours, "theirs": case.theirs, "unexplained": case.unexplained} | case.shown_parts()
+    counts = {"ours": case.flow_count, "theirs": case.publisher_count, "unexplained": case.unexplained}
+    return counts | case.shown_parts()
 
 
 def found(row: Difference) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from test_paced_rows import AT_MS, FLIGHT, MINUTE_MS, PLAN, SINCE_MS, Held, replaced
 
 from flows.delivery.opening import Counting
-from flows.delivery.pacer import CAMPAIGN, LAST_HOUR, Pacer
+from flows.delivery.pacer import CAMPAIGN_AT, LAST_HOUR_AT, Pacer
 from flows.model.fields import FIELDS, empty
 from flows.model.messages import Delivered
 from flows.model.plan import PlanBook
@@ -32,8 +32,8 @@ class Images(Mapping[tuple[str, str], list[Any]]):
             raise KeyError(key)
         self.unpacked += 1
         values = empty(AT_MS)
-        values[LAST_HOUR] = self.last_hour
-        values[CAMPAIGN] = "c" if key[0] == "placement" else None
+        values[LAST_HOUR_AT] = self.last_hour
+        values[CAMPAIGN_AT] = "c" if key[0] == "placement" else None
         values[FIELDS.index("flight.pixels")] = 100
         return values
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.delivery.moments import moment_text, nearest, refusal, works
+from flows.delivery.moments import moment_text, nearest, refusal, splits_counts
 from flows.delivery.opening import Counting, Opening, Unknown, counted_from, opening
 from flows.delivery.pacing import Counted
 from flows.model.flight import DAY_MS, HOUR_MS, MINUTE_MS
@@ -163,22 +163,22 @@ MORNING = at("2026-11-11T09:00:03.500+00:00")
     ],
 )  # fmt: skip
 def test_a_moment_is_valid_at_a_midnight_or_after_counting_began(until: str, right: bool) -> None:
-    assert works(at(until), MORNING, NOON, LONDON) is right
+    assert splits_counts(at(until), MORNING, NOON, LONDON) is right
 
 
 def test_an_invalid_moment_names_the_nearest_valid_ones() -> None:
     until_ms = at("2026-11-12T10:17:00+00:00")
     words = refusal(until_ms, MORNING, NOON, LONDON)
-    assert words.endswith("the nearest that work are 2026-11-12T00:00:00+00:00 and 2026-11-12T11:01:00+00:00")
-    assert "2026-11-12T10:17:00+00:00: counts before and behind it are not kept apart" in words
-    assert "up to 2026-11-11T09:00:03.500000+00:00, since when is counted" in words
+    assert words.endswith("moments are 2026-11-12T00:00:00+00:00 and 2026-11-12T11:01:00+00:00")
+    assert "2026-11-12T10:17:00+00:00: counts before and after it are not stored separately" in words
+    assert "up to 2026-11-11T09:00:03.500000+00:00, when counting began" in words
 
 
 def test_midnights_are_local_on_clock_change_days() -> None:
     berlin, now_ms = ZoneInfo("Europe/Berlin"), at("2026-10-27T12:00:00+01:00")
     for midnight, right in (("2026-10-25T00:00+02:00", True), ("2026-10-26T00:00+01:00", True)):
-        assert works(at(midnight), MORNING - 60 * DAY_MS, now_ms, berlin) is right
-    assert not works(at("2026-10-26T00:00+02:00"), MORNING - 60 * DAY_MS, now_ms, berlin)
+        assert splits_counts(at(midnight), MORNING - 60 * DAY_MS, now_ms, berlin) is right
+    assert not splits_counts(at("2026-10-26T00:00+02:00"), MORNING - 60 * DAY_MS, now_ms, berlin)
 
 
 @given(st.integers(-5 * DAY_MS, DAY_MS), st.integers(-3 * DAY_MS, 0))
@@ -187,7 +187,7 @@ def test_the_nearest_moments_are_valid(off_ms: int, since_off_ms: int) -> None:
     found = nearest(until_ms, since_ms, NOON, LONDON)
     assert found == sorted(found)
     assert found
-    assert all(works(ms, since_ms, NOON, LONDON) for ms in found)
-    if works(until_ms, since_ms, NOON, LONDON) and until_ms >= since_ms:
+    assert all(splits_counts(ms, since_ms, NOON, LONDON) for ms in found)
+    if splits_counts(until_ms, since_ms, NOON, LONDON) and until_ms >= since_ms:
         assert until_ms in found
     assert datetime.fromisoformat(moment_text(until_ms)) == datetime.fromtimestamp(until_ms / 1000, UTC)

@@ -13,7 +13,7 @@ import pytest
 from connectors.kafka import Record
 from connectors.redis.client import Client
 from flows.delivery.opening import Counting
-from flows.delivery.pacer import CAMPAIGN, Pacer
+from flows.delivery.pacer import CAMPAIGN_AT, Pacer
 from flows.delivery.pacing import Thresholds
 from flows.exports.notices import alert
 from flows.model.fields import FIELDS, empty
@@ -49,7 +49,7 @@ def row(
     """A row of so many impressions, that counts by a plan."""
     values = empty(AT_MS)
     values[FIELDS.index("flight.impressions")] = impressions
-    values[CAMPAIGN] = "c" if scope == "placement" else None
+    values[CAMPAIGN_AT] = "c" if scope == "placement" else None
     counted = None
     if by is not None and scope == "placement":
         counted = Delivered(*by.minutes, impressions if delivered is None else delivered)
@@ -504,7 +504,7 @@ def test_a_turning_minute_visits_each_placement_once() -> None:
         pacer = Pacer(Held(PlanBook(plans)), FLIGHT)
         images = {("placement", f"p{n}"): empty(AT_MS) for n in range(count)}
         for n in range(count):
-            images["placement", f"p{n}"][CAMPAIGN] = Compared(f"c{n}")
+            images["placement", f"p{n}"][CAMPAIGN_AT] = Compared(f"c{n}")
             images["campaign", f"c{n}"] = empty(AT_MS)
             pacer.counted[f"p{n}"] = Delivered(*PLAN.minutes, 5)
         Compared.times = 0

@@ -167,7 +167,7 @@ def test_json_and_text_make_the_same_plan() -> None:
         ("pauses", "2025-11-02T01:00Z/2025-11-02T02:00Z", "outside of the flight"),
         ("pauses", "2026-11-01T00:00Z/2026-11-02T00:00Z", "outside of the flight"),
         ("pauses", "2026-11-03T00:00Z/2026-11-04T00:00Z", "outside of the flight"),
-        ("pauses", "2026-11-01T00:00Z/2026-11-04T00:00Z", "nothing of the flight"),
+        ("pauses", "2026-11-01T00:00Z/2026-11-04T00:00Z", "no unpaused time of the flight"),
         ("blocked_categories", "IAB26,IAB7", "category ids"),
         ("conversions_from", "Server", "takes server or browser"),
         ("conversions_from", ["server"], "takes server or browser"),

@@ -21,7 +21,7 @@ from connectors.stream import ConnectError
 from flows.delivery import plan_topics
 from flows.delivery.plan_columns import plan_of
 from flows.delivery.plan_files import read_plans
-from flows.delivery.plan_source import plan_file, read_book
+from flows.delivery.plan_source import open_plans, read_book
 from flows.delivery.plan_topics import Entries, PlanTopic, Refusal, TopicFeed, plan_topic
 from flows.errors import SettingsError
 from flows.model.plan import Plan
@@ -184,11 +184,11 @@ def test_a_message_corrected_later_is_not_reported_at_the_start(plans: Plans) ->
     assert plans.booked() == {"a": 1000, "b": 1000}
 
 
-@pytest.mark.parametrize("gathered", [1, 50, plan_topics.GATHERED])
+@pytest.mark.parametrize("gathered", [1, 50, plan_topics.MAX_GATHERED])
 def test_few_of_many_repeated_plans_are_parsed_at_the_start(
     plans: Plans, monkeypatch: pytest.MonkeyPatch, gathered: int
 ) -> None:
-    monkeypatch.setattr(plan_topics, "GATHERED", gathered)
+    monkeypatch.setattr(plan_topics, "MAX_GATHERED", gathered)
     read: list[str] = []
 
     def counted(columns: Mapping[str, Any]) -> Plan:
@@ -293,7 +293,7 @@ def test_all_followers_of_a_process_share_one_reader(broker: EmbeddedBroker) -> 
     settings = settings_on(broker, plans.topic)
     readers = [one for one in threading.enumerate() if one.name == "plans"]
     views: list[Any] = []
-    askers = [threading.Thread(target=lambda: views.append(plan_file(settings))) for _ in range(16)]
+    askers = [threading.Thread(target=lambda: views.append(open_plans(settings))) for _ in range(16)]
     for asker in askers:
         asker.start()
     for asker in askers:
@@ -307,7 +307,7 @@ def test_all_followers_of_a_process_share_one_reader(broker: EmbeddedBroker) -> 
 
 def test_a_missing_topic_is_one_clear_error(broker: EmbeddedBroker) -> None:
     with pytest.raises(ConnectError, match=rf"Kafka at {broker.bootstrap}, no-plans: .*[Uu]nknown topic"):
-        plan_file(settings_on(broker, "no-plans"))
+        open_plans(settings_on(broker, "no-plans"))
     with pytest.raises(ConnectError, match="no-plans"):
         plan_topic(broker.bootstrap, "no-plans", {}, "audiopixel")
 

@@ -14,7 +14,7 @@ from test_paced_rows import AT_MS, PLAN, Held, Writer, delivery, rows
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import Client
-from flows.delivery.past_minutes import KEPT_MINUTES, Past
+from flows.delivery.past_minutes import STORED_MINUTES, Past
 from flows.model.messages import EndedMinutes, Flush
 from flows.model.plan import PlanBook
 from flows.replay import replay
@@ -150,12 +150,12 @@ def test_a_state_begins_no_earlier_than_the_last_other_one(
 
 def test_minutes_are_kept_for_a_day_and_go_with_the_plan() -> None:
     past, base = Past(), START_MS // MINUTE_MS
-    past.take(ended(START_MS, [1] * (KEPT_MINUTES + 100)))
-    assert past.after("p", base + KEPT_MINUTES + 90) == 10
-    assert past.after("p", base + 100) == KEPT_MINUTES
+    past.take(ended(START_MS, [1] * (STORED_MINUTES + 100)))
+    assert past.after("p", base + STORED_MINUTES + 90) == 10
+    assert past.after("p", base + 100) == STORED_MINUTES
     assert past.first == base + 100
     assert past.after("q", base) == 0
     past.take(ended(START_MS, [1]))
-    assert past.after("p", base + 100) == KEPT_MINUTES, "what is older than a day is passed over"
+    assert past.after("p", base + 100) == STORED_MINUTES, "what is older than a day is passed over"
     past.clear()
     assert past.after("p", base + 100) == 0

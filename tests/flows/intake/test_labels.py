@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scanner_support import EVENT, LISTENER_KEY, Both, named
 
 from connectors.files import FileInput
-from flows.delivery import hold_labels
+from flows.delivery import require_label_plans
 from flows.delivery.plan_columns import plan_of
 from flows.engine import StopSignal
 from flows.errors import PlanError, SettingsError
@@ -222,11 +222,11 @@ def test_no_pixel_is_read_before_plans_missing_at_the_start(
     plans.write_text(f"{columns}\nq,9,2025-11-24T00:00Z,2025-11-26T00:00Z,one\n")
 
     def hold(settings: Settings) -> None:
-        hold_labels(settings)
+        require_label_plans(settings)
         plans.rename(away)
         threading.Timer(1.0, away.rename, [plans]).start()
 
-    monkeypatch.setattr("flows.replay.hold_labels", hold)
+    monkeypatch.setattr("flows.replay.require_label_plans", hold)
     settings = settings_of(plans=plans, labels="planned")
     replay([str(log)], settings, LISTENER_KEY)
     assert rows_of(settings, "station")["one"]["flight.impressions"] == "100"

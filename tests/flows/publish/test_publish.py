@@ -18,7 +18,7 @@ from connectors.redis.commands import eviction_policies
 from flows.delivery.pacer import Pacer
 from flows.delivery.pacing import Thresholds
 from flows.delivery.plan_files import parse_plans
-from flows.delivery.plan_source import plan_file
+from flows.delivery.plan_source import open_plans
 from flows.model.decisions import DecisionRecord
 from flows.model.fields import FIELDS, empty
 from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Delivered, Flush, PackedRow
@@ -49,7 +49,7 @@ class Desk:
     number: int = 0
 
     def __post_init__(self) -> None:
-        file, known = plan_file(self.settings), self.settings
+        file, known = open_plans(self.settings), self.settings
         assert file is not None
         pacer = Pacer(file, Thresholds(known.under, known.over, known.delivery_grace))
         self.publisher = Publisher(
