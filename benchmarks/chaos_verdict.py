@@ -185,7 +185,7 @@ def against_the_log(
     without: Collection[str] = () if one_lateness else BY_LATENESS
     judgements = (("judged from the log", None), ("as the dead letters say", late))
     for name, too_late in judgements if one_lateness else judgements[1:]:
-        truth = recompute(list(files.values()), rules(settings), too_late=too_late, guarded=False)
+        truth = recompute(list(files.values()), rules(settings), too_late=too_late, guards_receipts=False)
         for key in [key for key in truth.minutes if key[1] >= closed_ms]:
             del truth.minutes[key]
         found += [

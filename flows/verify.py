@@ -122,7 +122,7 @@ def verify(
     if behind_ms > BEHIND_MS:
         minutes = behind_ms // MINUTE_MS
         verified.ledgers.append(f"the flow is {minutes:,} minutes behind: what came since is not compared")
-    truth = recompute(files, rules, denied=denied, guarded=False, progress=progress)
+    truth = recompute(files, rules, denied=denied, guards_receipts=False, progress=progress)
     _compare(truth, final, verified, directory / "minutes.ndjson")
     return verified
 

@@ -1,7 +1,7 @@
-"""The oracle: recomputes a log in DuckDB and lists every difference from Redis.
+"""The oracle: recomputes a log in DuckDB, and lists every difference from Redis.
 
 Owns: nothing. Receives: logs, the rules as plain values. Sends: differences.
-Must not import: anything of ours but errors and `flows.shown`; its independence is its point.
+Must not import: anything of ours but errors, `flows.shown`, the catalogue; its independence is its point.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The names beyond a scope's cap, which count together in `other:{<scope>}`, against the sums of the log."""
+"""The row `other:{<scope>}`, which counts the names beyond a scope's cap, against the sums of the log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from flows.reconcile.fields import COUNTS, SIDE_WINDOWS, SIDES, VERSIONS, WHOLE_METRICS, WINDOWS, How
+from flows.reconcile.fields import COUNTS, SIDE_WINDOWS, SIDES, VERSIONS, WHOLE_METRICS, WINDOWS, Check
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Truth
 from flows.reconcile.values import wrong_of
@@ -21,18 +21,18 @@ _SUMMED: Final = {
     **{f"{window}.{name}": (name, WINDOWS.index(window)) for window in SIDE_WINDOWS for name in SIDES},
     **{f"flight.{name}": (name, WINDOWS.index("flight")) for name in WHOLE_METRICS},
 }
-"""Fields to their metric and window."""
+"""Fields to their metric and the place of their window."""
 _NOTHING: Final = (0, 0, 0, 0)
 
 
-class Other:
-    """Sums of the names that have no row.
+class BeyondCap:
+    """Sums of the names of a scope that have no row.
 
-    A name whose row would have ended may have had one, or may have counted here: it widens the bounds.
+    A name whose row has ended may have had a row, or may have counted beyond the cap. It widens the bounds.
 
     Attributes:
-        row: the row in Redis; empty if no name of the scope was beyond the cap.
-        open, ended: the numbers of added names.
+        row: the row `other` in Redis; empty if no name of the scope was beyond the cap.
+        open, ended: the numbers of names without a row, by whether their rows would have ended.
     """
 
     def __init__(self, scope: str, row: Mapping[str, str]) -> None:
@@ -41,14 +41,14 @@ class Other:
         self._open, self._ended = Counter[str](), Counter[str]()
 
     def add(self, truth: Truth, ended: bool) -> None:
-        """Add the log's numbers of a name without a row."""
+        """Add the log's numbers of a name without a row; `ended` as for `BeyondCap.ended`."""
         self.ended, self.open = self.ended + ended, self.open + (not ended)
         sums = self._ended if ended else self._open
         for name, (metric, window) in _SUMMED.items():
             sums[name] += truth.windows.get(metric, _NOTHING)[window]
 
     def differences(self, without: Collection[str], compared: Counter[str]) -> Iterator[Difference]:
-        """Every field that is not the sum of the names that were added."""
+        """Every field of the row that is not the sum of the added names."""
         if not self.row:
             return
         for name in _SUMMED.keys() | self.row.keys():
@@ -58,7 +58,7 @@ class Other:
             if name not in _SUMMED:
                 yield Difference("other", self._scope, name, "no such field", actual or "")
                 continue
-            compared[How.EXACT if name.startswith("flight.") else How.AT] += 1
+            compared[Check.EXACT if name.startswith("flight.") else Check.AT] += 1
             least, most = Decimal(self._open[name]), Decimal(self._open[name] + self._ended[name])
             if name.endswith(".conversions"):
                 least, most = least / 1_000_000, most / 1_000_000

@@ -1,6 +1,7 @@
-"""Numbers of conversions of which a cap left out touches. The log alone does not show which touches these
-were. Each number therefore lies between its value with none of these conversions and its value with all of
-each, and the placements have all of them together.
+"""Numbers that depend on *capped conversions*: a cap left out some of their touches.
+
+The log alone does not show which touches were left out. Each number therefore lies between its value without
+the capped conversions and its value with all of them. All placements together have each of them once.
 """
 
 from __future__ import annotations
@@ -15,29 +16,29 @@ from flows.reconcile.truth import Key, Recomputation, RowMoments
 from flows.reconcile.values import decimal_of
 
 _QUOTIENTS: Final = ("_seconds", ".cost_per_acquisition", ".return_on_ad_spend", ".conversion_rate")
-"""Quotients, of which only their presence can be checked."""
+"""Ends of the names of quotients, of which only the presence can be checked."""
 _MONEY: Final = tuple(
     f"conversion_{name}" for name in ("currency", "value", "value_claimed", "value_other_count")
 )
-_MOVES: Final[tuple[Literal["none", "all"], ...]] = ("none", "all")
+_EXTREMES: Final[tuple[Literal["none", "all"], ...]] = ("none", "all")
 
 
-def within(
+def unexplained_by_caps(
     differences: Iterable[Difference],
     recomputation: Recomputation,
     compare: Callable[[], Iterable[Difference]],
 ) -> tuple[list[Difference], int]:
-    """The differences that no choice of touches explains, and the number of explained ones.
+    """The differences that no choice of left-out touches explains, and the number of the others.
 
     Args:
         compare: compares everything with the recomputation's present state.
     """
     ends = []
-    for moved in _MOVES:
-        recomputation.move(moved)
-        ends.append({(one.scope, one.id, one.metric): one.expected for one in compare()})
-    recomputation.move("")
-    left, bounded, rows = [], 0, recomputation.capped
+    for credited in _EXTREMES:
+        recomputation.credit_capped(credited)
+        ends.append({(each.scope, each.id, each.metric): each.expected for each in compare()})
+    recomputation.credit_capped("")
+    unexplained, bounded, rows = [], 0, recomputation.capped
     unchecked = _QUOTIENTS if recomputation.bounded_values else (*_QUOTIENTS, *_MONEY)
     for difference in differences:
         if _row(difference) in rows and (
@@ -45,20 +46,19 @@ def within(
         ):
             bounded += 1
         else:
-            left.append(difference)
-    return left, bounded
+            unexplained.append(difference)
+    return unexplained, bounded
 
 
 def _row(difference: Difference) -> Key:
-    """The row of a number; a minute's row is its placement."""
-    return (
-        ("placement", difference.id.rpartition("|")[0])
-        if difference.scope == "minute"
-        else (difference.scope, difference.id)
-    )
+    """The row of a number; the row of a minute is its placement."""
+    if difference.scope == "minute":
+        return "placement", difference.id.rpartition("|")[0]
+    return difference.scope, difference.id
 
 
 def _between(difference: Difference, *ends: Mapping[tuple[str, str, str], str]) -> bool:
+    """True if the published number lies between the expectations of `ends`, which have only differences."""
     key = difference.scope, difference.id, difference.metric
     if any(key not in end for end in ends):  # the number at that end equals the published one
         return True
@@ -72,9 +72,11 @@ def _between(difference: Difference, *ends: Mapping[tuple[str, str, str], str]) 
     return low <= actual <= high
 
 
-def unlike(recomputation: Recomputation, client: Any, namespace: str) -> list[Difference]:
-    """The difference of the sum over all placements that capped conversions may be credited to. The sum is
-    compared only if each placement has a row whose flight has all that was counted.
+def sum_differences(recomputation: Recomputation, client: Any, namespace: str) -> list[Difference]:
+    """The difference of the conversions of all placements together to which capped ones may be credited.
+
+    The sum is only compared if each of these placements has a row, and none has a plan: a planned flight may
+    leave out conversions.
     """
     names = sorted(name for scope, name in recomputation.capped if scope == "placement")
     planned = any(("placement", name) in recomputation.rules.planned for name in names)
@@ -84,10 +86,10 @@ def unlike(recomputation: Recomputation, client: Any, namespace: str) -> list[Di
         return []
     actual = sum((decimal_of(text or "") or Decimal(0) for text in counted), Decimal(0))
     moments = [RowMoments("placement", name, recomputation.end_ms, recomputation.end_ms) for name in names]
-    whole: dict[Key, int] = {
-        key: truth.windows.get("conversions", (0, 0, 0, 0))[3] for key, truth in recomputation.rows(moments)
-    }
-    expected = Decimal(sum(whole.values())) / 1_000_000
+    millionths = sum(
+        truth.windows.get("conversions", (0, 0, 0, 0))[3] for _, truth in recomputation.rows(moments)
+    )
+    expected = Decimal(millionths) / 1_000_000
     if actual == expected:
         return []
     return [

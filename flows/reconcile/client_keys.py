@@ -1,4 +1,4 @@
-"""The oracle's reading of deliveries and downloads: the keys by which each counts once a client (7.2)."""
+"""The keys by which deliveries and downloads count once a client (specification 7.2)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ _EPISODE, _PODCAST, _CREATIVE, _PLACEMENT = range(16, 20)
 _TIES: Final = 0x7FFFFFFF
 
 
-def sent(pixel: Pixel, hashed: Hash, tie_key: bytes, denied: Denied | None) -> tuple[str, int, bool] | None:
-    """The key, the order among equal times (0 without a key), and whether the client is denied; None for an
-    event without a client's key.
+def client_columns(
+    pixel: Pixel, hashed: Hash, tie_key: bytes, denied: Denied | None
+) -> tuple[str, int, bool] | None:
+    """The key of a delivery or download, its order among equal times (0 without `tie_key`), and whether the
+    client is on the deny-list; None for an event without a key.
     """
     placement, *_, podcast, _, creative, _ = pixel.names
     if pixel.client is None or pixel.event not in ("delivered", "download"):
@@ -30,6 +32,6 @@ def sent(pixel: Pixel, hashed: Hash, tie_key: bytes, denied: Denied | None) -> t
     else:
         return None
     first, second = hashed(kind, texts)
-    ordered = blake2b(pixel.event_id.encode(), digest_size=4, key=tie_key).digest() if tie_key else b""
-    tie = int.from_bytes(ordered, "big") & _TIES
+    digest = blake2b(pixel.event_id.encode(), digest_size=4, key=tie_key).digest() if tie_key else b""
+    tie = int.from_bytes(digest, "big") & _TIES
     return f"{first} {second}", tie, denied is not None and denied(LISTENER, pixel.client.encode())

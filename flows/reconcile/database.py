@@ -1,4 +1,4 @@
-"""An embedded DuckDB of one recomputation, which stores data beyond its memory in a temporary directory."""
+"""The embedded DuckDB of a recomputation. It stores data beyond its memory in a temporary directory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 from flows.errors import AudiopixelError, UsageError
 
 _CHUNK: Final = 65_536
-"""Rows that one `insert` passes at once."""
+"""The number of rows that `insert` passes to DuckDB at once."""
 _INTERRUPT: Final = re.compile(r"Query interrupted|(Traceback .*\n)?KeyboardInterrupt: *$", re.DOTALL)
-"""DuckDB's words for an interruption. The second follows the traceback of the Python code that DuckDB had
-called, in an error without a class of its own: errors with one may repeat a value.
+"""DuckDB's messages of an interruption. The second one ends with the traceback of the Python code that DuckDB
+called. Only errors of the base classes are compared, since messages of other errors may quote a value.
 """
 _SETTINGS: Final[Mapping[str, str | bool | int | float | list[str]]] = {
     "preserve_insertion_order": False,
@@ -27,11 +27,15 @@ _SETTINGS: Final[Mapping[str, str | bool | int | float | list[str]]] = {
 
 
 class Database:
-    """A DuckDB whose every statement ends on Ctrl-C with `KeyboardInterrupt`.
+    """A DuckDB of which each statement raises `KeyboardInterrupt` on Ctrl-C.
 
     Args:
-        threads: of the database; None for one a core.
-        memory: the most that the database may take, such as `2GB`; None for four fifths of the machine's.
+        threads: the number of threads; None for one a core.
+        memory: the greatest memory of the database, such as `2GB`; None for four fifths of the machine's
+            memory.
+
+    Raises:
+        UsageError: `memory` is no size.
     """
 
     def __init__(self, threads: int | None = None, memory: str | None = None) -> None:
@@ -43,10 +47,10 @@ class Database:
         try:
             self._connection = duckdb.connect(config=config)
         except (duckdb.ParserException, duckdb.InvalidInputException):
-            raise UsageError("the memory of the database takes a size such as 2GB or 512MB") from None
+            raise UsageError("the memory of the database takes a size, such as 2GB or 512MB") from None
 
     def run(self, statements: str, parameters: Sequence[object] = ()) -> None:
-        """Run statements without reading results."""
+        """Run statements, and ignore their results."""
         with _interruptible():
             self._connection.execute(statements, list(parameters) or None)
 
@@ -61,7 +65,7 @@ class Database:
             return self._connection.execute(query, list(parameters) or None).fetchone()
 
     def set(self, variables: Mapping[str, object]) -> None:
-        """Set variables, which statements read by `getvariable`."""
+        """Set variables, which statements read with `getvariable`."""
         for name, value in variables.items():
             self.run(f"SET VARIABLE {name} = ?", [value])
 
@@ -73,7 +77,7 @@ class Database:
             self.load(f"INSERT INTO {table} SELECT * FROM chunk", columns)
 
     def load(self, statement: str, columns: Mapping[str, Any]) -> None:
-        """Run a statement that reads arrays as a table `chunk`."""
+        """Run a statement that reads the columns as a table `chunk`."""
         with _interruptible():
             self._connection.register("chunk", columns)
             try:
@@ -84,14 +88,12 @@ class Database:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt for the failed query that DuckDB makes of a Ctrl-C, within its code or
-    Python's, and AudiopixelError for too little memory.
-    """
+    """Raise KeyboardInterrupt for a query that failed on Ctrl-C, AudiopixelError for too little memory."""
     try:
         yield
     except duckdb.OutOfMemoryException as error:
         first, _, _ = str(error).partition("\n")
-        raise AudiopixelError(f"the database has not enough memory, so give it more: {first}") from None
+        raise AudiopixelError(f"the database has too little memory: allow it more: {first}") from None
     except (RuntimeError, duckdb.Error) as error:
         if type(error) in (RuntimeError, duckdb.Error) and _INTERRUPT.match(str(error)):
             raise KeyboardInterrupt from None

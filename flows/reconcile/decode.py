@@ -1,6 +1,6 @@
 """The oracle's reader of logs: lines to columns of numbers.
 
-Listeners become numbers and user agents a flag here: the database receives nothing that identifies a person.
+Listeners become numbers, and user agents a flag, so the database has nothing that identifies a person.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.errors import AudiopixelError
-from flows.reconcile.client_keys import sent
+from flows.reconcile.client_keys import client_columns
 from flows.reconcile.fields import BASES
 from flows.reconcile.holds import CollectorTimes, Holds
 from flows.reconcile.line import KINDS, Denied, Pixel, Rejected, is_macro, mark_of, parse, pixel_of
@@ -59,19 +59,19 @@ from flows.reconcile.scan import (
 _AGENT_SPAN: Final = SPANS.index("user_agent")
 _COLLECTOR_SPAN: Final = SPANS.index("collector")
 _PEOPLE: Final = (*zip(KINDS, (2, 4), map(SPANS.index, ("listener_id", "household_id")), strict=True),)
-"""The first key of listeners and of households, and the span of their text."""
+"""For listeners and for households: the kind, the first column in `keys`, and the span of the text."""
 _MAX_AGENTS: Final = 1 << 18
 _MAX_BROKEN: Final = 64
 _CATEGORY_WITH_PARTS: Final = re.compile(r"IAB[0-9]+", re.IGNORECASE)
 _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
-
-
 NO_APPS: Final[dict[str, Collection[str]]] = {"app": ()}
-"""Listed names under which no app counts."""
+"""The `listed` names of a reader for which no app counts."""
 
 
 class Batch(NamedTuple):
-    """The pixels of some lines: columns of the table `pixels`, rows of `combos`, `told` and `sent`."""
+    """The pixels of some lines: columns of the table `pixels`, and rows of the tables `combos`,
+    `conversion_fields` and `client_keys`.
+    """
 
     pixels: dict[str, Any]
     combos: list[tuple[Any, ...]]
@@ -84,27 +84,29 @@ class Reader:
 
     Args:
         consent_default: whether a pixel without consent may be measured.
-        podcast_apps: a regular expression, case-insensitive; a user agent that it finds is no bot.
-        agents: more such expressions, of user agents that are as bots.
-        blocked: placements to the content categories that are blocked there; of Content Taxonomy 1, `IAB26`
-            blocks its parts, such as `IAB26-1`, too. Case does not matter.
-        guarded: see `flows.reconcile.scan.clock`.
+        podcast_apps: a regular expression, case-insensitive. A user agent with a match is no bot.
+        agents: more such expressions. User agents with a match count as bots.
+        blocked: placements to the content categories that are blocked there, case-insensitive. A category of
+            Content Taxonomy 1, such as `IAB26`, also blocks its parts, such as `IAB26-1`.
+        guards_receipts: see `flows.reconcile.scan.clock`.
         denied: see `flows.reconcile.line.Denied`; None denies no listener.
-        plainly: whether `flows.reconcile.scan` goes first, which changes the time and nothing else.
-        waits: see `flows.reconcile.holds.Holds`.
-        listed: by a name's field the only ones that count, others are as absent; by default no app counts.
+        plainly: whether `flows.reconcile.scan` reads plain lines, which changes the time and nothing else.
+        waits: the arguments of `flows.reconcile.holds.Holds`.
+        listed: fields to the only names that count in them; other names count as absent. By default no app
+            counts.
 
     Attributes:
         tie_key: see `flows.reconcile.rules.Rules`.
         received: lines by partition number, without the marks of collectors.
-        marks: those, by partition number.
-        rejected: (partition number, reason) to lines; `too_late` is not known here.
-        clock_skewed: pixels by partition number whose `ts` was clamped by more than 5 min.
-        greatest: the greatest event time by partition number, and the jump that waits (`NO_TIME`: none).
-        holds: the collectors that each partition waited for, by its number.
-        first: the receipt of its first line that has one, by partition number, ms.
-        from_server: returns whether only the server's conversions of a campaign (or of None) count; set it
-            before reading.
+        marks: the marks of collectors, by partition number.
+        rejected: lines by partition number and reason; without `too_late`, which this reader cannot judge.
+        clock_skewed: pixels whose `ts` was clamped by more than 5 min, by partition number.
+        greatest: the greatest event time, and the jump that waits for the next pixel (`NO_TIME`: none), by
+            partition number.
+        holds: the collectors that a partition waited for, by partition number.
+        first_receipts: the receipt of the first line that has one, epoch ms, by partition number.
+        counts_server_only: returns whether only server conversions count for a campaign (or for None). It is
+            set before the first `read`.
         denied_pixels: the number of consented pixels of listeners or households on the deny-list.
     """
 
@@ -114,7 +116,7 @@ class Reader:
         podcast_apps: str,
         blocked: Mapping[str, Sequence[str]] | None = None,
         agents: Collection[str] = (),
-        guarded: bool = True,
+        guards_receipts: bool = True,
         denied: Denied | None = None,
         plainly: bool = True,
         waits: tuple[int, int, int, int] = (10_000, 60_000, 21_600_000, 50_000_000),
@@ -127,20 +129,20 @@ class Reader:
         self.clock_skewed: Counter[int] = Counter()
         self.greatest: dict[int, tuple[int, int]] = {}
         self.holds: dict[int, Holds] = {}
-        self.first, self.denied_pixels = dict[int, int](), 0
+        self.first_receipts, self.denied_pixels = dict[int, int](), 0
         self._waits, self._listed, self._apps = waits, listed, "app" not in listed
         self._consent_default = consent_default
-        self.from_server: Callable[[str | None], bool] = lambda _: False
+        self.counts_server_only: Callable[[str | None], bool] = lambda _: False
         self._podcast_app = re.compile(podcast_apps, re.IGNORECASE)
-        self._agents = [re.compile(own, re.IGNORECASE) for own in agents]
+        self._agents = [re.compile(agent, re.IGNORECASE) for agent in agents]
         self._blocking = {placement: _any_of(names) for placement, names in (blocked or {}).items()}
-        self._guarded, self._denied, self._plainly = guarded, denied, plainly
+        self._guarded, self._denied, self._plainly = guards_receipts, denied, plainly
         self._hash = Hash()
         self._combos, self._combos_used = _table(0), np.zeros(1, np.int64)
         self._begin_agents()
 
     def read(self, src: int, path: Path) -> Iterator[Batch]:
-        """The well-formed pixels of a file, plain, `.gz` or `.zst`, in its order.
+        """The well-formed pixels of a file (plain, `.gz` or `.zst`), in its order.
 
         Raises:
             AudiopixelError: the file cannot be read.
@@ -157,10 +159,10 @@ class Reader:
         self.greatest[src] = int(state[0]), int(state[1])
 
     def pixel(self, line: bytes) -> Pixel:
-        """The pixel of a line, which comes without its LF.
+        """The pixel of a line without its LF.
 
         Raises:
-            Rejected: it is no pixel.
+            Rejected: the line is no pixel.
         """
         document = parse(line)
         if document is None:
@@ -192,35 +194,35 @@ class Reader:
         for i in np.flatnonzero(rows[:, PLAIN] == 0).tolist():
             text = block[int(ends[i - 1]) + 1 if i else 0 : int(ends[i])]
             try:
-                pixel = self._as_it_counts(self.pixel(text))
-            except Rejected as wrong:
+                pixel = self._countable(self.pixel(text))
+            except Rejected as rejection:
                 if (mark := mark_of(parse(text))) is not None:
                     self.marks[src] += 1
                     self.received[src] -= 1
                     times_by_line[i] = mark
                     continue
-                self.rejected[src, wrong.reason] += 1
+                self.rejected[src, rejection.reason] += 1
                 continue
             self._enter(pixel, rows[i], keys[i], combos)
             if pixel.collector is not None:
                 times_by_line[i] = pixel.collector
             bots[i] = pixel.invalid or (pixel.agent is not None and self._is_bot(pixel.agent))
             denied[i] = [*map(self._is_denied, KINDS, (pixel.listener, pixel.household))]
-            if (
-                rows[i, CONSENT]
-                and (client_columns := sent(pixel, self._hash, self.tie_key, self._denied)) is not None
-            ):
-                clients.append((src, before + i + 1, *client_columns))
+            if rows[i, CONSENT]:
+                client = client_columns(pixel, self._hash, self.tie_key, self._denied)
+                clients += [] if client is None else [(src, before + i + 1, *client)]
             if pixel.conversion is not None:
-                kind, _, *more = pixel.conversion
-                conversions.append((src, before + i + 1, kind, *more, *self._before(pixel)))
+                kind, _, *details = pixel.conversion
+                conversions.append((src, before + i + 1, kind, *details, *self._previous_people(pixel)))
                 claims[i] = pixel.conversion.claims
         greatest = int(state[0])
         self.clock_skewed[src] += clock(rows, state, self._guarded)
-        if times_by_line or holds.begun:
+        if times_by_line or holds.has_collectors:
             _wait(rows, times_by_line, holds, greatest)
-        if src not in self.first and (first := next(filter(None, receipts(rows, times_by_line)), 0)):
-            self.first[src] = first
+        if src not in self.first_receipts:
+            first = next(filter(None, receipts(rows, times_by_line)), 0)
+            if first:
+                self.first_receipts[src] = first
         plain_rows = np.flatnonzero(rows[:, PLAIN])
         self.denied_pixels += int((denied[plain_rows].any(axis=1) & (rows[plain_rows, CONSENT] != 0)).sum())
         return Batch(
@@ -238,14 +240,14 @@ class Reader:
             clients,
         )
 
-    def _as_it_counts(self, pixel: Pixel) -> Pixel:
-        """A pixel without names that do not count; for a conversion also whether it counts apart."""
-        pixel, conversion = pixel._replace(names=self._that_count(pixel.names)), pixel.conversion
-        if conversion is None or not conversion.claimed or not self.from_server(pixel.names[1]):
+    def _countable(self, pixel: Pixel) -> Pixel:
+        """A pixel with only the names that count. A conversion also gets its `apart`."""
+        pixel, conversion = pixel._replace(names=self._counted_names(pixel.names)), pixel.conversion
+        if conversion is None or not conversion.claimed or not self.counts_server_only(pixel.names[1]):
             return pixel
         return pixel._replace(conversion=conversion._replace(apart=True))
 
-    def _before(self, pixel: Pixel) -> Iterator[int | bool | None]:
+    def _previous_people(self, pixel: Pixel) -> Iterator[int | bool | None]:
         """The listener and the household by the edge's previous key, and whether each is on the deny-list."""
         for person in pixel.before:
             first, second = (0, 0) if person is None else self._hash(0, (person,))
@@ -256,7 +258,7 @@ class Reader:
         return self._denied is not None and person is not None and self._denied(kind, person.encode())
 
     def _learn(self, block: bytes, plain: Any, rows: Any, spans: Any) -> list[tuple[Any, ...]]:
-        """Judge the new user agents of the plain lines; returns their new combos."""
+        """Judge the user agents that are new in the plain lines; returns the combos that are new in them."""
         for i in plain[rows[plain, NEW_AGENT] != 0].tolist():
             agent = _text_at(block, spans[i, _AGENT_SPAN])
             self._bot[int(rows[i, AGENT])] = agent is not None and not is_macro(agent) and self._is_bot(agent)
@@ -264,11 +266,11 @@ class Reader:
         for i in plain[rows[plain, NEW_COMBO] != 0].tolist():
             *names, category = (_text_at(block, spans[i, field]) for field in range(len(NAMES) + 1))
             categories = () if category is None else (category,)
-            combos.append(self._combo(int(rows[i, COMBO]), self._that_count(names), categories))
+            combos.append(self._combo(int(rows[i, COMBO]), self._counted_names(names), categories))
         return combos
 
-    def _that_count(self, names: Sequence[str | None]) -> tuple[str | None, ...]:
-        """Names, without those that are not listed."""
+    def _counted_names(self, names: Sequence[str | None]) -> tuple[str | None, ...]:
+        """Names, with None for names that are not listed."""
         pairs = zip(NAMES, names, strict=True)
         return tuple(
             None if field in self._listed and name not in self._listed[field] else name
@@ -276,17 +278,18 @@ class Reader:
         )
 
     def _denied_of(self, block: bytes, plain: Any, keys: Any, spans: Any) -> Any:
-        """(n, 2): whether the listener, and the household, of a plain line is on the deny-list."""
+        """Whether the listener and the household of a plain line are on the deny-list, bool[lines, 2]."""
         denied = np.zeros((len(keys), 2), bool)
         for place, (kind, key, span) in enumerate(_PEOPLE if self._denied is not None else ()):
             with_id = plain[(keys[plain, key] != 0) | (keys[plain, key + 1] != 0)]
-            _, firsts, which = np.unique(keys[with_id, key], return_index=True, return_inverse=True)
+            _, firsts, text_numbers = np.unique(keys[with_id, key], return_index=True, return_inverse=True)
             texts = [_text_at(block, spans[i, span]) for i in with_id[firsts].tolist()]
-            denied[with_id, place] = np.array([self._is_denied(kind, text) for text in texts], bool)[which]
+            denied_texts = np.array([self._is_denied(kind, text) for text in texts], bool)
+            denied[with_id, place] = denied_texts[text_numbers]
         return denied
 
     def _enter(self, pixel: Pixel, row: Any, key: Any, combos: list[tuple[Any, ...]]) -> None:
-        """Enter a line that is not plain into the arrays that `scan` fills."""
+        """Write a line that is not plain into the arrays that `scan` fills."""
         placement, campaign, *_ = pixel.names
         linked = pixel.play is not None and pixel.conversion is None
         kind: int
@@ -311,10 +314,10 @@ class Reader:
             key[2:4] = self._hash(0, (pixel.listener,))
         if pixel.household is not None:
             key[4:] = self._hash(0, (pixel.household,))
-        named: tuple[str | None, ...] = pixel.names
+        combo_texts: tuple[str | None, ...] = pixel.names
         if self._blocking:
-            named += pixel.categories or (None,)
-        first, second = self._hash(0, named)
+            combo_texts += pixel.categories or (None,)
+        first, second = self._hash(0, combo_texts)
         slot = find_pair(self._combos, np.uint64(first), np.uint64(second))
         if not self._combos[slot, 2]:
             self._combos_used[0] += 1
@@ -325,7 +328,8 @@ class Reader:
         row[BASIS] = BASES.index(pixel.basis) if pixel.basis in BASES else NO_BASIS
         row[CONFIRMED] = pixel.confirmed
         row[SENT] = min(max(pixel.ts, -(2**61)), 2**61)
-        row[RECEIVED] = NO_TIME if pixel.received_at is None else max(pixel.received_at, 1)  # 0 is none
+        # A receipt of 0 would stand for none.
+        row[RECEIVED] = NO_TIME if pixel.received_at is None else max(pixel.received_at, 1)
         row[CONSENT] = self._consent_default if pixel.consent is None else pixel.consent
 
     def _combo(self, number: int, names: Sequence[str | None], categories: Sequence[str]) -> tuple[Any, ...]:
@@ -333,8 +337,8 @@ class Reader:
         return number, *names, blocking is not None and any(map(blocking.fullmatch, categories))
 
     def _make_room(self, lines: int) -> None:
-        """Make room in the tables for as many new names and user agents; too many agents restart
-        their table.
+        """Make room in the tables for as many new combos and user agents as lines. A full table of agents is
+        emptied.
         """
         if 2 * (int(self._combos_used[0]) + lines) > len(self._combos):
             self._combos = _moved(self._combos, int(self._combos_used[0]) + lines)
@@ -348,7 +352,7 @@ class Reader:
     def _is_bot(self, agent: str) -> bool:
         if _BOT.search(agent) and not self._podcast_app.search(agent):
             return True
-        return any(own.search(agent) for own in self._agents)
+        return any(pattern.search(agent) for pattern in self._agents)
 
 
 def _columns(rows: Any, keys: Any) -> dict[str, Any]:
@@ -373,25 +377,23 @@ def _columns(rows: Any, keys: Any) -> dict[str, Any]:
 
 
 def _wait(rows: Any, times_by_line: Mapping[int, CollectorTimes], holds: Holds, greatest: int) -> None:
-    """Replace the pixels' greatest event times by those that correspond to a watermark which waits for
-    collectors.
-    """
+    """Replace the pixels' greatest event times, so that they give the watermark that waits for collectors."""
     for i in range(len(rows)):
         times, moment = times_by_line.get(i), None
         if rows[i, PLAIN]:
             greatest = int(rows[i, GREATEST])
             moment = None if rows[i, RECEIVED] == NO_TIME else max(int(rows[i, RECEIVED]), 1)
         if moment is None and times is not None:
-            moment = times.logged or times.now or times.low
-        natural = None if greatest == NO_TIME else greatest - holds.bound
-        written = None if times is None else times.logged
-        watermark = holds.line(moment, times, natural, bool(rows[i, PLAIN]), written)
-        if rows[i, PLAIN] and watermark is not None:
-            rows[i, GREATEST] = watermark + holds.bound
+            moment = times.logged_ms or times.now_ms or times.low_ms
+        natural = None if greatest == NO_TIME else greatest - holds.bound_ms
+        logged_ms = None if times is None else times.logged_ms
+        watermark_ms = holds.take_line(moment, times, natural, bool(rows[i, PLAIN]), logged_ms)
+        if rows[i, PLAIN] and watermark_ms is not None:
+            rows[i, GREATEST] = watermark_ms + holds.bound_ms
 
 
 def _table(room: int) -> Any:
-    """An empty table of `flows.reconcile.scan.find_pair`, at most half full with `room` pairs."""
+    """An empty table of `flows.reconcile.scan.find_pair` that is at most half full with `room` pairs."""
     return np.zeros((1 << max(10, (2 * room).bit_length()), 3), np.uint64)
 
 
@@ -403,7 +405,7 @@ def _moved(table: Any, room: int) -> Any:
 
 
 def _texts_of(block: bytes, ends: Any) -> Any:
-    """Mark the lines that are certainly UTF-8; after too many that are not, no further line is marked."""
+    """Whether each line is certainly UTF-8. After `_MAX_BROKEN` others, no line counts as certain."""
     sure, view, begin = np.ones(len(ends), bool), memoryview(block), 0
     for _ in range(_MAX_BROKEN):
         try:
@@ -420,11 +422,13 @@ def _texts_of(block: bytes, ends: Any) -> Any:
 
 
 def _text_at(block: bytes, span: Any) -> str | None:
+    """The text of a span (begin and length); None for a negative length."""
     begin, length = span.tolist()
     return None if length < 0 else block[begin : begin + length].decode()
 
 
 def _any_of(categories: Sequence[str]) -> re.Pattern[str]:
+    """A pattern of content categories, with their parts."""
     names = [
         re.escape(name) + (r"(?:-\d+)?" if _CATEGORY_WITH_PARTS.fullmatch(name) else "")
         for name in categories

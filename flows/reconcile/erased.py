@@ -1,5 +1,5 @@
-"""Numbers of a log some of whose listeners are erased, which lie between those with them and those
-without.
+"""Numbers of a log with erased listeners. Each lies between its value without these listeners and its value
+with them, since the log does not show when the flow erased them.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ from flows.reconcile.report import Difference
 from flows.reconcile.values import EXACT_REACH, REACH_TOLERANCE, decimal_of
 
 
-def beyond(
+def unexplained_by_erasure(
     without: Iterable[Difference], whole: Mapping[tuple[str, str, str], Difference]
 ) -> tuple[list[Difference], int]:
-    """The differences of numbers that lie outside the range between those without the erased listeners and
-    those with them; and the number of differences inside it.
+    """The differences of numbers outside of their bounds, and the number of the other differences.
+
+    Args:
+        without: the differences from the numbers without the erased listeners.
+        whole: the differences from the numbers with them, by scope, id and metric.
     """
-    beyond_bounds, bounded = [], 0
+    unexplained, bounded = [], 0
     for difference in without:
         with_erased = whole.get((difference.scope, difference.id, difference.metric))
         if with_erased is None or _between(difference, with_erased):
             bounded += 1
         else:
-            beyond_bounds.append(difference)
-    return beyond_bounds, bounded
+            unexplained.append(difference)
+    return unexplained, bounded
 
 
 def _between(difference: Difference, with_erased: Difference) -> bool:
-    ends, actual = (
-        [decimal_of(each.expected or "0") for each in (difference, with_erased)],
-        decimal_of(difference.actual or "0"),
-    )
+    ends = [decimal_of(each.expected or "0") for each in (difference, with_erased)]
+    actual = decimal_of(difference.actual or "0")
     if actual is None or None in ends or ends[0] == ends[1]:
         return False
     low, high = sorted(end for end in ends if end is not None)
     if low > EXACT_REACH and difference.metric.endswith(".reach"):
         low, high = low * (1 - REACH_TOLERANCE), high * (1 + REACH_TOLERANCE)
-    # Quotients and quantiles over a part of the people can only be checked for presence.
+    # Of quotients and quantiles over a part of the listeners, only the presence can be checked.
     return low <= actual <= high or difference.metric.endswith((".frequency", "_seconds"))

@@ -1,4 +1,4 @@
-"""Rows that the flow has forgotten by `row_memory`, and that started again."""
+"""Rows that the flow dropped after `row_memory`, and that started again with a later pixel."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from flows.reconcile.values import moment_of
 _MINUTE: Final = timedelta(minutes=1)
 
 
-def begun(truth: Recomputation, client: Any, namespace: str) -> dict[Key, int]:
-    """Rows that started again, and the minute from which each counts, in epoch ms.
+def restarted_rows(truth: Recomputation, client: Any, namespace: str) -> dict[Key, int]:
+    """Rows that started again, to the minute from which each counts, in epoch ms.
 
-    A row is forgotten if it has ended and its next pixel comes later than `row_memory`. Whether it had ended
-    depends on how much of the log one cut covers. A row that was silent for so long may therefore have
-    started again or not, and its `flight.since_ms` shows which. The flow goes by its watermark, which is
-    ahead of a pixel's own minute by up to the allowed lateness.
+    A row is dropped if it has ended and its next pixel comes later than `row_memory`. Whether it has ended
+    depends on the length of the log that one cut covers. After such a silence a row may therefore have
+    started again or not, and its `flight.since_ms` shows which. The flow judges the silence by its watermark,
+    which is ahead of a pixel's minute by up to the allowed lateness.
     """
     rules = truth.rules
-    begun_minutes = {}
+    minutes_by_row = {}
     silences = truth.silences(rules.row_memory - rules.allowed_lateness - _MINUTE)
     for (scope, name), minutes in silences.items():
         since_ms = moment_of(hash_of(client, f"{namespace}:{scope}:{{{name}}}").get("flight.since_ms"))
         before = 0 if since_ms is None else bisect_right(minutes, since_ms)
         if before and (scope, name) not in rules.planned:
-            begun_minutes[scope, name] = minutes[before - 1]
-    return begun_minutes
+            minutes_by_row[scope, name] = minutes[before - 1]
+    return minutes_by_row

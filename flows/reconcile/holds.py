@@ -1,4 +1,4 @@
-"""The oracle's own reading of low marks (specification 6.3): which of them hold a log's time back."""
+"""Low marks of collectors, by which the watermark of a log waits (specification 6.3)."""
 
 from __future__ import annotations
 
@@ -6,33 +6,41 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 _STEP_MS: Final = 10_000
+"""The greatest step of the log's time between two lines."""
 _OFF_MS: Final = 60_000
 _OFF_FOR_MS: Final = 300_000
-"""The log's time for which a collector is waited for if its clock is off by more than `_OFF_MS`."""
+"""The log's time for which the watermark waits for a collector whose clock is off by more than `_OFF_MS`."""
 
 
 class CollectorTimes(NamedTuple):
-    """A line's values of its collector, times in ms.
+    """The values of a line about its collector, times in epoch ms.
 
     Attributes:
-        low: its low mark; None for a bye.
-        now: its clock; None if the line does not have it.
-        logged: when the line was written, by its own field.
+        collector: its id.
+        low_ms: its low mark; None for a bye.
+        now_ms: its clock; None if the line has none.
+        logged_ms: the time at which the line was written, by a field of the line; None without it.
     """
 
     collector: str
-    low: int | None
-    now: int | None = None
-    logged: int | None = None
+    low_ms: int | None
+    now_ms: int | None = None
+    logged_ms: int | None = None
 
 
 @dataclass
 class CollectorState:
-    """A collector's greatest low mark; and the log's times of its last message, of the mark's last rise, and
-    since when its clock has been off.
+    """The state of one collector. Times but the low mark are in ms of the log's time.
+
+    Attributes:
+        low_ms: its greatest low mark, epoch ms.
+        seen_ms: the time of its last message.
+        rose_ms: the time of the low mark's last rise.
+        released: whether too many pixels came while the log waited for it.
+        off_ms: the time from which on its clock has been off; None if it is right.
     """
 
-    low: int
+    low_ms: int
     seen_ms: int
     rose_ms: int
     released: bool = False
@@ -41,94 +49,104 @@ class CollectorState:
 
 @dataclass
 class Holds:
-    """The collectors of one log, line by line; times in ms.
+    """The collectors of one log, line by line.
 
     Args:
-        bound, quiet: the least and the greatest time by which the watermark stays before the least low mark.
-        patience: the log's time for which a collector that is silent or stands still is waited for.
-        most: pixels that may come during a hold; the next one releases all with the least low mark.
+        bound_ms, quiet_ms: the least and the greatest time by which the watermark stays before the least low
+            mark.
+        patience_ms: the log's time for which the watermark waits for a collector without messages or
+            progress.
+        max_pixels: the number of pixels that may come during a hold. The next pixel releases the collectors
+            with the least low mark.
 
     Attributes:
-        watermark: None before anything is known.
-        begun: whether a line has named a collector.
+        watermark_ms: epoch ms; None before any time is known.
+        has_collectors: whether a line has named a collector.
     """
 
-    bound: int
-    quiet: int
-    patience: int
-    most: int = 50_000_000
-    watermark: int | None = None
-    begun: bool = False
+    bound_ms: int
+    quiet_ms: int
+    patience_ms: int
+    max_pixels: int = 50_000_000
+    watermark_ms: int | None = None
+    has_collectors: bool = False
     _states: dict[str, CollectorState] = field(default_factory=dict)
-    _time: int = 0
-    _newest: int | None = None
+    _log_time_ms: int = 0
+    _newest_ms: int | None = None
     _pixels_held: int = 0
 
-    def line(
+    def take_line(
         self,
-        moment: int | None,
+        moment_ms: int | None,
         times: CollectorTimes | None,
-        natural: int | None,
-        pixel: bool,
-        written: int | None = None,
+        natural_ms: int | None,
+        is_pixel: bool,
+        logged_ms: int | None = None,
     ) -> int | None:
         """Take a line; returns the watermark.
 
         Args:
-            moment: when the line was written, or None.
-            times: its collector, low mark and clock, or None.
-            natural: the watermark that pixels alone would set.
-            pixel: whether the line is one.
-            written: `moment` if it does not depend on its writer's clock.
+            moment_ms: the time at which the line was written, or None.
+            times: the values about its collector, or None.
+            natural_ms: the watermark that pixels alone would set.
+            is_pixel: whether the line is a pixel.
+            logged_ms: the time at which the line was written, by another clock than the writer's; or None.
         """
-        if moment is not None:
-            if self._newest is not None:
-                self._time += min(max(moment - self._newest, 0), _STEP_MS)
-            self._newest = max(moment, self._newest or 0)
+        if moment_ms is not None:
+            if self._newest_ms is not None:
+                self._log_time_ms += min(max(moment_ms - self._newest_ms, 0), _STEP_MS)
+            self._newest_ms = max(moment_ms, self._newest_ms or 0)
         self._states = {
-            name: state for name, state in self._states.items() if self._time - state.seen_ms < self.patience
+            name: state
+            for name, state in self._states.items()
+            if self._log_time_ms - state.seen_ms < self.patience_ms
         }
         if times is not None:
-            self.begun = True
-            if not self._states:  # the log's time matters from here on
-                self._newest, self._pixels_held = moment, 0
-            self._take(times, None if times.now is None or written is None else abs(times.now - written))
+            self.has_collectors = True
+            if not self._states:  # the log's time matters from this line on
+                self._newest_ms, self._pixels_held = moment_ms, 0
+            offset_ms = None
+            if times.now_ms is not None and logged_ms is not None:
+                offset_ms = abs(times.now_ms - logged_ms)
+            self._take_times(times, offset_ms)
         live = self._live()
-        if pixel:
-            is_held = bool(live) and (self._newest or 0) - min(state.low for state in live) > self.quiet
+        if is_pixel:
+            least_ms = min((state.low_ms for state in live), default=0)
+            is_held = bool(live) and (self._newest_ms or 0) - least_ms > self.quiet_ms
             self._pixels_held = self._pixels_held + 1 if is_held else 0
-            if self._pixels_held > self.most:
-                least, self._pixels_held = min(state.low for state in live), 0
+            if self._pixels_held > self.max_pixels:
+                self._pixels_held = 0
                 for state in live:
-                    state.released = state.low == least
+                    state.released = state.low_ms == least_ms
                 live = self._live()
-        lows = [state.low for state in live]
-        wanted = natural
-        if lows:
-            least = min(lows)
-            wanted = min(max(least - self.quiet, natural or 0), least - self.bound)
-        if wanted is not None:
-            self.watermark = max(wanted, self.watermark or 0)
-        return self.watermark
+        watermark_ms = natural_ms
+        if live:
+            least_ms = min(state.low_ms for state in live)
+            watermark_ms = min(max(least_ms - self.quiet_ms, natural_ms or 0), least_ms - self.bound_ms)
+        if watermark_ms is not None:
+            self.watermark_ms = max(watermark_ms, self.watermark_ms or 0)
+        return self.watermark_ms
 
     def _live(self) -> list[CollectorState]:
+        """The collectors for which the watermark waits."""
         return [
             state
             for state in self._states.values()
             if not state.released
-            and self._time - state.rose_ms < self.patience
-            and (state.off_ms is None or self._time - state.off_ms < _OFF_FOR_MS)
+            and self._log_time_ms - state.rose_ms < self.patience_ms
+            and (state.off_ms is None or self._log_time_ms - state.off_ms < _OFF_FOR_MS)
         ]
 
-    def _take(self, times: CollectorTimes, offset_ms: int | None) -> None:
-        if times.low is None:
+    def _take_times(self, times: CollectorTimes, offset_ms: int | None) -> None:
+        """Update a collector's state. `offset_ms` is the error of its clock, if known."""
+        if times.low_ms is None:
             self._states.pop(times.collector, None)
             return
         state = self._states.setdefault(times.collector, CollectorState(-1, 0, 0))
-        state.seen_ms = self._time
-        if offset_ms is not None:
-            state.off_ms = (
-                (state.off_ms if state.off_ms is not None else self._time) if offset_ms > _OFF_MS else None
-            )
-        if times.low > state.low:
-            state.low, state.rose_ms, state.released = times.low, self._time, False
+        state.seen_ms = self._log_time_ms
+        if offset_ms is not None and offset_ms <= _OFF_MS:
+            state.off_ms = None
+        elif offset_ms is not None and state.off_ms is None:
+            state.off_ms = self._log_time_ms
+        if times.low_ms > state.low_ms:
+            state.low_ms, state.rose_ms, state.released = times.low_ms, self._log_time_ms, False

@@ -1,6 +1,4 @@
-"""The oracle's strict reading of one NDJSON line. This reading shares no code with the flow, and so
-no mistake.
-"""
+"""The oracle's strict reading of one NDJSON line. It shares no code with the flow, and so no error either."""
 
 from __future__ import annotations
 
@@ -14,40 +12,25 @@ from urllib.parse import parse_qsl, urlsplit
 
 from flows.model.catalogue.metrics import CONVERSION_TYPES
 from flows.reconcile.holds import CollectorTimes
-from flows.reconcile.scan import (
-    CODES,
-    MAX_BYTES,
-    NAMES,
-    NEVER,
-)
+from flows.reconcile.scan import CODES, MAX_BYTES, NAMES, NEVER
 
 LISTENER, HOUSEHOLD = KINDS = ("listener", "household")
 Denied = Callable[[str, bytes], bool]
-"""Answers whether a `LISTENER` (also a client) or a `HOUSEHOLD` (UTF-8) is on the deny-list. One text may be
-both, and each has its own key.
+"""Returns whether a `LISTENER` (also a client) or a `HOUSEHOLD`, as UTF-8, is on the deny-list. A text may be
+both: each kind has a key of its own.
 """
 _CONVERSION_TYPES: Final = frozenset(CONVERSION_TYPES)
 _TEXTS: Final = (
-    *NAMES,
-    "play_id",
-    "listener_id",
-    "user_agent",
-    "landing_url",
-    "invalid_traffic",
-    "ip",
-    "collector",
-    "basis",
-    "client_id",
-    "episode",
-    "household_id",
+    *(*NAMES, "play_id", "listener_id", "user_agent", "landing_url", "invalid_traffic", "ip"),
+    *("collector", "basis", "client_id", "episode", "household_id"),
 )
 _LIMITED: Final = frozenset(
     {*NAMES, "event_id", "play_id", "listener_id", "household_id", "order_id", "collector", "client_id"}
-    | {"episode"},
+    | {"episode"}
 )
 _MAX_CHARACTERS: Final = 128
 _CUT_AT: Final = {"user_agent": 1_024, "landing_url": 4_096}
-"""The greatest length of a text, in bytes; the rest is cut off before it is read."""
+"""The greatest length of a text, in bytes; the bytes beyond it are not read."""
 _MAX_DIGITS: Final = 4_300
 _MAX_VALUE: Final = Decimal(10) ** 13
 
@@ -64,7 +47,7 @@ _EPOCH: Final = datetime(1970, 1, 1)
 
 
 class Rejected(Exception):
-    """A line is no pixel, for `reason`; the argument is the field."""
+    """Raised for a line that is no pixel, because of `field`; `reason` is that of its rejection."""
 
     def __init__(self, field: str, reason: str = "invalid") -> None:
         super().__init__(field)
@@ -72,13 +55,15 @@ class Rejected(Exception):
 
 
 class Conversion(NamedTuple):
-    """The part of a conversion that other pixels do not have.
+    """The fields of a conversion that other pixels do not have.
 
     Attributes:
-        value: in micros; None without one.
-        odd: whether it has a value that is no number in bounds.
+        kind: its type, such as `purchase`.
+        value: in millionths; None without a valid value.
+        odd: whether it has a value that is invalid or out of bounds.
+        utm: `utm_content` of its landing URL.
         claimed: whether a public tag has sent it.
-        apart: whether it is claimed where only servers' conversions count.
+        apart: whether it is claimed, and only server conversions count for its campaign.
     """
 
     kind: str
@@ -92,7 +77,7 @@ class Conversion(NamedTuple):
 
     @property
     def claims(self) -> bool:
-        """True for a public tag's conversion that a server's may confirm."""
+        """True for a public tag's conversion that a server's conversion may confirm."""
         return self.claimed and not self.apart
 
 
@@ -100,9 +85,11 @@ class Pixel(NamedTuple):
     """A well-formed pixel as it was sent; times in epoch ms.
 
     Attributes:
-        invalid: whether it came with a reason of invalid traffic.
+        names: its names of `flows.reconcile.scan.NAMES`.
+        categories: its content categories.
+        invalid: whether it has a reason of invalid traffic.
         collector: its collector and low mark.
-        confirmed: whether the device itself has called.
+        confirmed: whether the device itself has sent it.
         before: the listener and the household of a conversion by the edge's previous key.
     """
 
@@ -129,6 +116,11 @@ class Pixel(NamedTuple):
 
 
 def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
+    """The pixel of a JSON object; `apps` is whether pixels are counted by app.
+
+    Raises:
+        Rejected: the object is no pixel.
+    """
     (event_id,), (event,) = _texts(document, ("event_id",)), _texts(document, ("event",))
     if event_id is None or event is None:
         raise Rejected("event_id" if event_id is None else "event")
@@ -191,7 +183,7 @@ def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
 
 
 def mark_of(document: dict[str, Any] | None) -> CollectorTimes | None:
-    """A mark's values of its collector; None for a message that is no mark."""
+    """The values of a mark about its collector; None for a message that is no mark."""
     if document is None or document.get("event") is not None:
         return None
     collector, low, bye = (document.get(name) for name in ("collector", "low_ms", "bye"))
@@ -204,10 +196,10 @@ def mark_of(document: dict[str, Any] | None) -> CollectorTimes | None:
         and 0 <= low < NEVER
         and bye.__class__ in (bool, type(None))
         and document.get("method", "").__class__ is str
-        and all(one is None or (one.__class__ is int and 0 <= one < NEVER) for one in times)
+        and all(ms is None or (ms.__class__ is int and 0 <= ms < NEVER) for ms in times)
     ):
-        now, logged = (one or None for one in times)  # 0 is none
-        return CollectorTimes(collector, None if bye else low, now, logged)
+        now_ms, logged_ms = (ms or None for ms in times)  # 0 stands for none
+        return CollectorTimes(collector, None if bye else low, now_ms, logged_ms)
     return None
 
 
@@ -216,9 +208,9 @@ def parse(line: bytes) -> dict[str, Any] | None:
     if len(line) > MAX_BYTES:
         return None
     try:
-        # json.loads of the bytes would guess UTF-16 and UTF-32, and rebuild its decoder each time.
-        half = _SURROGATE.search(line)
-        document = (_JSON if half is None else _WATCHFUL).decode(line.decode())
+        # json.loads of bytes also takes UTF-16 and UTF-32, and builds a decoder each time.
+        decoder = _JSON if _SURROGATE.search(line) is None else _STRICT_JSON
+        document = decoder.decode(line.decode())
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
@@ -227,32 +219,33 @@ def parse(line: bytes) -> dict[str, Any] | None:
 def _decimal(text: str) -> Decimal:
     try:
         return Decimal(text)
-    except InvalidOperation:  # an exponent of twenty digits
+    except InvalidOperation:  # such as an exponent of twenty digits
         return Decimal("NaN")
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 def _whole(digits: str) -> int | Decimal:
-    """An integer. A number that is too long for Python's integers is the value of no known field, and no
-    reason to refuse a line.
+    """An integer. No known field takes a number that is too long for Python's integers. A line with such a
+    number is not malformed.
     """
     return int(digits) if len(digits) <= _MAX_DIGITS else _decimal(digits)
 
 
-def _whole_letters(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object; raises ValueError for half a character, also in a value that a later one of its name
-    replaces.
-    """
+def _refuse_surrogates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of pairs; raises ValueError for half a character, even in a replaced value."""
     json.dumps(pairs, ensure_ascii=False, default=str).encode()
     return dict(pairs)
 
 
-_JSON: Final = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_no_constant)
-_WATCHFUL: Final = json.JSONDecoder(
-    parse_float=_decimal, parse_int=_whole, parse_constant=_no_constant, object_pairs_hook=_whole_letters
+_JSON: Final = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant)
+_STRICT_JSON: Final = json.JSONDecoder(
+    parse_float=_decimal,
+    parse_int=_whole,
+    parse_constant=_refuse_constant,
+    object_pairs_hook=_refuse_surrogates,
 )
 
 
@@ -261,6 +254,7 @@ def is_macro(text: str) -> bool:
 
 
 def _texts(document: dict[str, Any], names: tuple[str, ...]) -> list[str | None]:
+    """The texts of fields, None for an absent one; raises Rejected for a value that is no valid text."""
     texts: list[str | None] = []
     for name in names:
         value = document.get(name)
@@ -278,6 +272,7 @@ def _texts(document: dict[str, Any], names: tuple[str, ...]) -> list[str | None]
 
 
 def _integer(document: dict[str, Any], name: str) -> int | None:
+    """The integer of a field, None for an absent one; raises Rejected for another value."""
     value = _meaning(document.get(name))
     if value is None:
         return None
@@ -287,11 +282,12 @@ def _integer(document: dict[str, Any], name: str) -> int | None:
 
 
 def _meaning(value: Any) -> Any:
-    """A value that is no text, or None for a text without meaning."""
+    """A value; None for an empty text or a macro, which count as absent."""
     return None if value.__class__ is str and (not value or is_macro(value)) else value
 
 
 def _time(document: dict[str, Any], name: str) -> int | None:
+    """The epoch ms of a time in ms or RFC 3339, None for an absent one; raises Rejected for another value."""
     value = document.get(name)
     if value.__class__ is int:
         return int(value)
@@ -308,12 +304,12 @@ def _time(document: dict[str, Any], name: str) -> int | None:
         days = (datetime.fromisoformat(day) - _EPOCH).days
     except ValueError:
         raise Rejected(name) from None
-    away = 0
+    offset_minutes = 0
     if sign:
         if int(offset[0]) > 23 or int(offset[1]) > 59:
             raise Rejected(name)
-        away = (int(offset[0]) * 60 + int(offset[1])) * (1 if sign == "+" else -1)
-    seconds = days * 86_400 + int(hour) * 3600 + (int(minute) - away) * 60 + int(second)
+        offset_minutes = (int(offset[0]) * 60 + int(offset[1])) * (1 if sign == "+" else -1)
+    seconds = days * 86_400 + int(hour) * 3600 + (int(minute) - offset_minutes) * 60 + int(second)
     return seconds * 1000 + int(((fraction or "") + "000")[:3])
 
 
@@ -348,7 +344,9 @@ def _before(previous: Any) -> tuple[str | None, str | None]:
 
 
 def _micros(value: Any) -> tuple[int | None, bool]:
-    """A conversion's value, and whether it has one that is no decimal of six places within 10^13."""
+    """A conversion's value in millionths, and whether it has a value that is no decimal of six places within
+    10^13.
+    """
     if value.__class__ is str:
         if not value or is_macro(value):
             return None, False
@@ -359,7 +357,7 @@ def _micros(value: Any) -> tuple[int | None, bool]:
         number = Decimal(value) if value.__class__ in (int, Decimal) else None
     if number is None or not number.is_finite():
         return None, True
-    if not number:  # with any exponent
+    if not number:  # whatever its exponent is
         return 0, False
     if number.adjusted() > 13 or abs(number) > _MAX_VALUE:
         return None, True

@@ -1,4 +1,4 @@
-"""Log files of the oracle, plain or compressed."""
+"""Files of logs, plain or compressed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 import zstandard
 
 READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
-"""Errors that reading a file of `open_log` may raise."""
+"""The errors that `open_log` and reads of its file may raise."""
 _BLOCK_BYTES: Final = 8 << 20
 _MOST_LINES: Final = 1 << 16
-"""The greatest number of lines in a block: each takes some hundred bytes besides its own."""
+"""The greatest number of lines in a block. Each line needs some hundred bytes besides its own."""
 _MAX_LINE_BYTES: Final = 16 << 20
 
 
 def open_log(path: Path) -> BinaryIO:
-    """A file of lines, plain, `.gz` or `.zst`, opened for reading as bytes. A file that was cut short raises
-    `EOFError` at its end.
+    """A file of lines (plain, `.gz` or `.zst`), open for reading as bytes. A truncated file raises `EOFError`
+    at its end.
     """
     if path.suffix == ".gz":
         return io.BufferedReader(gzip.open(path))
@@ -32,59 +32,63 @@ def open_log(path: Path) -> BinaryIO:
 
 
 def blocks(path: Path) -> Iterator[tuple[bytes, Any]]:
-    """Whole lines, a few million bytes at a time, and the offset at which each ends."""
-    rest = b""
+    """Blocks of whole lines, of a few million bytes each, with the offset of each line's LF in the block.
+
+    Raises:
+        OSError: a line is longer than `_MAX_LINE_BYTES`.
+    """
+    incomplete = b""
     with open_log(path) as file:
         while piece := file.read(_BLOCK_BYTES):
-            block = rest + piece
+            block = incomplete + piece
             ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10)
             if not len(ends):
-                rest = block
-                if len(rest) > _MAX_LINE_BYTES:
+                incomplete = block
+                if len(incomplete) > _MAX_LINE_BYTES:
                     raise OSError(f"a line is over {_MAX_LINE_BYTES >> 20} MiB: is this an NDJSON file?")
                 continue
-            rest = block[int(ends[-1]) + 1 :]
+            incomplete = block[int(ends[-1]) + 1 :]
             for first in range(0, len(ends), _MOST_LINES):
                 line_ends, begin = ends[first : first + _MOST_LINES], int(ends[first - 1]) + 1 if first else 0
                 yield block[begin : int(line_ends[-1]) + 1], line_ends - begin
-    if rest:
-        yield rest, np.array([len(rest)])
+    if incomplete:
+        yield incomplete, np.array([len(incomplete)])
 
 
 class _ZstFile(io.RawIOBase):
-    """A file of zstandard, read frame by frame: zstandard's own reader takes a file cut within a frame for a
-    whole one.
+    """A file of zstandard, read frame by frame. The library's own reader accepts a file that is truncated
+    within a frame.
     """
 
     _PIECE: Final = 4096
 
     def __init__(self, path: Path) -> None:
-        self._packed = path.open("rb")
+        self._file = path.open("rb")
         self._frame: Any = None
-        self._waiting = b""
-        self._unpacked = memoryview(b"")
+        self._compressed = b""
+        self._content = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._unpacked:
-            if not self._waiting:
-                self._waiting = self._packed.read(self._PIECE)
-            if not self._waiting:
+        while not self._content:
+            if not self._compressed:
+                self._compressed = self._file.read(self._PIECE)
+            if not self._compressed:
                 if self._frame is not None:
                     raise EOFError("the file ends within a compressed frame: it was cut short")
                 return 0
             if self._frame is None:
                 self._frame = zstandard.ZstdDecompressor().decompressobj()
-            self._unpacked = memoryview(self._frame.decompress(self._waiting))
-            self._waiting = self._frame.unused_data if self._frame.eof else b""
+            self._content = memoryview(self._frame.decompress(self._compressed))
+            self._compressed = self._frame.unused_data if self._frame.eof else b""
             if self._frame.eof:
                 self._frame = None
-        size = min(len(buffer), len(self._unpacked))
-        buffer[:size], self._unpacked = self._unpacked[:size], self._unpacked[size:]
+        size = min(len(buffer), len(self._content))
+        buffer[:size], self._content = self._content[:size], self._content[size:]
         return size
 
     def close(self) -> None:
-        self._packed.close()
+        self._file.close()
         super().close()

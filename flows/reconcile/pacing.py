@@ -1,8 +1,8 @@
-"""The oracle's pacing: the delivery that a plan wants by a moment, and the cost and return of its
-impressions.
+"""The oracle's pacing: the impressions that are due by a plan at a moment, and the cost and return of the
+delivered impressions.
 
-The arithmetic is exact, in fractions, and does without the flow's cumulative sums: a curve by hours is added
-hour by hour.
+The arithmetic is exact, in fractions. It does not use cumulative sums as the flow does: a curve by hours is
+added up hour by hour.
 """
 
 from __future__ import annotations
@@ -18,35 +18,39 @@ from zoneinfo import ZoneInfo
 
 _HOUR_MS: Final = 3_600_000
 _QUARTER_MS: Final = 900_000
-"""Clocks differ from UTC by a whole number of quarters of an hour."""
+"""A quarter of an hour, the unit of all offsets from UTC."""
 _WINDOWS: Final = 4
 _PROJECTED: Final = Decimal("0.00001")
-"""The part of an amount, or of a unit, that the rounding of projections may change."""
+"""The greatest change of an amount by the rounding of projections, as a part of the amount and of a unit."""
 STILL: Final = ("not_started", "complete", "ended_unknown", "ended_short", "paused")
 UNKNOWN: Final = "unknown_before"
 JUDGED: Final = ("under", "warming_up", "at_risk", "over", "on_track")
 QUIET: Final = ("ended_unknown", UNKNOWN)
-"""States that cause no alert."""
+"""The states without an alert."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """The part of a plan that a recomputation needs.
+    """The fields of a plan that a recomputation needs.
 
     Attributes:
-        start_ms: the placement's flight starts with the minute of it.
-        currency: of the placement's conversion values.
-        campaign: of whose values the plans' currency is, if they agree on one; it has a row from its plan on,
-            as the placement has.
-        blocked_categories: content categories in which the placement's ad must not run; `IAB26` stands for
-            `IAB26-1` too.
-        end_ms: impressions of minutes that begin before it are delivered; None without facts on delivery.
-        conversions_from: the conversions of the campaign that count; None leaves it to the rules.
-        labels: by a pixel's field, such as `station`, the names that the plan lists.
-        booked, pauses, curve, timezone, cpm, target: of the delivery; `pauses` are [start, end) in epoch ms,
-            the curve is `even`, `frontloaded` or 24 weights of the zone's hours, `cpm` is in whole units.
-        balance, until_ms, source: impressions that were delivered before they were counted; the moment up to
-            which (None for the begin of counting); and the source of this number.
+        start_ms: the placement's flight starts with the minute of this moment.
+        currency: the currency of the placement's conversion values. If all plans of a campaign have the same
+            one, it is the campaign's, too.
+        campaign: the campaign, which has a row from its first plan on.
+        blocked_categories: content categories in which the placement's ad must not run. `IAB26` also stands
+            for `IAB26-1`.
+        end_ms: impressions of minutes that begin before it are delivered; None for a plan without delivery.
+        booked: impressions.
+        pauses: [start, end) of each pause, epoch ms.
+        curve: `even`, `frontloaded`, or 24 weights of the hours of `timezone`.
+        cpm: the price of 1,000 impressions, in whole units of the currency.
+        target: the target completion rate.
+        labels: fields of a pixel, such as `station`, to the names that the plan lists.
+        balance: impressions that were delivered before the flow counted them.
+        until_ms: the moment up to which `balance` is; None for the beginning of counting.
+        source: the party that states the balance.
+        conversions_from: the conversions of the campaign that count; None for those of the rules.
     """
 
     start_ms: int = 0
@@ -71,10 +75,10 @@ class Thresholds(NamedTuple):
     """The thresholds by which delivery is judged.
 
     Attributes:
-        under, over: indicators.
-        grace_ms: unpaused time from when a flight is counted.
+        under, over: the least and the greatest indicator of a flight on track.
+        grace_ms: unpaused time after the counting of a flight began in which it is not judged.
         gap: the share of the elapsed flight that may be unknown.
-        hold_ms: the time for which a new condition must hold.
+        hold_ms: the time for which a new condition must hold before it is the state.
     """
 
     under: float = 0.90
@@ -88,8 +92,10 @@ class IndicatorBounds(NamedTuple):
     """Bounds of delivery at the borders of the minutes for which a state must have held.
 
     Attributes:
-        most: the greatest delivery by what was due at the first border.
-        least: the least delivery by what was due at the last.
+        most: the greatest number of impressions that were delivered at the first border.
+        due_first: impressions that were due at the first border.
+        least: the least number of impressions that were delivered at the last border.
+        due_last: impressions that were due at the last border.
     """
 
     most: int
@@ -98,27 +104,29 @@ class IndicatorBounds(NamedTuple):
     due_last: Fraction
 
 
-class Own(NamedTuple):
-    """Further facts of one row.
+class RowFacts(NamedTuple):
+    """Further facts on a row.
 
     Attributes:
         projected: impressions at the flight's end, as the row shows them.
         blocked: impressions in blocked content.
-        lately: impressions of the flight that may have come since its state must have held; None if all may.
+        since_hold: impressions of the flight that may have come since its state must have held; None if all
+            may have.
     """
 
     projected: Fraction | None = None
     blocked: int = 0
-    lately: int | None = None
+    since_hold: int | None = None
 
 
 class Money(NamedTuple):
     """The money of one window.
 
     Attributes:
-        cost: of its impressions; None if the number delivered is unknown.
-        counted: the cost of those that were counted.
-        value: of its conversions; None in another currency.
+        cost: the cost of the impressions; None if their number is unknown.
+        counted: the cost of the impressions that the flow counted; None if their number is unknown.
+        conversions: their number.
+        value: the value of the conversions; None in another currency.
     """
 
     cost: Fraction | None
@@ -128,15 +136,15 @@ class Money(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Impressions of a flight, and those after its balance ends; None if the flow does not know them."""
+    """Impressions of a flight, and impressions after the end of its balance; None if the flow lacks them."""
 
     whole: int | None
-    behind: int | None
+    after_balance: int | None
 
 
 class Stake(NamedTuple):
-    """Money at stake: of the shortfall, of the shortfall projected at the end, and of blocked content. None
-    is null.
+    """The price of the shortfall, of the shortfall projected at the end, and of blocked impressions. None is
+    null.
     """
 
     now: Fraction | None = None
@@ -145,8 +153,8 @@ class Stake(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """The opening balance of a flight as published, the time without counts (`gap_ms`), and the reason for
-    which the delivery is unknown.
+    """The published opening balance of a flight, the time without counts (`gap_ms`), and the reason why the
+    delivery is unknown.
     """
 
     balance: int | None = None
@@ -157,12 +165,14 @@ class Opening(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Delivery of a planned placement at a moment; None is null.
+    """The delivery of a planned placement or a campaign at a moment; None is null.
 
     Attributes:
-        states: those that may be published.
-        least: the delivery that is certain.
-        counted_since_ms: the moment from which the flight was counted.
+        states: the states that may be published.
+        judged: whether a projection may be published.
+        money: the money of each window; None without a price.
+        least: impressions that are certainly delivered.
+        counted_since_ms: the moment from which on the flight was counted.
         stake: None without a price.
     """
 
@@ -189,31 +199,33 @@ class Figures(NamedTuple):
 
     @property
     def began_ms(self) -> int:
-        """The earliest moment at which one of the states can have begun."""
+        """The earliest moment at which one of the states can have begun, epoch ms."""
         return 0 if self.states == STILL[:1] else self.start_ms
 
 
 def counted_from(plan: Planned, since_ms: int) -> int:
-    """The moment from which a flight was counted. A flight counts from its start if that came at most the
-    greater of 15 minutes and a thousandth of its length before complete counting began (specification 11.1).
+    """The moment from which on a flight was counted (specification 11.1). That is its start, if counting
+    began at most 15 minutes or a thousandth of the flight's length after it.
     """
     assert plan.end_ms is not None
     before = max(Fraction(_QUARTER_MS), Fraction(plan.end_ms - plan.start_ms, 1000))
     return plan.start_ms if plan.start_ms + before >= since_ms else since_ms
 
 
-def until_of(plan: Planned, since_ms: int) -> int:
-    """The moment at which a plan's balance ends. Without that moment nothing ran until counting began."""
+def balance_end_ms(plan: Planned, since_ms: int) -> int:
+    """The moment at which a plan's balance ends. A balance without a moment ends where counting began."""
     return max(plan.start_ms, since_ms) if plan.until_ms is None else plan.until_ms
 
 
-def opened(
+def opening_of(
     plan: Planned, counts: Counts, at_ms: int, since_ms: int, most_gap: float, published_gap_ms: int
 ) -> tuple[int | None, Opening]:
     """The delivered impressions, None if unknown, and the flight's opening.
 
     Args:
-        published_gap_ms: missing ms that the flow has published, which only the flow can detect; 0 for none.
+        most_gap: the share of the elapsed flight that may be unknown.
+        published_gap_ms: the gap that the flow has published, since only the flow detects lost messages; 0
+            for none.
     """
     assert plan.end_ms is not None
     unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)
@@ -225,11 +237,11 @@ def opened(
             return None, shown._replace(unknown="no_balance")
         delivered = counts.whole
     else:
-        until = until_of(plan, since_ms)
+        until = balance_end_ms(plan, since_ms)
         shown = shown._replace(until_ms=until)
         counted = counts.whole
         if until > max(plan.start_ms, since_ms):
-            counted = None if until % 60_000 or plan.start_ms < at_ms < until else counts.behind
+            counted = None if until % 60_000 or plan.start_ms < at_ms < until else counts.after_balance
         if counted is None:
             return None, shown._replace(unknown="until")
         delivered = plan.balance + counted
@@ -241,7 +253,7 @@ def opened(
     return delivered, shown._replace(gap_ms=gap)
 
 
-def paced(
+def placement_figures(
     plan: Planned,
     counts: Counts,
     at_ms: int,
@@ -250,20 +262,20 @@ def paced(
     currency: str | None,
     since_ms: int = 0,
     published_gap_ms: int = 0,
-    own: Own | None = None,
+    facts: RowFacts | None = None,
 ) -> Figures:
     """The delivery of one placement.
 
     Args:
-        windows: impressions, conversions and value of the row's windows.
-        currency: of that value.
-        since_ms: the receipt since which everything was counted.
-        published_gap_ms: as of `opened`.
-        own: what else is known of the row.
+        windows: impressions, conversions and value of each window of the row.
+        currency: the currency of the value.
+        since_ms: the receipt from which on everything was counted.
+        published_gap_ms: see `opening_of`.
+        facts: further facts on the row.
     """
     assert plan.end_ms is not None
     from_ms, counted = counted_from(plan, since_ms), counts.whole
-    delivered, opening = opened(plan, counts, at_ms, since_ms, thresholds.gap, published_gap_ms)
+    delivered, opening = opening_of(plan, counts, at_ms, since_ms, thresholds.gap, published_gap_ms)
     money = None
     if plan.cpm is not None and plan.currency is not None:
         price, same = Fraction(plan.cpm) / 1000, currency in (None, plan.currency)
@@ -279,32 +291,32 @@ def paced(
             )
         )
     unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)
-    total, left_states = _length(unpaused), _length(_before(unpaused, at_ms))
-    times = (plan.start_ms, plan.end_ms, total - left_states)
+    total_ms, elapsed_ms = _length(unpaused), _length(_before(unpaused, at_ms))
+    times = (plan.start_ms, plan.end_ms, total_ms - elapsed_ms)
     least = (counted if delivered is None else delivered) or 0
-    rest = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms, opening)
-    projected, blocked, lately = own or Own()
+    common = (plan.target, *times, plan.cpm, plan.currency, money, least, from_ms, opening)
+    projected, blocked, since_hold = facts or RowFacts()
     priced = money is not None and plan.cpm is not None
     price = Fraction(plan.cpm or 0) / 1000
     stake = Stake(blocked=blocked * price if blocked else None) if priced else None
     if at_ms < plan.start_ms:
-        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *rest, stake=stake)
+        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *common, stake=stake)
     due = _due(plan, unpaused, at_ms)
     expected = plan.booked * due
     ended = at_ms >= plan.end_ms
     paused = not ended and not any(begin <= at_ms < end for begin, end in unpaused)
-    # The rate of a plan that came late is known only since its balance.
-    rated_ms = until_of(plan, since_ms) if counted is None and delivered is not None else from_ms
-    young = left_states - _length(_before(unpaused, rated_ms)) < thresholds.grace_ms
+    # The rate of a plan that came late is only known since its balance.
+    rated_ms = balance_end_ms(plan, since_ms) if counted is None and delivered is not None else from_ms
+    young = elapsed_ms - _length(_before(unpaused, rated_ms)) < thresholds.grace_ms
     judged = delivered is not None and (ended or not (paused or young))
     indicator = Fraction(delivered) / expected if delivered is not None and judged and expected else None
-    missing, left = 0 if delivered is None else plan.booked - delivered, total - left_states
-    rate = Fraction(missing * _HOUR_MS, left) if missing > 0 and left > 0 else None
+    missing, left_ms = 0 if delivered is None else plan.booked - delivered, total_ms - elapsed_ms
+    rate = Fraction(missing * _HOUR_MS, left_ms) if missing > 0 and left_ms > 0 else None
     first_ms = at_ms // 60_000 * 60_000 - thresholds.hold_ms
     bounds = None
-    if delivered is not None and lately is not None:
+    if delivered is not None and since_hold is not None:
         bounds = IndicatorBounds(
-            delivered, plan.booked * _due(plan, unpaused, first_ms), delivered - lately, expected
+            delivered, plan.booked * _due(plan, unpaused, first_ms), delivered - since_hold, expected
         )
     is_known = delivered is not None
     states = _states(least >= plan.booked, ended, paused, is_known, indicator, thresholds, bounds)
@@ -313,19 +325,28 @@ def paced(
         short = max(Fraction(0), expected - delivered)
     if stake is not None:
         lacking = None if projected is None or not judged else max(Fraction(0), plan.booked - projected)
-        now, at_end = (None if one is None else one * price for one in (short, lacking))
+        now, at_end = (None if count is None else count * price for count in (short, lacking))
         stake = stake._replace(now=now, at_end=at_end)
     return Figures(
-        plan.booked, delivered, expected, indicator, rate, states, judged, *rest, short_by=short, stake=stake
+        plan.booked,
+        delivered,
+        expected,
+        indicator,
+        rate,
+        states,
+        judged,
+        *common,
+        short_by=short,
+        stake=stake,
     )
 
 
-def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
-    """The delivery of a campaign by its planned placements, at least one. If one placement's delivery is
-    unknown, so is the campaign's.
+def campaign_figures(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
+    """The delivery of a campaign by its planned placements, at least one. If the delivery of one placement is
+    unknown, so is that of the campaign.
     """
-    booked, counts = sum(one.booked for one in parts), [one.delivered for one in parts]
-    delivered = None if None in counts else sum(one or 0 for one in counts)
+    booked, counts = sum(each.booked for each in parts), [each.delivered for each in parts]
+    delivered = None if None in counts else sum(count or 0 for count in counts)
     priced = [one for one in parts if one.money is not None]
     currencies = {one.currency for one in priced}
     money = currency = None
@@ -343,13 +364,13 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
     balances = [one.opening.balance for one in parts if one.opening.balance is not None]
     gaps = [one.opening.gap_ms for one in parts if one.opening.gap_ms]
     opening = Opening(sum(balances) if balances else None, gap_ms=max(gaps, default=None))
-    rest = (None, *times, None, currency, money, least, since_ms, opening)
+    common = (None, *times, None, currency, money, least, since_ms, opening)
     short = _sum_of_known(one.short_by for one in parts)
     at_stake = [one.stake for one in priced if one.stake is not None]
     stake = Stake(*map(_sum_of_known, zip(*at_stake, strict=True))) if currency is not None else None
     if all(one.states == ("not_started",) for one in parts):
         return Figures(
-            booked, delivered, None, None, None, ("not_started",), False, *rest, short_by=short, stake=stake
+            booked, delivered, None, None, None, ("not_started",), False, *common, short_by=short, stake=stake
         )
     states = {state for one in parts for state in one.states}
     ended = states <= {"complete", "ended_unknown", "ended_short"}
@@ -358,21 +379,21 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
     judged = delivered is not None and not paused and any(one.indicator is not None for one in parts)
     indicator = Fraction(delivered) / expected if delivered is not None and judged and expected else None
     rates = [one.required_rate for one in parts if one.required_rate is not None]
-    more = delivered is not None and delivered < booked
-    rate = sum(rates, Fraction(0)) if rates and more else None
-    holds = [one.bounds for one in parts if one.expected is not None]
-    every = [one for one in holds if one is not None]
+    is_short = delivered is not None and delivered < booked
+    rate = sum(rates, Fraction(0)) if rates and is_short else None
+    bounds_of_parts = [one.bounds for one in parts if one.expected is not None]
+    known_bounds = [each for each in bounds_of_parts if each is not None]
     bounds = None
-    if len(every) == len(holds):
+    if len(known_bounds) == len(bounds_of_parts):
         bounds = IndicatorBounds(
-            sum(one.most for one in every),
-            sum((one.due_first for one in every), Fraction(0)),
-            sum(one.least for one in every),
-            sum((one.due_last for one in every), Fraction(0)),
+            sum(each.most for each in known_bounds),
+            sum((each.due_first for each in known_bounds), Fraction(0)),
+            sum(each.least for each in known_bounds),
+            sum((each.due_last for each in known_bounds), Fraction(0)),
         )
     possible = _states(least >= booked, ended, paused, delivered is not None, indicator, thresholds, bounds)
     return Figures(
-        booked, delivered, expected, indicator, rate, possible, judged, *rest, short_by=short, stake=stake
+        booked, delivered, expected, indicator, rate, possible, judged, *common, short_by=short, stake=stake
     )
 
 
@@ -385,8 +406,9 @@ def _states(
     thresholds: Thresholds,
     bounds: IndicatorBounds | None,
 ) -> tuple[str, ...]:
-    """The possible states of a flight that has begun. The projection decides among them. The earlier state is
-    possible, too, if the indicator was not on one side of a threshold's band all the while.
+    """The possible states of a flight that has begun. The projection decides among them, which the oracle
+    does not compute. The earlier state is possible, too, unless the indicator was on one side of a
+    threshold's band all the time.
     """
     if complete:
         return ("complete",)
@@ -404,29 +426,32 @@ def _states(
     least, most = float(bounds.least / bounds.due_last), float(bounds.most / bounds.due_first)
     if most < thresholds.under - band:
         return ("under",)
-    left_states = {"under"} if least > thresholds.under + band else set()
+    impossible = {"under"} if least > thresholds.under + band else set()
     if least > thresholds.over + band:
-        left_states.add("on_track")
+        impossible.add("on_track")
     elif most < thresholds.over - band:
-        left_states.add("over")
-    return tuple(state for state in JUDGED if state not in left_states)
+        impossible.add("over")
+    return tuple(state for state in JUDGED if state not in impossible)
 
 
 def _sum_of_known(amounts: Iterable[Fraction | None]) -> Fraction | None:
+    """The sum of the known amounts; None without any."""
     known_amounts = [amount for amount in amounts if amount is not None]
     return sum(known_amounts, Fraction(0)) if known_amounts else None
 
 
 def _added(moneys: Iterable[Money]) -> Money:
+    """The sum of moneys; an amount that one of them lacks is None."""
     parts = list(moneys)
     cost, counted, value = (
-        None if None in column else sum((one or Fraction(0) for one in column), Fraction(0))
-        for column in zip(*((one.cost, one.counted, one.value) for one in parts), strict=True)
+        None if None in column else sum((amount or Fraction(0) for amount in column), Fraction(0))
+        for column in zip(*((each.cost, each.counted, each.value) for each in parts), strict=True)
     )
-    return Money(cost, counted, sum((one.conversions for one in parts), Fraction(0)), value)
+    return Money(cost, counted, sum((each.conversions for each in parts), Fraction(0)), value)
 
 
 def _unpaused(start_ms: int, end_ms: int, pauses: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans [begin, end) of a flight without its pauses, epoch ms."""
     spans = [(start_ms, end_ms)]
     for begin, end in pauses:
         spans = [
@@ -439,6 +464,7 @@ def _unpaused(start_ms: int, end_ms: int, pauses: Iterable[tuple[int, int]]) -> 
 
 
 def _before(spans: Iterable[tuple[int, int]], at_ms: int) -> list[tuple[int, int]]:
+    """The parts of spans before a moment."""
     return [(begin, min(end, at_ms)) for begin, end in spans if begin < at_ms]
 
 
@@ -447,7 +473,7 @@ def _length(spans: Iterable[tuple[int, int]]) -> int:
 
 
 def _due(plan: Planned, unpaused: list[tuple[int, int]], at_ms: int) -> Fraction:
-    """f(x): the part of the booking that is due."""
+    """f(x): the part of the booking that is due at a moment."""
     if not isinstance(plan.curve, str):
         return Fraction(
             _weight(_before(unpaused, at_ms), plan.curve, plan.timezone),
@@ -460,6 +486,7 @@ def _due(plan: Planned, unpaused: list[tuple[int, int]], at_ms: int) -> Fraction
 
 
 def _weight(spans: Iterable[tuple[int, int]], weights: Sequence[int], timezone: str) -> int:
+    """The ms of spans, each times the weight of its hour of day."""
     zone, weight = ZoneInfo(timezone), 0
     for begin, end in spans:
         while begin < end:
@@ -470,17 +497,15 @@ def _weight(spans: Iterable[tuple[int, int]], weights: Sequence[int], timezone: 
 
 
 def _about(amount: Fraction | None) -> tuple[Decimal, Decimal] | None:
-    """Bounds of an amount that is computed from published, and so rounded, projections."""
+    """Bounds of an amount that follows from published projections, which are rounded."""
     if amount is None:
         return None
     value = Decimal(amount.numerator) / amount.denominator
     return value - _PROJECTED - abs(value) * _PROJECTED, value + _PROJECTED + abs(value) * _PROJECTED
 
 
-def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
-    """The expected delivery fields of a row: None (absent), a text, a number, a set of possible texts, or
-    (least, greatest).
-    """
+def delivery_fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
+    """The expected delivery fields of a row, each a value that `flows.reconcile.values.wrong_of` takes."""
     values: dict[str, Any] = {
         "booked": figures.booked,
         "delivered": figures.delivered,
@@ -504,12 +529,12 @@ def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
     values = {f"delivery.{name}": value for name, value in values.items()}
     values["flight.counted_since_ms"] = figures.counted_since_ms
     for place, window in enumerate(windows):
-        cost = acquisition = returned = None
+        cost = acquisition = return_on_spend = None
         if figures.money is not None:
             cost, counted, conversions, value = figures.money[place]
             acquisition = counted / conversions if counted is not None and conversions else None
-            returned = value / counted if counted and value is not None else None
+            return_on_spend = value / counted if counted and value is not None else None
         values[f"{window}.cost"] = cost
         values[f"{window}.cost_per_acquisition"] = acquisition
-        values[f"{window}.return_on_ad_spend"] = returned
+        values[f"{window}.return_on_ad_spend"] = return_on_spend
     return values

@@ -1,6 +1,6 @@
 """Texts as polynomials over the prime 2^61 - 1 at two secret points.
 
-Two texts of n bytes collide with a probability below (n / 2^61)^2, even if an enemy chose them.
+Two texts of n bytes collide with a probability below (n / 2^61)^2, even if an enemy chooses them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _PRIME: Final = 2**61 - 1
 _ABSENT: Final = 2**32 + 1
-"""The term of an absent text in a polynomial; lengths and parts of texts are less."""
+"""The term of an absent text in a polynomial. Lengths and parts of texts are less than this."""
 
 
 def compiled(function: _F) -> _F:
-    """Compile a loop of numbers on first use, cached on disk."""
+    """A loop of numbers, compiled on first use and cached on disk."""
     loop: _F = numba.njit(cache=True, nogil=True)(function)
     return loop
 
 
 @compiled
 def _times(a: Any, b: Any) -> Any:
-    """a b modulo 2^61 - 1."""
+    """a * b modulo 2^61 - 1."""
     low, half = np.uint64(0x7FFFFFFF), np.uint64(31)
     prime = np.uint64(0x1FFFFFFFFFFFFFFF)
     a_high, a_low, b_high, b_low = a >> half, a & low, b >> half, b & low
@@ -44,6 +44,7 @@ def _times(a: Any, b: Any) -> Any:
 
 @compiled
 def _step(value: Any, point: Any, piece: Any) -> Any:
+    """value * point + piece modulo 2^61 - 1: the next value of a polynomial."""
     prime = np.uint64(0x1FFFFFFFFFFFFFFF)
     value = _times(value, point) + piece
     return value - prime if value >= prime else value
@@ -51,7 +52,9 @@ def _step(value: Any, point: Any, piece: Any) -> Any:
 
 @compiled
 def feed(pair: Any, points: Any, block: Any, begin: Any, length: Any) -> None:
-    """Add a text to a pair of polynomials: its length, then four bytes at a time."""
+    """Add a text of a block to a pair of polynomials: its length, then four bytes at a time. A negative
+    length stands for an absent text.
+    """
     a, b = pair[0], pair[1]
     if length < 0:
         pair[0] = _step(a, points[0], np.uint64(_ABSENT))
@@ -75,13 +78,13 @@ def _feed_all(pair: Any, points: Any, block: Any, lengths: Any) -> None:
 
 
 class Hash:
-    """The polynomials at this process' secret points."""
+    """A hash of texts: their polynomials at two secret points of this process."""
 
     def __init__(self) -> None:
         self.points = np.array([2**32 + randbelow(_PRIME - 2**32) for _ in range(2)], np.uint64)
 
     def __call__(self, first: int, texts: Sequence[str | None]) -> tuple[int, int]:
-        """The polynomials of texts, taken one after another from `first` on, as `feed` takes them."""
+        """The polynomials of texts, one after another, both with the first term `first`."""
         data = b"".join(text.encode() for text in texts if text is not None)
         lengths = np.array([-1 if text is None else len(text.encode()) for text in texts], np.int64)
         pair = np.array([first, first], np.uint64)

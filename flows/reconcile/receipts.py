@@ -1,4 +1,4 @@
-"""Receipts of lines; a partition counts since its first one."""
+"""Receipts of lines. A partition counts since its first receipt."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from flows.reconcile.scan import NEVER, NO_TIME, PLAIN, RECEIVED, SENT
 
 
 def receipts(rows: Any, times_by_line: Mapping[int, CollectorTimes]) -> Iterator[int]:
-    """The receipt of each line, ms. A pixel has its `received_at`, else its `ts`. A mark has its low
-    mark, any other line 0. `flows.reconcile.decode` makes `rows` and `times_by_line`.
+    """The receipt of each line, epoch ms: `received_at` of a pixel, or its `ts` without that; the low mark of
+    a mark; 0 of any other line.
+
+    Args:
+        rows: see `flows.reconcile.scan.ROW`.
+        times_by_line: the values of lines about their collectors, by place in `rows`.
     """
     for i in range(len(rows)):
         if rows[i, PLAIN]:
@@ -19,4 +23,4 @@ def receipts(rows: Any, times_by_line: Mapping[int, CollectorTimes]) -> Iterator
             yield min(max(int(rows[i, SENT]), 0), NEVER) if received == NO_TIME else received
         else:
             times = times_by_line.get(i)
-            yield (times.low if times is not None else 0) or 0
+            yield (times.low_ms if times is not None else 0) or 0

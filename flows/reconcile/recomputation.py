@@ -1,10 +1,10 @@
-"""An exact batch recomputation of the specification over logs; `flows.reconcile.comparison` compares it with
-outputs.
+"""An exact batch recomputation of logs by the specification. `flows.reconcile.comparison` compares it with
+the published numbers.
 
-The recomputation is independent on purpose: it shares no line with the flow. Decoding is
-`flows.reconcile.decode`. All later steps are SQL (`flows.reconcile.sql`) in an embedded DuckDB, by other
-means than the flow's: the flow keeps state and goes forward, while the SQL sorts and joins the whole log at
-once. The database stores data beyond its memory in a temporary directory.
+The recomputation is independent on purpose: it shares no line with the flow. `flows.reconcile.decode` decodes
+the logs. All later steps are SQL (`flows.reconcile.sql`) in an embedded DuckDB. The flow updates state as it
+reads, while the SQL sorts and joins the whole log at once. The database stores data beyond its memory in a
+temporary directory.
 """
 
 from __future__ import annotations
@@ -33,29 +33,28 @@ def recompute(
     *,
     too_late: Collection[tuple[str, int, str, int]] | None = None,
     denied: Denied | None = None,
-    guarded: bool = True,
+    guards_receipts: bool = True,
     threads: int | None = None,
     memory: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Recomputation:
-    """Recompute finite logs: all minutes final at their end, all conversions decided.
+    """Recompute finished logs, at whose end all minutes are final and all conversions decided.
 
     Args:
-        files: NDJSON, plain, `.gz` or `.zst`, each a source partition in arrival order.
+        files: NDJSON (plain, `.gz` or `.zst`), each a source partition in order of arrival.
         rules: the flow's rules of counting.
-        too_late: (path as given, line number from 1, event, event time in ms) of the dead letters to take
-            out; None lets each partition's log alone decide lateness. It decides orphans in both cases.
+        too_late: the dead letters of late pixels, as (path in `files`, line number from 1, event, event time
+            in ms). None if each partition's log decides lateness; it decides orphans in both cases.
         denied: see `flows.reconcile.line.Denied`; None denies no listener.
-        guarded: whether a time of receipt is believed no more than a pixel's own: no broker has bounded it.
-        threads: of the database; None for one a core.
-        memory: the most that the database may take, such as `2GB`; None for four fifths of the machine's.
-        progress: receives the present step, for people who wait.
+        guards_receipts: see `flows.reconcile.scan.clock`.
+        threads, memory: see `flows.reconcile.database.Database`.
+        progress: called with the name of each step.
 
     Raises:
         AudiopixelError: a file cannot be read, or a dead letter is of another log.
-        KeyboardInterrupt: also while the database computes.
+        KeyboardInterrupt: on Ctrl-C, even while the database computes.
     """
-    reader = _reader(rules, denied, guarded)
+    reader = _reader(rules, denied, guards_receipts)
     db = Database(threads, memory)
     durations = {
         "final_after": timedelta(minutes=1) + rules.allowed_lateness,
@@ -69,13 +68,13 @@ def recompute(
     db.set({name: ms(duration) for name, duration in durations.items()})
     caps = {name: getattr(rules, name) for name in ("touch_listens", "touch_clicks")}
     caps |= {"listens_in_all": rules.touch_listens_in_all, "clicks_in_all": rules.touch_clicks_in_all}
-    db.set({"household_listeners": rules.household_listeners, "moved": "", **caps})
+    db.set({"household_listeners": rules.household_listeners, "capped_credits": "", **caps})
     db.set({"judge": too_late is None, "model": rules.model})
     db.set({"ages": list(AGES_S), "erased": denied is not None})
     _judge(db, reader, files, rules, too_late, progress)
     ledger, totals = _ledger(db, reader, files)
     watermarks, end_ms = _ends(reader, files, ms(rules.out_of_orderness))
-    since_ms = min(reader.first.values(), default=0)
+    since_ms = min(reader.first_receipts.values(), default=0)
     recomputation = Recomputation(
         totals, ledger, watermarks, end_ms, since_ms, reader.denied_pixels, rules, db
     )
@@ -83,40 +82,40 @@ def recompute(
     return recomputation
 
 
-def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
+def _reader(rules: Rules, denied: Denied | None, guards_receipts: bool) -> Reader:
     plans = rules.plans.items()
     reader = Reader(
         rules.consent == "assumed",
         rules.podcast_apps,
         {name: plan.blocked_categories for name, plan in plans if plan.blocked_categories},
         rules.invalid_agents,
-        guarded,
+        guards_receipts,
         denied,
         waits=(ms(rules.out_of_orderness), ms(rules.quiet), ms(rules.max_hold), rules.max_state),
         listed=({} if rules.app_rows else NO_APPS) | _labels(rules),
     )
     reader.tie_key = rules.tie_key
-    reader.from_server = _from_server(rules)
+    reader.counts_server_only = _server_only(rules)
     return reader
 
 
-def _from_server(rules: Rules) -> Callable[[str | None], bool]:
-    """The test whether only a campaign's server conversions count: any of its plans may require so."""
+def _server_only(rules: Rules) -> Callable[[str | None], bool]:
+    """The test whether only server conversions of a campaign count, which one of its plans may require."""
     campaign_sources = {
         (plan.campaign, plan.conversions_from) for plan in rules.plans.values() if plan.conversions_from
     }
     campaigns = {campaign for campaign, _ in campaign_sources}
 
-    def by_server(campaign: str | None) -> bool:
+    def is_server_only(campaign: str | None) -> bool:
         if campaign is not None and campaign in campaigns:
             return (campaign, "server") in campaign_sources
         return rules.conversions_from == "server"
 
-    return by_server
+    return is_server_only
 
 
 def _labels(rules: Rules) -> dict[str, set[str]]:
-    """The labels that count, by a pixel's field, if only labels of plans do."""
+    """Fields of a pixel to the labels that count, if only labels of plans count; else nothing."""
     labels_by_field: dict[str, set[str]] = {name: set() for name in LABELS if rules.labels == "planned"}
     for plan in rules.plans.values() if labels_by_field else ():
         for name, labels in plan.labels.items():
@@ -132,39 +131,42 @@ def _judge(
     too_late: Collection[tuple[str, int, str, int]] | None,
     progress: Callable[[str], None],
 ) -> None:
-    """Read the logs, and judge of each pixel whether it counts: the table `counted`."""
+    """Read the logs, and judge each pixel: the result is the table `counted`."""
     db.run(judging.PIXELS)
-    planned = rules.plans.items()
-    rows = ((name, of.currency, of.start_ms, of.end_ms, of.campaign, of.until_ms) for name, of in planned)
-    db.insert("plans", rows)
+    plans = (
+        (name, plan.currency, plan.start_ms, plan.end_ms, plan.campaign, plan.until_ms)
+        for name, plan in rules.plans.items()
+    )
+    db.insert("plans", plans)
     targets = {placement: placement for placement in rules.plans} | dict(rules.utm_placements)
     db.insert("utm_targets", targets.items())
     usual = ((platform, BASES.index(name)) for platform, name in rules.platform_basis.items())
     db.insert("platform_bases", usual)
     _read(db, reader, files, progress)
-    progress("putting in order")
+    progress("sorting")
     db.run(judging.ARRIVED.format(n=judging.ONE_FILE if len(files) == 1 else judging.FILES))
     if too_late is not None:
         _take_out(db, too_late, files)
-    progress("taking out what came twice or too late")
+    progress("removing repeated and late pixels")
     db.run(judging.PLAYS)
     while db.first("SELECT 1 FROM pending LIMIT 1"):
         db.run(judging.ROUND)
     db.run(judging.COUNTED)
     db.run(bases.SIDES)
-    progress("crediting conversions and adding up")
+    progress("crediting conversions and adding up counts")
 
 
 def _ends(reader: Reader, files: Sequence[Path], out_of_orderness_ms: int) -> tuple[dict[str, int], int]:
-    """The watermark of each partition at its end, and that of the finished logs, ms."""
+    """The watermark of each partition at its end, and the greatest event time of all logs, ms."""
     greatest = [reader.greatest[src] for src in range(len(files))]
-    reached = [of for of, _ in greatest if of != NO_TIME] or [of for _, of in greatest if of != NO_TIME]
+    seen_ms = [event_ms for event_ms, _ in greatest if event_ms != NO_TIME]
+    waiting_ms = [jump_ms for _, jump_ms in greatest if jump_ms != NO_TIME]
     watermarks = {}
     for src, path in enumerate(files):
         holds = reader.holds[src]
         natural = greatest[src][0] - out_of_orderness_ms
-        watermarks[str(path)] = max(0, (holds.watermark or 0) if holds.begun else natural)
-    return watermarks, max(reached, default=0)
+        watermarks[str(path)] = max(0, (holds.watermark_ms or 0) if holds.has_collectors else natural)
+    return watermarks, max(seen_ms or waiting_ms, default=0)
 
 
 def _read(db: Database, reader: Reader, files: Sequence[Path], progress: Callable[[str], None]) -> None:
@@ -172,22 +174,23 @@ def _read(db: Database, reader: Reader, files: Sequence[Path], progress: Callabl
         progress(f"reading {path}")
         for batch in reader.read(src, path):
             db.insert("combos", batch.combos)
-            db.insert("told", batch.conversions)
-            db.insert("sent", batch.clients)
+            db.insert("conversion_fields", batch.conversions)
+            db.insert("client_keys", batch.clients)
             db.load(judging.INSERT, batch.pixels)
             progress(f"reading {path}: {reader.received[src]:,} pixels")
 
 
 def _take_out(db: Database, too_late: Collection[tuple[str, int, str, int]], files: Sequence[Path]) -> None:
+    """Load the dead letters of late pixels, and check that they are of these logs."""
     numbers = {str(path): src for src, path in enumerate(files)}
     for name, pos, *_ in too_late:
         if name not in numbers:
             raise AudiopixelError(f"a dead letter is of {name}:{pos}: these are the letters of another log")
-    db.insert("letters", ((numbers[name], *more) for name, *more in set(too_late)))
-    wrong = db.first(judging.WRONG_LETTERS)
-    if wrong is not None:
+    db.insert("letters", ((numbers[name], *place) for name, *place in set(too_late)))
+    mismatch = db.first(judging.WRONG_LETTERS)
+    if mismatch is not None:
         raise AudiopixelError(
-            f"{files[wrong[0]]}:{wrong[1]} is not the pixel that a dead letter says it is: these are the "
+            f"{files[mismatch[0]]}:{mismatch[1]} is another pixel than its dead letter has: these are the "
             "letters of another log"
         )
 
@@ -195,6 +198,7 @@ def _take_out(db: Database, too_late: Collection[tuple[str, int, str, int]], fil
 def _ledger(
     db: Database, reader: Reader, files: Sequence[Path]
 ) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """The ledger of each file, and the sums of all ledgers."""
     ledger = {
         str(path): {"received": reader.received[src], "marks": reader.marks[src], "accepted": 0}
         for src, path in enumerate(files)
@@ -209,9 +213,8 @@ def _ledger(
             account[name] = account.get(name, 0) + pixels
     for src, pixels in reader.clock_skewed.items():
         ledger[str(files[src])]["clock_skewed"] = pixels
-    totals: dict[str, int] = dict.fromkeys(
-        ("received", "marks", "accepted", "repeated", "invalid_traffic"), 0
-    )
+    counted = ("received", "marks", "accepted", "repeated", "invalid_traffic")
+    totals: dict[str, int] = dict.fromkeys(counted, 0)
     for account in ledger.values():
         for name, count in account.items():
             totals[name] = totals.get(name, 0) + count

@@ -1,4 +1,4 @@
-"""The oracle's reading of Redis. A key of another type than a flow's is reported as such."""
+"""Reading of Redis. A key of another type than a flow writes is reported as a difference."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from flows.errors import AudiopixelError
 from flows.reconcile.values import moment_of, text_of, texts_of
 
 WRONG_TYPE: Final[dict[str, str]] = {"(type)": "no hash"}
-"""The fields of a key that is no hash; no row, ledger or account has such a field."""
+"""The fields that stand for a key that is no hash. No row, ledger or account has such a field."""
 
 
 def hash_of(client: Any, key: str) -> dict[str, str]:
-    """The fields of a hash; `WRONG_TYPE` for another type.
+    """The fields of a hash; `WRONG_TYPE` for a key of another type.
 
     Raises:
-        AudiopixelError: it has what is no UTF-8.
+        AudiopixelError: a field or value is no UTF-8.
     """
     try:
         with _text(key):
@@ -30,20 +30,20 @@ def hash_of(client: Any, key: str) -> dict[str, str]:
 
 
 def hashes_of(client: Any, keys: Sequence[str]) -> list[dict[str, str]]:
-    """The fields of several, in their order, in one round trip; see `hash_of`."""
+    """The fields of several hashes, in their order, in one round trip; see `hash_of`."""
     pipeline = client.pipeline(transaction=False)
     for key in keys:
         pipeline.hgetall(key)
     with _text(f"{keys[0]}, or another row,"):
         answers = pipeline.execute(raise_on_error=False)
-        return [_wrong(one) if isinstance(one, Exception) else texts_of(one) for one in answers]
+        return [_wrong(each) if isinstance(each, Exception) else texts_of(each) for each in answers]
 
 
 def index_of(client: Any, key: str) -> set[str]:
-    """The ids of an index; empty for another type than a sorted set.
+    """The ids of an index; empty for a key that is no sorted set.
 
     Raises:
-        AudiopixelError: it has what is no UTF-8.
+        AudiopixelError: an id is no UTF-8.
     """
     try:
         with _text(key):
@@ -54,7 +54,7 @@ def index_of(client: Any, key: str) -> set[str]:
 
 
 def positions_of(client: Any, namespace: str) -> tuple[list[str], bool]:
-    """The source partitions that were published, sorted, and whether they could be read."""
+    """The published source partitions, sorted, and whether they could be read."""
     row = hash_of(client, f"{namespace}:positions")
     try:
         positions = json.loads(row.get("positions") or "{}")
@@ -71,6 +71,7 @@ def watermark_of(meta: Mapping[str, str], end_ms: int) -> int:
 
 
 def _wrong(error: Exception) -> dict[str, str]:
+    """`WRONG_TYPE` for an error about the type of a key; any other error is raised."""
     if "WRONGTYPE" not in str(error):
         raise error
     return WRONG_TYPE
@@ -78,7 +79,10 @@ def _wrong(error: Exception) -> dict[str, str]:
 
 @contextmanager
 def _text(where: str) -> Iterator[None]:
+    """Raise AudiopixelError for bytes that are no UTF-8; `where` names the key."""
     try:
         yield
     except UnicodeDecodeError:
-        raise AudiopixelError(f"{where} in Redis has what is no UTF-8, which no flow writes") from None
+        raise AudiopixelError(
+            f"{where} in Redis has bytes that are no UTF-8, so another program than a flow wrote it"
+        ) from None

@@ -1,4 +1,4 @@
-"""The files of a replay against the log: its final minutes, and its late pixels."""
+"""The files of a replay: its final minutes against the log, and its dead letters of late pixels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.errors import AudiopixelError
-from flows.reconcile.capped import within
-from flows.reconcile.fields import CLIENTS, DERIVED_RATES, MINUTE, MINUTE_METRICS, How
+from flows.reconcile.capped import unexplained_by_caps
+from flows.reconcile.fields import CLIENTS, DERIVED_RATES, MINUTE, MINUTE_METRICS, Check
 from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Number, Recomputation
@@ -18,8 +18,7 @@ from flows.reconcile.values import decimal_of, ratio, wrong_of
 
 
 def late_letters(rejected_file: Path) -> list[tuple[str, int, str, int]]:
-    """(source partition, line, event, event time) of each dead letter in a `rejected.ndjson` that came too
-    late.
+    """(source partition, line, event, event time in ms) of the late pixels in a `rejected.ndjson`.
 
     Raises:
         AudiopixelError: the file cannot be read, or a line is no dead letter.
@@ -59,7 +58,7 @@ def minute_differences(
 ) -> list[Difference]:
     """All differences between a recomputation and the final minutes of a `minutes.ndjson`, sorted.
 
-    Of several `final` lines of a minute the last one holds; a minute of zeros may be absent.
+    If a minute has several `final` lines, the last one counts. A minute of zeros may be absent.
 
     Raises:
         AudiopixelError: the file cannot be read, or a line is no minute.
@@ -73,7 +72,9 @@ def minute_differences(
             raise _wrong_kind(minutes_file, number, "a minute of replay --out") from None
     differences = _compared(recomputation, final, without)
     if differences and recomputation.capped:
-        differences, _ = within(differences, recomputation, lambda: _compared(recomputation, final, without))
+        differences, _ = unexplained_by_caps(
+            differences, recomputation, lambda: _compared(recomputation, final, without)
+        )
     return sorted(differences)
 
 
@@ -88,31 +89,29 @@ def _compared(
             want, published = expected.get(metric, 0), actual.get(metric)
             if metric not in without and _differs(want, published):
                 differences.append(Difference(*minute_id, metric, str(want), _text(published)))
-        beside = _beside(actual) if actual else ()
+        faults = _faults_outside_counts(actual) if actual else ()
         differences += (
-            Difference(*minute_id, name, *values) for name, *values in beside if name not in without
+            Difference(*minute_id, name, *values) for name, *values in faults if name not in without
         )
     return differences
 
 
-def _beside(minute: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(field, expected, actual) of each fault outside the counts. Rates are checked by the minute's own
-    counts, versions by their kind; unknown fields are faults.
+def _faults_outside_counts(minute: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(field, expected, actual) of each fault of a minute outside of its counts. Rates are checked by the
+    minute's own counts, and versions by their type. An unknown field is a fault.
     """
     for name in minute.keys() - MINUTE.keys():
         yield name, "no such field", _text(minute[name])
-    for name, how in MINUTE.items():
+    for name, check in MINUTE.items():
         published = minute.get(name)
-        if how is How.VERSION:
-            is_valid = (
-                isinstance(published, str)
-                if name == "methodology"
-                else type(published) is int and published >= 0
-            )
-            if not is_valid or published == "":
+        if check is Check.VERSION:
+            is_valid = type(published) is int and published >= 0
+            if name == "methodology":
+                is_valid = isinstance(published, str) and published != ""
+            if not is_valid:
                 yield name, "present", _text(published)
-        elif how is How.DERIVED:
-            parts = [_number(minute.get(of)) or Decimal(0) for of in DERIVED_RATES[name]]
+        elif check is Check.DERIVED:
+            parts = [_number(minute.get(part)) or Decimal(0) for part in DERIVED_RATES[name]]
             wrong = wrong_of(ratio(*parts), None if published is None else str(_number(published)))
             if wrong is not None:
                 yield name, wrong, _text(published)
@@ -128,12 +127,8 @@ def _differs(want: Number, value: Any) -> bool:
 
 
 def _number(value: Any) -> Decimal | None:
-    """A number of JSON, or money as text; None for anything else."""
-    number = (
-        Decimal(str(value))
-        if type(value) in (int, float)
-        else decimal_of(value)
-        if type(value) is str
-        else None
-    )
+    """The number of a JSON number, or of money as text; None for any other value."""
+    number = decimal_of(value) if type(value) is str else None
+    if type(value) in (int, float):
+        number = Decimal(str(value))
     return number if number is not None and number.is_finite() else None

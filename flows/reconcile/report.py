@@ -6,22 +6,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flows.reconcile.fields import (
-    How,
-)
+from flows.reconcile.fields import Check
 from flows.reconcile.truth import Recomputation
 from flows.shown import shown
 
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """A number that differs from the log's.
+    """A published value that differs from the log's.
 
     Attributes:
-        scope, id: of the row; (`minute`, `<placement>|<minute in epoch ms>`) of a minute; (`meta`, ""),
-            (`partition`, its name).
-        metric: the field's name; `row` for a whole row that is missing or extra, `index` for its entry there.
-        expected, actual: as text; "" for an absent one.
+        scope, id: of the row; (`minute`, `<placement>|<minute in epoch ms>`) for a minute; (`meta`, ""),
+            (`partition`, its name) and (`other`, scope) for the others.
+        metric: the field's name; `row` for a row that is missing or extra, `index` for its index entry.
+        expected, actual: as texts; "" for an absent value.
     """
 
     scope: str
@@ -36,46 +34,47 @@ class Comparison:
     """The findings of a comparison.
 
     Attributes:
-        differences: all of them, sorted.
-        compared: the number of compared fields, by how.
-        rows: the number of rows.
-        undelivered: the number of planned placements' rows without their delivery, since their plans came too
-            late.
-        bounded: the number of fields that could not be recomputed, since a listener was forgotten meanwhile;
-            they lie between the values without that listener and with.
-        moved: the number of fields that a cap on touches may have changed, and that lie within their bounds.
+        differences: all differences, sorted.
+        compared: the number of compared fields, by `Check`.
+        rows: the number of compared rows.
+        unknown_deliveries: the number of planned rows with an unknown delivery, since their plans came late.
+        erased_fields: the number of fields that erased listeners may have changed, and that lie within their
+            bounds.
+        capped_fields: the number of fields that a cap on touches may have changed, and that lie within their
+            bounds.
     """
 
     differences: list[Difference] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)
-    undelivered: int = 0
-    bounded: int = 0
-    moved: int = 0
+    unknown_deliveries: int = 0
+    erased_fields: int = 0
+    capped_fields: int = 0
     rows: int = 0
 
 
 def summary(comparison: Comparison, recomputation: Recomputation) -> str:
-    """The comparison in one line: counts of fields by class, and the fields that could not be recomputed."""
-    counts = ", ".join(f"{comparison.compared[how]:,} {how}" for how in How if comparison.compared[how])
+    """The comparison in one line: the fields by check, and the fields that were only compared with bounds."""
+    compared = comparison.compared
+    counts = ", ".join(f"{compared[check]:,} {check}" for check in Check if compared[check])
     erased = recomputation.erased
     text = (
-        f"{len(comparison.differences)} differences in {comparison.compared.total():,} fields ({counts}) of "
+        f"{len(comparison.differences)} differences in {compared.total():,} fields ({counts}) of "
         f"{comparison.rows:,} rows, of {recomputation.totals['received']:,} messages"
     )
-    if comparison.undelivered:
-        text += f"; {comparison.undelivered:,} rows of late plans do not say what was delivered"
+    if comparison.unknown_deliveries:
+        text += f"; {comparison.unknown_deliveries:,} rows of late plans have no delivered impressions"
     if erased:
         text += (
-            f"; {erased:,} pixels are of listeners on the deny-list, {comparison.bounded:,} fields lie "
-            "between what they are without and with them"
+            f"; {erased:,} pixels are of listeners on the deny-list, and {comparison.erased_fields:,} fields "
+            "lie between their values without and with these pixels"
         )
-    if comparison.moved:
-        text += f"; caps on touches may have moved {comparison.moved:,} fields, within what they may be"
+    if comparison.capped_fields:
+        text += f"; caps on touches may have changed {comparison.capped_fields:,} fields, within their bounds"
     return text
 
 
 def format_differences(differences: Sequence[Difference], limit: int = 50) -> str:
-    """A table in plain text, at most `limit` differences and how many more there are; "" for none."""
+    """The first `limit` differences as a table in plain text, and the number of others; "" without any."""
     if not differences:
         return ""
     head = ("scope", "id", "metric", "expected", "actual")

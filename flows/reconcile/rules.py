@@ -1,4 +1,4 @@
-"""Rules of counting: the settings and plans of a flow, as the plain values that the oracle takes."""
+"""Rules of counting: the settings and plans of a flow, as plain values for the oracle."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ PODCAST_APPS: Final = (
     r"|podbean|podkicker|player ?fm|radiopublic|spotify/|deezer|tunein|iheartradio|stitcher|audible|downcast"
     r"|bbc ?sounds|globalplayer"
 )
-"""User agents that are no bots, whatever else they contain (specification 1.2): a regular expression."""
+"""A regular expression of user agents that are no bots, even with a bot's words (specification 1.2)."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of one recomputation; the defaults are the settings' own.
+    """The rules of one recomputation. The defaults are those of the settings.
 
     Attributes:
-        mature_after: age of a minute from which its starts' rate is mature.
-        row_ttl: the time for which a row without a plan stays after its last pixel or credit.
-        row_memory: the time for which it is stored: after a longer silence it may start again.
-        timezone: whose calendar days are meant.
-        consent: how a pixel without consent counts: as not measurable, or measurable.
-        podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
-        invalid_agents: more such expressions, of user agents that are as bots.
-        plans: what is planned, by placement.
-        thresholds: of their delivery.
-        utm_placements: `utm_content` to a placement, besides the plans' own ids.
-        touch_listens, touch_clicks: touches of a campaign that a decision of the flow looks at.
-        touch_listens_in_all, touch_clicks_in_all: of these, those of all campaigns.
-        household_listeners: distinct listeners within the listen window up to which a household joins.
-        platform_basis: platform to the basis of its impressions that name none.
-        app_rows: whether pixels are counted by their app, too.
+        mature_after: the age of a minute from which on its plays can have completed.
+        row_ttl: the time after its last pixel or credit at which a row without a plan ends.
+        row_memory: the time for which an ended row is stored. After a longer silence a row may start again.
+        timezone: IANA name of the zone of calendar days.
+        consent: whether a pixel without consent may be measured (`assumed`) or not (`required`).
+        podcast_apps: a regular expression, case-insensitive. User agents with a match are no bots.
+        invalid_agents: more such expressions. User agents with a match count as bots.
+        plans: by placement.
+        thresholds: the thresholds of delivery.
+        utm_placements: `utm_content` to a placement, besides the ids of planned placements.
+        touch_listens, touch_clicks: the greatest number of a campaign's touches that a decision uses.
+        touch_listens_in_all, touch_clicks_in_all: the greatest number for all campaigns together.
+        household_listeners: the greatest number of listeners within the listen window with which a household
+            joins.
+        platform_basis: platforms to the basis of their impressions that name none.
+        app_rows: whether pixels are counted by app, too.
         tie_key: orders the downloads and deliveries of one client and moment; empty if unknown.
-        conversions_from: the conversions that count, for campaigns whose plans do not define it.
-        labels: whether names of the scopes that plans list count where no plan lists them.
+        conversions_from: the conversions that count for campaigns whose plans do not define it.
+        labels: whether all names count (`any`), or only names that plans list (`planned`).
     """
 
     out_of_orderness: timedelta = timedelta(seconds=10)
@@ -77,8 +78,8 @@ class Rules:
 
     @cached_property
     def planned(self) -> frozenset[tuple[str, str]]:
-        """The rows that have a plan, and so no end: placements, and the campaigns of their plans."""
-        campaigns = {("campaign", of.campaign) for of in self.plans.values() if of.campaign}
+        """The rows with a plan, which do not end: planned placements, and the campaigns of their plans."""
+        campaigns = {("campaign", plan.campaign) for plan in self.plans.values() if plan.campaign}
         return frozenset({("placement", name) for name in self.plans} | campaigns)
 
 

@@ -1,9 +1,9 @@
-"""The oracle's fast way into a log: one compiled pass separates and hashes lines of the plainest form.
+"""The oracle's fast reading of a log: a compiled loop finds the plain lines, and hashes their texts.
 
-A plain line has only one possible reading. It is one flat object of strings without escapes, whole numbers,
-true, false and null, in which every known field comes once and with its common type. All other lines, and all
-that may be refused, go to the strict reading of `flows.reconcile.line`. Texts become pairs of polynomials
-(`flows.reconcile.polynomials`).
+A plain line has only one possible reading. It is a flat object of strings without escapes, whole numbers,
+true, false and null. Each known field of it is there at most once, with its common type.
+`flows.reconcile.line` reads all other lines, and all lines that may be rejected. Texts become pairs of
+polynomials (`flows.reconcile.polynomials`).
 """
 
 from __future__ import annotations
@@ -22,24 +22,16 @@ from flows.reconcile.polynomials import compiled, feed
 Array = npt.NDArray[Any]
 
 EVENTS: Final = EVENT_NAMES
-"""An event's code is its place."""
+"""The events; the code of an event is its place."""
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 NAMES: Final = SCOPE_FIELDS
-"""The names that pixels are counted by."""
+"""The fields with the names that pixels are counted by."""
 LABELS: Final = LISTED_FIELDS
-"""The names that plans may list."""
+"""The fields of which plans may list names."""
 SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent", "collector", "household_id")
-"""Fields whose place in a plain line is recorded."""
+"""The fields whose places in a plain line are recorded."""
 _TEXTS: Final = (
-    *SPANS,
-    "event_id",
-    "play_id",
-    "event",
-    "ip",
-    "landing_url",
-    "invalid_traffic",
-    "basis",
-    "client_id",
+    *(*SPANS, "event_id", "play_id", "event", "ip", "landing_url", "invalid_traffic", "basis", "client_id"),
     "episode",
 )
 _WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms", "low_ms")
@@ -56,26 +48,31 @@ _FREE: Final = ("content_category", "user_agent")
 _MACROS: Final = np.array(
     [name in (*SPANS, "event_id", "play_id", "event") and name not in _FREE for name in FIELDS]
 )
-"""Fields whose text is checked for a macro; a user agent is checked when it is met first."""
+"""Whether the text of a field is checked for a macro in each line. A user agent is checked once, when it is
+new.
+"""
 
 NO_BASIS: Final = len(BASES)
-"""The basis of a pixel that names none."""
+"""The number that stands for the basis of a pixel that names none."""
 NO_TIME: Final = -(2**62)
+"""The number that stands for an absent time."""
 NEVER: Final = 4_102_444_800_000
-"""The year 2100, beyond which no time lies."""
+"""The year 2100, before which all times are."""
 MAX_BYTES: Final = 65_536
 _PROGRESS: Final = CODES["progress"]
 _CONVERSION: Final = CODES["conversion"]
 _DELIVERED: Final = CODES["delivered"]
 BY_PLAY, BY_PROGRESS, BY_EVENT, BY_ORDER, BY_CONVERSION, BY_CLAIMED_ORDER, BY_CLAIM = range(1, 8)
-"""The kinds of identity by which a pixel is recognised (specification 1.3)."""
+"""The kinds of identity by which a pixel counts once (specification 1.3)."""
 
 _QUOTE, _COLON, _COMMA, _SPACE, _OPEN, _SHUT, _BACKSLASH, _ZERO, _NINE = b'":, {}\\09'
 _MACRO_STARTS: Final = np.array([byte in b"[%${@-" for byte in range(256)])
 
 
 def _word_table(words: Sequence[str]) -> tuple[Array, Array, Array]:
-    """Words one after another, the offset of each, and 256 slots by `_slot_of`: a word's number or -1."""
+    """The text of all words, the offset of each, and a table of 256 slots for `_word`, with a word's number
+    or -1.
+    """
     text = "".join(words).encode()
     begins = np.cumsum([0, *map(len, words)])
     slots = np.full(256, -1, np.int64)
@@ -93,7 +90,7 @@ _EVENT_TEXT, _EVENT_AT, _EVENT_SLOTS = _word_table(EVENTS)
 
 @compiled
 def _word(block: Any, begin: Any, length: Any, text: Any, begins: Any, slots: Any) -> Any:
-    """The number of a word, or -1."""
+    """The number of a word of a block in a table of `_word_table`; -1 if it is not in the table."""
     if length == 0:
         return -1
     slot = (length * 7 + np.int64(block[begin]) * 3 + np.int64(block[begin + length - 1]) * 31) % 256
@@ -113,7 +110,7 @@ def _word(block: Any, begin: Any, length: Any, text: Any, begins: Any, slots: An
 
 @compiled
 def find_pair(tags: Any, first: Any, second: Any) -> Any:
-    """The slot of a pair in a table of (first, second, number + 1), or the empty one for it."""
+    """The slot of a pair in a table of (first, second, number + 1), or the empty slot for it."""
     mask = len(tags) - 1
     slot = np.int64(first & np.uint64(mask))
     while tags[slot, 2] != 0 and (tags[slot, 0] != first or tags[slot, 1] != second):
@@ -123,8 +120,8 @@ def find_pair(tags: Any, first: Any, second: Any) -> Any:
 
 @compiled
 def _read(block: Any, offset: Any, end: Any, whole: Any, begins: Any, lengths: Any, values: Any) -> Any:
-    """Find a plain line's fields (`lengths` -1 is absent) and numbers (-1 is absent). False if the line is
-    not plain.
+    """Find the fields of a line: the begin and length of texts and numbers, and the values of numbers and
+    flags. An absent field has the length and the value -1. Returns False if the line is not plain.
     """
     lengths[:] = -1
     values[:] = -1
@@ -218,20 +215,21 @@ def scan(
     block: Any, ends: Any, whole: Any, consent_default: Any, apps: Any, categories: Any, points: Any,
     combos: Any, combos_used: Any, agents: Any, agents_used: Any, rows: Any, keys: Any, spans: Any,
 ) -> None:  # fmt: skip
-    """Read the lines of a block.
+    """Read the plain lines of a block into `rows`, `keys` and `spans`.
 
     Args:
-        block, ends: bytes with some to spare after the last line, and where each line ends.
-        whole: which lines are UTF-8.
+        block: the bytes of the lines, and at least eight more.
+        ends: the offset of each line's LF.
+        whole: whether each line is certainly UTF-8.
         consent_default: whether a pixel without consent may be measured.
-        apps: whether the app is a part of what pixels are counted by.
-        categories: whether the content category is a part of what pixels are counted by.
-        points: of the polynomials.
-        combos, agents: tables of `find_pair`, of dimensions and of user agents, with their sizes.
-        rows: (lines, `ROW`): filled in; its `PLAIN` is 0 where the line is not plain.
-        keys: (lines, 6): the pairs of what it is known again by, of the listener and of the household (0, 0:
-            none).
-        spans: (lines, len(SPANS), 2): begin and length of each, -1 if it is absent.
+        apps: whether pixels are counted by app.
+        categories: whether the content category is a part of a combo.
+        points: the points of the polynomials.
+        combos, agents: tables of `find_pair`, of combos of names and of user agents, with their sizes.
+        rows: int64[lines, ROW]; `PLAIN` is 0 for a line that is not plain.
+        keys: uint64[lines, 6]: the pairs of the identity, of the listener and of the household; (0, 0) for
+            none.
+        spans: int32[lines, len(SPANS), 2]: begin and length of each field, length -1 for an absent one.
     """
     begins = np.zeros(len(FIELDS), np.int64)
     lengths = np.zeros(len(FIELDS), np.int64)
@@ -319,21 +317,23 @@ PLAIN, EVENT, SENT, RECEIVED, CONSENT, LINKED, COMBO, NEW_COMBO, AGENT, NEW_AGEN
 )
 BASIS, CONFIRMED = 13, 14
 ROW: Final = 15
-"""The number of columns of a line's row. The columns are: whether it is a pixel; its event; `ts` and
-`received_at` as sent; flags; its dimensions and user agent, and whether each is new; its event time; the
-partition's greatest event time so far; its collector's low mark (negative: none); the basis that it claims;
-whether its device has called itself.
+"""The number of columns of a line's row. The columns are: whether the line is a pixel; the event; `ts` and
+`received_at` as sent; whether it has consent and a play; the combo and the user agent, and whether each is
+new; the event time; the partition's greatest event time so far; the collector's low mark (negative: none);
+the basis that the pixel claims; whether the device itself has sent it.
 """
 
 
 @compiled
-def clock(rows: Any, state: Any, guarded: Any) -> Any:
-    """Give the pixels among `rows` their event times and the partition's greatest (specification 1.4);
-    returns how many had a skewed clock.
+def clock(rows: Any, state: Any, guards_receipts: Any) -> Any:
+    """Write the event times of pixels, and the partition's greatest event time (specification 1.4); returns
+    the number of pixels with a skewed clock.
 
     Args:
-        state: greatest so far and the jump that waits for the next pixel; `NO_TIME`: none.
-        guarded: whether `received_at` is believed no more than `ts`: no broker has bounded it.
+        rows: see `ROW`.
+        state: the greatest event time so far, and the jump that waits for the next pixel; `NO_TIME`: none.
+        guards_receipts: whether a jump of `received_at` waits for the next pixel, too, since no broker has
+            bounded that time.
     """
     skewed = 0
     day = 86_400_000
@@ -348,7 +348,9 @@ def clock(rows: Any, state: Any, guarded: Any) -> Any:
         if state[1] != NO_TIME and event_ms >= state[1] - day:
             state[0] = max(state[0], state[1])
         state[1] = NO_TIME
-        if (received != NO_TIME and not guarded) or (state[0] != NO_TIME and event_ms <= state[0] + day):
+        if (received != NO_TIME and not guards_receipts) or (
+            state[0] != NO_TIME and event_ms <= state[0] + day
+        ):
             state[0] = max(state[0], event_ms)
         else:
             state[1] = event_ms
@@ -358,7 +360,7 @@ def clock(rows: Any, state: Any, guarded: Any) -> Any:
 
 
 def delays(rows: Any) -> Any:
-    """The class of each pixel's delay, from 0 on; 255 for a pixel without a receipt."""
+    """The class of each pixel's delay in `DELAYS_S`; 255 for a pixel without `received_at`."""
     bounds = [int(1000 * bound) for bound in DELAYS_S]
     classes = np.searchsorted(bounds, np.minimum(rows[:, RECEIVED] - rows[:, T], bounds[-1]))
     return np.where(rows[:, RECEIVED] == NO_TIME, 255, classes).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The truth of a log, as the oracle's database holds it: counts of every row, minute and account."""
+"""The truth of a log, from the oracle's database: the numbers of all rows, minutes and accounts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Number = int | float
 Counts = dict[str, Number]
 Key = tuple[str, str]
 """Scope and id of a row."""
-OF_ROWS: Final = ("flight", "labels", "bases", "campaigns", "_latest")
-"""The cached answers that depend on the minute since which rows count."""
+_OF_RESTARTS: Final = ("flight", "labels", "bases", "campaigns", "_latest")
+"""The cached properties that depend on the restarts of rows."""
 
 
 class RowMoments(NamedTuple):
-    """A row whose windows are wanted: those at `at_ms`, reach at `reached_ms`."""
+    """A row, with the moments of its windows: counts at `at_ms`, reach at `reached_ms`; epoch ms."""
 
     scope: str
     id: str
@@ -43,10 +43,10 @@ class Truth(NamedTuple):
     """The log's numbers of one row.
 
     Attributes:
-        windows: metric to its sums in 5m, 1h, 1d and flight; conversions in millionths.
-        mature: starts and completes of the minutes of 5m and 1h that are mature.
-        since_ms: the least event time of its pixels; None if it never had one.
-        latest_ms: its latest pixel or credit, counted or not.
+        windows: metrics to their sums in 5m, 1h, 1d and flight; conversions in millionths.
+        mature: starts and completes of the mature minutes of 5m, and of 1h.
+        since_ms: the least event time of its pixels; None without a pixel.
+        latest_ms: the event time of its latest pixel or credit, whether it counts or not; None without any.
     """
 
     windows: dict[str, tuple[int, int, int, int]]
@@ -57,18 +57,17 @@ class Truth(NamedTuple):
 
 @dataclass
 class Recomputation:
-    """The log's numbers, exactly. The large ones are queried from its database.
+    """The exact numbers of the log. Large tables are queried from the database.
 
     Attributes:
-        totals: `received`, `marks`, `accepted`, `repeated`, `rejected.<reason>`, `invalid_traffic` (of the
-            accepted),
-            `conversions` (accepted and valid), `unattributed`, `noisy_household` (of them), `clock_skewed`; a
-            reason not met is missing.
-        ledger: the same counts of messages by source partition (its path as given).
-        watermarks: the watermark of each partition at its end, ms.
-        end_ms: the watermark of the finished logs.
-        counted_since_ms: the least receipt of a partition's first line; 0 without one.
-        erased: consented pixels of listeners on the deny-list.
+        totals: `received`, `marks`, `accepted`, `repeated`, `rejected.<reason>`, `clock_skewed`,
+            `invalid_traffic` (of the accepted), `conversions` (accepted and valid), and `unattributed` and
+            `noisy_household` (of the conversions). A reason without a message is missing.
+        ledger: the same counts of messages by source partition, which is the path of its file.
+        watermarks: the watermark of each partition at its end, epoch ms.
+        end_ms: the watermark of the finished logs, epoch ms.
+        counted_since_ms: the least receipt of a partition's first line, epoch ms; 0 without any.
+        erased: the number of consented pixels of listeners on the deny-list.
         rules: the rules of counting.
     """
 
@@ -83,19 +82,19 @@ class Recomputation:
     _days: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def is_replayed(self, partitions: Iterable[str]) -> bool:
-        """True if these source partitions are the files themselves, and not a topic's partitions that the
-        files were written from.
+        """True if the published source partitions are the files themselves. Otherwise the files are copies of
+        a topic's partitions.
         """
         return not self.ledger.keys().isdisjoint(partitions)
 
     @cached_property
     def flight(self) -> dict[Key, Counts]:
-        """(scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`. All are integers, except the
-        conversions of the models `linear` and `time_decay` (multiples of 0.000001).
+        """Rows to `flight.<metric>` for all of `FLIGHT_METRICS`. All are integers, except conversions of the
+        models `linear` and `time_decay`, which are multiples of 0.000001.
 
-        Planned placements and their campaigns are in it without any pixel, the former with
-        `delivery.delivered`. Campaigns have all of `FREQUENCY_METRICS` and `ACCOUNT_METRICS` too; listeners
-        are counted since ever.
+        Planned placements and their campaigns are among the rows even without a pixel. Planned placements
+        also have `delivery.delivered`. Campaigns also have all of `FREQUENCY_METRICS` and `ACCOUNT_METRICS`,
+        for the whole log.
         """
         flights: dict[Key, Counts] = {}
         for scope in SCOPES:
@@ -113,8 +112,8 @@ class Recomputation:
 
     @cached_property
     def minutes(self) -> dict[tuple[str, int], Counts]:
-        """(placement id, minute in epoch ms) to all of `MINUTE_METRICS` and `CLIENTS`; minutes of zeros are
-        missing.
+        """(placement id, minute in epoch ms) to all of `MINUTE_METRICS` and `CLIENTS`, without minutes of
+        zeros.
         """
         minutes: dict[tuple[str, int], Counts] = {}
         metrics = (*MINUTE_METRICS, *CLIENTS)
@@ -127,32 +126,30 @@ class Recomputation:
     @cached_property
     def delivered(self) -> dict[str, int]:
         """Planned placements to the impressions of their flights."""
-        return {name: whole for name, (whole, _) in self.parted.items()}
+        return {name: whole for name, (whole, _) in self.flight_impressions.items()}
 
     @cached_property
-    def parted(self) -> dict[str, tuple[int, int]]:
-        """Planned placements to the impressions of their flights, and those after a balance."""
-        return {name: (int(whole), int(behind)) for name, whole, behind in self._db.all(rows.DELIVERED)}
+    def flight_impressions(self) -> dict[str, tuple[int, int]]:
+        """Planned placements to the impressions of their flights, and to the impressions after a balance."""
+        return {name: (int(whole), int(after)) for name, whole, after in self._db.all(rows.DELIVERED)}
 
-    def lately(self, from_ms: int) -> dict[str, int]:
-        """Planned placements to the impressions of their flights from a minute on, without those that have
-        none.
-        """
-        return {name: int(amount) for name, amount in self._db.all(rows.LATELY, [from_ms])}
+    def flight_impressions_since(self, from_ms: int) -> dict[str, int]:
+        """Planned placements to the impressions of their flights from a minute on, without zeros."""
+        return {name: int(amount) for name, amount in self._db.all(rows.DELIVERED_SINCE, [from_ms])}
 
     @cached_property
     def labels(self) -> dict[str, tuple[str | None, ...]]:
-        """Placements to their names in the other scopes."""
+        """Placements to their labels of `LABELS`."""
         return {name: tuple(labels) for name, *labels in self._db.all(rows.LABELS)}
 
     @cached_property
     def bases(self) -> dict[Key, str]:
-        """Rows to the basis of their impressions, `mixed` if there are several."""
-        return {(scope, name): basis for scope, name, basis in self._db.all(bases.OF_ROWS)}
+        """Rows to the basis of their impressions; `mixed` for several bases."""
+        return {(scope, name): basis for scope, name, basis in self._db.all(bases.ROW_BASES)}
 
     @cached_property
     def currencies(self) -> dict[Key, str]:
-        """Rows to the currency of their values, without rows that have none."""
+        """Rows to the currency of their values, without rows that have no value in it."""
         rows = self._db.all(
             "SELECT DISTINCT scope, id, known FROM currencies JOIN valued USING (scope, id) "
             "WHERE currency = known AND NOT odd"
@@ -178,13 +175,14 @@ class Recomputation:
         )
         planned: dict[str, list[str | None]] = {
             "placement": list(self.rules.plans),
-            "campaign": [of.campaign for of in self.rules.plans.values()],
+            "campaign": [plan.campaign for plan in self.rules.plans.values()],
         }
         counted = {name for (name,) in names if (scope, name) in self._latest}
         return sorted(counted | {name for name in planned.get(scope, ()) if name})
 
     @cached_property
     def _latest(self) -> dict[Key, tuple[int | None, int]]:
+        """Rows to `since_ms` and `latest_ms` of `Truth`."""
         since_and_latest: dict[Key, tuple[int | None, int]] = {}
         for scope, name, since, latest in self._db.all(rows.ROWS):
             before = since_and_latest.get((scope, name), (None, 0))
@@ -192,8 +190,8 @@ class Recomputation:
         return since_and_latest
 
     def silences(self, at_least: timedelta) -> dict[Key, list[int]]:
-        """Rows to the minutes, rising, in which they became active after at least so long without a pixel or
-        a credit.
+        """Rows to the minutes, ascending, of their first pixel or credit after a silence of at least
+        `at_least`.
         """
         silences: dict[Key, list[int]] = {}
         span = self._db.first(rows.SPAN)
@@ -202,22 +200,23 @@ class Recomputation:
                 silences.setdefault((scope, name), []).append(minute)
         return silences
 
-    def begin_anew(self, begun: Mapping[Key, int]) -> None:
-        """Drop all that some rows have from before a minute; other rows have everything."""
-        self._db.run("DELETE FROM begun")
-        self._db.insert("begun", ((*key, minute) for key, minute in begun.items()))
-        self._forget(*OF_ROWS)
+    def restart_rows(self, restarts: Mapping[Key, int]) -> None:
+        """Leave out all that these rows had before a minute, epoch ms. Other rows have everything."""
+        self._db.run("DELETE FROM restarts")
+        self._db.insert("restarts", ((*key, minute) for key, minute in restarts.items()))
+        self._clear(*_OF_RESTARTS)
 
-    def _forget(self, *names: str) -> None:
+    def _clear(self, *names: str) -> None:
+        """Drop the values of cached properties."""
         for name in names:
             self.__dict__.pop(name, None)
 
     def erase(self, erased: bool) -> None:
-        """Answer from now on as if the listeners on the deny-list had been on it from the log's beginning, or
-        never.
+        """Make all numbers as if the listeners on the deny-list had been on it from the log's beginning
+        (`erased`), or never.
 
         Raises:
-            SettingsError: the order of events of one moment matters, and its key is not known.
+            SettingsError: the order of events of one moment matters, and its key is unknown.
         """
         self._db.set({"erased": erased})
         self._db.run(client_windows.SENDS)
@@ -227,38 +226,38 @@ class Recomputation:
         )
         self._db.run(client_windows.SIDES)
         self._db.run(crediting.TOUCHES)
-        self.move("")
+        self.credit_capped("")
         totals = self._db.first(crediting.CONVERSIONS)
         assert totals is not None, "an aggregate without groups has one row"
         self.totals["conversions"], self.totals["unattributed"], self.totals["noisy_household"] = totals
 
-    def move(self, moved: Literal["", "none", "all"]) -> None:
-        """Answer from now on as if no cap had left out a touch of a conversion (""). With "none" the
-        conversions with such a touch are credited to no placement, with "all" fully to each of their touches.
+    def credit_capped(self, credited: Literal["", "none", "all"]) -> None:
+        """Make all numbers with other credits of capped conversions, of which a cap left out a touch. With ""
+        no cap applies. With "none" they are credited to no placement, and with "all" fully to each of their
+        touches.
         """
-        self._db.set({"moved": moved})
+        self._db.set({"capped_credits": credited})
         self._db.run(crediting.CREDITS)
         self._db.run(rows.FACTS)
-        self._forget(*OF_ROWS, "minutes", "delivered", "parted", "currencies", "capped")
+        self._clear(*_OF_RESTARTS, "minutes", "delivered", "flight_impressions", "currencies", "capped")
 
     @cached_property
     def capped(self) -> dict[Key, int]:
-        """Rows that may be credited with conversions of which a cap left out a touch, with the number of
-        these.
-        """
-        return {(scope, name): many for scope, name, many in self._db.all(crediting.CAPPED)}
+        """Rows that capped conversions may be credited to, to the number of these conversions."""
+        return {(scope, name): count for scope, name, count in self._db.all(crediting.CAPPED)}
 
     @property
     def bounded_values(self) -> bool:
-        """True if the value of a row lies between those with fewer and with more conversions."""
+        """True if a row's value lies between its values with fewer and with more conversions."""
         return self._db.first(crediting.UNBOUNDED_VALUES) != (True,)
 
     def _check_ties(self) -> None:
+        """Raise SettingsError if events of one client and moment need an order, and its key is unknown."""
         tied = self._db.first(client_windows.TIED)
         if tied is not None and tied[0] and not self.rules.tie_key:
             raise SettingsError(
-                f"{tied[0]} times downloads or deliveries of one client and millisecond are of different "
-                "rows: set AUDIOPIXEL_LISTENER_KEY to the flow's, which orders them"
+                f"{tied[0]} times one client has downloads or deliveries of different rows in a millisecond, "
+                "which a key orders: set AUDIOPIXEL_LISTENER_KEY to the flow's"
             )
 
     def _day(self, minute: int) -> int:
@@ -267,14 +266,14 @@ class Recomputation:
     def rows(self, moments: Sequence[RowMoments]) -> Iterator[tuple[Key, Truth]]:
         """The log's numbers of some rows, in their order."""
         columns = [
-            (one.scope, one.id, *self._moments(one.at_ms), *self._moments(one.reached_ms)) for one in moments
+            (row.scope, row.id, *self._moments(row.at_ms), *self._moments(row.reached_ms)) for row in moments
         ]
         self._db.run(
-            "CREATE OR REPLACE TABLE seen (scope VARCHAR, id VARCHAR, moment BIGINT, day_from BIGINT, "
+            "CREATE OR REPLACE TABLE row_moments (scope VARCHAR, id VARCHAR, moment BIGINT, day_from BIGINT, "
             "day_to BIGINT, mature BIGINT, moment_2 BIGINT, day_from_2 BIGINT, day_to_2 BIGINT, "
             "mature_2 BIGINT)"
         )
-        self._db.insert("seen", columns)
+        self._db.insert("row_moments", columns)
         sums: dict[Key, dict[str, tuple[int, ...]]] = {}
         for query in (rows.WINDOWS, rows.REACHED, rows.DELAYS):
             for scope, name, metric, *amounts in self._db.all(query):
@@ -283,7 +282,7 @@ class Recomputation:
             key = row_moments.scope, row_moments.id
             row_sums = sums.pop(key, {})
             starts, completes = row_sums.get("starts", _NONE), row_sums.get("completes", _NONE)
-            windows = {metric: (of[0], of[1], of[2], of[3]) for metric, of in row_sums.items()}
+            windows = {metric: (each[0], each[1], each[2], each[3]) for metric, each in row_sums.items()}
             mature = (starts[4], completes[4]), (starts[5], completes[5])
             yield key, Truth(windows, mature, *self._latest.get(key, (None, None)))
 
@@ -293,14 +292,14 @@ class Recomputation:
         return 0 if row is None or row[0] is None else int(row[0])
 
     def _moments(self, at_ms: int) -> tuple[int, int, int, int]:
-        """A moment's minute, its calendar day's begin and end, and the minute before which cohorts are
-        mature.
+        """The minute of a moment, the [begin, end) of its calendar day, and the minute before which cohorts
+        are mature; all in epoch ms.
         """
         minute = at_ms - at_ms % 60_000
         if minute not in self._days:
             zone = ZoneInfo(self.rules.timezone)
             day = datetime.fromtimestamp(minute / 1000, zone).date()
-            ends = (datetime.combine(of, time.min, zone) for of in (day, day + timedelta(days=1)))
+            ends = (datetime.combine(each, time.min, zone) for each in (day, day + timedelta(days=1)))
             first, second = (round(end.astimezone(UTC).timestamp()) * 1000 for end in ends)
             self._days[minute] = first, second
         mature = at_ms - ms(self.rules.mature_after)
@@ -311,7 +310,7 @@ _NONE: Final = (0, 0, 0, 0, 0, 0)
 
 
 def number(metric: str, amount: int) -> Number:
-    """An amount as it is published: conversions are counted in millionths."""
+    """The published number of an amount. Amounts of conversions are in millionths."""
     if "conversion" not in metric or metric.startswith("conversion_value"):
         return int(amount)
     return int(amount) // 1_000_000 if amount % 1_000_000 == 0 else amount / 1_000_000

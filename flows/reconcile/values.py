@@ -1,4 +1,4 @@
-"""Check of a published value against its expectation: a number, a text, one of several, or bounds."""
+"""Comparison of a published value with its expectation."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ EXACT_REACH: Final = 1000
 REACH_TOLERANCE: Final = Decimal(4) * Decimal("0.008")
 _PUBLISHED: Final = re.compile(r"-?[0-9]+(\.[0-9]{1,6})?")
 _LAST_PLACE: Final = Decimal("0.0000011")
-"""The last of six places, in which doubles may differ from exact numbers."""
+"""The greatest error of a double that is published with six places."""
 
 
-def within(value: Decimal, tolerance: Decimal) -> tuple[Decimal, Decimal]:
+def ratio_bounds(value: Decimal, tolerance: Decimal) -> tuple[Decimal, Decimal]:
+    """The bounds of a published ratio whose denominator is exact but for `tolerance`, a part of it."""
     return value / (1 + tolerance) - _LAST_PLACE, value / (1 - tolerance) + _LAST_PLACE
 
 
 def ratio(part: Decimal, whole: Decimal) -> Decimal | None:
-    """The rate to the last of six places, half to even."""
+    """part / whole, rounded half to even to six places; None if `whole` is 0."""
     return Decimal(f"{round(Fraction(part) / Fraction(whole) * 10**6)}e-6") if whole else None
 
 
 def quantile(ages: Sequence[int], percent: int, bounds: Sequence[int | Decimal]) -> Decimal | None:
-    """The upper bound of the class in which a share of the millionths is reached."""
+    """The upper bound of the class in which a quantile lies; None without amounts.
+
+    Args:
+        ages: the amount of each class.
+        bounds: the upper bound of each class.
+    """
     reached, whole = 0, sum(ages)
     for amount, bound in zip(ages, bounds, strict=True):
         reached += amount
@@ -35,7 +41,12 @@ def quantile(ages: Sequence[int], percent: int, bounds: Sequence[int | Decimal])
 
 
 def wrong_of(want: Any, actual: str | None) -> str | None:
-    """The expected value, if the published one differs."""
+    """The expected value as text, if the published value differs; None if it does not.
+
+    Args:
+        want: None for an absent value, a text, a set of possible texts, a number, a fraction to the last of
+            six places, or (least, greatest).
+    """
     if want is None:
         return None if actual is None else "absent"
     if isinstance(want, str):
@@ -43,7 +54,7 @@ def wrong_of(want: Any, actual: str | None) -> str | None:
     if isinstance(want, frozenset):
         return None if actual in want else " ".join(sorted(want))
     if isinstance(want, Fraction):
-        want = within(Decimal(want.numerator) / want.denominator, Decimal(0))
+        want = ratio_bounds(Decimal(want.numerator) / want.denominator, Decimal(0))
     published = None if actual is None else decimal_of(actual)
     if isinstance(want, tuple):
         least, greatest = want
@@ -52,27 +63,22 @@ def wrong_of(want: Any, actual: str | None) -> str | None:
         if least == 0 == greatest and actual is None:
             return None
         return as_shown((least + greatest) / 2) if greatest - least < 1 or least else as_shown(greatest)
-    return None if same(Decimal(want), published) else as_shown(want)
-
-
-def same(want: Decimal, published: Decimal | None) -> bool:
-    return published is not None and published == want
+    return None if published == Decimal(want) else as_shown(want)
 
 
 def as_shown(value: Any) -> str:
+    """A number with up to six places, as it is published."""
     text = f"{Decimal(value):.6f}"
     return text.rstrip("0").rstrip(".")
 
 
 def decimal_of(text: str) -> Decimal | None:
-    """A published number: a decimal with up to six places, and none of the other forms that Python
-    accepts.
-    """
+    """The number of a published text with up to six places; None for any other text."""
     return Decimal(text) if _PUBLISHED.fullmatch(text) else None
 
 
 def moment_of(text: str | None) -> int | None:
-    """Epoch ms within any calendar; None for anything else."""
+    """The epoch ms of a published text of up to 13 digits; None for any other text."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 14 else None
 
 

@@ -94,7 +94,7 @@ def test_the_oracle_finds_no_difference_after_an_undisturbed_history(tmp_path: P
     player = Player(history)
     with playing(player):
         assert player.play().wrong == ""
-        truth = recompute(files, rules(base_settings()), guarded=False)
+        truth = recompute(files, rules(base_settings()), guards_receipts=False)
         found = differences(truth, Client(player.server), NAMESPACE)
     assert found == []
     assert truth.totals["accepted"] > 10

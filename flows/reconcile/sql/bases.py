@@ -1,6 +1,4 @@
-"""Statements on counts that few pixels have: the basis of an impression, deliveries, confirmed plays
-(7.1).
-"""
+"""Statements that count bases of impressions, deliveries and confirmed plays (specification 7.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ _AGAIN: Final = (
     " AND again.key = own.key AND again.life = own.life"
 )
 
-# Bases are numbered from the strongest on. The basis of a repeated pixel counts until the minute is final.
+# Bases are numbered, the strongest first. Until the minute is final, a repeat may strengthen the basis.
 SIDES: Final = f"""
 CREATE TABLE claims AS
 SELECT n, key, life, verdict, minute, watermark, combo,
@@ -50,7 +48,8 @@ SELECT combo, minute, 'deliveries', pixels FROM tallies
 WHERE verdict = 'accepted' AND NOT bot AND {IS["delivered"]};
 """
 
-OF_ROWS: Final = f"""
+# The basis of each row's impressions; `mixed` for several bases.
+ROW_BASES: Final = f"""
 SELECT scope, id, if(count(DISTINCT claimed) = 1, {_NAMES}[any_value(claimed) + 1], 'mixed')
 FROM (SELECT DISTINCT combo, minute, claimed FROM claims) JOIN members USING (combo)
 WHERE {remembered("scope", "id", "minute")} GROUP BY ALL

@@ -1,4 +1,4 @@
-"""Statements on downloads and deliveries once a client, by the three windows of the IAB (7.2)."""
+"""Statements that count downloads and deliveries once a client, by the three windows of the IAB (7.2)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SENDS: Final = f"""
 CREATE OR REPLACE TABLE sends AS
 SELECT sent_key, combo, minute, t, {_KIND} AS kind,
     row_number() OVER (PARTITION BY sent_key ORDER BY t, tie, {_NAMES}) AS place
-FROM counted JOIN sent USING (src, pos) JOIN combos USING (combo)
+FROM counted JOIN client_keys USING (src, pos) JOIN combos USING (combo)
 WHERE {_SENT} AND NOT (client_denied AND getvariable('erased'));
 
 CREATE OR REPLACE TABLE unkeyed AS
 SELECT combo, minute, concat({_KIND}, '_unkeyed') AS metric, count(*) AS pixels
-FROM counted LEFT JOIN sent USING (src, pos)
+FROM counted LEFT JOIN client_keys USING (src, pos)
 WHERE {_SENT} AND (sent_key IS NULL OR (client_denied AND getvariable('erased'))) GROUP BY ALL;
 
 CREATE OR REPLACE TABLE days (minute BIGINT, day INTEGER);
@@ -32,11 +32,12 @@ TIED: Final = """
 SELECT count(*) FROM (
     SELECT sent_key, t FROM sends GROUP BY ALL HAVING count(DISTINCT combo) > 1)
 """
-"""Moments of a client with events of several rows, which are ordered by a keyed hash."""
+"""The number of a client's moments with events of several rows. A keyed hash orders such events."""
 
 MINUTES: Final = "SELECT DISTINCT minute FROM sends"
 
-# Only the first event counts in a first-touch window: a chain from each that counts to the next that can.
+# In a first-touch window only the first event counts. `chain` goes from each counted event to the first one
+# after its window.
 SIDES: Final = f"""
 CREATE OR REPLACE TABLE by_client AS
 WITH RECURSIVE steps AS (
@@ -52,10 +53,10 @@ WITH RECURSIVE steps AS (
     SELECT steps.sent_key, steps.place, steps.next
     FROM chain JOIN steps ON steps.sent_key = chain.sent_key AND steps.place = chain.next
 )
-SELECT combo, minute, concat(kind, '_', how) AS metric, count(*) AS pixels
+SELECT combo, minute, concat(kind, '_', client_window) AS metric, count(*) AS pixels
 FROM (
     SELECT combo, minute, kind, unnest(list_concat(if(by_day, ['calendar'], []),
-        if(chain.place IS NOT NULL, ['first_touch'], []), if(by_last, ['last_touch'], []))) AS how
+        if(chain.place IS NOT NULL, ['first_touch'], []), if(by_last, ['last_touch'], []))) AS client_window
     FROM steps LEFT JOIN chain USING (sent_key, place))
 GROUP BY ALL
 UNION ALL

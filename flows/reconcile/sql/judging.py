@@ -1,9 +1,9 @@
 """Statements that judge each pixel: accepted, repeated or too late (specification 1.3 and 1.4).
 
-Whether a pixel counts depends on which pixels before it count: a play is remembered from its last accepted
-pixel on. If all of a play came before its first minute was final, the first of each event counts (`plays`).
-For the few other plays `ROUND` is repeated until it confirms its own input: every round settles at least the
-next pixel of each play.
+Whether a pixel counts depends on the earlier pixels that count, since a play is remembered from its last
+accepted pixel on. If all pixels of a play came before its first minute was final, the first pixel of each
+event counts (`plays`). For the few other plays (`hard`), `ROUND` is repeated until its result equals its
+input. Each round settles at least one more pixel of each play.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ CREATE TABLE pixels (
     denied_home BOOLEAN, basis UTINYINT, confirmed BOOLEAN, delay UTINYINT, claims BOOLEAN);
 CREATE TABLE combos (
     combo INTEGER, {", ".join(f"{name} VARCHAR" for name in SCOPES)}, blocked BOOLEAN);
-CREATE TABLE told (
+CREATE TABLE conversion_fields (
     src INTEGER, pos BIGINT, conversion_type VARCHAR, value HUGEINT, odd BOOLEAN, currency VARCHAR,
     utm VARCHAR, claimed BOOLEAN, apart BOOLEAN, before_listener HUGEINT, before_household HUGEINT,
     before_denied BOOLEAN, before_denied_home BOOLEAN);
-CREATE TABLE sent (src INTEGER, pos BIGINT, sent_key VARCHAR, tie BIGINT, client_denied BOOLEAN);
+CREATE TABLE client_keys (src INTEGER, pos BIGINT, sent_key VARCHAR, tie BIGINT, client_denied BOOLEAN);
 CREATE TABLE letters (src INTEGER, pos BIGINT, event VARCHAR, t BIGINT);
 CREATE TABLE plans (
     placement VARCHAR, currency VARCHAR, start_ms BIGINT, end_ms BIGINT, planned_in VARCHAR, until_ms BIGINT);
 CREATE TABLE platform_bases (platform VARCHAR, usual UTINYINT);
 CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
-CREATE TABLE begun (of_scope VARCHAR, of_id VARCHAR, begun_ms BIGINT);
+CREATE TABLE restarts (of_scope VARCHAR, of_id VARCHAR, restart_ms BIGINT);
 """
 
-# Bots are separate plays. A listener or household without consent is absent.
+# Pixels of bots are plays of their own. A listener or household without consent is left out.
 INSERT: Final = """
 INSERT INTO pixels SELECT src, pos, event, t, greatest, combo,
     (key_1::HUGEINT << 61) + key_2 + if(bot, 1::HUGEINT << 124, 0::HUGEINT),
@@ -44,7 +44,7 @@ INSERT INTO pixels SELECT src, pos, event, t, greatest, combo,
 FROM chunk
 """
 
-# Partitions have no common order of arrival; the log only gives the order of their watermarks.
+# Partitions have no common order of arrival. The pixels of several files are ordered by watermark.
 ARRIVED: Final = """
 CREATE TABLE timed AS SELECT {n} AS n, *, t - t % 60000 AS minute,
     greatest - getvariable('out_of_orderness') AS watermark FROM pixels;
@@ -60,8 +60,8 @@ WHERE timed.n IS NULL OR letters.t <> timed.t
 ORDER BY ALL LIMIT 1
 """
 
-# A play counts each event once; an event without a play, or an order, counts once as a whole. A public tag's
-# conversion and a server's are distinct, since the second may confirm the first.
+# A play counts each event once. An event without a play, or an order, counts once. A conversion of a public
+# tag and one of a server have different slots, since the second may confirm the first.
 _OTHER, _CLAIMED = 255, 254
 _SLOT: Final = f"if(linked, event, if(claims, {_CLAIMED}, {_OTHER}))"
 
@@ -80,7 +80,7 @@ FROM firsts GROUP BY key;
 UPDATE plays SET hard = true
 WHERE key IN (SELECT key FROM timed JOIN letters USING (src, pos));
 
--- final_own: whether the pixel's own minute was final when it came.
+-- final_own: whether the pixel's own minute was final when the pixel came. guess: whether the pixel counts.
 CREATE TABLE pending AS
 SELECT n, key, timed.t, minute, watermark, timed.{IS["start"]} AND linked AS is_start,
     {_SLOT.replace("event", "timed.event")} AS slot, linked AND timed.{JOINS} AS joins,
@@ -120,7 +120,7 @@ WITH starts AS (
     SELECT key, life, min(n) AS claim_n, arg_min(t, n) AS claim_t FROM judged
     WHERE slot = {_CLAIMED} AND NOT final GROUP BY ALL
 ), asked AS (
-    -- Beyond the horizon behind a public tag's conversion a server's confirms nothing, and is a repeat.
+    -- A server's conversion later than the horizon after a public tag's confirms nothing. It is a repeat.
     SELECT judged.*, slot = {_OTHER} AND coalesce(n > claim_n AND t > claim_t + horizon, false) AS beyond
     FROM judged LEFT JOIN claims USING (key, life)
 ), firsts AS (
@@ -147,8 +147,7 @@ SELECT n, key, t, minute, watermark, is_start, slot, joins, horizon, lettered, f
 FROM round WHERE key IN (FROM unsettled);
 """
 
-# joined: the pixel counts in its start's minute. A pixel that waited until its own minute was final never
-# joins.
+# joined: the pixel counts in its start's minute. A pixel whose own minute became final first never joins.
 COUNTED: Final = f"""
 CREATE TABLE counted AS
 SELECT timed.n, src, pos, timed.key, 0 AS life, event, t, timed.minute, timed.watermark, combo, listener,

@@ -7,7 +7,7 @@ from typing import Final
 from flows.reconcile.fields import SCOPES
 from flows.reconcile.sql.terms import EVENT_NAME, IS, MILESTONES, WHOLE, remembered
 
-# A play with a listener is one, in the earlier minute of its impression and start.
+# `consented_plays`: a play with a listener counts once, in the earlier minute of impression and start.
 FACTS: Final = f"""
 CREATE OR REPLACE TABLE cohorts AS
 SELECT any_value(combo) FILTER ({IS["start"]}) AS combo, any_value(minute) FILTER ({IS["start"]}) AS minute,
@@ -52,9 +52,10 @@ WITH own AS (
     UNION ALL
     SELECT combo, minute, 'consented_plays', count(*) FROM (
         SELECT arg_min(combo, (minute, event)) AS combo, min(minute) AS minute
-        FROM heard WHERE listener IS NOT NULL AND linked AND NOT {IS["click"]} GROUP BY key, life
+        FROM touch_pixels WHERE listener IS NOT NULL AND linked AND NOT {IS["click"]} GROUP BY key, life
         UNION ALL
-        SELECT combo, minute FROM heard WHERE listener IS NOT NULL AND NOT linked AND {IS["impression"]})
+        SELECT combo, minute FROM touch_pixels
+        WHERE listener IS NOT NULL AND NOT linked AND {IS["impression"]})
     GROUP BY ALL
 )
 SELECT scope, id, minute, metric, sum(amount)::HUGEINT AS amount
@@ -75,20 +76,20 @@ UNION ALL
 SELECT scope, id, minute, concat('age_', class - 1), amount FROM ages;
 
 CREATE OR REPLACE TABLE reached AS
-SELECT DISTINCT combo, minute, listener AS who, 'reach' AS metric FROM heard
+SELECT DISTINCT combo, minute, listener AS person, 'reach' AS metric FROM touch_pixels
 WHERE listener IS NOT NULL AND NOT {IS["click"]}
 UNION ALL
-SELECT DISTINCT combo, minute, household, 'household_reach' FROM heard
+SELECT DISTINCT combo, minute, household, 'household_reach' FROM touch_pixels
 WHERE household IS NOT NULL AND NOT {IS["click"]};
 """
 
 _OF_ROW: Final = remembered("scope", "id", "minute")
 
-# A planned placement's flight starts with the minute of its plan's start; a roll-up's has all its pixels.
+# The flight of a planned placement begins with the minute of the plan's start. That of any other row has all
+# its pixels.
 FLOWN: Final = "(scope <> 'placement' OR coalesce(minute >= start_ms - start_ms % 60000, true))"
 
-# The counts of rows in a window: `moment` is the minute of a row's `as_of_ms`, `day_from` to `day_to` its
-# day.
+# The counts of rows by window. `moment` is the minute of a row's `as_of_ms`, `day_from` to `day_to` its day.
 WINDOWS: Final = f"""
 SELECT scope, id, metric, sum(amount) FILTER (minute > moment - 300000 AND minute <= moment) AS "5m",
     sum(amount) FILTER (minute > moment - 3600000 AND minute <= moment) AS "1h",
@@ -96,16 +97,17 @@ SELECT scope, id, metric, sum(amount) FILTER (minute > moment - 300000 AND minut
     sum(amount) FILTER (metric IN ({WHOLE}) OR {FLOWN}) AS flight,
     sum(amount) FILTER (minute > moment - 300000 AND minute <= moment AND minute < mature) AS mature_5m,
     sum(amount) FILTER (minute > moment - 3600000 AND minute <= moment AND minute < mature) AS mature_1h
-FROM facts JOIN seen USING (scope, id) LEFT JOIN plans ON placement = id
+FROM facts JOIN row_moments USING (scope, id) LEFT JOIN plans ON placement = id
 WHERE {_OF_ROW} GROUP BY ALL
 """
 REACHED: Final = f"""
 WITH of_rows AS (
-    SELECT scope, id, metric, who, bool_or(minute > moment_2 - 300000 AND minute <= moment_2) AS a,
+    SELECT scope, id, metric, person, bool_or(minute > moment_2 - 300000 AND minute <= moment_2) AS a,
         bool_or(minute > moment_2 - 3600000 AND minute <= moment_2) AS b,
         bool_or(minute >= day_from_2 AND minute < day_to_2) AS c,
         bool_or({FLOWN}) AS d
-    FROM reached JOIN members USING (combo) JOIN seen USING (scope, id) LEFT JOIN plans ON placement = id
+    FROM reached JOIN members USING (combo) JOIN row_moments USING (scope, id)
+    LEFT JOIN plans ON placement = id
     WHERE {_OF_ROW} GROUP BY ALL
 )
 SELECT scope, id, metric, count(*) FILTER (a), count(*) FILTER (b), count(*) FILTER (c), count(*) FILTER (d),
@@ -115,10 +117,11 @@ FROM of_rows GROUP BY ALL
 
 DELAYS: Final = """
 SELECT scope, id, concat('delay_', delay), 0, 0, 0, sum(pixels)::HUGEINT, 0, 0
-FROM delays JOIN members USING (combo) JOIN seen USING (scope, id) WHERE scope = 'platform' GROUP BY ALL
+FROM delays JOIN members USING (combo) JOIN row_moments USING (scope, id)
+WHERE scope = 'platform' GROUP BY ALL
 """
 
-# Facts of a row besides its counts: its first and latest moments, and its labels.
+# The first and the latest moment of each row.
 ROWS: Final = f"""
 SELECT scope, id, min(first) FILTER (verdict = 'accepted' AND NOT bot) AS since, max(latest) AS latest
 FROM tallies JOIN members USING (combo) WHERE {_OF_ROW} GROUP BY ALL
@@ -136,20 +139,20 @@ WHERE verdict = 'accepted' AND NOT bot AND placement IS NOT NULL
 GROUP BY placement
 """
 
-# Minutes in which a row became active after a silence of at least so many ms.
+# The minutes of the first pixel or credit of a row after a silence of at least $1 ms.
 SILENCES: Final = """
-WITH heard AS (
+WITH active AS (
     SELECT scope, id, minute FROM tallies JOIN members USING (combo)
     UNION
     SELECT scope, id, minute FROM credited_rows
 )
-SELECT scope, id, minute FROM heard
+SELECT scope, id, minute FROM active
 QUALIFY minute - lag(minute) OVER (PARTITION BY scope, id ORDER BY minute) >= $1
 ORDER BY ALL
 """
 SPAN: Final = "SELECT max(minute) - min(minute) FROM tallies"
 
-# Minutes that begin before the plan's end, after which a flight goes on; and those after a balance.
+# The impressions of planned flights, in minutes that begin before the plan's end; and those after a balance.
 DELIVERED: Final = f"""
 SELECT placement, coalesce(sum(amount) FILTER (metric = 'impressions' AND {FLOWN} AND minute < end_ms), 0),
     coalesce(sum(amount) FILTER (
@@ -157,11 +160,11 @@ SELECT placement, coalesce(sum(amount) FILTER (metric = 'impressions' AND {FLOWN
 FROM plans LEFT JOIN facts ON scope = 'placement' AND id = placement WHERE end_ms IS NOT NULL GROUP BY ALL
 """
 
-LATELY: Final = f"""
+DELIVERED_SINCE: Final = f"""
 SELECT placement, coalesce(sum(amount), 0) FROM plans JOIN facts ON scope = 'placement' AND id = placement
 WHERE end_ms IS NOT NULL AND metric = 'impressions' AND {FLOWN} AND minute < end_ms AND minute >= $1
 GROUP BY ALL
 """
-"""Impressions of planned flights from a minute on."""
+"""The impressions of planned flights from a minute on."""
 
 MINUTES: Final = "SELECT id, minute, metric, amount FROM facts WHERE scope = 'placement'"

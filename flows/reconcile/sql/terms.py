@@ -18,7 +18,5 @@ WHOLE: Final = ", ".join(f"'{metric}'" for metric in WHOLE_METRICS)
 
 
 def remembered(scope: str, name: str, minute: str) -> str:
-    """The condition that a minute is not before the one from which its row started again. Arguments are
-    expressions.
-    """
-    return f"NOT EXISTS (FROM begun WHERE of_scope = {scope} AND of_id = {name} AND {minute} < begun_ms)"
+    """The condition that a minute is not before the restart of its row. Arguments are SQL expressions."""
+    return f"NOT EXISTS (FROM restarts WHERE of_scope = {scope} AND of_id = {name} AND {minute} < restart_ms)"

@@ -398,7 +398,7 @@ def long_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("phase", ["reading", "putting in order", "taking out", "crediting", "comparing"])
+@pytest.mark.parametrize("phase", ["reading", "sorting", "removing", "crediting", "comparing"])
 def test_ctrl_c_while_the_oracle_computes_ends_with_130(
     phase: str, long_log: Path, valkey: EmbeddedValkey, tmp_path: Path
 ) -> None:

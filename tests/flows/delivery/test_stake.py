@@ -14,7 +14,14 @@ from flows.delivery.stake import Stake, alert_money, at_stake, stake_texts, stak
 from flows.model.fields import FIELDS, empty
 from flows.model.flight import HOUR_MS
 from flows.model.plan import Plan
-from flows.reconcile.pacing import Counts, Own, Planned, fields, paced, together
+from flows.reconcile.pacing import (
+    Counts,
+    Planned,
+    RowFacts,
+    campaign_figures,
+    delivery_fields,
+    placement_figures,
+)
 from flows.reconcile.pacing import Thresholds as Limits
 
 START_MS = 1_700_000_040_000
@@ -90,9 +97,10 @@ def test_the_oracle_finds_the_same_of_a_placement_and_a_campaign() -> None:
         price, told = Decimal(plan.cpm_micros) / 10**6, Fraction(str(round(of.projected, 6)))
         planned = Planned(START_MS, "GBP", end_ms=END_MS, booked=10_000, cpm=price)
         counts, windows = Counts(of.delivered, of.delivered), [(0, Fraction(0), Fraction(0))] * 4
-        parts.append(paced(planned, counts, NOW_MS, Limits(), windows, "GBP", 0, 0, Own(told, hits)))
-    for theirs, mine, whole in zip((*parts, together(parts, Limits())), ours, short, strict=True):
-        found = fields(theirs, ("5m", "1h", "1d", "flight"))
+        facts = RowFacts(told, hits)
+        parts.append(placement_figures(planned, counts, NOW_MS, Limits(), windows, "GBP", facts=facts))
+    for theirs, mine, whole in zip((*parts, campaign_figures(parts, Limits())), ours, short, strict=True):
+        found = delivery_fields(theirs, ("5m", "1h", "1d", "flight"))
         assert float(found["delivery.short_by"]) == pytest.approx(whole.short_by)
         for name, amount in zip(("at_stake", "at_stake_end", "blocked_at_stake"), mine, strict=True):
             want = found[f"delivery.{name}"]

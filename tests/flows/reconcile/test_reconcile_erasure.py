@@ -57,7 +57,7 @@ def test_an_erasure_at_any_time_is_no_difference(
     comparison = compare(truth, client, settings.namespace)
     assert comparison.differences == []
     assert truth.erased == 4
-    assert bool(comparison.bounded) == (not before)
+    assert bool(comparison.erased_fields) == (not before)
     assert "4 pixels are of listeners on the deny-list" in summary(comparison, truth)
 
     client.hset(row, mapping={"flight.reach": "5", "flight.impressions": "7"})
@@ -84,7 +84,7 @@ def test_only_a_forgotten_persons_listens_leave_the_household(
     replay([str(file)], settings, KEY, out=tmp_path / "out")
     truth = recompute([file], rules(settings), denied=denied(settings, client))
     comparison = compare(truth, client, settings.namespace)
-    assert (comparison.differences, comparison.bounded) == ([], 0)
+    assert (comparison.differences, comparison.erased_fields) == ([], 0)
     decided = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
     found = {one["order_id"]: [credit["placement_id"] for credit in one["credits"]] for one in decided}
     assert found == {"o": ["his"], "hers": []}

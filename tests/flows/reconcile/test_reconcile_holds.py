@@ -71,8 +71,8 @@ def test_flow_and_oracle_share_the_watermarks_of_a_file(
         reader = Reader(False, PODCAST_APPS, plainly=plainly, waits=(BOUND, QUIET, hold, most))
         theirs = [of for batch in reader.read(0, file) for of in batch.pixels["greatest"].tolist()]
     assert [0 if of == NO_TIME else of - BOUND for of in theirs] == ours
-    if reader.holds[0].begun:
-        assert clock.watermark_ms == (reader.holds[0].watermark or 0)
+    if reader.holds[0].has_collectors:
+        assert clock.watermark_ms == (reader.holds[0].watermark_ms or 0)
 
 
 def test_the_oracle_counts_pixels_spooled_for_an_hour(tmp_path: Path) -> None:

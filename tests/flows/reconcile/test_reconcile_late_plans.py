@@ -71,8 +71,8 @@ def test_a_late_plans_row_is_counted_without_a_difference(
     settings, truth = late
     found = compare(truth, client, settings.namespace)
     assert found.differences == []
-    assert found.undelivered == len(LATE)
-    assert "; 3 rows of late plans do not say what was delivered" in summary(found, truth)
+    assert found.unknown_deliveries == len(LATE)
+    assert "; 3 rows of late plans have no delivered impressions" in summary(found, truth)
     states = [client.hget(f"{settings.namespace}:placement:{{{name}}}", "delivery.state") for name in LATE]
     assert states == ["unknown_before", "ended_unknown", "paused"]
 

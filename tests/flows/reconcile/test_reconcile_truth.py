@@ -18,7 +18,7 @@ from flows.model.fields import FIELDS
 from flows.publish import ledger
 from flows.publish.layout import META_FIELDS
 from flows.reconcile.comparison import compare, differences
-from flows.reconcile.fields import META, PARTITION, ROW, VERSIONS, How
+from flows.reconcile.fields import META, PARTITION, ROW, VERSIONS, Check
 from flows.reconcile.recomputation import recompute
 from flows.reconcile.replay_files import minute_differences
 from flows.reconcile.report import Difference, format_differences, summary
@@ -249,7 +249,7 @@ def test_nonsense_in_any_field_is_found(
 ) -> None:
     classes = {"partition": PARTITION, "meta": META}.get(scope, ROW)
     held = {field.decode() for field in published.hkeys(f"audiopixel:v1:{key}")}
-    compared = {field for field in held if classes[field] is not How.VERSION}
+    compared = {field for field in held if classes[field] is not Check.VERSION}
     published.hset(f"audiopixel:v1:{key}", mapping=dict.fromkeys(compared, "123456"))
     published.hset(f"audiopixel:v1:{key}", "flight.of_nobody", "1")
     found = {
@@ -275,9 +275,9 @@ def test_missing_and_surplus_numbers_are_differences(
 def test_compared_fields_are_reported_by_class(adversarial: Recomputation, published: redis.Redis) -> None:
     comparison = compare(adversarial, published)
     assert comparison.differences == []
-    assert set(comparison.compared) == set(How)
+    assert set(comparison.compared) == set(Check)
     assert comparison.compared.total() > 100 * comparison.rows
-    assert f"{comparison.compared[How.EXACT]:,} exact" in summary(comparison, adversarial)
+    assert f"{comparison.compared[Check.EXACT]:,} exact" in summary(comparison, adversarial)
 
 
 def test_missing_and_surplus_rows_and_index_entries_are_listed(

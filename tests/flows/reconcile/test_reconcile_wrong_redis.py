@@ -80,5 +80,5 @@ def test_an_index_of_another_type_is_a_difference(replayed: Replayed, client: Cl
 
 def test_an_id_outside_utf_8_is_an_error_with_its_place(replayed: Replayed, client: Client) -> None:
     client.zadd(f"{replayed[0]}:index:placement", {b"\xff": 1})
-    with pytest.raises(AudiopixelError, match=r"index:placement in Redis has what is no UTF-8"):
+    with pytest.raises(AudiopixelError, match=r"index:placement in Redis has bytes that are no UTF-8"):
         told(replayed, client)
