@@ -137,7 +137,7 @@ def test_an_invalid_moment_is_refused_with_the_nearest_valid_one(
     late = [*MAKE[:-1], "2026-11-03T14:00:00Z", "--out", "new.csv"]
     done = run(*late, code=1)
     assert "plans.csv: breakfast: delivered_before_until: 2026-11-03T14:00:00+00:00: counts" in done.stdout
-    assert "the nearest such moments are 2026-11-03T10:00:00+00:00 and 2026-11-04T00:00:00+00:00" in done.stdout
+    assert "nearest such moments are 2026-11-03T10:00:00+00:00 and 2026-11-04T00:00:00+00:00" in done.stdout
     assert not (tmp_path / "new.csv").exists()
 
 
