@@ -276,20 +276,7 @@ def placement_figures(
     assert plan.end_ms is not None
     from_ms, counted = counted_from(plan, since_ms), counts.whole
     delivered, opening = opening_of(plan, counts, at_ms, since_ms, thresholds.gap, published_gap_ms)
-    money = None
-    if plan.cpm is not None and plan.currency is not None:
-        price, same = Fraction(plan.cpm) / 1000, currency in (None, plan.currency)
-        bought = [(impressions, impressions) for impressions, _, _ in windows[:-1]]
-
-        def cost(impressions: int | None) -> Fraction | None:
-            return None if impressions is None else impressions * price
-
-        money = tuple(
-            Money(cost(whole), cost(part), conversions, value if same else None)
-            for (whole, part), (_, conversions, value) in zip(
-                [*bought, (delivered, counted)], windows, strict=True
-            )
-        )
+    money = _money(plan, windows, currency, delivered, counted)
     unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)
     total_ms, elapsed_ms = _length(unpaused), _length(_before(unpaused, at_ms))
     times = (plan.start_ms, plan.end_ms, total_ms - elapsed_ms)
@@ -338,6 +325,30 @@ def placement_figures(
         *common,
         short_by=short,
         stake=stake,
+    )
+
+
+def _money(
+    plan: Planned,
+    windows: Sequence[tuple[int, Fraction, Fraction]],
+    currency: str | None,
+    delivered: int | None,
+    counted: int | None,
+) -> tuple[Money, ...] | None:
+    """The money of each window; None without a price. Only those delivered in the flight are bought."""
+    if plan.cpm is None or plan.currency is None:
+        return None
+    price, same = Fraction(plan.cpm) / 1000, currency in (None, plan.currency)
+    bought = [(impressions, impressions) for impressions, _, _ in windows[:-1]]
+
+    def cost(impressions: int | None) -> Fraction | None:
+        return None if impressions is None else impressions * price
+
+    return tuple(
+        Money(cost(whole), cost(part), conversions, value if same else None)
+        for (whole, part), (_, conversions, value) in zip(
+            [*bought, (delivered, counted)], windows, strict=True
+        )
     )
 
 
