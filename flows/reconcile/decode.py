@@ -278,7 +278,7 @@ class Reader:
         )
 
     def _denied_of(self, block: bytes, plain: Any, keys: Any, spans: Any) -> Any:
-        """Whether the listener and the household of a plain line are on the deny-list, bool[lines, 2]."""
+        """A flag for each plain line's listener and household on the deny-list, bool[lines, 2]."""
         denied = np.zeros((len(keys), 2), bool)
         for place, (kind, key, span) in enumerate(_PEOPLE if self._denied is not None else ()):
             with_id = plain[(keys[plain, key] != 0) | (keys[plain, key + 1] != 0)]
@@ -405,7 +405,7 @@ def _moved(table: Any, room: int) -> Any:
 
 
 def _texts_of(block: bytes, ends: Any) -> Any:
-    """Whether each line is certainly UTF-8. After `_MAX_BROKEN` others, no line counts as certain."""
+    """A flag for each line that is certainly UTF-8. After `_MAX_BROKEN` others, no line counts as certain."""
     sure, view, begin = np.ones(len(ends), bool), memoryview(block), 0
     for _ in range(_MAX_BROKEN):
         try:

@@ -335,7 +335,7 @@ def _money(
     delivered: int | None,
     counted: int | None,
 ) -> tuple[Money, ...] | None:
-    """The money of each window; None without a price. Only those delivered in the flight are bought."""
+    """The money of each window; None without a price. A flight costs its delivered impressions."""
     if plan.cpm is None or plan.currency is None:
         return None
     price, same = Fraction(plan.cpm) / 1000, currency in (None, plan.currency)

@@ -48,8 +48,8 @@ _FREE: Final = ("content_category", "user_agent")
 _MACROS: Final = np.array(
     [name in (*SPANS, "event_id", "play_id", "event") and name not in _FREE for name in FIELDS]
 )
-"""Whether the text of a field is checked for a macro in each line. A user agent is checked once, when it is
-new.
+"""A flag for each field whose text is checked for a macro in each line. A user agent is checked once, when it
+is new.
 """
 
 NO_BASIS: Final = len(BASES)
