@@ -261,7 +261,7 @@ def test_no_trouble_is_plain_traffic() -> None:
 
 def test_ambiguous_trouble_is_refused() -> None:
     for wrong in ({"repeats": 1.0}, {"bots": 1.5}, {"clicks": -0.1}, {"disorder_ms": 9000}):
-        with pytest.raises(ValueError, match=r"are 0 to 1|is 0 to 8000"):
+        with pytest.raises(ValueError, match=r"are from 0 to 1|is from 0 to 8000"):
             Trouble(**wrong)
     with pytest.raises(ValueError, match="above 0"):
         Traffic(1, rate=0)
