@@ -239,7 +239,7 @@ def test_without_prometheus_the_flows_own_alert_fires(tmp_path: Path) -> None:
     output = bounded(PATH=str(tmp_path))
     check_against_the_ledger(output)
     assert "Prometheus and Alertmanager not found" in output
-    assert "their alert rules are not evaluated" in output
+    assert "alert rules are not evaluated" in output
     assert f"state change fires for {STARVED}, which the simulator starves" in output
 
 
