@@ -87,14 +87,14 @@ def test_a_differing_number_is_named(
     assert differences(TRUTH, Answers(flights, minutes)) == found
 
 
-def found(bench: str = "bench", **figures: float) -> dict[str, Saved]:
+def saved_runs(bench: str = "bench", **figures: float) -> dict[str, Saved]:
     table = [["", "CPU µs an event"], ["**audiopixel**", "**1.50**"]]
     return {bench: Saved("2026-11-26", "a log", table, figures)}
 
 
 def test_a_line_passes_only_with_all_its_figures() -> None:
     def verdict(line: str, bench: str = "bench", **figures: float) -> str:
-        return next(row[4] for row in verdicts(found(bench, **figures)) if row[1] == f"**{line}**")
+        return next(row[4] for row in verdicts(saved_runs(bench, **figures)) if row[1] == f"**{line}**")
 
     assert verdict("From Kafka", "second", kafka_by_file=0.86) == "not run", "others have no figure"
     assert verdict("From Kafka", "second", kafka_by_file=0.84) == "**miss**"
@@ -124,7 +124,7 @@ def test_a_failed_bar_exits_with_1_and_other_sizes_are_dropped(
 def test_a_documents_tables_are_filled_from_the_last_runs() -> None:
     text = "a\n<!-- bench: bench -->\nold\n<!-- end -->\nb\n<!-- bench: soak -->\nkept\n<!-- end -->\n"
     text += "<!-- bench: lines -->\n<!-- end -->\nc\n"
-    runs = found() | found("second", kafka_by_file=0.5)
+    runs = saved_runs() | saved_runs("second", kafka_by_file=0.5)
     filled = fill(text, runs)
     assert filled.startswith(
         "a\n<!-- bench: bench -->\nRun of 2026-11-26: a log.\n\n|  | CPU µs an event |\n|---|---|\n"
@@ -142,7 +142,7 @@ def test_the_documents_have_the_published_results_and_no_bar_without_one() -> No
     for name in WRITTEN:
         text = (ROOT / name).read_text()
         assert fill(text, published) == text, "python -m benchmarks --readme writes them"
-    rows = verdicts(found("second", kafka_by_file=0.9), run_alone=True)
+    rows = verdicts(saved_runs("second", kafka_by_file=0.9), run_alone=True)
     assert [row[1] for row in rows[1:]] == ["**From Kafka**", "the collector's fields, by the file's rate ¹"]
     assert rows[1][4] == "pass"
 

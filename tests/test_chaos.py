@@ -262,7 +262,7 @@ def bidder() -> Bidder:
     return bidder
 
 
-def found(bidder: Bidder, rev: int = 1) -> list[str]:
+def bidder_findings(bidder: Bidder, rev: int = 1) -> list[str]:
     row = {"generation": "1", "fence": "1", "rev": str(rev)}
     return [
         one["what"] for one in bidder.check({"audiopixel:v1:placement:{a}": row, "audiopixel:v1:meta": row})
@@ -272,15 +272,15 @@ def found(bidder: Bidder, rev: int = 1) -> list[str]:
 def test_a_client_equal_to_redis_is_valid(bidder: Bidder) -> None:
     for rev in (1, 2, 2, 3):
         bidder.client.shows(rev)
-        assert found(bidder, rev) == []
+        assert bidder_findings(bidder, rev) == []
     assert (bidder.reads, bidder.usable) == (4, 4)
 
 
 def test_a_falling_version_in_the_client_is_detected(bidder: Bidder) -> None:
     bidder.client.shows(2)
-    assert found(bidder, 2) == []
+    assert bidder_findings(bidder, 2) == []
     bidder.client.shows(1, usable=False)
-    assert found(bidder, 2) == ["client backward"]
+    assert bidder_findings(bidder, 2) == ["client backward"]
 
 
 @pytest.mark.parametrize(
@@ -289,15 +289,15 @@ def test_a_falling_version_in_the_client_is_detected(bidder: Bidder) -> None:
 )
 def test_a_usable_row_against_the_rules_is_detected(bidder: Bidder, fields: dict[str, Any]) -> None:
     bidder.client.shows(1, **fields)
-    assert found(bidder) == ["client usable"]
+    assert bidder_findings(bidder) == ["client usable"]
     bidder.client.shows(1, usable=False, **fields)
-    assert found(bidder) == []
+    assert bidder_findings(bidder) == []
 
 
 def test_a_long_outdated_usable_row_is_detected(bidder: Bidder, monkeypatch: pytest.MonkeyPatch) -> None:
     bidder.client.shows(1)
-    assert found(bidder, 2) == []
+    assert bidder_findings(bidder, 2) == []
     monkeypatch.setattr(chaos_bidder, "SLACK_S", -chaos_bidder.STALE_S)
-    assert found(bidder, 2) == ["client behind"]
+    assert bidder_findings(bidder, 2) == ["client behind"]
     bidder.client.shows(1, usable=False)
-    assert found(bidder, 2) == []
+    assert bidder_findings(bidder, 2) == []

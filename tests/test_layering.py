@@ -66,12 +66,12 @@ def room(module: str) -> str:
     return module.split(".")[1] if module.count(".") else ""
 
 
-def of(found: list[Import], *rooms: str) -> list[Import]:
+def imports_in(found: list[Import], *rooms: str) -> list[Import]:
     """The imports that stand in one of the rooms."""
     return [one for one in found if room(one.by) in rooms]
 
 
-def ours(found: list[Import], package: str = "flows") -> list[Import]:
+def own_imports(found: list[Import], package: str = "flows") -> list[Import]:
     return [one for one in found if one.module.split(".")[0] == package]
 
 
@@ -81,18 +81,18 @@ def ours(found: list[Import], package: str = "flows") -> list[Import]:
 def test_a_lower_layer_imports_nothing_of_a_higher_one(package: str, forbidden: str) -> None:
     found = imports(package)
     assert found
-    assert ours(found, forbidden) == []
+    assert own_imports(found, forbidden) == []
 
 
 def test_dashboards_import_only_metrics_errors_and_settings() -> None:
     known = {"flows.metrics", "flows.process_metrics", "flows.errors"}
-    for one in ours(imports("dashboards")):
+    for one in own_imports(imports("dashboards")):
         assert one.module in known | ({"flows.settings"} if one.by == "dashboards.__main__" else set())
 
 
 def siblings(found: list[Import]) -> list[Import]:
     """Imports of a stage by a stage; publish may use delivery, and nothing else."""
-    found = [one for one in of(found, *STAGES) if room(one.module) in STAGES]
+    found = [one for one in imports_in(found, *STAGES) if room(one.module) in STAGES]
     crossing = [one for one in found if room(one.module) != room(one.by)]
     return [one for one in crossing if (room(one.by), room(one.module)) != ("publish", "delivery")]
 
@@ -104,32 +104,34 @@ def test_stages_never_import_each_other() -> None:
 def test_stages_import_only_their_common_ground() -> None:
     ground = {"model", "state", "settings", "errors", "instruments", "metrics", "delivery", "sentence"}
     reached = {
-        room(one.module) for one in ours(of(imports("flows"), *STAGES)) if room(one.by) != room(one.module)
+        room(one.module)
+        for one in own_imports(imports_in(imports("flows"), *STAGES))
+        if room(one.by) != room(one.module)
     }
     assert reached <= ground
 
 
 def test_the_sentence_knows_only_published_fields() -> None:
-    found = {room(one.module) for one in ours(of(imports("flows"), "sentence"))}
+    found = {room(one.module) for one in own_imports(imports_in(imports("flows"), "sentence"))}
     assert found <= {"sentence"}
 
 
 def test_model_imports_only_array_types_and_state_only_errors() -> None:
     found = imports("flows")
-    words = {one.module for one in ours(of(found, "model")) if room(one.module) != "model"}
-    tools = {one.module for one in ours(of(found, "state")) if room(one.module) != "state"}
+    words = {one.module for one in own_imports(imports_in(found, "model")) if room(one.module) != "model"}
+    tools = {one.module for one in own_imports(imports_in(found, "state")) if room(one.module) != "state"}
     assert words <= {"flows.state.arrays", "flows.errors"}
     assert tools <= {"flows.errors"}
 
 
 def test_only_the_engine_and_the_page_of_the_flow_reach_bytewax() -> None:
-    reaching = {one.by for one in ours(imports("flows"), "bytewax")}
+    reaching = {one.by for one in own_imports(imports("flows"), "bytewax")}
     assert {room(by) for by in reaching} == {"engine", "pixels"}
 
 
 @pytest.mark.parametrize("beside", ["viewers", "collector", "demo", "exports"])
 def test_rooms_beside_the_flow_import_no_stage(beside: str) -> None:
-    found = of(imports("flows"), beside)
+    found = imports_in(imports("flows"), beside)
     assert found
     assert [one for one in found if room(one.module) in (*STAGES, "engine", "pixels")] == []
 
@@ -139,12 +141,16 @@ def test_no_room_imports_the_command_line() -> None:
 
 
 def test_the_engine_reaches_no_viewer() -> None:
-    assert [one for one in of(imports("flows"), "engine") if room(one.module) == "viewers"] == []
+    assert [one for one in imports_in(imports("flows"), "engine") if room(one.module) == "viewers"] == []
 
 
 def test_the_oracle_and_the_simulator_share_no_code_with_the_flow() -> None:
     for apart in ("reconcile", "simulate"):
-        reached = {one.module for one in ours(of(imports("flows"), apart)) if room(one.module) != apart}
+        reached = {
+            one.module
+            for one in own_imports(imports_in(imports("flows"), apart))
+            if room(one.module) != apart
+        }
         names = {one for one in reached if one.startswith("flows.model.catalogue.")}
         assert reached - names <= {"flows.errors", "flows.shown"}, apart
 
@@ -156,7 +162,7 @@ def test_the_catalogue_is_data_and_imports_nothing_of_ours() -> None:
 
 def passing(found: list[Import]) -> list[Import]:
     """Imports of what lies behind another room's door."""
-    deep = [one for one in ours(found) if one.module.count(".") > 1 and room(one.module) in DOORS]
+    deep = [one for one in own_imports(found) if one.module.count(".") > 1 and room(one.module) in DOORS]
     return [one for one in deep if room(one.by) != room(one.module) and one.module not in BEHIND_NO_DOOR]
 
 
@@ -184,7 +190,7 @@ def test_a_broken_layering_rule_is_found(tmp_path: Path) -> None:
     found = imports("flows", tmp_path)
     assert [one.module for one in siblings(found)] == ["flows.rows"]
     assert [one.module for one in passing(found)] == ["flows.settings.load"]
-    assert [one.by for one in ours(found, "bytewax")] == ["flows.plays.bad"]
+    assert [one.by for one in own_imports(found, "bytewax")] == ["flows.plays.bad"]
 
 
 # Size

@@ -66,7 +66,7 @@ def normal(name: str) -> str:
     return re.sub("[-_.]+", "-", name).lower()
 
 
-def behind(lock: str, requirements: list[str]) -> list[str]:
+def lock_differences(lock: str, requirements: list[str]) -> list[str]:
     """Differences of a lock from what it locks, found without a package index."""
     entries: dict[str, list[tuple[str, str]]] = {}
     for name, version, _, hashes in LOCKED.findall(lock):
@@ -91,7 +91,7 @@ def test_the_image_contains_the_packages_of_sources() -> None:
 
 @pytest.mark.parametrize("path", LOCKS)
 def test_the_images_lock_is_current_and_has_hashes(path: str) -> None:
-    assert behind((ROOT / path).read_text(), LOCKS[path]) == []
+    assert lock_differences((ROOT / path).read_text(), LOCKS[path]) == []
     assert f"--only-binary :all: -r {path}" in (ROOT / "Dockerfile").read_text()
     assert f"!{path}\n" in (ROOT / ".dockerignore").read_text()
 
@@ -110,7 +110,7 @@ def test_an_outdated_lock_is_found(requirements: list[str], lock: tuple[str, str
     text = (ROOT / "deploy/requirements.txt").read_text().replace(*lock)
     names = {normal(Requirement(one).name) for one in requirements}
     kept = [one for one in IMAGE if normal(Requirement(one).name) not in names]
-    assert any(found in one for one in behind(text, kept + requirements))
+    assert any(found in one for one in lock_differences(text, kept + requirements))
 
 
 def test_a_wheel_holds_flows_connectors_and_dashboards_alone(tmp_path: Path) -> None:

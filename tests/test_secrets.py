@@ -43,7 +43,7 @@ def changed() -> list[str]:
     return sorted({*last, *listed("diff", "HEAD", "--name-only")} & {*tracked()})
 
 
-def found(root: Path, names: list[str]) -> dict[tuple[str, str, str], str]:
+def secrets_in(root: Path, names: list[str]) -> dict[tuple[str, str, str], str]:
     """Secrets in these files, by file, kind and hash: each as one line for a reader, without its text."""
     secrets = SecretsCollection(root=str(root))
     with transient_settings(KNOWN):
@@ -81,7 +81,7 @@ def assert_known_alone(names: list[str]) -> None:
         for name in KNOWN["results"].keys() & {*names}
         for one in KNOWN["results"][name]
     }
-    new = found(ROOT, names)
+    new = secrets_in(ROOT, names)
     assert [said for key, said in new.items() if key not in known] == [], AGAIN
     assert known - new.keys() == set(), f"these are gone: {AGAIN}"
 
@@ -97,4 +97,4 @@ def test_a_pasted_secret_is_found(tmp_path: Path) -> None:
     for name, line in lines.items():
         (tmp_path / name).write_text(f"{line}\n")
     # A single scan of all files: to load the detectors takes a second.
-    assert {name for name, *_ in found(tmp_path, [*lines])} == lines.keys() - {"none.py"}
+    assert {name for name, *_ in secrets_in(tmp_path, [*lines])} == lines.keys() - {"none.py"}

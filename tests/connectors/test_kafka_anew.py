@@ -41,21 +41,21 @@ def send(apache: ApacheKafka, topic: str, count: int) -> None:
     writer.close()
 
 
-def made_anew(apache: ApacheKafka, topic: str, count: int) -> None:
+def recreate_topic(apache: ApacheKafka, topic: str, count: int) -> None:
     admin = AdminClient({"bootstrap.servers": apache.brokers})  # held until it has answered
     admin.delete_topics([topic])[topic].result(10)
     ensure_topic(apache.brokers, topic, 1)
     send(apache, topic, count)
 
 
-def until_it_raises(read: Callable[[], object], words: str = "was deleted and created again") -> ConnectError:
+def wait_for_error(read: Callable[[], object], words: str = "was deleted and created again") -> ConnectError:
     def often() -> None:
         for _ in range(1_000):
             read()
 
-    with pytest.raises(ConnectError, match=words) as told:
+    with pytest.raises(ConnectError, match=words) as raised:
         often()
-    return told.value
+    return raised.value
 
 
 class Broker:
@@ -85,9 +85,9 @@ def test_a_missing_topic_id_proves_nothing_about_the_topic(
 def test_an_old_topics_position_is_lost_in_a_longer_new_topic(apache: ApacheKafka, topic: str) -> None:
     reader = KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", 5)
     reader.close()
-    made_anew(apache, topic, 9)
+    recreate_topic(apache, topic, 9)
 
-    told = until_it_raises(lambda: KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", 5, reader.log_id))
+    told = wait_for_error(lambda: KafkaInput(apache.brokers, [topic]).open(f"{topic}/0", 5, reader.log_id))
     assert isinstance(told, KafkaTrouble)
     assert told.kind == "lost"
     for on_lost, position, skipped in (("earliest", 0, 0), ("latest", 9, 9)):
@@ -110,9 +110,9 @@ def test_a_position_of_the_same_or_an_unknown_topic_stays(apache: ApacheKafka, t
 @pytest.mark.parametrize("count", [9, 1])
 def test_a_reader_goes_on_in_no_topic_but_its_own(apache: ApacheKafka, topic: str, count: int) -> None:
     reader = KafkaInput(apache.brokers, [topic], on_lost="earliest").open(f"{topic}/0", 5)
-    made_anew(apache, topic, count)
+    recreate_topic(apache, topic, count)
 
-    until_it_raises(lambda: (reader.read(10), time.sleep(0.02)))
+    wait_for_error(lambda: (reader.read(10), time.sleep(0.02)))
     reader.close()
 
 
@@ -120,10 +120,10 @@ def test_a_table_of_a_recreated_topic_raises(apache: ApacheKafka, topic: str) ->
     table = KafkaTable(apache.brokers, topic)
     while not table.caught_up:
         table.read(WAIT)
-    made_anew(apache, topic, 5)
+    recreate_topic(apache, topic, 5)
 
     # Its id has changed, or its place is not in the new log: either error makes the caller read it again.
-    until_it_raises(lambda: table.read(WAIT), "created again")
+    wait_for_error(lambda: table.read(WAIT), "created again")
     table.close()
 
 
@@ -132,8 +132,8 @@ def test_a_group_goes_on_in_no_topic_but_its_own(apache: ApacheKafka, topic: str
     ends = reader.ends()
     while not reader.passed(ends):
         reader.read(10, WAIT)
-    made_anew(apache, topic, 9)
+    recreate_topic(apache, topic, 9)
 
     # Its id has changed, or its place is not in the new log yet.
-    until_it_raises(lambda: reader.read(10, WAIT), "created again|is not in the log")
+    wait_for_error(lambda: reader.read(10, WAIT), "created again|is not in the log")
     reader.close()

@@ -59,15 +59,15 @@ def change(log: Path) -> int:
     return int(struct.unpack_from(">q", data, begin)[0])
 
 
-def until_it_raises(at: int, read: Callable[[], object]) -> None:
+def wait_for_error(at: int, read: Callable[[], object]) -> None:
     def often() -> None:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             read()
 
-    with pytest.raises(KafkaTrouble, match=rf"/0: the message at offset {at} cannot be read \(") as told:
+    with pytest.raises(KafkaTrouble, match=rf"/0: the message at offset {at} cannot be read \(") as raised:
         often()
-    assert told.value.kind == "damaged"
+    assert raised.value.kind == "damaged"
 
 
 @pytest.mark.parametrize("on_lost", ["stop", "earliest"])
@@ -82,7 +82,7 @@ def test_a_reader_yields_messages_before_the_damage_and_then_raises(
             found.extend(messages.positions)
         time.sleep(0.01)
 
-    until_it_raises(damaged.at, read)
+    wait_for_error(damaged.at, read)
     reader.close()
     assert found == list(range(damaged.at))
     assert reader.skipped == 0
@@ -90,8 +90,8 @@ def test_a_reader_yields_messages_before_the_damage_and_then_raises(
 
 def test_a_table_and_a_group_say_so(apache: ApacheKafka, damaged: Damaged) -> None:
     table = KafkaTable(apache.brokers, damaged.topic)
-    until_it_raises(damaged.at, lambda: table.read(timedelta(seconds=0.1)))
+    wait_for_error(damaged.at, lambda: table.read(timedelta(seconds=0.1)))
     table.close()
     group = GroupReader(apache.brokers, [damaged.topic], group=damaged.topic)
-    until_it_raises(damaged.at, lambda: group.read(100, timedelta(seconds=0.1)))
+    wait_for_error(damaged.at, lambda: group.read(100, timedelta(seconds=0.1)))
     group.close()

@@ -135,10 +135,10 @@ def test_a_broker_that_ends_connections_is_not_reported_down(monkeypatch: pytest
         brokers = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(
             KafkaTrouble, match=r"topic: all brokers are down, or close connections, .* SASL"
-        ) as told:
+        ) as raised:
             KafkaInput(brokers, ["topic"]).partitions()
         listener.shutdown(socket.SHUT_RDWR)
-    assert told.value.kind == "away"
+    assert raised.value.kind == "away"
 
 
 def test_an_unknown_option_is_named() -> None:

@@ -120,9 +120,9 @@ def test_a_position_of_a_lost_log_is_refused_by_its_successor(
     stopped = opened(broker, topic, 60, read.log_id)
     with pytest.raises(
         KafkaTrouble, match=f"has 0 to {count} .from 0 on .*: was the topic created again"
-    ) as told:
+    ) as raised:
         drained(stopped)
-    assert told.value.kind == "lost"
+    assert raised.value.kind == "lost"
     stopped.close()
 
     earliest = opened(broker, topic, 60, read.log_id, "earliest")

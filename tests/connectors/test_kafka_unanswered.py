@@ -107,9 +107,9 @@ def test_a_group_without_an_answer_about_the_end_has_not_passed_it(
     between.deaf = {FETCH, LIST_OFFSETS}
     send(brokers, topic, 7)
     for _ in range(3):
-        with pytest.raises(KafkaTrouble, match="Timed out") as told:
+        with pytest.raises(KafkaTrouble, match="Timed out") as raised:
             reading.ends()
-        assert told.value.kind == "away", told.value
+        assert raised.value.kind == "away", raised.value
     between.deaf = set()
     until_passed(reading)
     assert reading.places == {(topic, 0): 10}
@@ -118,9 +118,9 @@ def test_a_group_without_an_answer_about_the_end_has_not_passed_it(
 
 def test_a_request_without_a_timely_result_reports_the_broker_away() -> None:
     cluster = Cluster("127.0.0.1:9", {})
-    with pytest.raises(KafkaTrouble, match="t: no answer") as told:
+    with pytest.raises(KafkaTrouble, match="t: no answer") as raised:
         cluster.call(cluster.client(AdminClient, {}, {}), "t", partial(Future[int]().result, 0))
-    assert told.value.kind == "away", told.value
+    assert raised.value.kind == "away", raised.value
 
 
 @pytest.mark.parametrize("question", ["id", "ends", "durability"])
@@ -139,8 +139,8 @@ def test_an_unanswered_request_has_the_clients_reason(between: Between, topic: s
     between.deaf = {key}
     pixels._ids.clear()
     for _ in range(2):
-        with pytest.raises(KafkaTrouble, match="imed out") as told:
+        with pytest.raises(KafkaTrouble, match="imed out") as raised:
             ask()
-        assert told.value.kind == "away", told.value
+        assert raised.value.kind == "away", raised.value
     reading.close()
     producer.close()

@@ -127,7 +127,7 @@ def test_under_delivery_arrives_at_a_webhook_with_campaign_and_placement(tmp_pat
     assert {body["groupLabels"]["alertname"] for _, body in hook.posted} == {"AudiopixelUnderDelivery"}
 
 
-def told(name: str, area: str, **labels: str) -> dict[str, Any]:
+def new_alert(name: str, area: str, **labels: str) -> dict[str, Any]:
     return {
         "labels": {"alertname": name, "area": area, **labels},
         "startsAt": datetime.now(UTC).isoformat(),
@@ -143,10 +143,10 @@ def test_unjudged_delivery_is_silenced_and_brand_safety_never(
 ) -> None:
     with alertmanager(tmp_path, routing()) as manager:
         posted = [
-            told("AudiopixelUnderDelivery", "delivery", placement="a"),
-            told("AudiopixelUnderDelivery", "delivery", placement="b"),
-            told("AudiopixelNotDelivering", "delivery", placement="a"),
-            told("AudiopixelBrandSafetyBreach", "safety", placement="a"),
+            new_alert("AudiopixelUnderDelivery", "delivery", placement="a"),
+            new_alert("AudiopixelUnderDelivery", "delivery", placement="b"),
+            new_alert("AudiopixelNotDelivering", "delivery", placement="a"),
+            new_alert("AudiopixelBrandSafetyBreach", "safety", placement="a"),
         ]
 
         def silenced() -> dict[tuple[str, str], bool]:
@@ -163,7 +163,7 @@ def test_unjudged_delivery_is_silenced_and_brand_safety_never(
         assert {name for name, is_silent in silenced().items() if is_silent} == {
             ("AudiopixelUnderDelivery", "a")
         }, "nothing delivered says all that under-delivery would"
-        why = [told(blinding, area), told("AudiopixelDeliveryNotJudged", "delivery")]
+        why = [new_alert(blinding, area), new_alert("AudiopixelDeliveryNotJudged", "delivery")]
         manager.post("/api/v2/alerts", json=why).raise_for_status()
         assert eventually(lambda: silenced().get(("AudiopixelUnderDelivery", "b")))
         assert {name for name, is_silent in silenced().items() if not is_silent} == {

@@ -127,7 +127,7 @@ def test_promtool_finds_no_fault_in_the_rules() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def told_by(rules: str, told: dict[str, Any], place: Path) -> subprocess.CompletedProcess[str]:
+def try_stories(rules: str, told: dict[str, Any], place: Path) -> subprocess.CompletedProcess[str]:
     """Try a file of stories by the groups of rules that it names: all of them would take twice the time."""
     groups = [group for group in read_yaml(rules)["groups"] if group["name"] in told["group_eval_order"]]
     (place / "rules.yml").write_text(yaml.safe_dump({"groups": groups}, allow_unicode=True))
@@ -139,7 +139,7 @@ def told_by(rules: str, told: dict[str, Any], place: Path) -> subprocess.Complet
 @pytest.mark.debian
 @pytest.mark.parametrize("name", FILES)
 def test_the_rules_tell_the_stories(name: str, tmp_path: Path) -> None:
-    done = told_by((GENERATED / "rules.yml").read_text(), FILES[name], tmp_path)
+    done = try_stories((GENERATED / "rules.yml").read_text(), FILES[name], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -228,7 +228,7 @@ def test_a_fault_put_into_a_rule_spoils_a_story(story: str, rule: str, fault: st
         for one in told["tests"]
         if one["name"].startswith(story)
     )
-    done = told_by(rules.replace(rule, fault), told, tmp_path)
+    done = try_stories(rules.replace(rule, fault), told, tmp_path)
     assert "FAILED" in done.stdout + done.stderr
     assert "parse error" not in done.stdout + done.stderr
 
@@ -247,5 +247,5 @@ def test_an_alert_shows_an_id_and_obeys_nothing_in_it(tmp_path: Path) -> None:
     labels["placement"] = hostile
     annotations["summary"] = annotations["summary"].replace("p of", f"{shown} of", 1)
     annotations["description"] = annotations["description"].replace("station: s.", f"station: {shown}.")
-    done = told_by((GENERATED / "rules.yml").read_text(), told, tmp_path)
+    done = try_stories((GENERATED / "rules.yml").read_text(), told, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -54,7 +54,7 @@ PODS = {name: spec["template"] for name, spec in RUN.items()}
 CONTAINERS = {name: pod["spec"]["containers"][0] for name, pod in PODS.items()}
 
 
-def of_kind(kind: str) -> dict[str, dict[str, Any]]:
+def specs_of_kind(kind: str) -> dict[str, dict[str, Any]]:
     return {one["metadata"]["name"]: one["spec"] for one in OBJECTS if one["kind"] == kind}
 
 
@@ -147,7 +147,7 @@ def test_secrets_are_named_in_the_document_without_values() -> None:
     assert signers == {"collector"}
     made = set(re.findall(r"create secret generic (\S+)", TOLD))
     assert made == named | {"audiopixel-scrape"}
-    assert not of_kind("Secret")
+    assert not specs_of_kind("Secret")
     assert not [
         name for name in PLAIN if "SECRET" in name or name.endswith(("KEY", "KEYS", "TOKENS", "REDIS_URL"))
     ]
@@ -167,10 +167,10 @@ def test_members_and_their_addresses_ports_and_monitors_are_as_many() -> None:
     assert [(one["port"], one["relabelings"][0]["regex"]) for one in scraped] == [
         (f"metrics-{n}", str(n)) for n in members
     ]
-    policy = of_kind("NetworkPolicy")["members"]["ingress"][1]["ports"]
+    policy = specs_of_kind("NetworkPolicy")["members"]["ingress"][1]["ports"]
     assert policy == [{"protocol": "TCP", "port": first, "endPort": first + len(members) - 1}]
     assert flow["podManagementPolicy"] == "Parallel", "a member waits until all are there"
-    assert of_kind("Service")["flow"]["publishNotReadyAddresses"]
+    assert specs_of_kind("Service")["flow"]["publishNotReadyAddresses"]
 
 
 def test_ports_are_those_of_the_settings() -> None:
@@ -179,7 +179,7 @@ def test_ports_are_those_of_the_settings() -> None:
     assert ports("sources") == {"metrics": Settings.model_fields["sources_port"].default}
     assert ports("archive") == {"metrics": Settings.model_fields["archive_port"].default}
     assert CONTAINERS["exporter"]["args"][-2:] == ["--port", str(ports("exporter")["http"])]
-    assert of_kind("Service")["collectors"]["ports"][0]["port"] == usual["collect_health_port"]
+    assert specs_of_kind("Service")["collectors"]["ports"][0]["port"] == usual["collect_health_port"]
 
 
 def component(selector: dict[str, Any]) -> str:
@@ -191,16 +191,16 @@ def test_every_object_is_about_the_pods_that_its_name_says() -> None:
     for name, spec in RUN.items():
         assert component(spec["selector"]["matchLabels"]) == name
         assert spec["template"]["metadata"]["labels"] == {COMPONENT: name}
-    for name, spec in of_kind("PodDisruptionBudget").items():
+    for name, spec in specs_of_kind("PodDisruptionBudget").items():
         assert component(spec["selector"]["matchLabels"]) == name
-    about = {name: component(spec["selector"]) for name, spec in of_kind("Service").items()}
+    about = {name: component(spec["selector"]) for name, spec in specs_of_kind("Service").items()}
     assert about == {name: name for name in PODS} | {"collectors": "collector"}
     for one in MONITORS:
         assert one["metadata"]["name"] == f"audiopixel-{component(one['spec']['selector']['matchLabels'])}"
 
 
 def test_ports_that_are_named_are_those_of_the_pod() -> None:
-    for spec in of_kind("Service").values():
+    for spec in specs_of_kind("Service").values():
         mine = ports(component(spec["selector"]))
         for one in spec["ports"]:
             assert one["targetPort"] in mine if "targetPort" in one else one["port"] in mine.values()
@@ -213,7 +213,7 @@ def test_ports_that_are_named_are_those_of_the_pod() -> None:
 
 
 def test_network_policies_allow_named_sources_to_existing_ports() -> None:
-    policies = of_kind("NetworkPolicy")
+    policies = specs_of_kind("NetworkPolicy")
     rest = policies.pop("stores")
     assert rest["podSelector"] == {}, "of all pods"
     assert rest["policyTypes"] == ["Ingress", "Egress"], "and lets nobody in"

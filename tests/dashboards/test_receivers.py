@@ -37,7 +37,7 @@ def test_amtool_finds_no_fault_in_the_receivers_of_the_documents(tmp_path: Path)
     assert "2 receivers" in done.stdout
 
 
-def told(name: str, status: str) -> dict[str, Any]:
+def template_alert(name: str, status: str) -> dict[str, Any]:
     """An alert as Alertmanager hands it to a template."""
     annotations = {
         "summary": f"{name} is down",
@@ -65,7 +65,7 @@ def rendered(text: str, *alerts: dict[str, Any], directory: Path) -> str:
 def test_a_group_of_alerts_has_a_headline_and_names_resolved_ones(tmp_path: Path) -> None:
     """PagerDuty refuses an event without a headline, so that no engineer is paged."""
     operators, traders = shown()["receivers"]
-    flow, exporter = told("flow", "firing"), told("exporter", "resolved")
+    flow, exporter = template_alert("flow", "firing"), template_alert("exporter", "resolved")
     headlines = {
         "pagerduty": operators["pagerduty_configs"][0]["description"],
         "email": operators["email_configs"][0]["headers"]["Subject"].removeprefix("[{{ .Status }}] "),

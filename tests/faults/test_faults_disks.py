@@ -32,7 +32,7 @@ def start(world: World, directories: list[Path]) -> list[Flow]:
     ]
 
 
-def said(flows: list[Flow]) -> str:
+def outputs(flows: list[Flow]) -> str:
     return "\n".join(f"code {flow.process.poll()}\n{flow.said()}" for flow in flows)
 
 
@@ -42,15 +42,15 @@ def counts(world: World, flows: list[Flow], more: int) -> None:
     eventually(
         lambda: world.ledger() == world.sent or any(flow.process.poll() is not None for flow in flows),
         90,
-        lambda: f"{world.ledger()} of {world.sent}\n{said(flows)}",
+        lambda: f"{world.ledger()} of {world.sent}\n{outputs(flows)}",
     )
-    assert world.ledger() == world.sent, said(flows)
+    assert world.ledger() == world.sent, outputs(flows)
 
 
 def saved(flows: list[Flow], directories: list[Path]) -> None:
     """Wait until each member has two saves, of its own alone."""
     stores = [SaveStore(directory) for directory in directories]
-    eventually(lambda: all(len(store.cuts()) > 1 for store in stores), 30, lambda: said(flows))
+    eventually(lambda: all(len(store.cuts()) > 1 for store in stores), 30, lambda: outputs(flows))
     for member, store in enumerate(stores):
         assert {one for cut in store.cuts() for one in store.members_at(cut)} <= {member}
 
@@ -71,7 +71,7 @@ def end(flows: list[Flow]) -> None:
 def as_undisturbed(world: World) -> None:
     """Another flow counts the log without any fault: every placement's counts are the same."""
 
-    def found(namespace: str) -> dict[str, dict[str, str]]:
+    def rows_by_key(namespace: str) -> dict[str, dict[str, str]]:
         with world.client() as client:
             return {
                 key.removeprefix(namespace): {
@@ -84,9 +84,13 @@ def as_undisturbed(world: World) -> None:
             }
 
     namespace = f"{world.topic}:undisturbed"
-    whole = found(f"{world.topic}:v1")
+    whole = rows_by_key(f"{world.topic}:v1")
     flow = world.start(ready=False, NAMESPACE=namespace, RECOVERY_DIR=str(world.directory / "undisturbed"))
-    eventually(lambda: found(namespace) == whole, 60, lambda: f"{found(namespace)}\n{whole}\n{flow.said()}")
+    eventually(
+        lambda: rows_by_key(namespace) == whole,
+        60,
+        lambda: f"{rows_by_key(namespace)}\n{whole}\n{flow.said()}",
+    )
     flow.stop()
 
 
@@ -112,7 +116,7 @@ def test_members_on_disks_of_their_own_go_on_behind_every_death(world: World, me
         end(flows)
         flows = start(world, directories)
         counts(world, flows, 100)
-        assert all("resumed from a save" in flow.said() for flow in flows), said(flows)
+        assert all("resumed from a save" in flow.said() for flow in flows), outputs(flows)
     all_die_and_are_as_undisturbed(world, flows, directories, 100)
 
 
@@ -141,7 +145,7 @@ def test_two_members_become_four_and_three_by_dealing(world: World) -> None:
         assert f"of member {members - 1} of {members}: whole" in shown.stdout
         flows = start(world, directories)
         counts(world, flows, 200)
-        assert all("resumed from a save" in flow.said() for flow in flows), said(flows)
+        assert all("resumed from a save" in flow.said() for flow in flows), outputs(flows)
         saved(flows, directories)
     all_die_and_are_as_undisturbed(world, flows, directories, 50)
 
@@ -172,10 +176,10 @@ def test_one_torn_manifest_sends_all_members_to_the_previous_save(world: World) 
 
 
 @pytest.fixture(scope="module")
-def had(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def stopped_cluster(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world with a cluster of two that ran and stopped in order."""
     with EmbeddedValkey() as server:
-        world = in_memory(broker, server, tmp_path_factory.mktemp("had"))
+        world = in_memory(broker, server, tmp_path_factory.mktemp("stopped_cluster"))
         flows = start(world, disks(world, 2))
         counts(world, flows, 50)
         saved(flows, disks(world, 2))
@@ -185,40 +189,46 @@ def had(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture
-def copies(had: World, tmp_path: Path) -> list[Path]:
-    return [Path(shutil.copytree(one, tmp_path / one.name)) for one in disks(had, 2)]
+def copies(stopped_cluster: World, tmp_path: Path) -> list[Path]:
+    return [Path(shutil.copytree(one, tmp_path / one.name)) for one in disks(stopped_cluster, 2)]
 
 
 def refused(world: World, directories: list[Path]) -> str:
     """The output of members that refuse to start."""
     flows = start(world, directories)
     codes = [flow.ended(60) for flow in flows]
-    assert 3 in codes, said(flows)
+    assert 3 in codes, outputs(flows)
     assert 0 not in codes
-    return said(flows)
+    return outputs(flows)
 
 
-def test_a_member_without_its_disk_is_refused_with_what_to_do(had: World, copies: list[Path]) -> None:
+def test_a_member_without_its_disk_is_refused_with_what_to_do(
+    stopped_cluster: World, copies: list[Path]
+) -> None:
     shutil.rmtree(copies[1])
-    told = refused(had, copies)
+    told = refused(stopped_cluster, copies)
     assert "the disk of member 1 has no save, and those of others have: restore its recovery" in told
     assert "--recompute" in told
 
 
-def test_missing_and_doubled_shards_are_refused(had: World, copies: list[Path]) -> None:
+def test_missing_and_doubled_shards_are_refused(stopped_cluster: World, copies: list[Path]) -> None:
     shutil.rmtree(copies[1])
     shutil.copytree(copies[0], copies[1])
-    told = refused(had, copies)
+    told = refused(stopped_cluster, copies)
     assert "the shards of member 1 are missing: its disk has those of member 0, which are doubled" in told
 
 
-def test_another_number_of_members_is_refused_without_dealing(had: World, copies: list[Path]) -> None:
-    told = refused(had, [*copies, copies[0].with_name("disk-2")])
+def test_another_number_of_members_is_refused_without_dealing(
+    stopped_cluster: World, copies: list[Path]
+) -> None:
+    told = refused(stopped_cluster, [*copies, copies[0].with_name("disk-2")])
     assert "the newest save is of 2 members, and 3 have started" in told
     assert "audiopixel state deal --members 3" in told
 
 
-def test_dealing_refuses_shards_that_are_missing_and_doubled(had: World, copies: list[Path]) -> None:
+def test_dealing_refuses_shards_that_are_missing_and_doubled(
+    stopped_cluster: World, copies: list[Path]
+) -> None:
     to = copies[0].with_name("dealt")
     missing = state("deal", copies[0], "--members", 1, "--to", to)
     assert missing.returncode == 3
@@ -235,5 +245,5 @@ def test_dealing_refuses_shards_that_are_missing_and_doubled(had: World, copies:
     doubled = state("deal", *copies, to / "member-0", "--members", 3, "--to", to.with_name("other"))
     assert doubled.returncode == 3
     assert "is of another start, and doubles shards" in doubled.stderr
-    mixed = refused(had, [copies[0], to / "member-1"])
+    mixed = refused(stopped_cluster, [copies[0], to / "member-1"])
     assert "the members have no whole save in common" in mixed

@@ -216,7 +216,7 @@ def test_a_lost_log_of_any_length_stops_the_flow_at_each_start(
     again.stop()
 
 
-def made_anew(world: World, admin: AdminClient) -> None:
+def recreate_topic(world: World, admin: AdminClient) -> None:
     """A flow has shown 200 pixels, when the topic is deleted and created again with 300 others."""
     flow = world.start()
     world.send(200)
@@ -229,7 +229,7 @@ def made_anew(world: World, admin: AdminClient) -> None:
 
 def test_a_flow_without_its_store_refuses_a_recreated_topic(kafka_world: World, admin: AdminClient) -> None:
     world = kafka_world
-    made_anew(world, admin)
+    recreate_topic(world, admin)
     shutil.rmtree(world.directory / "recovery")
 
     for _ in range(2):
@@ -250,7 +250,7 @@ def test_a_recreated_topic_stops_the_flow_or_is_read_from_its_beginning(
     kafka_world: World, admin: AdminClient
 ) -> None:
     world = kafka_world
-    made_anew(world, admin)
+    recreate_topic(world, admin)
 
     refused = world.start(ready=False)
     assert refused.ended(60) == 1

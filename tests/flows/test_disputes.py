@@ -41,7 +41,7 @@ def plans(path: Path, cases: list[Dispute]) -> Path:
     return path
 
 
-def theirs(path: Path, cases: list[Dispute]) -> Path:
+def report_file(path: Path, cases: list[Dispute]) -> Path:
     rows = [
         {
             "placement_id": case.placement,
@@ -57,7 +57,7 @@ def theirs(path: Path, cases: list[Dispute]) -> Path:
     return path
 
 
-def tell_of_the_door(client: Client, settings: Settings, disputes: Disputes) -> None:
+def publish_refusals(client: Client, settings: Settings, disputes: Disputes) -> None:
     """Publish the refusals that a collector counts."""
     refusals = Refusals(settings.zone)
     for start in range(0, len(disputes.refused), 500):
@@ -99,10 +99,12 @@ def test_each_part_of_a_thousand_disputes_is_the_simulators_truth(
     log = tmp_path / "log.ndjson"
     log.write_bytes(b"\n".join(disputes.lines) + b"\n")
     replay([str(log)], settings, KEY.encode(), workers=workers)
-    tell_of_the_door(client, settings, disputes)
-    claims = read_claims(theirs(tmp_path / "theirs.json", disputes.cases))
+    publish_refusals(client, settings, disputes)
+    claims = read_claims(report_file(tmp_path / "theirs.json", disputes.cases))
     rows = compare(client, settings.namespace, ZONE, read_book(settings), claims)
-    wrong = [(case, row) for case, row in zip(disputes.cases, rows, strict=True) if truth(case) != found(row)]
+    wrong = [
+        (case, row) for case, row in zip(disputes.cases, rows, strict=True) if truth(case) != row_parts(row)
+    ]
     assert wrong[:3] == []
     assert sum(not row.unexplained for row in rows) >= CASES // 2
     assert {row.counted for row in rows} == {"impressions", "deliveries", "deliveries_calendar"}
@@ -117,6 +119,6 @@ def truth(case: Dispute) -> dict[str, Any]:
     return counts | case.shown_parts()
 
 
-def found(row: Difference) -> dict[str, Any]:
+def row_parts(row: Difference) -> dict[str, Any]:
     parts = {part.name: part.impressions for part in row.parts if part.impressions}
     return {"ours": row.ours, "theirs": row.theirs, "unexplained": row.unexplained} | parts

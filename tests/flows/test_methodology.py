@@ -224,7 +224,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str) 
     return CliRunner().invoke(app, ["methodology", *arguments])
 
 
-def told(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str) -> str:
+def printed(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str) -> str:
     found = asked(monkeypatch, settings, *arguments)
     assert found.exit_code == 0, found.output
     return found.output
@@ -244,19 +244,21 @@ def test_the_command_describes_the_flows_settings_not_its_own(
     replay([str(log)], flow, b"a key of sixteen bytes or more")
     counts_by, here = methodology(flow).hash, methodology(load()).hash
     assert counts_by != here
-    every = told(monkeypatch, flow)
+    every = printed(monkeypatch, flow)
     assert every.startswith(f"methodology {counts_by} of audiopixel ")
     assert f", by the flow of {flow.namespace}\n" in every
     assert "until 7 min after its end" in every
-    assert json.loads(told(monkeypatch, flow, "--json"))["hash"] == counts_by
-    assert "clicks of the last 9 d" in told(monkeypatch, flow, "conversions")
-    of_row = told(monkeypatch, flow, "<b>")
+    assert json.loads(printed(monkeypatch, flow, "--json"))["hash"] == counts_by
+    assert "clicks of the last 9 d" in printed(monkeypatch, flow, "conversions")
+    of_row = printed(monkeypatch, flow, "<b>")
     assert f"placement <b>, methodology {counts_by}, by the flow of {flow.namespace}\n" in of_row
     assert "flight.impressions = 1" in of_row
-    own = told(monkeypatch, flow, "--local")
+    own = printed(monkeypatch, flow, "--local")
     assert own.startswith(f"methodology {here} of audiopixel ")
     assert ", by the settings here (--local)\n" in own
-    assert f"the flow counts by {counts_by}: leave --local out" in told(monkeypatch, flow, "<b>", "--local")
+    assert f"the flow counts by {counts_by}: leave --local out" in printed(
+        monkeypatch, flow, "<b>", "--local"
+    )
 
 
 def test_without_a_flow_or_its_text_the_command_describes_nothing(
@@ -266,7 +268,7 @@ def test_without_a_flow_or_its_text_the_command_describes_nothing(
     none = asked(monkeypatch, settings)
     assert none.exit_code == 1
     assert f"no flow has written to {settings.namespace}:meta" in none.stderr
-    assert "Exact up to 1,000" in told(monkeypatch, settings, "flight.reach", "--local")
+    assert "Exact up to 1,000" in printed(monkeypatch, settings, "flight.reach", "--local")
     keys = {f"{settings.namespace}:meta": {"methodology": "0123456789abcdef"}}
     put_fields(client, keys, timedelta(minutes=5))
     lost = asked(monkeypatch, settings, "reach")
@@ -288,7 +290,7 @@ def test_a_text_is_found_by_its_hash_after_a_change(
         earlier = settings_of(kafka_brokers=broker.bootstrap, attribution="linear")
         for settings in (earlier, settings_of(kafka_brokers=broker.bootstrap)):
             publish_methodology(settings)
-        text = told(monkeypatch, earlier, "--hash", methodology(earlier).hash, "--json")
+        text = printed(monkeypatch, earlier, "--hash", methodology(earlier).hash, "--json")
         assert json.loads(text)["hash"] == methodology(earlier).hash
         assert "Credited by linear" in text
 
@@ -349,12 +351,12 @@ def test_a_flood_of_methods_fills_no_table() -> None:
     begun: list[Sequence[Methods]] = []
     away = Event()
 
-    def tell(_: Settings, several: Sequence[Methods]) -> None:
+    def hold_publication(_: Settings, several: Sequence[Methods]) -> None:
         begun.append(several)
         assert away.wait(60)
 
     settings = load()
-    described, hashes = Described(settings, tell), Hashes(settings)
+    described, hashes = Described(settings, hold_publication), Hashes(settings)
     flood = [((n, f"m{n}"), (n + 1, f"m{n + 1}")) for n in range(MAX_HASHES + 50)]
     for methods in flood:
         assert described(methods) == hashes.of(methods) == methodology(settings, methods).hash
@@ -363,11 +365,11 @@ def test_a_flood_of_methods_fills_no_table() -> None:
     away.set()
     newest = flood[-1]
 
-    def told() -> bool:
+    def is_published() -> bool:
         described(newest)
         return len(begun) > 1
 
-    eventually(told)
+    eventually(is_published)
     assert begun[1] == [newest[:1], newest]
     described(newest)
     assert len(begun) == 2
@@ -405,14 +407,14 @@ def test_each_text_of_the_methods_is_published_again_after_a_loss() -> None:
     described.losses = lambda: losses
     first: Methods = ((1, "m1"),)
 
-    def told(number: int) -> bool:
+    def is_published(number: int) -> bool:
         described(first)
         return len(begun) == number
 
     described(())
     assert begun == [], "the flow's start has told it"
-    eventually(lambda: told(1))
+    eventually(lambda: is_published(1))
     losses = 1
-    eventually(lambda: told(2))
+    eventually(lambda: is_published(2))
     described(first)
     assert begun == [[first], [(), first]]

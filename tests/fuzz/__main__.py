@@ -35,13 +35,13 @@ def main() -> int:
     harmed = False
     try:
         for name in told.door or DOORS:
-            harmed |= _one(name, told.seed, told.inputs, told.figures)
+            harmed |= _try_door(name, told.seed, told.inputs, told.figures)
     except KeyboardInterrupt:
         return 130
     return int(harmed)
 
 
-def _one(name: str, seed: int, inputs: int, figures: Path | None) -> bool:
+def _try_door(name: str, seed: int, inputs: int, figures: Path | None) -> bool:
     """Try one door, and print how many inputs had which outcome; True if one did harm."""
     found, began_s = Counter[str](), time.monotonic()
     told_s, harm, so_far = began_s, None, tried(figures, name)

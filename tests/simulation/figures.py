@@ -67,7 +67,7 @@ class Sum:
     def __init__(self, file: Path | None, first: int) -> None:
         self.figures = dict.fromkeys(COUNTED, 0)
         self.total = _held(file)["sum"] if file is not None else {}
-        self._file, self._next, self._of = file, first, here()
+        self._file, self._next, self._of = file, first, today_and_commit()
         self._fresh = dict(self.figures)
         self._since_s = time.monotonic()
 
@@ -88,7 +88,7 @@ class Sum:
         self._fresh = dict.fromkeys(COUNTED, 0)
 
 
-def here() -> tuple[str, str]:
+def today_and_commit() -> tuple[str, str]:
     """Today, and the commit that is checked out, with a + where something has been changed since."""
     where = Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty=+"]

@@ -89,14 +89,14 @@ class Poller(threading.Thread):
         self.join()
 
 
-def beside(world: World) -> dict[str, str]:
+def recompute_meta(world: World) -> dict[str, str]:
     with world.client() as client:
         return client.hgetall(f"{world.topic}:v1:recompute:august:meta")
 
 
 def is_live(world: World) -> bool:
-    return beside(world).get("unjudged_reason", "catching_up") not in ("catching_up", "starting") or (
-        beside(world).get("judged") == "1"
+    return recompute_meta(world).get("unjudged_reason", "catching_up") not in ("catching_up", "starting") or (
+        recompute_meta(world).get("judged") == "1"
     )
 
 

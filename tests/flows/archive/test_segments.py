@@ -15,7 +15,7 @@ from flows.errors import StateError
 LINES = [b'{"n":%d}' % n for n in range(1_000)]
 
 
-def made(lines: list[bytes] | None = None) -> tuple[bytes, Segment]:
+def built_segment(lines: list[bytes] | None = None) -> tuple[bytes, Segment]:
     builder = Builder(10, 0)
     told = LINES if lines is None else lines
     builder.add(told, [10 + 2 * n for n in range(len(told))], [5_000 - n for n in range(len(told))], [])
@@ -23,7 +23,7 @@ def made(lines: list[bytes] | None = None) -> tuple[bytes, Segment]:
 
 
 def test_segments_return_messages_with_offsets_and_timestamps() -> None:
-    content: Content = opened(*made())
+    content: Content = opened(*built_segment())
     assert list(content.lines) == LINES
     assert content.offsets.tolist() == [10 + 2 * n for n in range(1_000)]
     assert content.stamps_ms.tolist() == [5_000 - n for n in range(1_000)]
@@ -31,7 +31,7 @@ def test_segments_return_messages_with_offsets_and_timestamps() -> None:
 
 def test_a_log_reader_and_duckdb_read_the_file_as_a_log(tmp_path: Path) -> None:
     path = tmp_path / "a.ndjson.zst"
-    path.write_bytes(made()[0])
+    path.write_bytes(built_segment()[0])
     reader = FileInput([str(path)]).open(str(path), None)
     assert list(reader.read(2_000).values) == LINES
     with pytest.raises(EndOfInput):
@@ -52,7 +52,7 @@ def test_a_malformed_message_is_an_empty_line_with_its_length_and_digest() -> No
 
 @pytest.mark.parametrize("place", [0, 100, -1])
 def test_a_changed_byte_is_found(place: int) -> None:
-    body, segment = made()
+    body, segment = built_segment()
     damaged = bytearray(body)
     damaged[place] ^= 1
     with pytest.raises(StateError, match="is damaged"):

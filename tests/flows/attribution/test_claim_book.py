@@ -278,12 +278,12 @@ def test_a_confirmation_replaces_the_claimed_value_and_currency_count_once(
     book = Book(Plan("a", 1, T0, T0 + DAY, campaign_id="red", currency=POUNDS))
     parts = [("a", WHOLE // 2), ("b", WHOLE // 2)]
 
-    def of(at: int, said: tuple[Any, Any], **more: Any) -> Decision:
+    def decision_at(at: int, said: tuple[Any, Any], **more: Any) -> Decision:
         value, currency = said
         odd = value == "odd"
         return decision(at, parts, None if odd else value, currency, odd=odd, **more)
 
-    some = of(0, claimed, claimed=True), of(MINUTE, confirming, behind=0)
+    some = decision_at(0, claimed, claimed=True), decision_at(MINUTE, confirming, behind=0)
     book.cut(*some) if together else [book.cut(one) for one in some]
     for scope, name in (("campaign", "red"), ("placement", "a")):
         found = book.of(scope, name, 1)

@@ -154,7 +154,7 @@ def test_orders_match_the_oracle_on_any_partitions_and_workers(
     assert any(one["claimed"] for one in decisions(tmp_path / "out")) == (said != "server")
 
 
-def at(clock: str) -> int:
+def clock_ms(clock: str) -> int:
     """The time of a clock on the first day."""
     hours, minutes = map(int, clock.split(":"))
     return T0 + hours * HOUR + minutes * MINUTE
@@ -163,11 +163,11 @@ def at(clock: str) -> int:
 def sent(order: str, clock: str, value: str | None, *, by_tag: bool, who: str | None = "L") -> Line:
     bought = {"type": "purchase", "order_id": order, "value": value, "currency": "GBP", "claimed": by_tag}
     known = {name: one for name, one in bought.items() if one is not None}
-    line = {"event": "conversion", "ts": at(clock), "campaign_id": "red", "conversion": known}
+    line = {"event": "conversion", "ts": clock_ms(clock), "campaign_id": "red", "conversion": known}
     return line | ({"listener_id": who, "consent": True} if who else {})
 
 
-HEARD = {"event": "impression", "ts": at("9:00"), "placement_id": "a", "campaign_id": "red"}
+HEARD = {"event": "impression", "ts": clock_ms("9:00"), "placement_id": "a", "campaign_id": "red"}
 
 
 def replayed(lines: Sequence[Line], settings: Settings, directory: Path) -> dict[str, Line]:

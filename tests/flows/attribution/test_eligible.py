@@ -29,7 +29,7 @@ Bought = tuple[int, int, int]
 """Listener, time, campaign or `ANY`."""
 
 
-def found(
+def found_touches(
     touches: Sequence[Touch], bought: Sequence[Bought], windows_ms: tuple[int, int], caps: Caps
 ) -> tuple[list[list[Touch]], list[int]]:
     """The touches found for each conversion, in its order, and the caps that omitted some."""
@@ -107,7 +107,7 @@ def test_eligible_touches_and_met_caps_match_the_specification(
     touches: list[Touch], bought: list[Bought], windows_ms: tuple[int, int], caps: Caps
 ) -> None:
     """Also of starts that count until the minute of their impression, which may be another campaign's."""
-    got, met = found(touches, bought, windows_ms, caps)
+    got, met = found_touches(touches, bought, windows_ms, caps)
     right = [wanted(touches, one, windows_ms, caps) for one in bought]
     assert got == [one for one, _ in right]
     assert met == [one for _, one in right]
@@ -209,7 +209,7 @@ def lines_run() -> Iterator[list[int]]:
 def cost(story: Callable[[int], tuple[list[Touch], list[Bought]]], n: int) -> int:
     touches, bought = story(n)
     with lines_run() as ran:
-        found(touches, bought, WINDOWS, SMALL)
+        found_touches(touches, bought, WINDOWS, SMALL)
     return ran[0]
 
 
@@ -228,6 +228,6 @@ def test_chosen_touches_match_the_specification(
     story: Callable[[int], tuple[list[Touch], list[Bought]]],
 ) -> None:
     touches, bought = story(60)
-    got = found(touches, bought, WINDOWS, SMALL)
+    got = found_touches(touches, bought, WINDOWS, SMALL)
     right = [wanted(touches, one, WINDOWS, SMALL) for one in bought]
     assert got == ([one for one, _ in right], [one for _, one in right])

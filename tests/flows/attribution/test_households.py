@@ -234,7 +234,9 @@ def story(rng: random.Random) -> tuple[list[Touch], list[PendingConversion]]:
     return touches, conversions
 
 
-def told(rng: random.Random, flow: Flow, touches: list[Touch], conversions: list[PendingConversion]) -> None:
+def play_story(
+    rng: random.Random, flow: Flow, touches: list[Touch], conversions: list[PendingConversion]
+) -> None:
     """Let a flow have a story in cuts, each event up to the allowed lateness after its time."""
     late = (0, 0, MINUTE, 8 * MINUTE)
     arrivals = [(one.at + rng.choice(late), number, one) for number, one in enumerate(touches)]
@@ -260,7 +262,7 @@ def test_every_conversion_is_joined_as_the_words_say(seed: int, tmp_path: Path) 
     rng = random.Random(seed)
     touches, conversions = story(rng)
     flow = Flow(MANY, tmp_path if rng.random() < 0.3 else None)
-    told(rng, flow, touches, conversions)
+    play_story(rng, flow, touches, conversions)
     assert len(flow.decisions) == len(conversions)
     for one in flow.decisions:
         got = one.joined_by, one.rule, one.credits[0].combo[0] if one.credits else None, one.noisy
@@ -280,7 +282,7 @@ def test_a_household_of_many_is_known_whatever_caps_have_dropped(seed: int, tmp_
         for at in range(T0, T0 + rng.randrange(1, 3 * DAY), 97 * MINUTE)
     ]
     flow = Flow(Caps(2, 1, 3, 2), tmp_path if rng.random() < 0.3 else None)
-    told(rng, flow, touches, conversions)
+    play_story(rng, flow, touches, conversions)
     unsure = 0
     for one in flow.decisions:
         joined, _, _, many = wanted(touches, one.conversion)
@@ -309,14 +311,14 @@ def named(placement: str, campaign: str | None = "red") -> Dimensions:
     return (placement, campaign, None, None, None, None, None)
 
 
-def heard(who: int, home: int, at: int, combo: Dimensions) -> Touch:
+def listen(who: int, home: int, at: int, combo: Dimensions) -> Touch:
     return Touch(who, home, at, IMPRESSION_TOUCH, combo, at % 1_000_003)
 
 
 def test_a_household_credited_after_a_listener_cap_is_marked_capped() -> None:
     flow, who, home = Flow(Caps(100, 100, 3, 3)), spread(7), spread(1)
-    touches = [heard(who, 0, T0, named("own")), heard(spread(8), home, T0, named("at-home"))]
-    touches += [heard(who, 0, T0 + n * MINUTE, named("other", "blue")) for n in range(1, 5)]
+    touches = [listen(who, 0, T0, named("own")), listen(spread(8), home, T0, named("at-home"))]
+    touches += [listen(who, 0, T0 + n * MINUTE, named("other", "blue")) for n in range(1, 5)]
     flow.cut(touches, [bought(1, T0 + 20 * MINUTE, who, home, "red")], T0 + 20 * MINUTE, ended=True)
     (one,) = flow.decisions
     assert (one.joined_by, one.capped) == ("household", True)
@@ -325,7 +327,7 @@ def test_a_household_credited_after_a_listener_cap_is_marked_capped() -> None:
 def test_a_forgotten_household_leaves_nothing_not_even_its_noise_flag() -> None:
     flow, home = Flow(Caps(1, 1, 1, 1)), spread(1)
     at = [T0 + (n // 9) * 2 * 60 * MINUTE + n for n in range(40)]
-    touches = [heard(spread(10 + n % 9), home, when, named("a")) for n, when in enumerate(at)]
+    touches = [listen(spread(10 + n % 9), home, when, named("a")) for n, when in enumerate(at)]
     flow.cut(touches, [], T0 + 28 * 60 * MINUTE)
     flow.cut([], [], T0 + 29 * 60 * MINUTE)
     marked = [shard for shard in flow.homes if shard.homes.marks]
@@ -340,8 +342,11 @@ def test_dropped_data_of_a_forgotten_person_is_counted() -> None:
     """A listener with touches at two households, and a household with another listener's."""
     flow, who, other = Flow(MANY), spread(7), spread(8)
     homes = [spread(1), spread(2)]
-    touches = [heard(who, home, T0 + n, named("a", "red")) for n, home in enumerate(homes)]
-    touches += [heard(other, homes[0], T0 + 5, named("b", "blue")), heard(who, 0, T0 + 9, named("b", "blue"))]
+    touches = [listen(who, home, T0 + n, named("a", "red")) for n, home in enumerate(homes)]
+    touches += [
+        listen(other, homes[0], T0 + 5, named("b", "blue")),
+        listen(who, 0, T0 + 9, named("b", "blue")),
+    ]
     flow.cut(touches, [bought(1, T0 + DAY, who, homes[0], "red")], T0 + 20 * MINUTE)
     assert flow.erased == {}
     stored = [
@@ -360,7 +365,7 @@ def test_dropped_data_of_a_forgotten_person_is_counted() -> None:
 
 def test_a_pending_conversion_of_a_forgotten_listener_has_no_household() -> None:
     flow, who, home, other = Flow(MANY), spread(7), spread(1), spread(8)
-    touches = [heard(one, home, T0, named("a")) for one in (who, other)]
+    touches = [listen(one, home, T0, named("a")) for one in (who, other)]
     bought_by = [bought(n, T0 + MINUTE, one, home, "red") for n, one in enumerate((who, other, 0))]
     flow.cut(touches, bought_by, T0)
     flow.cut([], [], T0 + MINUTE, forgotten=[who])
@@ -373,7 +378,7 @@ def test_touches_of_names_beyond_the_limit_are_dropped() -> None:
     shard = HouseholdShard(0, 1, LATENESS, RULES, None, MANY, PLAY_MS)
     shard.names.numbers([named(f"p{n}") for n in range(MAX_NAMES)])
     home, new = spread(1), named("new")
-    touches = [heard(0, home, T0, named("p1")), heard(0, home, T0 + 1, new)]
+    touches = [listen(0, home, T0, named("p1")), listen(0, home, T0 + 1, new)]
     who, ts, kinds, plays = columns(touches, "home")
     tags = tags_of(np.zeros(2, np.uint64), plays)
     shard.take([([one.combo for one in touches], who >> np.uint64(12), ts, kinds, numbers(touches), tags)])
@@ -413,7 +418,7 @@ def test_many_conversions_of_a_crowd_read_its_touches_once() -> None:
 def test_touches_dropped_by_household_caps_are_counted_separately() -> None:
     settings = Settings(recovery_dir=None, touch_listens_in_all=1, shards=1, attribution="linear")
     logic, home = HouseholdsLogic(settings, None), spread(1)
-    touches = [heard(0, home, T0 + n * 60 * MINUTE, named("a")) for n in range(5)]
+    touches = [listen(0, home, T0 + n * 60 * MINUTE, named("a")) for n in range(5)]
     who, ts, kinds, plays = columns(touches, "home")
     combos, tags = [one.combo for one in touches], tags_of(np.zeros(5, np.uint64), plays)
     homes = [HomeTouches(combos, who, ts, kinds, numbers(touches), tags)]

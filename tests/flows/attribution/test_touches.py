@@ -71,7 +71,7 @@ def rows_of(some: Touches) -> list[Row]:
     )
 
 
-def of(store: TouchStore, who: int) -> list[Row]:
+def touch_rows(store: TouchStore, who: int) -> list[Row]:
     return rows_of(standing(store.touches_of(np.array([who], np.uint64)), store.apart_ms)[0])
 
 
@@ -112,7 +112,7 @@ def test_the_store_equals_a_plain_list(
             oldest = now - 10 * DAY
             store.compact(oldest - store.apart_ms, now - 600_000, OF_CAMPAIGN)
         who = rng.randrange(1, 40)
-        assert [row for row in of(store, who) if row[1] >= oldest] == model.of(who, oldest)
+        assert [row for row in touch_rows(store, who) if row[1] >= oldest] == model.of(who, oldest)
         since, until = oldest + rng.randrange(10 * DAY), now - rng.randrange(DAY)
         heard = [row for row in model.rows if row[2] == IMPRESSION_TOUCH and since <= row[1] < until]
         assert rows_of(store.impressions(since, until)) == sorted(heard)
@@ -126,7 +126,7 @@ def test_the_store_equals_a_plain_list(
             waiting = [row for row in waiting if row[0] != gone]
     store.compact(oldest - store.apart_ms, now, OF_CAMPAIGN)
     for who in range(1, 40):
-        assert [row for row in of(store, who) if row[1] >= oldest] == model.of(who, oldest)
+        assert [row for row in touch_rows(store, who) if row[1] >= oldest] == model.of(who, oldest)
     assert len(store) < 2 * len([row for row in model.rows if row[1] >= oldest]) + 500, (
         "what has expired goes"
     )
@@ -143,10 +143,12 @@ def test_only_unusable_touches_are_dropped_and_they_are_counted() -> None:
         add(store, rows)
         store.compact(-1, 300_000 if second >= 300 else 0, np.arange(2, dtype=np.uint32))
     for who in (1, 3):
-        assert len([row for row in of(store, who) if row[1] >= 300_000]) == 100, "not settled"
-    newest = {row[1] for row in of(store, 1) if row[1] < 300_000}
+        assert len([row for row in touch_rows(store, who) if row[1] >= 300_000]) == 100, "not settled"
+    newest = {row[1] for row in touch_rows(store, 1) if row[1] < 300_000}
     assert newest >= {290_000 + 2000 * n for n in range(5)} | {297_000, 299_000}
-    assert {row[1] for row in of(store, 3) if row[1] < 300_000} >= {290_000 + 1000 * n for n in range(10)}
+    assert {row[1] for row in touch_rows(store, 3) if row[1] < 300_000} >= {
+        290_000 + 1000 * n for n in range(10)
+    }
     assert store.dropped == 1200 - len(store)
     assert store.dropped > 100
 
@@ -216,9 +218,9 @@ def test_a_snapshot_lists_large_segments_and_does_not_write_them_again(
     assert sum(len(body) for _, body in second[0]) == 24  # type: ignore[attr-defined, misc]  # a list of (name, bytes)
     again = TouchStore()
     again.restore(first, Files(tmp_path))
-    assert of(again, 7) == [(7, 10**12 + 7, IMPRESSION_TOUCH, 0, 7)]
+    assert touch_rows(again, 7) == [(7, 10**12 + 7, IMPRESSION_TOUCH, 0, 7)]
     again.restore(second, Files(tmp_path))
-    assert len(of(again, 7)) == 2
+    assert len(touch_rows(again, 7)) == 2
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "changed", "no directory"])
@@ -250,8 +252,8 @@ def test_a_forgotten_listener_is_in_no_file_two_snapshots_later(
         kept.append(old.exists())
     assert kept == [True, False]
     assert all((1234).to_bytes(8, "little") not in path.read_bytes() for path in tmp_path.iterdir())
-    assert of(store, 1234) == []
-    assert of(store, 1235) != []
+    assert touch_rows(store, 1234) == []
+    assert touch_rows(store, 1235) != []
 
 
 def test_files_of_a_dead_execution_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,11 +24,11 @@ def owner(settings: Settings) -> Callable[[], str | None]:
     owners = owners_of(settings)
     assert owners is not None
 
-    def told() -> str | None:
+    def advertiser() -> str | None:
         owners.refresh()
         return owners.placements["p"].advertiser
 
-    return told
+    return advertiser
 
 
 def compared(settings: Settings) -> Callable[[], str | None]:

@@ -138,7 +138,7 @@ Came = tuple[int, int, int, int]
 """The same, at its time."""
 
 
-def as_told(events: list[Came], final_ms: int) -> dict[tuple[str | None, int, str], int]:
+def recomputed(events: list[Came], final_ms: int) -> dict[tuple[str | None, int, str], int]:
     """The decisions on every event of every key from the first on, recomputed as if no more came."""
     counts: Counter[tuple[str | None, int, str]] = Counter()
     for key in {event[0] for event in events}:
@@ -196,9 +196,9 @@ def test_each_cut_equals_a_full_recomputation(
         line.cut(now_ms, sent, ended)
         final_ms = (now_ms - LATENESS_MS) // MINUTE_MS * MINUTE_MS
         if ended:
-            told = as_told(came, 1 << 62)
+            told = recomputed(came, 1 << 62)
         elif turned or final_ms > decided_ms:  # it is not, where nothing has waited
-            told = as_told(came, final_ms)
+            told = recomputed(came, final_ms)
         assert line.found == told
         if restarts:
             line.restart()

@@ -227,7 +227,7 @@ _TARGETS: Final = {word: name for name, word in NATIVE.items()}
 _ALWAYS: Final = ("event", "placement_id", "campaign_id")
 
 
-def _some(rng: Random, words: Sequence[str], least: int) -> list[str]:
+def _sample_words(rng: Random, words: Sequence[str], least: int) -> list[str]:
     found = [word for word in words if word in MAKE]
     return rng.sample(found, min(len(found), rng.randint(least, least + 8)))
 
@@ -268,7 +268,7 @@ def _query(rng: Random) -> Case:
     names = {plain(word): foreign for foreign, word in dialect.names.items()}
     own = LITERAL if dialect.use == "postback" else NATIVE
     names |= {word: foreign for foreign, word in (own | SIGNALS).items() if foreign not in dialect.names}
-    chosen = _some(rng, [word for word in names if word not in _ALWAYS], 3)
+    chosen = _sample_words(rng, [word for word in names if word not in _ALWAYS], 3)
     values = _values(rng, [*(word for word in _ALWAYS if word in names), *chosen])
     extra = [("unread", "", "1"), ("utm_source", "", "x")][: rng.choice((0, 0, 1, 2))]
     named = [
@@ -326,7 +326,7 @@ def _event(rng: Random) -> dict[str, Any]:
     words = [word for word in MAKE if word not in ("event", "basis", "tracked", "regulations", "type")]
     own = [word for word in words if word not in ("order_id", "value", "currency", "playhead", "duration")]
     event: dict[str, Any] = {"event": rng.choice(("start", "impression", "conversion"))}
-    event |= {word: MAKE[word](rng) for word in (*_ALWAYS[1:], *_some(rng, own, 4))}
+    event |= {word: MAKE[word](rng) for word in (*_ALWAYS[1:], *_sample_words(rng, own, 4))}
     for word in ("ts", "playhead_ms", "duration_ms"):
         if word in event and event[word].isdigit() and rng.random() < 0.5:
             event[word] = int(event[word])
@@ -557,7 +557,7 @@ def verdict(case: Case, good: Sequence[Understood], bad: Sequence[Understood] | 
         reasons = {one.reason for one in bad or ()}
         changed = _signed_changed(case)
         assert not changed or is_cut(case) or reasons <= {"unsigned", "malformed"}, (
-            f"{changed} was changed, and is {reasons}: {told(case)}"
+            f"{changed} was changed, and is {reasons}: {case_text(case)}"
         )
         return "rejected"
     if is_cut(case):
@@ -569,7 +569,7 @@ def verdict(case: Case, good: Sequence[Understood], bad: Sequence[Understood] | 
         candidates = [before.get(one.event["event_id"])] if one.event["event_id"] in before else []
         candidates += [other.event for other in good if other.outcome is Outcome.STORED]
         wrongs = [differs(other, one.event, case) for other in candidates if other]
-        assert "" in wrongs, f"{wrongs[min(number, len(wrongs) - 1)]}: {told(case)}"
+        assert "" in wrongs, f"{wrongs[min(number, len(wrongs) - 1)]}: {case_text(case)}"
         same = same and one.event in candidates
         less = less or not same
     return "less" if less else "the same"
@@ -585,7 +585,7 @@ def _signed_changed(case: Case) -> str:
     return piece.word if piece.word in ("placement_id", "campaign_id", *",".join(labels).split(",")) else ""
 
 
-def told(case: Case) -> str:
+def case_text(case: Case) -> str:
     """A case in words for debugging."""
     piece, _ = case.piece()
     world = worlds()[case.settings]

@@ -82,7 +82,7 @@ async def sent(port: int, data: bytes, end: End) -> bytes:
         writer.close()
 
 
-def all_of(jobs: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+def results_of_all(jobs: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
     """The results of all, some at a time."""
 
     async def run() -> list[_T]:
@@ -103,7 +103,7 @@ def test_a_truncated_body_is_malformed_and_stores_nothing(
     path, body = BODIES[name]
     framing, wire = framed(body, form)
     before = head(host := served.new_book(), path, framing)
-    answers = all_of([sent(served.port, before + wire[:cut], end) for cut in range(len(wire))])
+    answers = results_of_all([sent(served.port, before + wire[:cut], end) for cut in range(len(wire))])
     # Who resets a connection may take with him what was not read so far.
     found = served.outcomes(host, len(wire) if end != "reset" else 1)
     assert set(found) == {"malformed"}
@@ -121,7 +121,7 @@ def test_a_whole_body_counts_after_its_sender_disconnects(
     path, body = BODIES[name]
     framing, wire = framed(body, form)
     before = head(host := served.new_book(), path, framing)
-    all_of([sent(served.port, before + wire, end)])
+    results_of_all([sent(served.port, before + wire, end)])
     assert set(served.outcomes(host, 1)) == {"stored"}
 
 
@@ -136,13 +136,13 @@ def test_no_bytes_in_no_chunks_count_before_their_last_chunk(
     wire = chunks(parts)
     cut = data.draw(st.integers(0, len(wire) - 1))
     before = head(host := served.new_book(), "/p?e=start&pl=breakfast-uk", CHUNKED)
-    all_of([sent(served.port, before + wire[:cut], end)])
+    results_of_all([sent(served.port, before + wire[:cut], end)])
     assert served.outcomes(host, 1) == {"malformed": 1}
 
 
 def test_a_body_with_trailers_is_not_taken_as_whole(served: Served) -> None:
     before = head(host := served.new_book(), "/p", CHUNKED)
     wire = chunks([SALE])[:-2] + b"X-Sum: 1\r\n\r\n"
-    (answer,) = all_of([sent(served.port, before + wire, "half close")])
+    (answer,) = results_of_all([sent(served.port, before + wire, "half close")])
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert served.outcomes(host, 1) == {"malformed": 1}

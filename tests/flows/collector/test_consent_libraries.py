@@ -51,7 +51,7 @@ def ids(vendors: tcf.Vendors) -> list[int]:
     return sorted(found)
 
 
-def said(text: str) -> dict[str, Any]:
+def our_reading(text: str) -> dict[str, Any]:
     """Our reading of a TC string in the libraries' terms."""
     found = tcf.decode(text)
     return {
@@ -74,7 +74,7 @@ def said(text: str) -> dict[str, Any]:
 
 
 def expected(read: dict[str, Any]) -> dict[str, Any]:
-    names = said(EMPTY)
+    names = our_reading(EMPTY)
     return {name: read[name] for name in names} | {"restrictions": sorted(read["restrictions"])}
 
 
@@ -86,7 +86,7 @@ def test_our_decoders_agree_with_the_iabs_libraries(strings: list[dict[str, Any]
     for one in strings:
         if one["kind"] == "tcf":
             seen["tcf"] += 1
-            if said(one["text"]) != expected(one):
+            if our_reading(one["text"]) != expected(one):
                 differences.append(one["text"])
             continue
         sections = gpp.sections(one["text"])
@@ -96,7 +96,7 @@ def test_our_decoders_agree_with_the_iabs_libraries(strings: list[dict[str, Any]
         seen["out"] += sum(out is True for out in outs.values())
         if list(sections) != one["sections"] or outs != wanted:
             differences.append(one["text"])
-        if "tcf" in one and said(sections[gpp.TCF_EU]) != expected(one["tcf"]):
+        if "tcf" in one and our_reading(sections[gpp.TCF_EU]) != expected(one["tcf"]):
             differences.append(one["text"])
     assert differences == []
     assert seen["tcf"] == COUNT // 2

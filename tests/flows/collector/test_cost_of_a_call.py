@@ -45,7 +45,7 @@ def posted(body: str | bytes, path: str = "/p") -> tuple[int, list[Outcome]]:
     return answer.status, [one.outcome for one in kept.events]
 
 
-def of_percents(name: str, length: int, kind: str = "%25") -> str:
+def percent_text(name: str, length: int, kind: str = "%25") -> str:
     return f"{name}={kind * (length // len(kind))}"
 
 
@@ -56,7 +56,7 @@ def test_a_body_without_a_beacon_is_not_decoded(body: str, letters: list[int]) -
 
 
 def test_unused_parameters_are_not_decoded(letters: list[int]) -> None:
-    many = "&".join(of_percents(f"unknown{n}", 450) for n in range(MAX_PARAMETERS - 2))
+    many = "&".join(percent_text(f"unknown{n}", 450) for n in range(MAX_PARAMETERS - 2))
     assert posted(f"e=start&pl=a&{many}") == (200, [Outcome.STORED])
     assert sum(letters) < 100
 
@@ -68,7 +68,7 @@ def test_a_body_is_decoded_no_oftener_than_a_url_is(
     kind: str, path: str, names: list[str], letters: list[int]
 ) -> None:
     each = (MAX_PIXEL_BYTES - 2_000) // len(names)
-    body = "&".join(of_percents(name, each, kind) for name in names)
+    body = "&".join(percent_text(name, each, kind) for name in names)
     posted(body, path)
     most = min(len(body), (LONGEST_VALUE + 8 * 3**MAX_DECODINGS) * len(names))
     assert sum(letters) <= 2 * MAX_DECODINGS * most  # a parameter that a case goes by is a word, too

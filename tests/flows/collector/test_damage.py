@@ -44,10 +44,10 @@ def test_an_impossible_byte_makes_no_other_event(seed: int) -> None:
 
 
 def test_the_cases_reach_every_outcome_of_damage() -> None:
-    async def found() -> set[str]:
+    async def outcomes() -> set[str]:
         return {await judge(case_of(seed)) for seed in range(800)}
 
-    assert asyncio.run(found()) >= {"rejected", "less", "the same", "cut"}
+    assert asyncio.run(outcomes()) >= {"rejected", "less", "the same", "cut"}
 
 
 SIGNATURE = SIGNING.of_tag("breakfast-uk", "spring")

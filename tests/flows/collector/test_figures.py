@@ -88,19 +88,19 @@ def test_a_collector_tells_its_figures_and_the_page_adds_them_up(
             assert call("robot", gdpr="1") == 200
         reader = Collectors(client, space)
 
-        def told() -> dict[str, Any]:
+        def together() -> dict[str, Any]:
             return reader.read()["together"]  # type: ignore[no-any-return]  # JSON
 
-        until(lambda: told()["stored"] == 8)
+        until(lambda: together()["stored"] == 8)
         (one,) = reader.read()["collectors"]
         assert (one["id"], one["ready"], one["away"]) == (collector.id(), True, False)
-        assert told()["calls"] == told()["stored"] + told()["rejected"] == 9
-        assert told()["rejected_by"] == {"unknown_event": 1}
-        assert told()["consent_by"] == {"no_string": 8}
-        assert told()["invalid_traffic_by"] == {"crawler_list": 1}
-        assert told()["unreplaced"] == {"native": {"creative_id": 7}}
+        assert together()["calls"] == together()["stored"] + together()["rejected"] == 9
+        assert together()["rejected_by"] == {"unknown_event": 1}
+        assert together()["consent_by"] == {"no_string": 8}
+        assert together()["invalid_traffic_by"] == {"crawler_list": 1}
+        assert together()["unreplaced"] == {"native": {"creative_id": 7}}
         assert one["placements_unreplaced"] == {"breakfast-uk": (8, 7)}
-        assert (told()["resting"], told()["ready"], told()["away"]) == (0, 1, 0)
+        assert (together()["resting"], together()["ready"], together()["away"]) == (0, 1, 0)
         key = collector.environment["AUDIOPIXEL_COLLECT_KEY"].encode()
         (ours,) = client.hgetall(f"{space}:collector_keys").items()
         assert ours[0] == Pseudonyms(key).key_ids[0]

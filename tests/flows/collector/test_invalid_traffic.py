@@ -33,11 +33,11 @@ EXCLUDE = (
     "# robots\nheadless|1|good headless,fine headless|1|0|0\nnightly|1||1|0|1|\ngone|1||1|0|0|11/25/2026\n"
     "caf\xe9|1||1|0|0\n"
 )
-Made = Callable[..., Judge]
+MakeJudge = Callable[..., Judge]
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
+def make_judge(tmp_path: Path) -> MakeJudge:
     def judge(**contents: bytes) -> Judge:
         paths = {}
         for name, content in contents.items():
@@ -75,8 +75,10 @@ def device(agent: str, address: str = HOME, basis: str = "transport") -> Device:
         (PLAYER, "", ""),
     ],
 )
-def test_the_first_list_that_matches_decides(made: Made, agent: str, reason: str, app: str) -> None:
-    verdict = made(**opawg()).verdict_on(device(agent))
+def test_the_first_list_that_matches_decides(
+    make_judge: MakeJudge, agent: str, reason: str, app: str
+) -> None:
+    verdict = make_judge(**opawg()).verdict_on(device(agent))
     assert (verdict.reason, verdict.app) == (reason, app)
 
 
@@ -126,14 +128,16 @@ def test_no_caller_makes_names_of_apps(app: str) -> None:
         ("Mozilla caf\xe9", True),
     ],
 )
-def test_iab_and_abc_lists_are_read_in_their_own_format(made: Made, agent: str, invalid: bool) -> None:
-    judge = made(iab_include=INCLUDE.encode(), iab_exclude=EXCLUDE.encode("latin-1"))
+def test_iab_and_abc_lists_are_read_in_their_own_format(
+    make_judge: MakeJudge, agent: str, invalid: bool
+) -> None:
+    judge = make_judge(iab_include=INCLUDE.encode(), iab_exclude=EXCLUDE.encode("latin-1"))
     assert judge.iab is not None
     assert judge.iab(agent) is invalid
 
 
-def test_a_podcast_app_is_valid_before_the_browser_list_applies(made: Made) -> None:
-    judge = made(**opawg(), iab_include=b"mozilla|1|1\n")
+def test_a_podcast_app_is_valid_before_the_browser_list_applies(make_judge: MakeJudge) -> None:
+    judge = make_judge(**opawg(), iab_include=b"mozilla|1|1\n")
     assert judge.verdict_on(device(APP)).reason == ""
     assert judge.verdict_on(device("Unknown/1")).reason == "iab_list"
 
@@ -155,9 +159,11 @@ def test_a_podcast_app_is_valid_before_the_browser_list_applies(made: Made) -> N
     ],
 )
 def test_the_data_centre_list_judges_only_untrusted_callers(
-    made: Made, address: str, basis: str, reason: str
+    make_judge: MakeJudge, address: str, basis: str, reason: str
 ) -> None:
-    judge = made(data_centres=b"# ours\n35.180.0.0/17\n35.180.128.0/17 # joined\n1.2.3.4\n2600:1f00::/24\n")
+    judge = make_judge(
+        data_centres=b"# ours\n35.180.0.0/17\n35.180.128.0/17 # joined\n1.2.3.4\n2600:1f00::/24\n"
+    )
     assert judge.verdict_on(device(PLAYER, address, basis)).reason == reason
 
 
@@ -189,9 +195,14 @@ CLAIMS: list[tuple[dict[str, str], dict[str, str]]] = [
     ],
 )
 def test_a_claim_lifts_no_suspicion(
-    made: Made, parameters: dict[str, str], headers: dict[str, str], agent: str, address: str, reason: str
+    make_judge: MakeJudge,
+    parameters: dict[str, str],
+    headers: dict[str, str],
+    agent: str,
+    address: str,
+    reason: str,
 ) -> None:
-    judge = made(**opawg(), data_centres=b"35.180.0.0/16\n")
+    judge = make_judge(**opawg(), data_centres=b"35.180.0.0/16\n")
     for peer, forwarded in ((address, {}), ("10.0.0.1", {"x-forwarded-for": address})):
         door, own = understanding(judge=judge), {"user-agent": agent, **forwarded}
         plain = door.pixel(call(usual(), headers=own, peer=peer)).event
@@ -200,8 +211,8 @@ def test_a_claim_lifts_no_suspicion(
         assert (claimed["device_basis"], claimed["invalid_traffic"]) == ("claimed", reason)
 
 
-def test_a_known_server_is_judged_by_the_listeners_agent_alone(made: Made) -> None:
-    judge = made(data_centres=b"198.51.100.0/24\n")
+def test_a_known_server_is_judged_by_the_listeners_agent_alone(make_judge: MakeJudge) -> None:
+    judge = make_judge(data_centres=b"198.51.100.0/24\n")
     for agent, reason in (("VLC/3.0", None), ("Googlebot/2.1", "declared_bot")):
         headers = {"user-agent": agent, "x-forwarded-for": HOME}
         event = (
@@ -210,13 +221,13 @@ def test_a_known_server_is_judged_by_the_listeners_agent_alone(made: Made) -> No
         assert (event["device_basis"], event.get("invalid_traffic")) == ("trusted", reason)
 
 
-def test_a_bot_in_a_data_centre_is_a_bot(made: Made) -> None:
-    judge = made(data_centres=b"35.180.0.0/16\n")
+def test_a_bot_in_a_data_centre_is_a_bot(make_judge: MakeJudge) -> None:
+    judge = make_judge(data_centres=b"35.180.0.0/16\n")
     assert judge.verdict_on(device("Googlebot/2.1", "35.180.1.1")).reason == "declared_bot"
 
 
-def test_reasons_are_from_the_closed_set_and_lists_have_hashes(made: Made) -> None:
-    judge = made(**opawg(), data_centres=b"1.2.3.4\n", iab_include=b"mozilla|1|1\n")
+def test_reasons_are_from_the_closed_set_and_lists_have_hashes(make_judge: MakeJudge) -> None:
+    judge = make_judge(**opawg(), data_centres=b"1.2.3.4\n", iab_include=b"mozilla|1|1\n")
     agents = ["AcmeBot/1", "okhttp/4", "Googlebot/2", "curl/8", "", "Unknown/1", PLAYER]
     found = {judge.verdict_on(device(agent)).reason for agent in agents}
     found.add(judge.verdict_on(device(PLAYER, "1.2.3.4")).reason)
@@ -236,9 +247,9 @@ def test_reasons_are_from_the_closed_set_and_lists_have_hashes(made: Made) -> No
         ("iab_exclude", b"x|1||1|0|0|2026-01-31\n"),
     ],
 )
-def test_an_unreadable_list_is_refused_at_the_start(made: Made, name: str, content: bytes) -> None:
+def test_an_unreadable_list_is_refused_at_the_start(make_judge: MakeJudge, name: str, content: bytes) -> None:
     with pytest.raises(SettingsError):
-        made(**{name: content})
+        make_judge(**{name: content})
 
 
 def test_a_missing_list_is_refused_at_the_start(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def in_the_log(broker: EmbeddedBroker, topic: str, wanted: set[str]) -> list[lis
     return messages(broker.bootstrap, topic)
 
 
-def assert_nothing_new_is_older_than_a_low_mark_before_it(part: list[dict[str, Any]]) -> None:
+def assert_low_marks_hold(part: list[dict[str, Any]]) -> None:
     """Low marks may fall after a kill, because acknowledged events may be sent again."""
     seen, low_ms = set[str](), 0
     for one in part:
@@ -90,7 +90,7 @@ def test_kills_at_any_moment_lose_no_answered_call(broker: EmbeddedBroker, tmp_p
     for name in names:
         assert byes(messages(broker.bootstrap, topic), name) == 2
     for part in found:
-        assert_nothing_new_is_older_than_a_low_mark_before_it(part)
+        assert_low_marks_hold(part)
 
 
 def test_pixels_spooled_without_kafka_are_sent_by_the_next_start(

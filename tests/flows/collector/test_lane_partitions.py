@@ -118,7 +118,7 @@ def test_returned_events_are_sent_again_in_order(tmp_path: Path, brokers: Broker
         assert not await world.lane.say_bye(timedelta(milliseconds=100))
         await world.lane.close()
 
-    async def behind(world: World) -> None:
+    async def spool_backlog(world: World) -> None:
         brokers.away = {0}
         world.lane.start()
         while world.lane.resting > 3:
@@ -133,7 +133,7 @@ def test_returned_events_are_sent_again_in_order(tmp_path: Path, brokers: Broker
 
     run(tmp_path, before, producer=brokers, proven=True)
     assert (tmp_path / "marked").exists()
-    run(tmp_path, behind, producer=brokers, proven=False)
+    run(tmp_path, spool_backlog, producer=brokers, proven=False)
 
 
 def test_a_growing_backlog_drains_in_order(tmp_path: Path, brokers: Brokers) -> None:
@@ -252,7 +252,7 @@ def test_a_quiet_lane_stopped_without_a_bye_keeps_its_proof(tmp_path: Path, brok
         await world.lane.close()
         brokers.give_up()
 
-    async def goes_on(world: World) -> None:
+    async def resume(world: World) -> None:
         assert not world.lane.proven  # no message waits for partition 1 yet
         world.lane.start()
         while not world.lane.proven:
@@ -264,7 +264,7 @@ def test_a_quiet_lane_stopped_without_a_bye_keeps_its_proof(tmp_path: Path, brok
 
     run(tmp_path, stops, producer=brokers)
     assert (tmp_path / "marked").read_text().split() == ["2", "0"]
-    run(tmp_path, goes_on, producer=brokers, proven=False)
+    run(tmp_path, resume, producer=brokers, proven=False)
 
 
 def test_a_call_with_one_unroutable_event_is_refused_whole(tmp_path: Path, brokers: Brokers) -> None:

@@ -76,7 +76,7 @@ def test_a_token_of_some_campaigns_writes_into_no_placement_of_another() -> None
     signatures = Signatures({"a1": b"a signing key"})
     door = understanding(placements="planned", planned=planned, callers=callers, signatures=signatures)
 
-    def told(name: str, **parameters: str) -> tuple[str, str]:
+    def outcome_of(name: str, **parameters: str) -> tuple[str, str]:
         headers = {"authorization": f"Bearer {name}.{SECRET}"}
         understood = door.pixel(call(usual(**parameters), headers=headers))
         (again,) = door.events(
@@ -88,11 +88,11 @@ def test_a_token_of_some_campaigns_writes_into_no_placement_of_another() -> None
         return understood.reason, understood.wrong
 
     for placement, wrong in (("a", ""), ("b", ""), ("theirs", "campaign_id"), ("nobodys", "placement_id")):
-        assert told("some", pl=placement, cm="spring") == ("unsigned" if wrong else "", wrong)
-        assert told("all", pl=placement, cm="spring") == ("", "")
-    assert told("some", pl="theirs", cm="autumn") == ("unsigned", "campaign_id")
-    assert told("some", pl="new", cm="spring", k=signatures.of_tag("new", "spring")) == ("", "")
-    assert told("some", pl="theirs", cm="spring", k="a1.forged") == ("unsigned", "campaign_id")
+        assert outcome_of("some", pl=placement, cm="spring") == ("unsigned" if wrong else "", wrong)
+        assert outcome_of("all", pl=placement, cm="spring") == ("", "")
+    assert outcome_of("some", pl="theirs", cm="autumn") == ("unsigned", "campaign_id")
+    assert outcome_of("some", pl="new", cm="spring", k=signatures.of_tag("new", "spring")) == ("", "")
+    assert outcome_of("some", pl="theirs", cm="spring", k="a1.forged") == ("unsigned", "campaign_id")
 
 
 def test_a_campaigns_token_sends_its_conversions_before_a_plan() -> None:

@@ -31,7 +31,7 @@ def posted(**more: Any) -> Call:
     return call(method="POST", body=json.dumps(SAYS_YES | more).encode())
 
 
-def is_nobody(found: Understood) -> bool:
+def is_anonymous(found: Understood) -> bool:
     said = found.event
     return said["consent"] is False and not {"listener_id", "client_id", "household_id"} & set(said)
 
@@ -39,7 +39,7 @@ def is_nobody(found: Understood) -> bool:
 @pytest.mark.parametrize("no", [False, "false", "no", 0, 0.0, "0", [False]])
 def test_a_writers_no_is_one_in_every_form(no: Any) -> None:
     found = event(consent=no)
-    assert (found.consent, found.outcome, is_nobody(found)) == ("opted_out", Outcome.STORED, True)
+    assert (found.consent, found.outcome, is_anonymous(found)) == ("opted_out", Outcome.STORED, True)
 
 
 @pytest.mark.parametrize("yes", [True, "true", "yes", 1, 1.0, "1"])
@@ -64,7 +64,7 @@ def test_the_sections_that_apply_are_read_in_every_form(ids: Any) -> None:
 @pytest.mark.parametrize("ids", [{"8": True}, [8, None], "usca", [[8]], "9,usca"])
 def test_unreadable_sections_count_as_refusals(ids: Any) -> None:
     found = event(gpp=OPTED_OUT, gpp_sid=ids)
-    assert (found.consent, is_nobody(found)) == ("unreadable", True)
+    assert (found.consent, is_anonymous(found)) == ("unreadable", True)
     assert event(gpp_sid=ids).consent == "given"  # there is no string that they are of
 
 
@@ -80,7 +80,7 @@ def test_the_global_privacy_control_header_refuses_at_every_door(said: str) -> N
         call(method="POST", body=json.dumps(SAYS_YES).encode(), headers=headers),
     ):
         found.append(door.pixel(made))
-    assert [(one.outcome, one.consent, is_nobody(one)) for one in found] == [
+    assert [(one.outcome, one.consent, is_anonymous(one)) for one in found] == [
         (Outcome.STORED, "opted_out", True)
     ] * 6
 
@@ -105,14 +105,14 @@ def test_the_control_is_a_parameter_too(path: str) -> None:
 @pytest.mark.parametrize("yes", [1, 1.0, True, "1", "yes", "TRUE", [1]])
 def test_a_devices_refusal_counts_in_every_form(word: str, yes: Any) -> None:
     for found in (understanding().pixel(posted(**{word: yes})), event(**{word: yes})):
-        assert (found.consent, is_nobody(found)) == ({"lmt": "lmt", "coppa": "child"}[word], True)
+        assert (found.consent, is_anonymous(found)) == ({"lmt": "lmt", "coppa": "child"}[word], True)
 
 
 @pytest.mark.parametrize("word", ["lmt", "coppa", "gdpr", "us_privacy", "gdpr_consent", "gpp"])
 @pytest.mark.parametrize("said", [{}, {"value": 1}, [None], [{}], "perhaps"])
 def test_a_pixel_with_an_unreadable_signal_counts_without_consent(word: str, said: Any) -> None:
     found = understanding().pixel(posted(**{word: said}))
-    assert (found.outcome, found.consent, is_nobody(found)) == (Outcome.STORED, "unreadable", True)
+    assert (found.outcome, found.consent, is_anonymous(found)) == (Outcome.STORED, "unreadable", True)
 
 
 @pytest.mark.parametrize("word", ["lmt", "coppa", "gdpr"])

@@ -46,12 +46,12 @@ def plan(of: int = 1000, **more: Any) -> Plan:
     return Plan("p", of, START_MS, END_MS, **more)
 
 
-def at(share: float) -> int:
+def at_share(share: float) -> int:
     return START_MS + round(share * DAYS * DAY_MS)
 
 
 def test_half_delivered_at_three_quarters_has_an_indicator_of_two_thirds() -> None:
-    now = pace(plan(3_000), 1_500, 1_000_000, at(0.75), USUAL)
+    now = pace(plan(3_000), 1_500, 1_000_000, at_share(0.75), USUAL)
     assert now.expected == 2250
     assert now.indicator == 2 / 3
     assert f"{now.indicator:.3f}" == "0.667"
@@ -59,7 +59,7 @@ def test_half_delivered_at_three_quarters_has_an_indicator_of_two_thirds() -> No
 
 
 def test_half_the_booked_at_three_quarters_of_a_frontloaded_flight_is_less() -> None:
-    now = pace(plan(3_000, curve="frontloaded"), 1_500, 0, at(0.75), USUAL)
+    now = pace(plan(3_000, curve="frontloaded"), 1_500, 0, at_share(0.75), USUAL)
     assert now.expected == 3_000 * 0.8125
     assert now.indicator == 1_500 / (3_000 * 0.8125)
 
@@ -75,20 +75,20 @@ def test_hours_of_zero_weight_expect_nothing() -> None:
 
 
 def test_a_flight_has_a_shortfall_and_a_remaining_time() -> None:
-    paused = plan(3_000, pauses=((at(0.8), at(0.9)),))
-    now = pace(paused, 1_500, 0, at(0.75), USUAL)
+    paused = plan(3_000, pauses=((at_share(0.8), at_share(0.9)),))
+    now = pace(paused, 1_500, 0, at_share(0.75), USUAL)
     assert (now.start_ms, now.end_ms, now.remaining_ms) == (START_MS, END_MS, 15 * DAY_MS // 10)
     assert now.expected is not None
     assert now.short_by == now.expected - 1_500 == 1_000
-    assert pace(paused, 2_600, 0, at(0.75), USUAL).short_by == 0
-    assert pace(paused, 1_500, 0, at(0.85), USUAL).short_by is None  # paused
+    assert pace(paused, 2_600, 0, at_share(0.75), USUAL).short_by == 0
+    assert pace(paused, 1_500, 0, at_share(0.85), USUAL).short_by is None  # paused
     over = pace(paused, 1_500, 0, END_MS + 1, USUAL)
     assert (over.short_by, over.remaining_ms) == (1_500, 0)
 
 
 def test_a_campaign_ends_with_its_last_placement_and_sums_shortfalls() -> None:
     early = Plan("q", 100, START_MS - DAY_MS, END_MS - DAY_MS)
-    parts = [pace(plan(1_000), 200, 0, at(0.5), USUAL), pace(early, 100, 0, at(0.5), USUAL)]
+    parts = [pace(plan(1_000), 200, 0, at_share(0.5), USUAL), pace(early, 100, 0, at_share(0.5), USUAL)]
     whole = pace_campaign(parts, USUAL)
     assert (whole.start_ms, whole.end_ms, whole.remaining_ms) == (
         START_MS - DAY_MS,
@@ -98,7 +98,7 @@ def test_a_campaign_ends_with_its_last_placement_and_sums_shortfalls() -> None:
     assert whole.expected is not None
     assert whole.expected - 300 < 300, "netted, as money never was"
     assert whole.short_by == 300, "what one is ahead makes up for no other"
-    paused = pace(plan(1_000, pauses=((at(0.4), at(0.6)),)), 1, 0, at(0.5), USUAL)
+    paused = pace(plan(1_000, pauses=((at_share(0.4), at_share(0.6)),)), 1, 0, at_share(0.5), USUAL)
     assert pace_campaign([*parts, paused], USUAL).short_by == 300, "of those that have one"
     assert pace_campaign([paused], USUAL).short_by is None
 
@@ -133,7 +133,7 @@ def test_the_first_minutes_are_a_setting_and_of_unpaused_time() -> None:
 
 
 def test_a_paused_flight_is_not_judged_but_keeps_its_needs() -> None:
-    pause = (at(0.5), at(0.6))
+    pause = (at_share(0.5), at_share(0.6))
     before = pace(plan(1000, pauses=(pause,)), 100, 5, pause[0] - 1, USUAL)
     during = [pace(plan(1000, pauses=(pause,)), 100, 5, now, USUAL) for now in (pause[0], pause[1] - 1)]
     after = pace(plan(1000, pauses=(pause,)), 100, 5, pause[1], USUAL)
@@ -242,13 +242,13 @@ def test_the_first_matching_state_applies(
     ],
 )  # fmt: skip
 def test_thresholds_are_met_exactly(delivered: int, last_hour: int, state: State) -> None:
-    assert pace(plan(1_000_000), delivered, last_hour, at(0.5) - 1, USUAL).state == state
+    assert pace(plan(1_000_000), delivered, last_hour, at_share(0.5) - 1, USUAL).state == state
 
 
 def test_thresholds_are_parameters() -> None:
     strict = Thresholds(under=0.99, over=1.01)
-    assert pace(plan(1000), 494, 10**6, at(0.5), strict).state == "under"
-    assert pace(plan(1000), 506, 10**6, at(0.5), strict).state == "over"
+    assert pace(plan(1000), 494, 10**6, at_share(0.5), strict).state == "under"
+    assert pace(plan(1000), 506, 10**6, at_share(0.5), strict).state == "over"
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=20))
@@ -263,8 +263,8 @@ def test_exactly_nine_tenths_of_the_expected_is_not_under(tens: list[int]) -> No
 
 def paced(state: State, share: float = 0.5, delivered: int = 500, last_hour: int = 10**6) -> Delivery:
     """A placement of 1000 in a state."""
-    more = {"pauses": ((at(share), at(share) + HOUR_MS),)} if state == "paused" else {}
-    now = pace(plan(1000, **more), delivered, last_hour, at(share), USUAL)
+    more = {"pauses": ((at_share(share), at_share(share) + HOUR_MS),)} if state == "paused" else {}
+    now = pace(plan(1000, **more), delivered, last_hour, at_share(share), USUAL)
     assert now.state == state
     return now
 
@@ -276,7 +276,7 @@ def shown(delivery: Delivery) -> list[float | None]:
 
 
 def test_a_campaign_of_one_placement_is_paced_like_it() -> None:
-    starved = pace(plan(100_000), 50_000, 4, at(0.5), USUAL)
+    starved = pace(plan(100_000), 50_000, 4, at_share(0.5), USUAL)
     assert starved.state == "at_risk"
     for one in (
         paced("on_track"),
@@ -308,7 +308,7 @@ def test_a_campaign_with_its_booking_delivered_needs_no_more() -> None:
 def test_a_placement_before_its_start_expects_nothing_of_its_campaign() -> None:
     later, starved = (
         paced("not_started", share=-1, delivered=0),
-        pace(plan(100_000), 50_000, 4, at(0.5), USUAL),
+        pace(plan(100_000), 50_000, 4, at_share(0.5), USUAL),
     )
     campaign = pace_campaign([later, paced("on_track")], USUAL)
     assert (campaign.booked, campaign.expected, campaign.indicator) == (2000, 500, 1)
@@ -411,7 +411,7 @@ NIGHT: tuple[int, ...] = (0, 0, 0, 0, 0, 1, 4, 8, 8, 4, 2, 2, 2, 2, 2, 3, 6, 8, 
 @pytest.mark.parametrize("an_hour", [20, 1_000, 50_000])
 @pytest.mark.parametrize("rate", [1.05, 1.4])
 def test_a_healthy_flight_is_never_at_risk(curve: Any, an_hour: int, rate: float) -> None:
-    this = plan(an_hour * DAYS * 24, curve=curve, timezone="UTC", pauses=((at(0.05), at(0.06)),))
+    this = plan(an_hour * DAYS * 24, curve=curve, timezone="UTC", pauses=((at_share(0.05), at_share(0.06)),))
     for seed in range(3):
         seen = watched(this, arrivals(np.random.default_rng(seed), this, 2 * 1440, rate))
         assert "at_risk" not in {now.state for now in seen}
@@ -441,7 +441,7 @@ def test_a_flight_with_unknown_delivery_is_not_judged() -> None:
     for share, state in (
         *((-0.1, "not_started"), (0.3, "unknown_before"), (0.55, "paused"), (1.1, "ended_unknown")),
     ):
-        now = pace(plan(pauses=((at(0.5), at(0.6)),)), None, 10**6, at(share), USUAL)
+        now = pace(plan(pauses=((at_share(0.5), at_share(0.6)),)), None, 10**6, at_share(share), USUAL)
         assert (now.delivered, now.indicator, now.projected, now.required_rate) == (None, None, None, None)
         assert now.state == state
         assert (now.expected is None) == (share < 0)
@@ -455,11 +455,11 @@ def test_a_flight_with_unknown_delivery_is_not_judged() -> None:
 
 def begun(delivered: int | None, counted: int, share: float, since: float = 0.4, **more: Any) -> Delivery:
     """A flight of 1000 that is counted since a share of it."""
-    return pace(plan(**more), delivered, 10, at(share), USUAL, Counted(at(since), counted))
+    return pace(plan(**more), delivered, 10, at_share(share), USUAL, Counted(at_share(since), counted))
 
 
 def test_a_flight_begun_before_its_count_passes_its_states_in_order() -> None:
-    pause = ((at(0.5), at(0.6)),)
+    pause = ((at_share(0.5), at_share(0.6)),)
     for now, state in (
         (begun(None, 1000, 0.55, pauses=pause), "complete"),
         (begun(None, 999, 1.1), "ended_unknown"),
@@ -473,7 +473,7 @@ def test_a_flight_begun_before_its_count_passes_its_states_in_order() -> None:
         assert (known == (None,) * 5) == (now.delivered is None), "all that follows from it"
         assert now.expected is not None
         campaign = pace_campaign([now], USUAL)
-        assert (campaign.state, campaign.since_ms) == (state, at(0.4))
+        assert (campaign.state, campaign.since_ms) == (state, at_share(0.4))
 
 
 def test_a_campaign_with_one_unknown_placement_is_unknown() -> None:
@@ -492,7 +492,7 @@ def test_a_campaign_with_one_unknown_placement_is_unknown() -> None:
 
 def test_the_recent_rate_of_an_opened_flight_starts_at_its_count() -> None:
     """Twenty minutes after the first message, on plan by the balance and in what was counted."""
-    since_ms = at(0.4)
+    since_ms = at_share(0.4)
     this = plan(10**6)
     on_plan = round(10**6 * 20 * MINUTE_MS / (DAYS * DAY_MS)) + 1
 
@@ -524,7 +524,7 @@ def test_no_change_tells_nothing() -> None:
 
 
 def test_a_change_tells_the_numbers_in_texts() -> None:
-    now = pace(plan(10_000), 5_000, 2, at(0.75), USUAL)
+    now = pace(plan(10_000), 5_000, 2, at_share(0.75), USUAL)
     assert state_change("p", "c", "on_track", now, 1_793_577_600_000) == {
         "id": "p|under|1793577600000",
         "placement": "p",

@@ -144,12 +144,12 @@ def test_skipped_messages_are_a_gap_of_any_flight() -> None:
 LONDON = ZoneInfo("Europe/London")
 
 
-def at(text: str) -> int:
+def epoch_ms(text: str) -> int:
     return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
-NOON = at("2026-11-12T12:00:20+00:00")
-MORNING = at("2026-11-11T09:00:03.500+00:00")
+NOON = epoch_ms("2026-11-12T12:00:20+00:00")
+MORNING = epoch_ms("2026-11-11T09:00:03.500+00:00")
 
 
 @pytest.mark.parametrize(
@@ -163,11 +163,11 @@ MORNING = at("2026-11-11T09:00:03.500+00:00")
     ],
 )  # fmt: skip
 def test_a_moment_is_valid_at_a_midnight_or_after_counting_began(until: str, right: bool) -> None:
-    assert splits_counts(at(until), MORNING, NOON, LONDON) is right
+    assert splits_counts(epoch_ms(until), MORNING, NOON, LONDON) is right
 
 
 def test_an_invalid_moment_names_the_nearest_valid_ones() -> None:
-    until_ms = at("2026-11-12T10:17:00+00:00")
+    until_ms = epoch_ms("2026-11-12T10:17:00+00:00")
     words = refusal(until_ms, MORNING, NOON, LONDON)
     assert words.endswith("moments are 2026-11-12T00:00:00+00:00 and 2026-11-12T11:01:00+00:00")
     assert "2026-11-12T10:17:00+00:00: counts before and after it are not stored separately" in words
@@ -175,10 +175,10 @@ def test_an_invalid_moment_names_the_nearest_valid_ones() -> None:
 
 
 def test_midnights_are_local_on_clock_change_days() -> None:
-    berlin, now_ms = ZoneInfo("Europe/Berlin"), at("2026-10-27T12:00:00+01:00")
+    berlin, now_ms = ZoneInfo("Europe/Berlin"), epoch_ms("2026-10-27T12:00:00+01:00")
     for midnight, right in (("2026-10-25T00:00+02:00", True), ("2026-10-26T00:00+01:00", True)):
-        assert splits_counts(at(midnight), MORNING - 60 * DAY_MS, now_ms, berlin) is right
-    assert not splits_counts(at("2026-10-26T00:00+02:00"), MORNING - 60 * DAY_MS, now_ms, berlin)
+        assert splits_counts(epoch_ms(midnight), MORNING - 60 * DAY_MS, now_ms, berlin) is right
+    assert not splits_counts(epoch_ms("2026-10-26T00:00+02:00"), MORNING - 60 * DAY_MS, now_ms, berlin)
 
 
 @given(st.integers(-5 * DAY_MS, DAY_MS), st.integers(-3 * DAY_MS, 0))

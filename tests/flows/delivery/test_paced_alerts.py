@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
-from test_paced_rows import AT_MS, PLAN, SINCE_MS, Held, Writer, delivery, flushed, row, rows, told
+from test_paced_rows import AT_MS, PLAN, SINCE_MS, Held, Writer, delivery, flushed, row, rows, sent_alerts
 
 from connectors.redis.client import Client
 from flows.errors import AudiopixelError
@@ -66,7 +66,7 @@ def test_alerts_wait_for_redis_and_are_sent_once(
     elapsed_s += LONGEST_PAUSE_S
     writer.flush(15, rows(1000))
     assert topic.alerts == [("p", "not_started", "complete"), ("p", "complete", "under")]
-    assert told(client, settings) == topic.alerts
+    assert sent_alerts(client, settings) == topic.alerts
     writer.publisher.close()
 
 
@@ -79,7 +79,7 @@ def test_a_replaced_execution_sends_no_alert(settings_of: Callable[..., Settings
     stale.plans.book = PlanBook([replace(PLAN, booked=9000)])
     with pytest.raises(AudiopixelError, match="another execution took over"):
         stale.flush(12, rows(1000))
-    assert topic.alerts == told(client, settings) == [("p", "not_started", "complete")]
+    assert topic.alerts == sent_alerts(client, settings) == [("p", "not_started", "complete")]
     for one in (stale, newer):
         one.publisher.close()
 
@@ -92,7 +92,7 @@ def test_many_changes_of_one_flush_wait_for_the_topic_few_times(
     settings = settings_of()
     writer, topic = telling(settings, PlanBook(plans))
     writer.flush(10, flushed(*(row("placement", plan.placement_id, 200, plan) for plan in plans)))
-    assert topic.alerts == told(client, settings)
+    assert topic.alerts == sent_alerts(client, settings)
     assert topic.alerts == [(plan.placement_id, "not_started", "under") for plan in plans]
     assert topic.flushes <= 3
     writer.publisher.close()

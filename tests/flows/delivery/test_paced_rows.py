@@ -99,7 +99,7 @@ def show_before(settings: Settings, plans: Held | None = None) -> Writer:
     return before
 
 
-def told(client: Client, settings: Settings) -> list[tuple[str, str, str]]:
+def sent_alerts(client: Client, settings: Settings) -> list[tuple[str, str, str]]:
     """The alerts, as (placement, from, to)."""
     alerts = client.xrange(f"{settings.namespace}:alerts")
     return [(alert["placement"], alert["from"], alert["to"]) for _, alert in alerts]
@@ -251,7 +251,7 @@ def test_pixels_after_the_flights_end_deliver_and_cost_nothing(
         assert (found["booked"], found["delivered"], found["indicator"]) == ("100", "90", "0.9"), scope
         assert (found["projected"], found["state"]) == ("90", "ended_short"), scope
         assert shown(client, settings, scope, name)[0] == "110"
-    assert told(client, settings) == [("p", "not_started", "ended_short")]
+    assert sent_alerts(client, settings) == [("p", "not_started", "ended_short")]
     writer.publisher.close()
 
 
@@ -264,7 +264,7 @@ def test_a_replaced_plan_gives_no_alert(
     settings, plans = settings_of(), Held(PlanBook([ENDED]))
     writer = Writer(settings, plans)
     writer.flush(10, rows(100, ENDED))
-    assert told(client, settings) == [("p", "not_started", "complete")]
+    assert sent_alerts(client, settings) == [("p", "not_started", "complete")]
     before = {scope: delivery(client, settings, scope, name) for scope, name in ROWS}
 
     if pacer_first:
@@ -283,7 +283,7 @@ def test_a_replaced_plan_gives_no_alert(
     writer.flush(13, rows(1, new) if pacer_first else flushed())
     found = delivery(client, settings, "placement", "p")
     assert (found["delivered"], found["state"]) == ("1", "warming_up")
-    assert told(client, settings)[1:] == [("p", "complete", "warming_up")]
+    assert sent_alerts(client, settings)[1:] == [("p", "complete", "warming_up")]
     writer.publisher.close()
 
 
@@ -296,7 +296,7 @@ def test_a_row_is_not_paced_by_counts_before_its_plan(
     assert shown(client, settings, "placement", "p") == ("2000", None)
     writer.flush(11, rows(10))
     assert shown(client, settings, "placement", "p") == ("10", "under")
-    assert told(client, settings) == [("p", "not_started", "under")]
+    assert sent_alerts(client, settings) == [("p", "not_started", "under")]
     writer.publisher.close()
 
 
@@ -330,7 +330,7 @@ def test_a_held_row_keeps_its_delivery_until_its_plan_is_withdrawn(
     after.flush(5, rows(200))  # behind
     after.flush(10, flushed())
     assert delivery(client, settings, "placement", "p") == told_before
-    assert len(told(client, settings)) == 1
+    assert len(sent_alerts(client, settings)) == 1
     plans.book = PlanBook()
     after.flush(11, flushed())
     assert delivery(client, settings, "placement", "p") == {}
@@ -347,12 +347,12 @@ def test_nothing_is_paced_by_the_wall_clock_before_the_first_watermark(
     writer = Writer(settings, Held(PlanBook([past])))
     writer.publisher.clock_s = lambda: AT_MS / 1000
     writer.flush(1, rows(1, past), watermark_ms=0)
-    assert (delivery(client, settings, "placement", "p"), told(client, settings)) == ({}, [])
+    assert (delivery(client, settings, "placement", "p"), sent_alerts(client, settings)) == ({}, [])
     writer.flush(2, rows(2, past), watermark_ms=past.start_ms - HOUR_MS)
     assert delivery(client, settings, "placement", "p")["state"] == "not_started"
     writer.flush(3, rows(3, past), watermark_ms=0)  # a partition that is new and has much to read
     assert delivery(client, settings, "placement", "p")["state"] == "not_started"
-    assert told(client, settings) == []
+    assert sent_alerts(client, settings) == []
     writer.publisher.close()
 
 

@@ -22,7 +22,7 @@ def since(world: World, parted: int, end: int) -> int:
     return sum(len(who) for minute, who in world.model.heard.items() if parted <= minute < end)
 
 
-def told(world: World) -> Delivered:
+def shown_delivery(world: World) -> Delivered:
     assert world.shown is not None
     assert world.shown[2] is not None
     return world.shown[2]
@@ -71,7 +71,7 @@ def test_counts_after_a_balance_are_exact_or_unknown(
         open_from = max(FIRST, world.shard.first_open)
         world.hear([(max(open_from, world.minute + at), who) for at, who in impressions], jump)
         if end and world.shown is not None and world.shown[2] is not None:
-            counted = told(world)
+            counted = shown_delivery(world)
             assert counted.parted == parted
             assert counted.since in (
                 {since(world, parted, end)} if known else {None, since(world, parted, end)}
@@ -84,7 +84,7 @@ def test_a_balance_before_the_first_pixel_splits_at_any_minute() -> None:
     world.plan(FIRST - 5, FIRST + 40_000, parted)
     for _ in range(30):
         world.hear([(world.minute, 1), (world.minute - 3, 2)], jump=997)
-    counted = told(world)
+    counted = shown_delivery(world)
     assert counted.since == since(world, parted, FIRST + 40_000)
     assert 0 < counted.since < (counted.impressions or 0)
 
@@ -98,15 +98,15 @@ def test_a_later_balance_splits_at_a_midnight_of_open_days(days: int, known: boo
     world.plan(FIRST - 40_000, FIRST + 40_000, midnight)
     world.hear([])
     right = since(world, midnight, FIRST + 40_000)
-    assert told(world).since == (right if known else None)
+    assert shown_delivery(world).since == (right if known else None)
     world.restart()
     world.hear([(world.minute, 1), (world.minute, 2)], jump=3)
-    assert told(world).since == (right + 2 if known else None)
+    assert shown_delivery(world).since == (right + 2 if known else None)
     world.hear([(world.minute, 1)], jump=8 * DAY)
-    assert told(world).since == (right + 3 if known else None), "once known it stays so"
+    assert shown_delivery(world).since == (right + 3 if known else None), "once known it stays so"
     world.plan(FIRST - 40_000, FIRST + 40_000, midnight + 1)
     world.hear([])
-    assert told(world).since is None
+    assert shown_delivery(world).since is None
 
 
 def test_a_returned_plan_has_its_former_balance() -> None:
@@ -119,7 +119,7 @@ def test_a_returned_plan_has_its_former_balance() -> None:
         world.hear([(world.minute, 1)], jump=1)
     world.plan(FIRST - 500, FIRST + 5_000, FIRST + 30)
     world.hear([])
-    assert told(world).since == since(world, FIRST + 30, FIRST + 5_000)
+    assert shown_delivery(world).since == since(world, FIRST + 30, FIRST + 5_000)
     world.plan(FIRST - 700, FIRST + 5_000, FIRST + 30)
     world.hear([])
-    assert told(world).since == since(world, FIRST + 30, FIRST + 5_000), "whatever its start"
+    assert shown_delivery(world).since == since(world, FIRST + 30, FIRST + 5_000), "whatever its start"

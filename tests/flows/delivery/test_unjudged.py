@@ -206,14 +206,14 @@ def test_ended_plans_lengthen_a_silences_limit_until_it_never_comes(
     writer.flush(11, silent(some, both(240_000)))
     assert why(client, settings) == NOT_JUDGED
     assert why(client, settings, name="over") == JUDGED
-    assert told_units(client, settings) == {"platform:acast": 1}
+    assert published_units(client, settings) == {"platform:acast": 1}
     alone = SilentUnit("platform:acast", SINCE_MS, 10**9, 60_000, 150.0, [both(0).placements[1]])
     writer.flush(12, silent(some, alone))
-    assert told_units(client, settings) == {}
+    assert published_units(client, settings) == {}
     writer.publisher.close()
 
 
-def told_units(client: Client, settings: Settings) -> dict[str, int]:
+def published_units(client: Client, settings: Settings) -> dict[str, int]:
     text = client.hgetall(f"{settings.namespace}:meta").get("silent", "{}")
     return {unit: of["placements"] for unit, of in json.loads(text).items()}
 
@@ -226,6 +226,6 @@ def test_a_silent_unit_is_named_without_plans_and_old_meta_is_ignored(
     writer = Writer(settings, Held(PlanBook([PLAN])))
     writer.publisher.pacer = None
     writer.flush(10, silent(rows(BEHIND), SilentUnit("partition:t/0", SINCE_MS, 61_000, 60_000, 0.0, ())))
-    assert told_units(client, settings) == {"partition:t/0": 0}
+    assert published_units(client, settings) == {"partition:t/0": 0}
     assert [one["unit"] for one in feed_entries(client, settings)] == ["partition:t/0"]
     writer.publisher.close()

@@ -88,7 +88,7 @@ def started(
     return process, mark
 
 
-def gone(mark: str, within_s: float = 8.0) -> list[str]:
+def leftovers(mark: str, within_s: float = 8.0) -> list[str]:
     """The remaining processes of a demo after a while."""
     deadline = time.monotonic() + within_s
     while (left := alive(mark)) and time.monotonic() < deadline:
@@ -165,7 +165,7 @@ def bounded(errors: int = subprocess.STDOUT, **environment: str) -> str:
     process, mark = started("--seconds", "20", errors=errors, **environment)
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
-    assert gone(mark) == []
+    assert leftovers(mark) == []
     return output
 
 
@@ -266,7 +266,7 @@ class Running:
         """Its code, once it has ended by itself."""
         code = self.process.wait(within_s)
         self._reader.join(5)
-        assert gone(self.mark) == []
+        assert leftovers(self.mark) == []
         return code
 
     def end(self) -> None:
@@ -276,7 +276,7 @@ class Running:
             assert self.process.wait(60) in (0, 130), self.output
         self._reader.join(5)
         assert "Traceback" not in "".join(self.output)
-        assert gone(self.mark) == []
+        assert leftovers(self.mark) == []
 
 
 def test_the_demo_starts_from_an_archive_and_restarts_its_exporter() -> None:
@@ -493,7 +493,7 @@ def seen() -> Seen:
         assert process.wait(30) in (0, 130), output
         reader.join(5)
         assert "Traceback" not in "".join(output)
-        assert gone(mark) == []
+        assert leftovers(mark) == []
 
 
 def test_redis_has_one_under_one_over_and_others_on_track(seen: Seen) -> None:
@@ -535,7 +535,7 @@ def test_ctrl_c_ends_a_demo_with_no_process_left_behind(after_s: float) -> None:
     output, _ = process.communicate(timeout=30)
     assert process.returncode in (0, 130), output
     assert "Traceback" not in output
-    assert gone(mark) == []
+    assert leftovers(mark) == []
 
 
 def test_a_killed_demo_takes_its_processes_along() -> None:
@@ -547,7 +547,7 @@ def test_a_killed_demo_takes_its_processes_along() -> None:
         time.sleep(0.2)
     process.kill()
     process.wait(10)
-    assert gone(mark, 15) == []
+    assert leftovers(mark, 15) == []
 
 
 def test_each_firing_alert_is_one_escaped_line() -> None:

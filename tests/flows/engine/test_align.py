@@ -81,7 +81,7 @@ class Step:
                 self.since = {}
 
 
-def behind(of: dict[str, list[Item]], state: Saved) -> dict[str, list[Item]]:
+def resent_messages(of: dict[str, list[Item]], state: Saved) -> dict[str, list[Item]]:
     """The messages that senders of a saved cut send again."""
     return {sender: items[state[1].get(sender, 0) :] for sender, items in of.items()}
 
@@ -126,7 +126,7 @@ def test_from_every_saved_cut_the_same_cuts_follow(data: st.DataObject) -> None:
         step.push(item)
     place = data.draw(st.integers(0, len(step.saved) - 1))
     resumed = Step(of, step.saved[place])
-    for item in data.draw(st.composite(interleaved)(behind(of, step.saved[place]))):
+    for item in data.draw(st.composite(interleaved)(resent_messages(of, step.saved[place]))):
         resumed.push(item)
     assert resumed.cuts == step.cuts[place + 1 :]
     assert not resumed.since
@@ -156,7 +156,7 @@ def test_senders_may_change_at_a_restart(data: st.DataObject, staying: set[str],
         step.push(item)
     nothing: Saved = encode(Aligner[str, Item]().snapshot()), {}
     state = step.saved[-1] if step.saved else nothing
-    resumed, read_again = Step(staying | new, state), behind(before, state)
+    resumed, read_again = Step(staying | new, state), resent_messages(before, state)
     after = {
         sender: [
             *read_again.get(sender, ()),

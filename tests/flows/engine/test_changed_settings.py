@@ -154,7 +154,7 @@ def refused(held: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
     return wrong | off | {name for name in SHRINKING if now[name] > held[name]}
 
 
-def kept(held: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+def binding_settings(held: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that bind the store after a start."""
     least = {name: min(held[name], now[name]) for name in SHRINKING}
     off = {"attribution": "off"} if "off" in (held["attribution"], now["attribution"]) else {}
@@ -206,7 +206,7 @@ def test_any_changed_setting_is_followed_or_refused_with_advice(
         if refusal is not None:
             assert any(f"set AUDIOPIXEL_{name.upper()} back" in str(refusal) for name in wrong)
             continue
-        held, now = kept(held or wanted, wanted), wanted
+        held, now = binding_settings(held or wanted, wanted), wanted
         assert not fresh(recovery)
         accounts = [client.hgetall(key) for key in client.scan_iter(f"{namespace}:partition:*")]
         accepted = sum(int(one["accepted"]) for one in accounts)

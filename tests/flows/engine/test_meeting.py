@@ -148,12 +148,12 @@ def test_shards_routed_elsewhere_by_the_engine_are_refused(tmp_path: Path) -> No
 
 
 def meeting(settings: Settings, stores: Sequence[SaveStore]) -> list[Agreed]:
-    def one(member: int) -> Agreed:
+    def result_of(member: int) -> Agreed:
         place = Place(member, len(stores))
         return in_redis(settings, place, agree(stores[member], place))
 
     with ThreadPoolExecutor(len(stores)) as pool:
-        return list(pool.map(one, range(len(stores))))
+        return list(pool.map(result_of, range(len(stores))))
 
 
 def test_members_meet_despite_leftovers_of_earlier_starts(
@@ -195,7 +195,7 @@ def test_all_members_use_the_greatest_published_cut_found(
             raise away.pop()
         return found[member]
 
-    def one(member: int) -> Published:
+    def result_of(member: int) -> Published:
         place = Place(member, len(stores))
         saves = Saves(settings.model_copy(update={"recovery_dir": stores[member].root}), b"", Now, place)
         saves.find_published = lambda: find(member)
@@ -204,7 +204,7 @@ def test_all_members_use_the_greatest_published_cut_found(
         return saves.published
 
     with ThreadPoolExecutor(len(stores)) as pool:
-        assert list(pool.map(one, range(len(stores)))) == [found[1]] * 3
+        assert list(pool.map(result_of, range(len(stores)))) == [found[1]] * 3
 
 
 def test_a_member_of_another_version_is_refused_with_advice(tmp_path: Path) -> None:

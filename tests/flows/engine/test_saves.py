@@ -298,7 +298,7 @@ class Counter(Step[Lines]):
         return self.count
 
 
-def at(number: int, save: bool = True) -> Lines:
+def cut_lines(number: int, save: bool = True) -> Lines:
     return Lines([], 0, Cut(number, T0, False, (("a", number),), save=save))
 
 
@@ -328,12 +328,12 @@ class Slow:
 def test_the_flow_waits_only_at_a_third_concurrent_save(tmp_path: Path) -> None:
     disk_ = Slow()
     step = Saved(saves_of(tmp_path, disk_.defer), "plays", Counter)
-    assert [*step.on_batch([at(1), at(2, save=False), at(3)])[0]] == []
+    assert [*step.on_batch([cut_lines(1), cut_lines(2, save=False), cut_lines(3)])[0]] == []
     assert len(disk_.waiting) == 2
     Event().wait(0.05)
     timer = in_threads(lambda: (Event().wait(0.2), disk_.waiting[0][0].set()))
     with capture_logs() as told:
-        sent = [*step.on_batch([at(4)])[0]]
+        sent = [*step.on_batch([cut_lines(4)])[0]]
     assert [one["event"] for one in told if "waited" in one["event"]], told
     assert [one.cut.number for one in sent if isinstance(one, Durable)] == [1]
     for go, _ in disk_.waiting:
@@ -350,7 +350,7 @@ def test_a_failing_disk_ends_the_flow_with_the_reason(
 
     step = Saved(saves_of(tmp_path), "plays", Counter)
     monkeypatch.setattr(disk, "put", full)
-    step.on_batch([at(1)])
+    step.on_batch([cut_lines(1)])
     with pytest.raises(StateError, match="cannot be used: No space left on device"):
         step.on_eof()
 

@@ -235,14 +235,14 @@ def test_a_retried_call_omits_people_forgotten_meanwhile(
     pixels = PixelsTarget(who, make, kept, denied, 1)
     decisions = DecisionsTarget(make, kept, denied, cast(Handover, Caught()), 1)
 
-    def of_both(make: Callable[[int], tuple[bytes, bytes]]) -> list[Record]:
+    def records_of_both(make: Callable[[int], tuple[bytes, bytes]]) -> list[Record]:
         return [Record("t", 0, number, NOW_MS, *make(number)) for number in (1, 2)]
 
-    for parcel in pixels.sort(of_both(lambda number: pixel("conversion", number))).parcels:
+    for parcel in pixels.sort(records_of_both(lambda number: pixel("conversion", number))).parcels:
         parcel.hand_over()
     # A client of two listeners, one of them forgotten: the call is about the other alone.
-    starts = of_both(lambda number: pixel("start", number, ga_client_id="1.1"))
-    parcels = [*pixels.sort(starts).parcels, *decisions.sort(of_both(decision)).parcels]
+    starts = records_of_both(lambda number: pixel("start", number, ga_client_id="1.1"))
+    parcels = [*pixels.sort(starts).parcels, *decisions.sort(records_of_both(decision)).parcels]
     for parcel in parcels:
         with pytest.raises(Busy):
             parcel.hand_over()
@@ -265,7 +265,7 @@ def test_conversions_of_one_event_id_are_both_exported(tmp_path: Path) -> None:
         made.extend(facts)
         return []
 
-    def told(key: bytes, value: bytes) -> Record:
+    def record(key: bytes, value: bytes) -> Record:
         return Record("t", 0, 0, NOW_MS, key, value)
 
     pixels = PixelsTarget(client_of, make, kept, denied, 1)
@@ -275,11 +275,11 @@ def test_conversions_of_one_event_id_are_both_exported(tmp_path: Path) -> None:
     anothers_order = pixel(
         "conversion", 1, conversion={"type": "purchase", "order_id": "o-9"}, ga_client_id="a.2"
     )
-    for parcel in pixels.sort([told(*one) for one in (mine, others, anothers_order, again)]).parcels:
+    for parcel in pixels.sort([record(*one) for one in (mine, others, anothers_order, again)]).parcels:
         parcel.hand_over()
     key, of_mine = decision(1)
     of_others = of_mine.replace(b'"campaign_id": "spring"', b'"campaign_id": "autumn"')
-    left = decisions.sort([told(key, of_mine), told(key, of_others), told(key, of_mine)]).left_out
+    left = decisions.sort([record(key, of_mine), record(key, of_others), record(key, of_mine)]).left_out
     assert [(one.client_id, one.values["campaign"]) for one in made] == [
         ("1.1700000000", "spring"), ("another.1", "autumn"),
     ]  # fmt: skip

@@ -82,23 +82,23 @@ def test_a_start_with_the_former_methodology_is_no_change(
     target = site(lambda _: (503, {}) if away else (200, {}))
     more = {"AUDIOPIXEL_EXPORT_WEBHOOK": target.url, "AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS": f'["{WHSEC}"]'}
 
-    def told_after(*starts: Settings) -> list[str]:
+    def hashes_after(*starts: Settings) -> list[str]:
         target.taken.clear()
         for one in starts:
             publish_methodology(one)
         assert export("webhook", "--once", **more).wait(120) == 0
         return hashes(target)
 
-    assert told_after(first) == []  # it begins at the newest
-    assert told_after(first, second, second, first) == [methodology(second).hash]
-    assert told_after(first, second) == []
+    assert hashes_after(first) == []  # it begins at the newest
+    assert hashes_after(first, second, second, first) == [methodology(second).hash]
+    assert hashes_after(first, second) == []
     away = True
     publish_methodology(third)
     process = export("webhook", **more)
     until(lambda: [one for one in target.calls if one not in target.taken])
     process.kill()
     away = False
-    assert told_after(third, first) == [methodology(third).hash]
+    assert hashes_after(third, first) == [methodology(third).hash]
 
 
 @pytest.mark.parametrize("form", [SignedWebhook([SECRET]), SlackMessage()])
@@ -286,9 +286,9 @@ def test_an_invalid_answer_ends_no_export(answer: bytes, reason: str) -> None:
 
         threading.Thread(target=answered, daemon=True).start()
         caller = Caller(f"http://127.0.0.1:{server.getsockname()[1]}", timedelta(seconds=5))
-        with pytest.raises(Busy) as found:
+        with pytest.raises(Busy) as raised:
             caller.post(b"{}", {})
-    assert found.value.reason == reason
+    assert raised.value.reason == reason
 
 
 @pytest.mark.parametrize(

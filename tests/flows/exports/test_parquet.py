@@ -346,7 +346,7 @@ def test_a_day_is_complete_after_later_saves_of_one_execution(settings: Settings
     settles = 30 + 3 * 2
     assert timedelta(seconds=30) == ACKNOWLEDGED
 
-    def tell(fence: int, rev: int, watermark_ms: int, generation: int = 0) -> int:
+    def flush_meta(fence: int, rev: int, watermark_ms: int, generation: int = 0) -> int:
         meta.update(
             fence=str(fence), rev=str(rev), watermark_ms=str(watermark_ms), generation=str(generation)
         )
@@ -354,16 +354,16 @@ def test_a_day_is_complete_after_later_saves_of_one_execution(settings: Settings
 
     over = START_MS + DAY_MS + LATENESS_MS
     assert look() < DAY
-    assert tell(1, 101, over) <= DAY
-    assert tell(1, 101 + settles - 1, over + 50) <= DAY
-    assert tell(1, 101 + settles, over + 60) == DAY + 1
+    assert flush_meta(1, 101, over) <= DAY
+    assert flush_meta(1, 101 + settles - 1, over + 50) <= DAY
+    assert flush_meta(1, 101 + settles, over + 60) == DAY + 1
     fresh = Completeness(settings, lambda: meta, generation=0)
     look = fresh.look
-    assert tell(1, 200, over) < DAY
-    assert tell(2, 200 + settles, over) < DAY, "what the execution before wrote last may come again"
-    assert tell(2, 200 + 2 * settles, over) == DAY + 1
+    assert flush_meta(1, 200, over) < DAY
+    assert flush_meta(2, 200 + settles, over) < DAY, "what the execution before wrote last may come again"
+    assert flush_meta(2, 200 + 2 * settles, over) == DAY + 1
     with pytest.raises(NewGeneration):
-        tell(3, 300, over, generation=1)
+        flush_meta(3, 300, over, generation=1)
 
 
 def test_every_field_of_a_final_minute_has_a_column() -> None:

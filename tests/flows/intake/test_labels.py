@@ -54,7 +54,7 @@ def line(number: int, **fields: Any) -> bytes:
     return json.dumps({**known, "received_at": T0 + number, **fields}, separators=(",", ":")).encode()
 
 
-def more_of(event: str) -> dict[str, Any]:
+def further_fields(event: str) -> dict[str, Any]:
     """The further fields that an event needs."""
     return {
         "conversion": {"conversion": {"type": "purchase"}, "play_id": None},
@@ -81,7 +81,7 @@ def test_both_decoders_read_an_unlisted_name_as_absent(
         if number == change_at:
             lists = BOOKS[second]
             both.follow(book(lists))
-        batch = both.decode([line(number, **{"event": event, "app": "x", **labels, **more_of(event)})])
+        batch = both.decode([line(number, **{"event": event, "app": "x", **labels, **further_fields(event)})])
         known = {
             field: {name for plan in lists for name in _listed(plan.get(column, []))}
             for field, column in zip(FIELDS, NAMED, strict=True)

@@ -39,11 +39,11 @@ def store(client: Client, settings: Settings, **positions: int) -> None:
     client.hset(positions_key(settings.namespace), "positions", json.dumps(positions))
 
 
-def at(**positions: int) -> Cut:
+def cut_at_positions(**positions: int) -> Cut:
     return Cut(1, 0, False, tuple(positions.items()))
 
 
-def behind(covered: Covered, cut: Cut) -> bool:
+def is_behind(covered: Covered, cut: Cut) -> bool:
     return covered.provisional_from(cut) == NEVER
 
 
@@ -51,16 +51,18 @@ def test_a_cut_is_behind_until_every_partition_has_passed(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     settings = settings_of()
-    assert not behind(Covered(settings), at(a=0)), "nobody has published"
+    assert not is_behind(Covered(settings), cut_at_positions(a=0)), "nobody has published"
     store(client, settings, a=5, b=7)
     covered = Covered(settings)
-    assert [behind(covered, at(**cut)) for cut in ({"a": 9}, {"a": 5, "b": 6}, {"a": 5, "b": 7})] == [
+    assert [
+        is_behind(covered, cut_at_positions(**cut)) for cut in ({"a": 9}, {"a": 5, "b": 6}, {"a": 5, "b": 7})
+    ] == [
         True,
         True,
         False,
     ]
     store(client, settings, a=50, b=70)  # by this execution
-    assert not behind(covered, at(a=6, b=8))
+    assert not is_behind(covered, cut_at_positions(a=6, b=8))
 
 
 def test_while_redis_does_not_tell_a_cut_is_behind(
@@ -69,11 +71,11 @@ def test_while_redis_does_not_tell_a_cut_is_behind(
     (port,) = free_ports(1)
     now_s, settings = [0.0], settings_of()
     covered = Covered(settings_of(redis_url=f"redis://127.0.0.1:{port}/0"), clock_s=lambda: now_s[0])
-    assert behind(covered, at(a=9))
+    assert is_behind(covered, cut_at_positions(a=9))
     covered.settings = settings
-    assert behind(covered, at(a=9)), "not asked at every cut: each may take a timeout"
+    assert is_behind(covered, cut_at_positions(a=9)), "not asked at every cut: each may take a timeout"
     now_s[0] += RETRY_S
-    assert not behind(covered, at(a=9))
+    assert not is_behind(covered, cut_at_positions(a=9))
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -83,7 +85,7 @@ def test_only_a_restart_within_a_generation_can_be_behind(
     settings = settings_of(recovery_dir=tmp_path)
     write_fence_record(tmp_path, 0, FenceRecord(3, 2, begun))
     store(client, settings, a=5)
-    assert behind(Covered(settings, recompute=True), at(a=4)) == begun
+    assert is_behind(Covered(settings, recompute=True), cut_at_positions(a=4)) == begun
 
 
 # What the topic gets
@@ -178,7 +180,7 @@ def test_a_rereading_flow_never_retracts_a_published_minute(
     again = Execution(settings, log, covered, state, begin)
     for cut, some, _ in again.cuts(second, number, len(log)):
         told += some
-        if not behind(covered, cut):
+        if not is_behind(covered, cut):
             store(client, settings, log=dict(cut.positions)["log"])
 
     for key in {key for key, _, _ in told}:
@@ -198,12 +200,12 @@ def test_final_minutes_are_on_disk_before_publication(
 ) -> None:
     settings = settings_of(recovery_dir=tmp_path / "store")
     one, other = Covered(settings), Covered(settings)
-    assert one.provisional_from(at(a=1)) == 0
+    assert one.provisional_from(cut_at_positions(a=1)) == 0
     one.record_final(BEGIN + 2)
     other.record_final(BEGIN + 1)
-    assert one.provisional_from(at(a=1)) == 0, "it knows itself what it has told"
+    assert one.provisional_from(cut_at_positions(a=1)) == 0, "it knows itself what it has told"
     again = Covered(settings)
-    assert again.provisional_from(at(a=1)) == BEGIN + 2
+    assert again.provisional_from(cut_at_positions(a=1)) == BEGIN + 2
     written = (tmp_path / "store" / "final").stat().st_mtime_ns
     again.record_final(BEGIN + 2)
     assert (tmp_path / "store" / "final").stat().st_mtime_ns == written, "once a minute, not once a cut"
@@ -211,6 +213,6 @@ def test_final_minutes_are_on_disk_before_publication(
     for damaged in (b"", line[:-2], line[:-2] + b"]\n" + below, line.replace(b"2", b"0") + b"\n" + below):
         (tmp_path / "store" / "final").write_bytes(damaged)
         with pytest.raises(StateError, match=r"final is damaged.*as a line \[minute\]"):
-            Covered(settings).provisional_from(at(a=1))
+            Covered(settings).provisional_from(cut_at_positions(a=1))
     (tmp_path / "store" / "final").write_text(f"[{BEGIN + 2}]\n")  # as it says
-    assert Covered(settings).provisional_from(at(a=1)) == BEGIN + 2
+    assert Covered(settings).provisional_from(cut_at_positions(a=1)) == BEGIN + 2

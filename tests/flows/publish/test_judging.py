@@ -78,7 +78,7 @@ def test_meta_says_whether_delivery_is_judged(settings_of: Callable[..., Setting
     publisher = Publisher(settings, ["t/0"], True, clock_s=lambda: NOW_MS / 1000)
     publisher.open()
 
-    def told(number: int, watermark_ms: int, low_mark_ms: int = 0) -> dict[str, str]:
+    def published_meta(number: int, watermark_ms: int, low_mark_ms: int = 0) -> dict[str, str]:
         publisher.flush(
             Cut(
                 number,
@@ -93,11 +93,11 @@ def test_meta_says_whether_delivery_is_judged(settings_of: Callable[..., Setting
         meta = client.hgetall(f"{settings.namespace}:meta")
         return {name: meta[name] for name in meta if "judged" in name}
 
-    assert told(1, NOW_MS - BEHIND_MS) == {"judged": "1"}
+    assert published_meta(1, NOW_MS - BEHIND_MS) == {"judged": "1"}
     old = NOW_MS - 2 * OLD_MS
     why = {"judged": "0", "unjudged_since_ms": str(NOW_MS), "unjudged_reason": "collector"}
-    assert told(2, old, old) == why
-    assert told(3, NOW_MS - BEHIND_MS, NOW_MS) == {"judged": "1"}
+    assert published_meta(2, old, old) == why
+    assert published_meta(3, NOW_MS - BEHIND_MS, NOW_MS) == {"judged": "1"}
     publisher.close()
 
 
@@ -138,7 +138,7 @@ def test_meta_contains_a_holds_begin_and_collector(
     publisher = Publisher(settings, ["t/0"], True, clock_s=lambda: NOW_MS / 1000)
     publisher.open()
 
-    def told(number: int, by: str, since_ms: int) -> dict[str, str]:
+    def published_meta(number: int, by: str, since_ms: int) -> dict[str, str]:
         at_ms = NOW_MS - BEHIND_MS
         why: HoldReason | None = "clock" if by else None
         held = {"held_by": by, "held_since_ms": since_ms, "held_why": why, "counted_since_ms": SINCE_MS}
@@ -147,8 +147,8 @@ def test_meta_contains_a_holds_begin_and_collector(
         return {name: meta[name] for name in meta if name.startswith("held") or name.endswith("_reason")}
 
     held = {"held_by": "c-1", "held_since_ms": "12345", "held_why": "clock", "unjudged_reason": "collector"}
-    assert told(1, "c-1", 12345) == held
-    assert told(2, "", 0) == {}
+    assert published_meta(1, "c-1", 12345) == held
+    assert published_meta(2, "", 0) == {}
     publisher.close()
 
 

@@ -198,7 +198,7 @@ def test_no_row_is_older_than_metas_lower_bound(
             rows = pack_rows(windows, shard.watermark_ms, shard.final_through_ms) if windows else []
             flushes.append(Flush(shard.index, cut, rows, rows_as_of_ms=shard.turning.whole_ms))
             every = shard.numbers_of(shard.columns.alive.nonzero()[0])
-            state |= {row.name: told(row.packed) for row in pack_rows(every, cut.watermark_ms, 0)}
+            state |= {row.name: unpacked_row(row.packed) for row in pack_rows(every, cut.watermark_ms, 0)}
         states.append((cut.watermark_ms, state))
         with monkeypatch.context() as patched:
             if rng.random() < 0.1 and number < 60:
@@ -218,7 +218,7 @@ def test_no_row_is_older_than_metas_lower_bound(
     desk.publisher.close()
 
 
-def told(packed: bytes) -> dict[str, str]:
+def unpacked_row(packed: bytes) -> dict[str, str]:
     """A packed row as a reader gets it, without its times."""
     values = zip(FIELDS, msgspec.msgpack.decode(packed), strict=True)
     return {name: str(value) for name, value in values if value is not None and name not in TIMES}

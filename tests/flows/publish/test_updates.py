@@ -207,7 +207,7 @@ def test_a_follower_of_updates_has_the_rows_of_redis(
     monkeypatch.setattr(backlog, "TURNED_AT_ONCE", draw.choice((1, 3)))
     monkeypatch.setattr(Desk, "messages", quick_messages)
 
-    def some(most: int = 3) -> str:
+    def sample_names(most: int = 3) -> str:
         return "".join(draw.sample("abcdefgh", draw.randrange(most + 1)))
 
     for _ in range(40):
@@ -222,8 +222,8 @@ def test_a_follower_of_updates_has_the_rows_of_redis(
 
         with monkeypatch.context() as patched:
             patched.setattr(RowStore, "write", write)
-            ended = some(1) if draw.random() < 0.3 else ""
-            desk.flush(*some(), turned="" if ended else some(6), ended=ended)
+            ended = sample_names(1) if draw.random() < 0.3 else ""
+            desk.flush(*sample_names(), turned="" if ended else sample_names(6), ended=ended)
         if draw.random() < 0.08:
             desk.client.flushdb()
         if draw.random() < 0.08:

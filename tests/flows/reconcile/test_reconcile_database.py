@@ -101,7 +101,7 @@ def test_an_invalid_memory_size_is_refused(memory: str) -> None:
 
 
 def test_a_memory_limit_too_small_is_one_line() -> None:
-    with pytest.raises(AudiopixelError) as said:
+    with pytest.raises(AudiopixelError) as raised:
         Database(threads=1, memory="1KB").run("CREATE TABLE rows AS FROM range(100000)")
-    assert "not enough memory" in str(said.value)
-    assert len(str(said.value).splitlines()) == 1
+    assert "not enough memory" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1

@@ -40,7 +40,7 @@ def replayed(settings_of: Callable[..., Settings], tmp_path: Path) -> tuple[Reco
     return recompute([log], rules(settings)), tmp_path / "out" / "minutes.ndjson"
 
 
-def told(found: tuple[Recomputation, Path], **spoiled: Any) -> set[str]:
+def differing_fields(found: tuple[Recomputation, Path], **spoiled: Any) -> set[str]:
     truth, file = found
     lines = [json.loads(line) | spoiled for line in file.read_text().splitlines()]
     file.with_name("spoiled.ndjson").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -50,7 +50,7 @@ def told(found: tuple[Recomputation, Path], **spoiled: Any) -> set[str]:
 def test_a_replays_minutes_equal_the_oracles(
     replayed: tuple[Recomputation, Path],
 ) -> None:
-    assert told(replayed) == set()
+    assert differing_fields(replayed) == set()
     minutes = [json.loads(line) for line in replayed[1].read_text().splitlines()]
     assert set().union(*minutes) <= MINUTE.keys()
     assert any(type(one["conversion_value"]) is str for one in minutes)
@@ -68,4 +68,4 @@ SPOILED: Final = [
 
 def test_each_field_of_a_minute_is_compared(replayed: tuple[Recomputation, Path]) -> None:
     for field, value in SPOILED:
-        assert field in told(replayed, **{field: value}), (field, value)
+        assert field in differing_fields(replayed, **{field: value}), (field, value)

@@ -172,22 +172,22 @@ def test_an_id_or_its_parts_are_blocked_in_any_case(run: Run) -> None:
 
 
 def test_blocked_impressions_sum_by_the_pixels_own_fields(run: Run) -> None:
-    def heard(after_s: float, play: str | None, at: str = "a", **more: Any) -> Line:
+    def impression_of(after_s: float, play: str | None, at: str = "a", **more: Any) -> Line:
         return pixel("impression", after_s, play, at, **{"content_category": "IAB26-3", **more})
 
     lines = [
-        heard(0, "1", station="s"),  # before the flight's start, counted all the same
-        heard(1, "1", station="s"),  # a repeat
-        heard(120, "2", station="t", campaign_id="c"),
-        heard(121, None, station="s"),
-        heard(122, "3", station="s", content_category="IAB1"),
-        heard(123, "4", station="s", user_agent="Examplebot/2.1"),
-        heard(124, "5", at="other", station="s"),  # blocks something else
-        heard(125, "6", at="unplanned", station="s"),
+        impression_of(0, "1", station="s"),  # before the flight's start, counted all the same
+        impression_of(1, "1", station="s"),  # a repeat
+        impression_of(120, "2", station="t", campaign_id="c"),
+        impression_of(121, None, station="s"),
+        impression_of(122, "3", station="s", content_category="IAB1"),
+        impression_of(123, "4", station="s", user_agent="Examplebot/2.1"),
+        impression_of(124, "5", at="other", station="s"),  # blocks something else
+        impression_of(125, "6", at="unplanned", station="s"),
         pixel("start", 126, "7", content_category="IAB26"),  # no impression
         pixel("click", 126, "7", content_category="IAB26"),
-        heard(900, "8", at="clock"),
-        heard(127, "9", station="s"),  # too late
+        impression_of(900, "8", at="clock"),
+        impression_of(127, "9", station="s"),  # too late
     ]
     plans = {
         "a": Planned(T0 + 60_000, blocked_categories=("IAB26",)),

@@ -37,7 +37,7 @@ def replayed(settings_of: Callable[..., Settings], tmp_path: Path) -> Replayed:
     return settings, recompute([log], rules(settings))
 
 
-def told(found: Replayed, client: Client, name: str, **times: int) -> set[str]:
+def differing_times(found: Replayed, client: Client, name: str, **times: int) -> set[str]:
     """The times that are differences where a row says `times`."""
     settings, truth = found
     key = f"{settings.namespace}:placement:{{{name}}}"
@@ -55,9 +55,9 @@ def live(found: Replayed, client: Client) -> None:
 
 def test_an_ended_log_has_only_final_minutes(replayed: Replayed, client: Client) -> None:
     for name in ("old", "planned", "new"):
-        assert told(replayed, client, name, final_through_ms=FINAL_MS) == set()
+        assert differing_times(replayed, client, name, final_through_ms=FINAL_MS) == set()
         for off_ms in (-660_000, -600_000, -60_000, -59_999, -1, 1, 60_000):
-            found = told(replayed, client, name, final_through_ms=FINAL_MS + off_ms)
+            found = differing_times(replayed, client, name, final_through_ms=FINAL_MS + off_ms)
             assert found == {"final_through_ms"}, (name, off_ms)
 
 
@@ -65,7 +65,7 @@ def test_each_row_of_an_ended_log_is_as_of_its_end(replayed: Replayed, client: C
     for name in ("old", "planned", "new"):
         for at_ms in (1, T0, END_MS - 10_000, END_MS - 1, END_MS, END_MS + 1):
             wrong = set() if at_ms == END_MS else {"as_of_ms", "reach_as_of_ms"}
-            found = told(replayed, client, name, as_of_ms=at_ms, reach_as_of_ms=at_ms)
+            found = differing_times(replayed, client, name, as_of_ms=at_ms, reach_as_of_ms=at_ms)
             assert found >= wrong, (name, at_ms)
 
 
@@ -73,9 +73,11 @@ def test_a_live_row_is_final_up_to_its_lateness(replayed: Replayed, client: Clie
     live(replayed, client)
     closed_ms = (END_MS - LATENESS_MS) // 60_000 * 60_000
     for name in ("old", "planned", "new"):
-        assert told(replayed, client, name, final_through_ms=closed_ms) == set()
+        assert differing_times(replayed, client, name, final_through_ms=closed_ms) == set()
         for wrong in (closed_ms - 60_000, closed_ms - 1, closed_ms + 1, closed_ms + 60_000):
-            assert told(replayed, client, name, final_through_ms=wrong) == {"final_through_ms"}, name
+            assert differing_times(replayed, client, name, final_through_ms=wrong) == {"final_through_ms"}, (
+                name
+            )
 
 
 def test_a_quiet_live_row_is_final_as_of_its_write(replayed: Replayed, client: Client) -> None:
@@ -83,10 +85,12 @@ def test_a_quiet_live_row_is_final_as_of_its_write(replayed: Replayed, client: C
     at_ms = T0 + 29 * HOUR_MS + 5_000
     closed_ms = (at_ms - LATENESS_MS) // 60_000 * 60_000
     times = {"as_of_ms": at_ms, "reach_as_of_ms": at_ms}
-    assert told(replayed, client, "old", final_through_ms=closed_ms, **times) == set()
-    assert told(replayed, client, "old", final_through_ms=5, **times) == {"final_through_ms"}
-    assert told(replayed, client, "old", final_through_ms=closed_ms - 60_000, **times) == {"final_through_ms"}
-    assert "reach_as_of_ms" in told(replayed, client, "old", reach_as_of_ms=at_ms)
+    assert differing_times(replayed, client, "old", final_through_ms=closed_ms, **times) == set()
+    assert differing_times(replayed, client, "old", final_through_ms=5, **times) == {"final_through_ms"}
+    assert differing_times(replayed, client, "old", final_through_ms=closed_ms - 60_000, **times) == {
+        "final_through_ms"
+    }
+    assert "reach_as_of_ms" in differing_times(replayed, client, "old", reach_as_of_ms=at_ms)
 
 
 def test_a_quiet_placements_delivery_may_be_newer_than_its_counts(replayed: Replayed, client: Client) -> None:
@@ -95,10 +99,10 @@ def test_a_quiet_placements_delivery_may_be_newer_than_its_counts(replayed: Repl
     counted_ms = T0 + 29 * HOUR_MS + 5_000
     closed_ms = (counted_ms - LATENESS_MS) // 60_000 * 60_000
     times = {"reach_as_of_ms": counted_ms, "final_through_ms": closed_ms}
-    assert told(replayed, client, "planned", **times) == set()
-    assert told(replayed, client, "planned", **times, as_of_ms=counted_ms) >= {"as_of_ms"}
+    assert differing_times(replayed, client, "planned", **times) == set()
+    assert differing_times(replayed, client, "planned", **times, as_of_ms=counted_ms) >= {"as_of_ms"}
     early = {"reach_as_of_ms": T0 + 60_000, "final_through_ms": T0 + 60_000 - LATENESS_MS}
-    assert "reach_as_of_ms" in told(replayed, client, "planned", **early)
+    assert "reach_as_of_ms" in differing_times(replayed, client, "planned", **early)
 
 
 HORIZON_MS, BOUND_MS = 1_800_000, 10_000

@@ -31,7 +31,7 @@ def replayed(settings_of: Callable[..., Settings], tmp_path: Path) -> Replayed:
     return settings.namespace, recompute([log], rules(settings))
 
 
-def told(found: Replayed, client: Client) -> set[tuple[str, str]]:
+def differing_metrics(found: Replayed, client: Client) -> set[tuple[str, str]]:
     namespace, truth = found
     return {(one.scope, one.metric) for one in differences(truth, client, namespace)}
 
@@ -39,13 +39,13 @@ def told(found: Replayed, client: Client) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("time", ["1e400", "999999999999999", "-5", "abc", "1_764"])
 def test_an_invalid_watermark_is_a_difference(replayed: Replayed, client: Client, time: str) -> None:
     client.hset(f"{replayed[0]}:meta", "watermark_ms", time)
-    assert ("meta", "watermark_ms") in told(replayed, client)
+    assert ("meta", "watermark_ms") in differing_metrics(replayed, client)
 
 
 @pytest.mark.parametrize("positions", ["null", "5", "[]", "{", '"t"'])
 def test_invalid_positions_are_a_difference(replayed: Replayed, client: Client, positions: str) -> None:
     client.hset(f"{replayed[0]}:positions", "positions", positions)
-    assert told(replayed, client) == {("positions", "row")}
+    assert differing_metrics(replayed, client) == {("positions", "row")}
 
 
 @pytest.mark.parametrize("count", ["abc", "4", "NaN"])
@@ -55,9 +55,9 @@ def test_a_wrong_count_of_a_topics_ledger_is_a_difference(
     (path,) = replayed[1].ledger
     client.hset(f"{replayed[0]}:positions", "positions", json.dumps({"t/0": 5}))
     client.rename(f"{replayed[0]}:partition:{{{path}}}", f"{replayed[0]}:partition:{{t/0}}")
-    assert told(replayed, client) == set()
+    assert differing_metrics(replayed, client) == set()
     client.hset(f"{replayed[0]}:partition:{{t/0}}", "received", count)
-    assert told(replayed, client) == {("partition", "received")}
+    assert differing_metrics(replayed, client) == {("partition", "received")}
 
 
 @pytest.mark.parametrize(
@@ -69,16 +69,16 @@ def test_a_key_of_another_type_is_a_difference(
 ) -> None:
     client.delete(f"{replayed[0]}:{key}")
     client.set(f"{replayed[0]}:{key}", "5")
-    assert (scope, "(type)") in told(replayed, client)
+    assert (scope, "(type)") in differing_metrics(replayed, client)
 
 
 def test_an_index_of_another_type_is_a_difference(replayed: Replayed, client: Client) -> None:
     client.delete(f"{replayed[0]}:index:placement")
     client.set(f"{replayed[0]}:index:placement", "5")
-    assert told(replayed, client) == {("placement", "index")}
+    assert differing_metrics(replayed, client) == {("placement", "index")}
 
 
 def test_an_id_outside_utf_8_is_an_error_with_its_place(replayed: Replayed, client: Client) -> None:
     client.zadd(f"{replayed[0]}:index:placement", {b"\xff": 1})
     with pytest.raises(AudiopixelError, match=r"index:placement in Redis has bytes that are no UTF-8"):
-        told(replayed, client)
+        differing_metrics(replayed, client)

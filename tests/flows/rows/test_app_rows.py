@@ -58,7 +58,7 @@ def written(path: Path, apps: bool = True) -> list[str]:
     return [str(path)]
 
 
-def all_of(client: Client, namespace: str) -> dict[str, dict[str, str]]:
+def published_rows(client: Client, namespace: str) -> dict[str, dict[str, str]]:
     """Every row, as it is published, without its version."""
     keys = sorted(key for key in client.scan_iter(f"{namespace}:*:{{*}}") if client.type(key) == "hash")
     rows = {key.removeprefix(namespace): client.hgetall(key) for key in keys}
@@ -77,7 +77,7 @@ def test_switched_off_all_is_as_if_no_pixel_named_an_app(
         replay(written(tmp_path / f"{apps}.ndjson", apps), settings, KEY)
         assert not [*client.scan_iter(f"{settings.namespace}:app:*")]
         assert not client.exists(f"{settings.namespace}:index:app")
-        published.append(all_of(client, settings.namespace))
+        published.append(published_rows(client, settings.namespace))
     assert published[0].keys() > {":placement:{p}", ":campaign:{c}"}
     for key in (":placement:{p}", ":campaign:{c}"):
         assert published[0][key] == published[1][key]

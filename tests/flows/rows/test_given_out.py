@@ -78,7 +78,7 @@ def batch(cut: Cut, pixels: list[Pixel]) -> RowBatch:
     totals = np.zeros((len(rows), FLIGHT_COUNTS), np.int64)
     totals[:, CONSENTED] = 1
 
-    def at(some: list[Pixel]) -> np.ndarray:
+    def row_numbers(some: list[Pixel]) -> np.ndarray:
         return np.array([rows.index(one.row) for one in some], np.uint32)
 
     def minutes(some: list[Pixel]) -> np.ndarray:
@@ -92,9 +92,9 @@ def batch(cut: Cut, pixels: list[Pixel]) -> RowBatch:
     latest = np.array([max(some) for some in times], np.int64)
     return RowBatch(
         0, 0, cut, [ROWS[row] for row in rows], latest,
-        at(counted), minutes(counted), counts, np.arange(len(rows), dtype=np.uint32), totals,
-        at(heard), minutes(heard), np.array([one.who for one in heard], np.uint64), labels,
-        np.array([min(some) for some in times], np.int64), latest, at(beside),
+        row_numbers(counted), minutes(counted), counts, np.arange(len(rows), dtype=np.uint32), totals,
+        row_numbers(heard), minutes(heard), np.array([one.who for one in heard], np.uint64), labels,
+        np.array([min(some) for some in times], np.int64), latest, row_numbers(beside),
         np.array([(one.minute, -one.column - 1, 1) for one in beside], np.int64).reshape(-1, 3),
         homes=np.array([one.home for one in heard], np.uint64),
         delays=[("p", [0, 1, *[0] * (DELAYS - 2)]) for row in rows if ROWS[row] == PLATFORM],

@@ -24,7 +24,7 @@ EACH = 5
 """Pixels of a cut."""
 
 
-def heard(rolling: Rolling, minute: int, who: npt.NDArray[np.uint64]) -> None:
+def add_listeners(rolling: Rolling, minute: int, who: npt.NDArray[np.uint64]) -> None:
     rolling.add(np.zeros(len(who), np.uint32), np.full(len(who), minute), who, 1)
 
 
@@ -33,7 +33,7 @@ def held(minutes: int) -> Rolling:
     rolling, rng = Rolling(), np.random.default_rng(1)
     rolling.advance(NOW)
     for cut in range(minutes * CUTS):
-        heard(rolling, NOW + 1 + cut // CUTS, rng.integers(1, 1 << 62, EACH).astype(np.uint64))
+        add_listeners(rolling, NOW + 1 + cut // CUTS, rng.integers(1, 1 << 62, EACH).astype(np.uint64))
     return rolling
 
 
@@ -57,7 +57,7 @@ def test_a_gradually_ending_hold_adds_each_pixel_once(minutes: int, monkeypatch:
 def test_a_save_in_a_hold_copies_only_changed_minutes() -> None:
     rolling = held(120)
     before = {id(body): body for packed in rolling.snapshot(Files(None))[-1] for body in packed}
-    heard(rolling, NOW + 120, np.array([7], np.uint64))
+    add_listeners(rolling, NOW + 120, np.array([7], np.uint64))
     saved = rolling.snapshot(Files(None))[-1]
     copied = sum(len(packed[-1]) // 8 for packed in saved if id(packed[-1]) not in before)
     assert copied == CUTS * EACH + 1

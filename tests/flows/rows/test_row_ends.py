@@ -367,13 +367,21 @@ def test_an_ended_row_leaves_redis_and_returns_whole(
     known = settings_of(recovery_dir=tmp_path / "recovery")
     replay([str(log)], known, KEY)
 
-    def there(scope: str, name: str) -> tuple[bool, bool]:
+    def in_redis_and_index(scope: str, name: str) -> tuple[bool, bool]:
         space = known.namespace
         indexed = client.zscore(f"{space}:index:{scope}", name) is not None
         return bool(client.exists(f"{space}:{scope}:{{{name}}}")), indexed
 
-    assert there("placement", "short") == there("campaign", "of-short") == (False, False)
-    assert there("placement", "steady") == there("campaign", "of-again") == (True, True)
+    assert (
+        in_redis_and_index("placement", "short")
+        == in_redis_and_index("campaign", "of-short")
+        == (False, False)
+    )
+    assert (
+        in_redis_and_index("placement", "steady")
+        == in_redis_and_index("campaign", "of-again")
+        == (True, True)
+    )
     again = client.hgetall(f"{known.namespace}:placement:{{again}}")
     assert (again["flight.impressions"], again["flight.since_ms"]) == ("24", str(T0))
     assert client.exists(f"{known.namespace}:sketch:{{steady}}")

@@ -64,11 +64,11 @@ Row = tuple[str, str]
 Counts = npt.NDArray[np.int64]
 
 
-def at(*of: int) -> int:
+def utc_ms(*of: int) -> int:
     return int(datetime(*of, tzinfo=UTC).timestamp()) * 1000  # type: ignore[misc, arg-type]  # year to second
 
 
-BEGINNINGS = (at(2026, 3, 28, 22, 50), at(2026, 10, 24, 22, 50), at(2026, 7, 1, 12, 0))
+BEGINNINGS = (utc_ms(2026, 3, 28, 22, 50), utc_ms(2026, 10, 24, 22, 50), utc_ms(2026, 7, 1, 12, 0))
 """Before the days of 23 and of 25 hours, and an ordinary noon."""
 
 
@@ -440,7 +440,7 @@ def test_a_turning_minute_publishes_rows_with_changed_windows() -> None:
     shard = RowShard(0, 1, 10 * MINUTE, 30 * MINUTE, london_day)
     given = []
     for minute in range(1, 66):
-        cut = Cut(minute, at(2026, 7, 1, 12, 0) + minute * MINUTE, False, ())
+        cut = Cut(minute, utc_ms(2026, 7, 1, 12, 0) + minute * MINUTE, False, ())
         heard = range(cut.watermark_ms // MINUTE, cut.watermark_ms // MINUTE + 1)
         windows, _ = shard.apply(cut, [impressions(cut, heard)] if minute == 1 else [])
         given += [minute] if windows is not None else []
@@ -450,9 +450,9 @@ def test_a_turning_minute_publishes_rows_with_changed_windows() -> None:
 @pytest.mark.parametrize(
     ("begin_ms", "hours"),
     [
-        (at(2026, 3, 28), [24, 23, 24]),
-        (at(2026, 10, 23, 23), [24, 25, 24]),
-        (at(2026, 6, 30, 23), [24, 24, 24]),
+        (utc_ms(2026, 3, 28), [24, 23, 24]),
+        (utc_ms(2026, 10, 23, 23), [24, 25, 24]),
+        (utc_ms(2026, 6, 30, 23), [24, 24, 24]),
     ],
 )
 def test_a_day_in_london_has_23_24_or_25_hours(begin_ms: int, hours: list[int]) -> None:
@@ -487,7 +487,7 @@ def credited(cut: Cut, minute: int) -> CreditBatch:
 
 def test_a_planned_flight_restarts_if_the_plan_moves_it() -> None:
     shard = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day)
-    first = at(2026, 7, 1, 12, 0) // MINUTE
+    first = utc_ms(2026, 7, 1, 12, 0) // MINUTE
 
     def flight(number: int, minutes: range, converted: int) -> tuple[int, int]:
         """Impressions and conversions after a cut; both count in the day in any case."""
@@ -510,7 +510,7 @@ def test_a_planned_flight_restarts_if_the_plan_moves_it() -> None:
 
 
 def test_a_final_minute_stays_final_under_a_lateness_lengthened_later() -> None:
-    shard, noon = RowShard(0, 1, MINUTE, MATURE_MS, london_day), at(2026, 7, 1, 12, 0) // MINUTE
+    shard, noon = RowShard(0, 1, MINUTE, MATURE_MS, london_day), utc_ms(2026, 7, 1, 12, 0) // MINUTE
     here = Cut(1, noon * MINUTE, False, ())
     shard.apply(here, [impressions(here, range(noon, noon + 1))])
     longer = RowShard(0, 1, 30 * MINUTE, MATURE_MS, london_day)
@@ -519,9 +519,9 @@ def test_a_final_minute_stays_final_under_a_lateness_lengthened_later() -> None:
 
 
 def test_households_before_a_future_flight_are_outside_it() -> None:
-    shard, noon = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day), at(2026, 7, 1, 12, 0) // MINUTE
+    shard, noon = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day), utc_ms(2026, 7, 1, 12, 0) // MINUTE
 
-    def heard(number: int, minute: int) -> tuple[list[int], list[int]]:
+    def reach_after(number: int, minute: int) -> tuple[list[int], list[int]]:
         """Listeners and households of the day and of the flight, after one more of each was heard."""
         here = Cut(number, minute * MINUTE, False, ())
         some = np.array([number], np.uint64)
@@ -529,16 +529,16 @@ def test_households_before_a_future_flight_are_outside_it() -> None:
         assert windows is not None
         return [int(one[0]) for one in windows.reach[2:]], [int(one[0]) for one in windows.homes]
 
-    assert heard(1, noon) == ([1, 1], [1, 1])
+    assert reach_after(1, noon) == ([1, 1], [1, 1])
     shard.plan("a", noon + 5, noon + 60)
-    assert heard(2, noon + 1) == ([2, 0], [2, 0])
-    assert heard(3, noon + 5) == ([3, 1], [3, 1])
+    assert reach_after(2, noon + 1) == ([2, 0], [2, 0])
+    assert reach_after(3, noon + 5) == ([3, 1], [3, 1])
     shard.plan("a", noon + 9, noon + 60)
-    assert heard(4, noon + 9) == ([4, 1], [4, 1])
+    assert reach_after(4, noon + 9) == ([4, 1], [4, 1])
 
 
 def test_a_row_of_one_conversion_shows_an_empty_next_day() -> None:
-    shard, noon = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day), at(2026, 7, 1, 12, 0) // MINUTE
+    shard, noon = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day), utc_ms(2026, 7, 1, 12, 0) // MINUTE
     days = []
     for number, minute in enumerate((noon, noon + 180, noon + 24 * 60, noon + 25 * 60)):
         cut = Cut(number, minute * MINUTE, False, ())

@@ -375,7 +375,7 @@ def test_config_shows_each_settings_type_and_bounds() -> None:
 
 
 def test_the_number_of_shards_defaults_to_the_recovery_stores(tmp_path: Path) -> None:
-    def told(**environment: str) -> list[str]:
+    def shown_shards(**environment: str) -> list[str]:
         table = shown(**environment).stdout
         found = re.search(r"^AUDIOPIXEL_SHARDS +(\d+) +(\S+(?: \S+)*) {2,}", table, re.M)
         assert found is not None
@@ -383,7 +383,7 @@ def test_the_number_of_shards_defaults_to_the_recovery_stores(tmp_path: Path) ->
 
     store = tmp_path / "recovery"
     lay_foundation(Settings(recovery_dir=store, shards=16), b"a listener key of the test")
-    assert told() == ["16", "the recovery store"]
-    assert told(AUDIOPIXEL_SHARDS="4") == ["4", "the environment"]
+    assert shown_shards() == ["16", "the recovery store"]
+    assert shown_shards(AUDIOPIXEL_SHARDS="4") == ["4", "the environment"]
     (store / "foundation").write_text("torn")
-    assert told() == ["8", "the default"]
+    assert shown_shards() == ["8", "the default"]

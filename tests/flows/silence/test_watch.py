@@ -219,14 +219,14 @@ def test_a_placement_keeps_its_largest_units_and_admits_new_ones() -> None:
     feed.watch.follow(["p"])
     delivering(feed, 6 * HOUR_S, *(("p", f"s{n}", "", n) for n in range(1, 7)))
 
-    def kept() -> list[str]:
+    def kept_units() -> list[str]:
         shares = feed.watch.shares
         return [feed.watch.gaps.names[unit] for unit in shares.units[0].tolist() if unit >= 0]
 
-    assert {"platform:s6", "platform:s5", "platform:s4", "partition:t/0"} <= set(kept())
-    assert len(kept()) == 5
+    assert {"platform:s6", "platform:s5", "platform:s4", "partition:t/0"} <= set(kept_units())
+    assert len(kept_units()) == 5
     delivering(feed, HOUR_S, ("p", "new", "", 50))
-    assert "platform:new" in kept()
+    assert "platform:new" in kept_units()
 
 
 def test_an_unplanned_placement_frees_its_place() -> None:

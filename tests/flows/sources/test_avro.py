@@ -332,9 +332,9 @@ def test_secrets_of_a_registry_are_in_no_text(
     finally:
         registry.credentials = ""
     monkeypatch.setenv("SR_AUTH", "no-colon-but-secret")
-    with pytest.raises(SettingsError, match=r"x\.toml: registry: ") as wrong:
+    with pytest.raises(SettingsError, match=r"x\.toml: registry: ") as raised:
         RecordDecoder(source)
-    assert "no-colon-but-secret" not in str(wrong.value)
+    assert "no-colon-but-secret" not in str(raised.value)
 
 
 def test_an_unknown_option_of_the_registrys_client_is_refused(registry: SmallRegistry) -> None:

@@ -114,7 +114,7 @@ def test_the_log_of_rolling_reach_equals_a_scan(
     of, folds, lost = Rolling(minute=minute), 0, 0
     saved = dict[tuple[int, int], tuple[int, int]]()
 
-    def of_use(some: dict[tuple[int, int], tuple[int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
+    def usable(some: dict[tuple[int, int], tuple[int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
         return {key: one for key, one in some.items() if one[1] and one[0] >> 32 >= of.known_from}
 
     def by_pair(rows: Any) -> dict[tuple[int, int], tuple[int, int]]:
@@ -135,7 +135,7 @@ def test_the_log_of_rolling_reach_equals_a_scan(
             # Registers replace the listeners of a minute that became crowded, also over older versions.
             saved = (saved if whole else {}) | by_pair(found)
             lost += not whole
-            assert of_use(saved) == of_use(by_pair(of.table))
+            assert usable(saved) == usable(by_pair(of.table))
             assert not len(of.changed())
         if rng.random() < 0.3:
             state = decode(encode(of.snapshot(files)))

@@ -26,7 +26,7 @@ class Table(Rows):
     seen, published = flags(), unsaved_numbers()
 
 
-def of(table: Table, row: int) -> tuple[object, ...]:
+def row_values(table: Table, row: int) -> tuple[object, ...]:
     columns = (table.single, table.wide, table.seen, table.published)
     return (*(column[row].tolist() for column in columns), table.names.get(row), table.pairs.get(row))
 
@@ -50,12 +50,12 @@ def test_a_snapshot_replaces_only_its_own_rows(seed: int) -> None:
         filled(again, row, rng)
     some = np.array(sorted(rng.sample(range(20), 7)))
     others = [row for row in range(20) if row not in some]
-    before = [of(again, row) for row in others]
+    before = [row_values(again, row) for row in others]
     again.restore(some, decode(encode(table.snapshot(some))))
-    assert [of(again, row) for row in others] == before
+    assert [row_values(again, row) for row in others] == before
     for row in some.tolist():
-        assert of(again, row)[:2] == of(table, row)[:2]
-        assert of(again, row)[4:] == of(table, row)[4:]
+        assert row_values(again, row)[:2] == row_values(table, row)[:2]
+        assert row_values(again, row)[4:] == row_values(table, row)[4:]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -63,17 +63,17 @@ def test_a_removed_row_returns_at_another_number(seed: int) -> None:
     rng, table = random.Random(seed), Table(2)
     for row in range(12):
         filled(table, row, rng)
-    before = {row: of(table, row) for row in range(12)}
+    before = {row: row_values(table, row) for row in range(12)}
     names, pairs = table.names, table.pairs
     leaving = sorted(rng.sample(range(12), 5))
     taken = decode(encode(table.take_out(leaving)))
-    assert [of(table, row) for row in leaving] == [EMPTY] * 5
-    assert all(of(table, row) == before[row] for row in range(12) if row not in leaving)
+    assert [row_values(table, row) for row in leaving] == [EMPTY] * 5
+    assert all(row_values(table, row) == before[row] for row in range(12) if row not in leaving)
     table.make_room(40)
     for row, values_of in zip(leaving, taken, strict=True):
         table.put_back(row + 20, values_of)
         single, wide, _, _, *plain = before[row]
-        assert of(table, row + 20) == (single, wide, False, 0, *plain)
+        assert row_values(table, row + 20) == (single, wide, False, 0, *plain)
     assert (table.names, table.pairs) == (names, pairs)
     assert table.names is names, "owners hold the dictionary"
     assert table.pairs is pairs
@@ -84,5 +84,5 @@ def test_room_doubles_and_new_places_are_empty() -> None:
     filled(table, 1, random.Random(1))
     table.make_room(9)
     assert len(table) == len(table.single) == len(table.seen) == 16
-    assert of(table, 9) == EMPTY
+    assert row_values(table, 9) == EMPTY
     assert table.row_bytes == 8 * (1 + 3)

@@ -55,29 +55,53 @@ def test_minutes_begin_with_the_flight_and_cover_at_most_a_day() -> None:
 
 
 def test_marks_show_states_outages_and_plan_changes_in_order() -> None:
-    def at(minutes: int) -> str:
+    def minute_ms(minutes: int) -> str:
         return str(T0 + minutes * MINUTE)
 
     changes = [
-        {"placement": "p", "from": "on_track", "to": "under", "since_ms": at(62), "as_of_ms": at(64)},
-        {"placement": "another", "from": "on_track", "to": "under", "as_of_ms": at(63)},
-        {"kind": "feed", "unit": "platform:a", "to": "silent", "since_ms": at(70), "as_of_ms": at(71)},
-        {"kind": "feed", "unit": "platform:a", "to": "live", "since_ms": at(70), "as_of_ms": at(75)},
+        {
+            "placement": "p",
+            "from": "on_track",
+            "to": "under",
+            "since_ms": minute_ms(62),
+            "as_of_ms": minute_ms(64),
+        },
+        {"placement": "another", "from": "on_track", "to": "under", "as_of_ms": minute_ms(63)},
+        {
+            "kind": "feed",
+            "unit": "platform:a",
+            "to": "silent",
+            "since_ms": minute_ms(70),
+            "as_of_ms": minute_ms(71),
+        },
+        {
+            "kind": "feed",
+            "unit": "platform:a",
+            "to": "live",
+            "since_ms": minute_ms(70),
+            "as_of_ms": minute_ms(75),
+        },
         {
             "kind": "feed",
             "unit": "sender:c",
             "to": "silent",
-            "since_ms": at(80),
-            "as_of_ms": at(81),
+            "since_ms": minute_ms(80),
+            "as_of_ms": minute_ms(81),
             "placement_ids": '["another","p"]',
         },
-        {"kind": "feed", "unit": "platform:z", "to": "silent", "since_ms": at(81), "as_of_ms": at(82)},
+        {
+            "kind": "feed",
+            "unit": "platform:z",
+            "to": "silent",
+            "since_ms": minute_ms(81),
+            "as_of_ms": minute_ms(82),
+        },
         {
             "kind": "feed",
             "unit": "sender:d",
             "to": "silent",
-            "since_ms": at(82),
-            "as_of_ms": at(83),
+            "since_ms": minute_ms(82),
+            "as_of_ms": minute_ms(83),
             "placement_ids": '["another"]',
         },
         {"placement": "p", "from": "x", "to": "y", "as_of_ms": "noon"},
@@ -85,7 +109,7 @@ def test_marks_show_states_outages_and_plan_changes_in_order() -> None:
     row = {
         **ROW,
         "platform": "a",
-        "delivery.plan_changed_ms": at(20),
+        "delivery.plan_changed_ms": minute_ms(20),
         "delivery.booked_before": "10000",
     }
     assert course("p", row, [], 0, changes)["marks"] == [
@@ -94,7 +118,7 @@ def test_marks_show_states_outages_and_plan_changes_in_order() -> None:
         {"kind": "feed", "at_ms": T0 + 70 * MINUTE, "until_ms": T0 + 75 * MINUTE, "unit": "platform:a"},
         {"kind": "feed", "at_ms": T0 + 80 * MINUTE, "until_ms": None, "unit": "sender:c"},
     ]
-    many = [changes[0] | {"as_of_ms": at(one)} for one in range(2 * MAX_MARKS)]
+    many = [changes[0] | {"as_of_ms": minute_ms(one)} for one in range(2 * MAX_MARKS)]
     assert len(course("p", row, [], 0, many)["marks"]) == MAX_MARKS
 
 

@@ -130,17 +130,17 @@ def test_creatives_and_apps_beyond_the_cap_count_in_other(snapshot: Snapshot, sc
 
 
 def test_it_says_since_when_and_why_delivery_is_not_judged(snapshot: Snapshot) -> None:
-    def told(after_s: float = 1.0, up: bool = True, **meta: str) -> list[str]:
+    def rendered_lines(after_s: float = 1.0, up: bool = True, **meta: str) -> list[str]:
         fresh = {"watermark_ms": "1000000", "flushed_ms": "1000000", "judged": "1"} | meta
         seen = replace(snapshot, up=up, read_s=1_010.0, meta=fresh, rows={})
         body = Placements(clock_s=lambda: 1_000 + after_s).render(seen).decode()
         return re.findall(r"\naudiopixel_exporter_delivery_unjudged_since_timestamp_seconds(.+)", body)
 
-    assert told() == told(FLUSH_STALE_S) == []
+    assert rendered_lines() == rendered_lines(FLUSH_STALE_S) == []
     why = {"judged": "0", "unjudged_since_ms": "900000", "unjudged_reason": "collector"}
-    assert told(**why) == ['{reason="collector"} 900.0']
-    assert told(FLUSH_STALE_S + 1, **why) == ['{reason="down"} 1000.0']
-    assert told(20, up=False) == ['{reason="redis"} 1010.0']
+    assert rendered_lines(**why) == ['{reason="collector"} 900.0']
+    assert rendered_lines(FLUSH_STALE_S + 1, **why) == ['{reason="down"} 1000.0']
+    assert rendered_lines(20, up=False) == ['{reason="redis"} 1010.0']
 
 
 def test_an_info_series_names_a_placements_campaign_and_labels(snapshot: Snapshot) -> None:

@@ -237,7 +237,7 @@ def put(url: str, namespace: str, rev: int, **impressions: int) -> None:
 def test_changed_new_and_removed_rows_are_sent_beside_unchanged_ones(valkey: EmbeddedValkey) -> None:
     put_here = partial(put, valkey.url, "told-on")
 
-    def told() -> tuple[Any, Any]:
+    def changed_and_gone() -> tuple[Any, Any]:
         view.tick(watched=True)
         change = sent(view.everything.latest[1])
         return change["rows"]["placement"], sorted(change["gone"]["placement"])
@@ -245,22 +245,22 @@ def test_changed_new_and_removed_rows_are_sent_beside_unchanged_ones(valkey: Emb
     put_here(1, calm=1, busy=1, goes=1)
     view = feed(valkey.url, "told-on")
     view.tick(watched=False)
-    assert told() == ({}, [])
+    assert changed_and_gone() == ({}, [])
     calm = view.everything.shown()["placement"]["calm"]
     put_here(2, busy=2)
     put_here(2, comes=5)
     with Redis.from_url(valkey.url) as client:
         client.delete("told-on:placement:{goes}")
-    rows, gone = told()
+    rows, gone = changed_and_gone()
     new = {str(place): None for place in range(len(SHOWN))} | {str(IMPRESSIONS): "5"}
     assert (rows, gone) == ({"busy": {str(IMPRESSIONS): "2"}, "comes": new}, ["goes"])
     assert view.everything.shown()["placement"]["calm"] is calm, "not put together again"
-    assert told() == ({}, [])
+    assert changed_and_gone() == ({}, [])
     put_here(3, busy=2)  # what is not shown has changed
-    assert told() == ({}, [])
+    assert changed_and_gone() == ({}, [])
     view.tick(watched=False)
     put_here(4, busy=9)
-    assert told() == ({"busy": {str(IMPRESSIONS): "9"}}, [])
+    assert changed_and_gone() == ({"busy": {str(IMPRESSIONS): "9"}}, [])
     assert sent(view.whole()[1])["rows"]["placement"].keys() == {"calm", "busy", "comes"}
 
 
@@ -393,31 +393,31 @@ def test_the_scriptless_table_lists_ids_by_urgency(valkey: EmbeddedValkey) -> No
 
 
 def test_the_scriptless_table_shows_its_time_and_unjudged_reason() -> None:
-    def said() -> str:
+    def notice() -> str:
         return plain_table(view).partition("<main>")[2].partition("Reload")[0].partition("<p>")[2]
 
     with EmbeddedValkey() as mortal:
         put_rows(mortal.url, "plain", {"pl-1": {"delivery.state": "under"}})
         view = feed(mortal.url, "plain")
-        assert said() == "As of an unknown moment; last written never. "
+        assert notice() == "As of an unknown moment; last written never. "
         with Redis.from_url(mortal.url) as client:
             day_ago_s = time.time() - 86_400
             ago = f"{datetime.fromtimestamp(day_ago_s, UTC):%d %b %Y, %H:%M UTC}"
             old_ms, now_ms = int(1000 * day_ago_s), int(1000 * time.time())
             client.hset("plain:meta", mapping={"watermark_ms": old_ms, "flushed_ms": now_ms, "judged": 1})
-            assert said().startswith(f"As of {ago}; last written ")
-            assert "judged" not in said()
+            assert notice().startswith(f"As of {ago}; last written ")
+            assert "judged" not in notice()
             told = {"judged": 0, "unjudged_since_ms": old_ms, "unjudged_reason": "lagging"}
             client.hset("plain:meta", mapping=told)
             since = f" Delivery is not judged since {ago}: "
             beware = ". Do not change bids by these numbers. "
-            assert said().endswith(f"{since}the numbers are old, and the flow is catching up{beware}")
+            assert notice().endswith(f"{since}the numbers are old, and the flow is catching up{beware}")
             client.hdel("plain:meta", "unjudged_since_ms", "unjudged_reason")
             client.hset("plain:meta", mapping={"judged": 1, "flushed_ms": old_ms})
-            assert said() == f"As of {ago}; last written {ago}.{since}the flow writes nothing{beware}"
+            assert notice() == f"As of {ago}; last written {ago}.{since}the flow writes nothing{beware}"
         mortal.kill()
-        assert "Redis cannot be read: " in said()
-        assert said().endswith(f": Redis does not answer{beware}")
+        assert "Redis cannot be read: " in notice()
+        assert notice().endswith(f": Redis does not answer{beware}")
 
 
 def test_a_log_recomputed_from_scratch_is_no_negative_rate() -> None:

@@ -118,7 +118,7 @@ def shared(browser: Browser, valkey: EmbeddedValkey, shared_port: int) -> Iterat
 
 
 @pytest.fixture
-def own(browser: Browser, valkey: EmbeddedValkey, request: pytest.FixtureRequest) -> Iterator[Desk]:
+def own_desk(browser: Browser, valkey: EmbeddedValkey, request: pytest.FixtureRequest) -> Iterator[Desk]:
     namespace = request.function.__name__
     put_desk(valkey.url, namespace, getattr(request, "param", DESK), now_ms())
     with exporter(valkey.url, namespace) as port:
@@ -302,9 +302,9 @@ def saved(browser: Browser, folder: Path) -> list[list[str]]:
 HALF = {name: planned("under", 0.5, 2_000, now_ms(), campaign_id="c") for name in HOSTILE}
 
 
-@pytest.mark.parametrize("own", [HALF], indirect=True)
-def test_the_csv_contains_the_shown_rows_without_formulas(own: Desk, tmp_path: Path) -> None:
-    heads, *lines = saved(own.open("#sort=id&cols=pacing,short,ends"), tmp_path)
+@pytest.mark.parametrize("own_desk", [HALF], indirect=True)
+def test_the_csv_contains_the_shown_rows_without_formulas(own_desk: Desk, tmp_path: Path) -> None:
+    heads, *lines = saved(own_desk.open("#sort=id&cols=pacing,short,ends"), tmp_path)
     assert heads == ["state", "placement", "pacing (%)", "short by (impressions)", "ends at (UTC)"]
     assert [line[0] for line in lines] == ["under"] * len(HOSTILE)
     harmless = {f"'{name}" if name[0] in "=@" else name for name in HOSTILE}
@@ -321,9 +321,9 @@ FORMULAE = {
 }
 
 
-@pytest.mark.parametrize("own", [FORMULAE], indirect=True)
-def test_no_csv_cell_begins_like_a_formula(own: Desk, tmp_path: Path) -> None:
-    heads, *lines = saved(own.open("#sort=id&cols=cost"), tmp_path)
+@pytest.mark.parametrize("own_desk", [FORMULAE], indirect=True)
+def test_no_csv_cell_begins_like_a_formula(own_desk: Desk, tmp_path: Path) -> None:
+    heads, *lines = saved(own_desk.open("#sort=id&cols=cost"), tmp_path)
     assert heads == ["state", "placement", "currency", "cost"]
     assert {line[1] for line in lines} == {f"'{name}" for name in FORMULAE}
     assert {line[2] for line in lines} == {f"'{letter}GBP" for letter in _FORMULA}
@@ -336,9 +336,9 @@ ABROAD = {
 }
 
 
-@pytest.mark.parametrize("own", [ABROAD], indirect=True)
-def test_money_of_several_currencies_is_in_the_csv_with_them(own: Desk, tmp_path: Path) -> None:
-    assert saved(own.open("#sort=id&cols=stake,ends,cost"), tmp_path) == [
+@pytest.mark.parametrize("own_desk", [ABROAD], indirect=True)
+def test_money_of_several_currencies_is_in_the_csv_with_them(own_desk: Desk, tmp_path: Path) -> None:
+    assert saved(own_desk.open("#sort=id&cols=stake,ends,cost"), tmp_path) == [
         ["state", "placement", "currency", "at stake", "ends at (UTC)", "cost"],
         ["under", "jp", "JPY", "1500", ANY, "500"],
         ["under", "uk", "GBP", "15", ANY, "5"],
@@ -346,11 +346,11 @@ def test_money_of_several_currencies_is_in_the_csv_with_them(own: Desk, tmp_path
     ]
 
 
-@pytest.mark.parametrize("own", [DESK], indirect=True)
-def test_each_column_of_the_csv_is_in_the_unit_of_its_heading(own: Desk) -> None:
-    own.open("#group=campaign_id")
+@pytest.mark.parametrize("own_desk", [DESK], indirect=True)
+def test_each_column_of_the_csv_is_in_the_unit_of_its_heading(own_desk: Desk) -> None:
+    own_desk.open("#group=campaign_id")
     # The steps of a curve, which only time would bring.
-    browser = own.browser
+    browser = own_desk.browser
     browser.js("""(async () => {
       const { desk } = await import('/page/data.js');
       desk.sampled = [0, ...[...Array(60).keys()].map((step) => 10 * step + 10)];
@@ -392,11 +392,11 @@ def test_a_row_is_selected_unopened_and_its_id_copied(shared: Desk) -> None:
 # Freshness
 
 
-def test_the_bar_follows_the_flow_from_live_to_slow_to_stalled(own: Desk) -> None:
-    browser = own.open()
+def test_the_bar_follows_the_flow_from_live_to_slow_to_stalled(own_desk: Desk) -> None:
+    browser = own_desk.open()
     now = int(browser.js("Date.now()"))
     for age_s, level in ((0, "ok"), (10, "slow"), (60, "down")):
-        own.put({}, flushed_ms=now - age_s * 1000)
+        own_desk.put({}, flushed_ms=now - age_s * 1000)
         browser.until(f"{LEVEL} === '{level}'", 10)
     assert browser.js(VERDICT).startswith("stalled")
     assert "the flow writes nothing. Do not change bids" in browser.js(
@@ -407,51 +407,53 @@ def test_the_bar_follows_the_flow_from_live_to_slow_to_stalled(own: Desk) -> Non
     assert browser.js("document.querySelector('#icon').getAttribute('href')") == "/page/icon-red.svg"
 
 
-def test_the_tab_title_shows_trouble_in_the_background(own: Desk) -> None:
-    browser = own.open()
+def test_the_tab_title_shows_trouble_in_the_background(own_desk: Desk) -> None:
+    browser = own_desk.open()
     browser.until("document.title === '(2 under, 1 blocked) audiopixel'")
     assert browser.js("document.querySelector('#icon').getAttribute('href')") == "/page/icon-red.svg"
     good = {"delivery.state": "on_track", "flight.blocked_impressions": 0}
-    own.put(dict.fromkeys(("starved", "costly", "unsafe"), good), flushed_ms=now_ms())
+    own_desk.put(dict.fromkeys(("starved", "costly", "unsafe"), good), flushed_ms=now_ms())
     browser.until("document.title === 'audiopixel'")
     assert browser.js("document.querySelector('#icon').getAttribute('href')") == "/page/icon.svg"
 
 
-def test_stale_numbers_are_not_called_live(own: Desk) -> None:
-    browser = own.open()
+def test_stale_numbers_are_not_called_live(own_desk: Desk) -> None:
+    browser = own_desk.open()
     now = int(browser.js("Date.now()"))
     for behind_s, level in ((70, "ok"), (1500, "slow")):
-        own.put({}, flushed_ms=now + 3_000, watermark_ms=now - behind_s * 1000)
+        own_desk.put({}, flushed_ms=now + 3_000, watermark_ms=now - behind_s * 1000)
         browser.until(f"{LEVEL} === '{level}'", 10)
     assert browser.js(VERDICT) == "behind: numbers of 25 min ago"
 
 
-def test_a_banner_shows_unjudged_delivery_with_begin_and_reason(own: Desk) -> None:
-    browser = own.open()
+def test_a_banner_shows_unjudged_delivery_with_begin_and_reason(own_desk: Desk) -> None:
+    browser = own_desk.open()
     banner = "document.querySelector('#banner')"
     assert browser.js(f"{banner}.hidden")
     since = now_ms() - 600_000
-    own.put({}, flushed_ms=now_ms(), judged=0, unjudged_since_ms=since, unjudged_reason="collector")
+    own_desk.put({}, flushed_ms=now_ms(), judged=0, unjudged_since_ms=since, unjudged_reason="collector")
     browser.until(f"!{banner}.hidden")
     told = browser.js(f"{banner}.textContent")
     assert "(10 min ago): time waits for pixels that a collector still holds." in told
     assert "Do not change bids" in told
     assert browser.js(f"{banner}.querySelector('a').pathname") == "/docs/runbook.md"
-    own.put({}, judged=1, flushed_ms=now_ms() - 180_000)
+    own_desk.put({}, judged=1, flushed_ms=now_ms() - 180_000)
     browser.until(f"{banner}.textContent.includes('(3 min ago): the flow writes nothing')")
 
 
-def test_a_change_in_redis_reaches_the_cell_the_order_and_the_alerts(own: Desk) -> None:
-    browser = own.open("#view=history&cols=delivered", rows=False)
+def test_a_change_in_redis_reaches_the_cell_the_order_and_the_alerts(own_desk: Desk) -> None:
+    browser = own_desk.open("#view=history&cols=delivered", rows=False)
     browser.until("document.querySelectorAll('#changes li').length === 2")
-    with Redis.from_url(own.url) as client:
+    with Redis.from_url(own_desk.url) as client:
         for _ in range(2):  # at least once: the same id is shown once
-            client.xadd(f"{own.namespace}:alerts", alert("good", DESK["good"]))
+            client.xadd(f"{own_desk.namespace}:alerts", alert("good", DESK["good"]))
     browser.until("document.querySelectorAll('#changes li').length === 3")
     assert browser.js("document.querySelector('#changes a').textContent") == "good"
     browser.click("#changes a")
     browser.until("document.querySelector('#p-id').textContent === 'good'")
-    own.put({"good": {"delivery.delivered": "1234", "delivery.state": "under", "delivery.at_stake": "9000"}})
+    own_desk.put(
+        {"good": {"delivery.delivered": "1234", "delivery.state": "under", "delivery.at_stake": "9000"}}
+    )
     browser.until(f"{cell('good', 'delivered')} === '1,234'")
     browser.until(f"{NAMES}[1] === 'good'")
 
@@ -470,10 +472,10 @@ def go_silent(desk: Desk, unit: str = "platform:Spotify", *names: str, **units: 
     desk.put(rows, flushed_ms=now_ms(), judged=1, silent=json.dumps(told))
 
 
-def test_a_banner_names_a_silent_feed_its_placements_and_money(own: Desk) -> None:
-    browser = own.open()
+def test_a_banner_names_a_silent_feed_its_placements_and_money(own_desk: Desk) -> None:
+    browser = own_desk.open()
     assert browser.js(f"{SILENCE}.hidden")
-    go_silent(own, "platform:Spotify", "costly", "good")
+    go_silent(own_desk, "platform:Spotify", "costly", "good")
     browser.until(f"!{SILENCE}.hidden")
     told = browser.js(f"{SILENCE}.textContent")
     assert told.startswith("Spotify (platform) has been silent since ")
@@ -483,16 +485,16 @@ def test_a_banner_names_a_silent_feed_its_placements_and_money(own: Desk) -> Non
     assert browser.js(VERDICT) == "live, but 1 feed is silent"
     assert browser.js(LEVEL) == "slow"
     assert browser.js("document.title").startswith("feed silent")
-    with Redis.from_url(own.url) as client:
-        client.hdel(f"{own.namespace}:meta", "silent")
-    own.put({"costly": JUDGED, "good": JUDGED})
+    with Redis.from_url(own_desk.url) as client:
+        client.hdel(f"{own_desk.namespace}:meta", "silent")
+    own_desk.put({"costly": JUDGED, "good": JUDGED})
     browser.until(f"{SILENCE}.hidden && {LEVEL} === 'ok'")
     assert browser.errors == []
 
 
-def test_a_row_waiting_for_a_feed_is_grey_and_not_under(own: Desk) -> None:
-    browser = own.open()
-    go_silent(own, "platform:Spotify", "costly", "good")
+def test_a_row_waiting_for_a_feed_is_grey_and_not_under(own_desk: Desk) -> None:
+    browser = own_desk.open()
+    go_silent(own_desk, "platform:Spotify", "costly", "good")
     costly = f"{ROWS}.find(row => row.item.id === 'costly')"
     browser.until(f"{costly}.dataset.state === 'unjudged'")
     assert browser.js(cell("costly", "state")) == "not judgedSpotify is silent"
@@ -514,10 +516,10 @@ def test_a_row_waiting_for_a_feed_is_grey_and_not_under(own: Desk) -> None:
     assert [line[0] for line in csv.reader(saved.splitlines())][1:] == ["not judged: feed silent"] * 2
 
 
-def test_a_row_waiting_and_in_blocked_content_shows_both(own: Desk) -> None:
-    own.put({"unsafe": {"flight.blocked_impressions": 1_234}})
-    browser = own.open()
-    go_silent(own, "platform:Acast", "unsafe")
+def test_a_row_waiting_and_in_blocked_content_shows_both(own_desk: Desk) -> None:
+    own_desk.put({"unsafe": {"flight.blocked_impressions": 1_234}})
+    browser = own_desk.open()
+    go_silent(own_desk, "platform:Acast", "unsafe")
     browser.until(f"{cell('unsafe', 'state')} === 'blocked 1,234not judged: Acast is silent'")
     mark = f"{ROWS}.find(row => row.item.id === 'unsafe').querySelector('.c-state [data-state=blocked]')"
     right = f"{mark}.getBoundingClientRect().right"
@@ -525,24 +527,24 @@ def test_a_row_waiting_and_in_blocked_content_shows_both(own: Desk) -> None:
     assert browser.js(f"{ROWS}[0].item.id") == "unsafe"
 
 
-def test_the_pane_names_the_silent_feed_and_the_frozen_state(own: Desk) -> None:
-    go_silent(own, "sender:collector-7", "costly")
-    browser = own.open("#open=costly")
+def test_the_pane_names_the_silent_feed_and_the_frozen_state(own_desk: Desk) -> None:
+    go_silent(own_desk, "sender:collector-7", "costly")
+    browser = own_desk.open("#open=costly")
     browser.until("!document.querySelector('#p-unjudged').hidden")
     told = browser.js("document.querySelector('#p-unjudged').textContent")
     assert told.startswith("Not judged: feed silent since ")
     assert "collector-7 (sender) sends nothing" in told
     assert browser.js("document.querySelector('#p-state').textContent") == "not judged: feed silent"
     assert "under since" in browser.js("document.querySelector('#p-labels').textContent")
-    own.put({"costly": JUDGED})
+    own_desk.put({"costly": JUDGED})
     browser.until("document.querySelector('#p-unjudged').hidden")
     assert browser.js("document.querySelector('#p-state').textContent") == "under"
 
 
-def test_the_pane_shows_the_counted_span_and_opening_balance(own: Desk) -> None:
+def test_the_pane_shows_the_counted_span_and_opening_balance(own_desk: Desk) -> None:
     counted_ms, before = now_ms() - 3 * 3_600_000, "document.querySelector('#p-before')"
     began = {"delivery.start_ms": counted_ms - 20 * 86_400_000, "flight.counted_since_ms": counted_ms}
-    own.put(
+    own_desk.put(
         {
             "costly": began | {"delivery.state": "unknown_before", "delivery.unknown_reason": "no_balance"},
             "good": began
@@ -555,7 +557,7 @@ def test_the_pane_shows_the_counted_span_and_opening_balance(own: Desk) -> None:
             "starved": {"flight.counted_since_ms": 7, "delivery.start_ms": 7},
         }
     )
-    browser = own.open("#open=costly")
+    browser = own_desk.open("#open=costly")
     browser.until(f"!{before}.hidden")
     text = browser.js(f"{before}.textContent")
     assert text.startswith("Counted since ")
@@ -572,12 +574,12 @@ def test_the_pane_shows_the_counted_span_and_opening_balance(own: Desk) -> None:
     assert browser.errors == []
 
 
-def test_many_silent_units_are_few_words_and_a_name_is_text(own: Desk) -> None:
-    browser = own.open()
+def test_many_silent_units_are_few_words_and_a_name_is_text(own_desk: Desk) -> None:
+    browser = own_desk.open()
     since_ms = now_ms() - 580_000
     units = {f"platform:{name}": silent(since_ms, 9 - place) for place, name in enumerate(HOSTILE)}
     units["partition:3"] = silent(since_ms - 60_000, 10)
-    go_silent(own, f"platform:{HOSTILE[0]}", "costly", **units)
+    go_silent(own_desk, f"platform:{HOSTILE[0]}", "costly", **units)
     browser.until(f"!{SILENCE}.hidden")
     told = browser.js(f"{SILENCE}.textContent")
     assert told.startswith(f"3 (partition), {HOSTILE[0][:30]}")
@@ -599,42 +601,42 @@ def test_many_silent_units_are_few_words_and_a_name_is_text(own: Desk) -> None:
     ],
 )
 def test_the_banner_has_the_words_of_top(
-    own: Desk, units: dict[str, dict[str, Any]], concerned: tuple[str, ...]
+    own_desk: Desk, units: dict[str, dict[str, Any]], concerned: tuple[str, ...]
 ) -> None:
     since_ms = now_ms() - 580_000
-    own.put(dict.fromkeys(DESK, JUDGED))
-    browser = own.open()
+    own_desk.put(dict.fromkeys(DESK, JUDGED))
+    browser = own_desk.open()
     go_silent(
-        own,
+        own_desk,
         next(iter(units)),
         *concerned,
         **{unit: told | {"since_ms": since_ms} for unit, told in units.items()},
     )
-    with Redis.from_url(own.url, decode_responses=True) as client:
-        meta = client.hgetall(f"{own.namespace}:meta")
-        rows = {name: client.hgetall(f"{own.namespace}:placement:{{{name}}}") for name in DESK}
+    with Redis.from_url(own_desk.url, decode_responses=True) as client:
+        meta = client.hgetall(f"{own_desk.namespace}:meta")
+        rows = {name: client.hgetall(f"{own_desk.namespace}:placement:{{{name}}}") for name in DESK}
     told = sentences(silence_of(Snapshot(True, meta=meta, rows={"placement": rows})), since_ms + 580_000)
     assert told is not None
     words = "document.querySelector('#silence-words').textContent"
     browser.until(f"{words} === {json.dumps(' '.join(told))}")
 
 
-def test_a_dead_collector_among_others_delays_no_placement(own: Desk) -> None:
-    browser = own.open()
-    go_silent(own, "sender:collector-2")
+def test_a_dead_collector_among_others_delays_no_placement(own_desk: Desk) -> None:
+    browser = own_desk.open()
+    go_silent(own_desk, "sender:collector-2")
     browser.until(f"!{SILENCE}.hidden")
     told = browser.js(f"{SILENCE}.textContent")
     assert told.endswith("No placement waits for it. It brings GBP 12.34 an hour. What to do")
     assert browser.js(cell("costly", "state")) == "under"
 
 
-def test_a_silence_and_its_end_are_among_the_alerts(own: Desk) -> None:
-    browser = own.open("#view=history", rows=False)
+def test_a_silence_and_its_end_are_among_the_alerts(own_desk: Desk) -> None:
+    browser = own_desk.open("#view=history", rows=False)
     browser.until("document.querySelectorAll('#changes li').length === 2")
     since_ms = now_ms() - 580_000
-    with Redis.from_url(own.url) as client:
+    with Redis.from_url(own_desk.url) as client:
         for ended_ms in (None, None, since_ms + 300_000):  # the first is sent twice
-            client.xadd(f"{own.namespace}:alerts", feed_alert("platform:Spotify", since_ms, 2, ended_ms))
+            client.xadd(f"{own_desk.namespace}:alerts", feed_alert("platform:Spotify", since_ms, 2, ended_ms))
     browser.until("document.querySelectorAll('#changes li').length === 4")
     back, fell = (browser.js(f"document.querySelectorAll('#changes li')[{n}].textContent") for n in (0, 1))
     assert "feed is backSpotifyplatform" in back
@@ -708,9 +710,9 @@ def test_the_bar_says_when_redis_is_down_and_the_numbers_stay(browser: Browser) 
 # Every id is text, any number of rows is little work
 
 
-@pytest.mark.parametrize("own", [dict.fromkeys(HOSTILE, DESK["starved"])], indirect=True)
-def test_hostile_ids_are_text_in_the_table_and_in_the_pane(own: Desk) -> None:
-    browser = own.open()
+@pytest.mark.parametrize("own_desk", [dict.fromkeys(HOSTILE, DESK["starved"])], indirect=True)
+def test_hostile_ids_are_text_in_the_table_and_in_the_pane(own_desk: Desk) -> None:
+    browser = own_desk.open()
     assert sorted(browser.js(NAMES)) == sorted(HOSTILE)
     for _ in HOSTILE:
         browser.press("j")
@@ -747,27 +749,27 @@ FIRST_LETTER = """(element => {
 
 
 @pytest.mark.parametrize(
-    "own",
+    "own_desk",
     [{f"{RIGHT}-1": planned("under", 0.5, 4_000, now_ms(), campaign_id=f"{RIGHT}-2", platform="p")}],
     indirect=True,
 )
-def test_a_long_right_to_left_name_is_cut_at_its_end(own: Desk) -> None:
-    browser = own.open("#cols=campaign")
+def test_a_long_right_to_left_name_is_cut_at_its_end(own_desk: Desk) -> None:
+    browser = own_desk.open("#cols=campaign")
     for key in ("id", "campaign"):
         seen = f"{FIRST_LETTER}({ROWS}[0].querySelector('.c-{key}'))"
         assert browser.js(seen), key
     browser.open("about:blank")
-    own.open("#group=campaign_id")
+    own_desk.open("#group=campaign_id")
     assert browser.js(f"{FIRST_LETTER}(document.querySelector('#rows .fold:not([hidden])'))")
 
 
 @pytest.mark.parametrize(
-    "own",
+    "own_desk",
     [{"a": planned("under", 0.5, 4_000, now_ms(), campaign_id="\u05d0\u05d1", platform="\u05d2\u05d3 7")}],
     indirect=True,
 )
-def test_right_to_left_labels_keep_the_common_order(own: Desk) -> None:
-    browser = own.open("#open=a")
+def test_right_to_left_labels_keep_the_common_order(own_desk: Desk) -> None:
+    browser = own_desk.open("#open=a")
     browser.until("document.querySelector('#p-labels').textContent.startsWith('campaign ')")
     assert browser.js("document.querySelector('#p-labels').textContent").split(" — ")[0] == (
         "campaign \u05d0\u05d1 · \u05d2\u05d3 7"
@@ -786,7 +788,7 @@ def test_right_to_left_labels_keep_the_common_order(own: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    "own",
+    "own_desk",
     [
         {
             n: planned("under", 0.5, 4_000, now_ms(), campaign_id=c, **{"delivery.currency": money})
@@ -801,20 +803,20 @@ def test_right_to_left_labels_keep_the_common_order(own: Desk) -> None:
     indirect=True,
 )
 def test_pane_and_table_show_equal_money_at_stake(
-    own: Desk,
+    own_desk: Desk,
 ) -> None:
-    with Redis.from_url(own.url) as client:  # as the flow writes it: a campaign has no price of its own
-        client.hdel(f"{own.namespace}:campaign:{{c}}", "delivery.cpm")
-        client.hdel(f"{own.namespace}:campaign:{{two}}", "delivery.cpm", "delivery.currency")
-    browser = own.open("#view=campaigns&open=c")
+    with Redis.from_url(own_desk.url) as client:  # as the flow writes it: a campaign has no price of its own
+        client.hdel(f"{own_desk.namespace}:campaign:{{c}}", "delivery.cpm")
+        client.hdel(f"{own_desk.namespace}:campaign:{{two}}", "delivery.cpm", "delivery.currency")
+    browser = own_desk.open("#view=campaigns&open=c")
     browser.until("document.querySelector('#p-pacing [data-metric]')")
     browser.until("document.querySelector('#p-pacing').innerText.includes('GBP 20.00')")
     assert [browser.js(cell(name, "stake")) for name in ("c", "two")] == ["GBP 20.00", "–"]
 
 
-@pytest.mark.parametrize("own", [MANY], indirect=True)
-def test_ten_thousand_placements_are_few_elements_and_little_work(own: Desk) -> None:
-    browser = own.open()
+@pytest.mark.parametrize("own_desk", [MANY], indirect=True)
+def test_ten_thousand_placements_are_few_elements_and_little_work(own_desk: Desk) -> None:
+    browser = own_desk.open()
     browser.until("document.querySelector('#count').textContent === '10,000 placements'")
     assert browser.js("document.querySelectorAll('#rows tr').length") < 60
     rows = {f"pl-{n:05}": {"9": str(n + 5)} for n in range(2000)}
@@ -901,9 +903,9 @@ CALM = {f"ok-{n}": planned("on_track", 1.0, 4_000, now_ms(), campaign_id="c-1") 
 MONEY = "document.querySelector('#money').textContent"
 
 
-@pytest.mark.parametrize("own", [CALM], indirect=True)
-def test_healthy_rows_fold_into_a_line_kept_in_the_url(own: Desk) -> None:
-    browser = own.open()
+@pytest.mark.parametrize("own_desk", [CALM], indirect=True)
+def test_healthy_rows_fold_into_a_line_kept_in_the_url(own_desk: Desk) -> None:
+    browser = own_desk.open()
     well = [f"ok-{n}" for n in range(6)]
     assert browser.js(NAMES) == ["hit", "bad", "6 on track", *well, "gone"]
     assert [browser.js(cell("ok-0", key)) for key in ("stake", "stake_end", "short")] == ["", "", ""]
@@ -914,7 +916,7 @@ def test_healthy_rows_fold_into_a_line_kept_in_the_url(own: Desk) -> None:
     browser.js("document.querySelector('#rows .fold:not([hidden])').click()")
     browser.until(f"{NAMES}.length === 4")
     assert "well=folded" in browser.js("location.hash")
-    browser = own.open("#well=folded")
+    browser = own_desk.open("#well=folded")
     assert browser.js(NAMES) == ["hit", "bad", "6 on track", "gone"]
     lines = browser.js("(async () => (await import('/page/out.js')).csv())()").split("\r\n")
     assert len(lines) == 11, "the CSV has what is folded, and a heading"
@@ -922,16 +924,16 @@ def test_healthy_rows_fold_into_a_line_kept_in_the_url(own: Desk) -> None:
     assert "6 on track" not in browser.js(NAMES)
 
 
-@pytest.mark.parametrize("own", [CALM], indirect=True)
-def test_the_bar_shows_the_shortfall_its_time_and_its_rows(own: Desk) -> None:
-    browser = own.open()
+@pytest.mark.parametrize("own_desk", [CALM], indirect=True)
+def test_the_bar_shows_the_shortfall_its_time_and_its_rows(own_desk: Desk) -> None:
+    browser = own_desk.open()
     told = browser.js(MONEY)
     assert told.startswith("GBP 8 short now, GBP 15 by "), told
     assert told.endswith(", 1 placement under or at risk; 100 impressions in blocked content (GBP 1)"), told
     good = {"delivery.state": "on_track", "flight.blocked_impressions": 0}
-    own.put({"bad": good, "hit": good}, flushed_ms=now_ms())
+    own_desk.put({"bad": good, "hit": good}, flushed_ms=now_ms())
     browser.until(f"{MONEY} === 'No placement is short'")
-    own.put(
+    own_desk.put(
         {"bad": {"delivery.state": "under", "delivery.at_stake": "32.74", "delivery.at_stake_end": "136"}}
     )
     browser.until(f"{MONEY}.startsWith('GBP 33 short now, GBP 136 by ')")
@@ -943,16 +945,16 @@ def test_the_bar_shows_the_shortfall_its_time_and_its_rows(own: Desk) -> None:
     browser.until("document.querySelector('#pipeline').matches(':popover-open')")
 
 
-@pytest.mark.parametrize("own", [CALM], indirect=True)
-def test_filter_words_are_alternatives_and_an_empty_result_clears(own: Desk) -> None:
-    browser = own.open("#q=c-2 c-3")
+@pytest.mark.parametrize("own_desk", [CALM], indirect=True)
+def test_filter_words_are_alternatives_and_an_empty_result_clears(own_desk: Desk) -> None:
+    browser = own_desk.open("#q=c-2 c-3")
     assert browser.js(NAMES) == ["hit", "bad", "gone"]
     for q, found in (("ok-1%2Bc-1", ["ok-1"]), ("%22on track%22%2Bc-3", ["hit"]), ("ok-1%2Bc-2", [])):
         browser.open("about:blank")
-        browser.open(f"http://127.0.0.1:{own.port}/#q={q}")
+        browser.open(f"http://127.0.0.1:{own_desk.port}/#q={q}")
         browser.until(f"document.querySelector('#count')?.textContent && {NAMES}.length === {len(found)}")
         assert browser.js(NAMES) == found, q
-    own.open("#q=no-such nor-this&state=under", rows=False)
+    own_desk.open("#q=no-such nor-this&state=under", rows=False)
     empty = "document.querySelector('#empty')"
     browser.until(f"{empty}.textContent.includes('nor-this')")
     told = browser.js(f"{empty}.textContent")
@@ -962,9 +964,9 @@ def test_filter_words_are_alternatives_and_an_empty_result_clears(own: Desk) -> 
     assert browser.js("location.hash") == ""
 
 
-@pytest.mark.parametrize("own", [CALM], indirect=True)
-def test_a_card_has_money_and_a_screen_of_1024_has_the_campaign(own: Desk) -> None:
-    browser = own.open()
+@pytest.mark.parametrize("own_desk", [CALM], indirect=True)
+def test_a_card_has_money_and_a_screen_of_1024_has_the_campaign(own_desk: Desk) -> None:
+    browser = own_desk.open()
     try:
         browser.resize(1024, 768)
         browser.until("document.querySelector('#heads .c-campaign')")
@@ -1002,9 +1004,9 @@ WHOLE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("own", [WHOLE], indirect=True)
-def test_csv_impressions_are_whole_under_a_clear_heading(own: Desk, tmp_path: Path) -> None:
-    heads, line = saved(own.open("#cols=short,needed,ends,stake"), tmp_path)
+@pytest.mark.parametrize("own_desk", [WHOLE], indirect=True)
+def test_csv_impressions_are_whole_under_a_clear_heading(own_desk: Desk, tmp_path: Path) -> None:
+    heads, line = saved(own_desk.open("#cols=short,needed,ends,stake"), tmp_path)
     found = dict(zip(heads, line, strict=True))
     assert found["short by (impressions)"] == "2847"
     assert found["needed (impressions/hour)"] == "73"
@@ -1015,9 +1017,9 @@ def test_csv_impressions_are_whole_under_a_clear_heading(own: Desk, tmp_path: Pa
 THOUSAND = {f"pl-{n:04}": planned("on_track", 1.0, 4_000, now_ms(), campaign_id="c") for n in range(1_000)}
 
 
-@pytest.mark.parametrize("own", [THOUSAND], indirect=True)
-def test_a_thousand_changed_rows_redraw_within_100_ms(own: Desk) -> None:
-    browser = own.open()
+@pytest.mark.parametrize("own_desk", [THOUSAND], indirect=True)
+def test_a_thousand_changed_rows_redraw_within_100_ms(own_desk: Desk) -> None:
+    browser = own_desk.open()
     browser.until("document.querySelector('#count').textContent === '1,000 placements'")
     costs_ms = []
     for turn in range(5):

@@ -53,7 +53,7 @@ def client(url: str) -> Iterator[Client]:
 
 
 @pytest.fixture
-def theirs(tmp_path: Path) -> Path:
+def report_file(tmp_path: Path) -> Path:
     path = tmp_path / "theirs.csv"
     text = f"{HEAD}starved,{DAY},1060,,\nstarved,{BEFORE},930,,vast_impression\nstarved,{DAY},,1100,\n"
     text += f"starved,{GONE},7,,\n"
@@ -66,16 +66,16 @@ def disputed(client: Client, path: Path) -> Disputed:
 
 
 def test_a_row_has_its_waterfalls_and_reports_a_later_broken_file(
-    url: str, client: Client, theirs: Path
+    url: str, client: Client, report_file: Path
 ) -> None:
-    watched = disputed(client, theirs)
+    watched = disputed(client, report_file)
     with exporter(url, "t", disputed=watched) as port:
 
-        def told(name: str) -> dict[str, object]:
+        def their_rows(name: str) -> dict[str, object]:
             answer = httpx.get(f"http://127.0.0.1:{port}/row", params={"scope": "placement", "id": name})
             return answer.json()["theirs"]  # type: ignore[no-any-return]
 
-        first = told("starved")
+        first = their_rows("starved")
         assert first["error"] is None
         assert [(row["when"], row["counted"], row["unexplained"]) for row in first["rows"]] == [  # type: ignore[attr-defined]
             (DAY.isoformat(), "impressions", 60 - 30 - 20 + 5),
@@ -83,18 +83,20 @@ def test_a_row_has_its_waterfalls_and_reports_a_later_broken_file(
             (BEFORE.isoformat(), "impressions", -70 - 30 - 20 + 5 + 40),
             (GONE.isoformat(), "impressions", None),
         ]
-        assert told("good") == {"error": None, "rows": []}
-        theirs.write_text(HEAD + "starved,yesterday,1,,\n")
-        broken = told("starved")
+        assert their_rows("good") == {"error": None, "rows": []}
+        report_file.write_text(HEAD + "starved,yesterday,1,,\n")
+        broken = their_rows("starved")
         assert "day: takes a date" in str(broken["error"])
-        assert str(theirs.parent) not in str(broken["error"])
+        assert str(report_file.parent) not in str(broken["error"])
         assert broken["rows"] == first["rows"]
-        theirs.write_text(f"{HEAD}starved,{DAY},1000,,\n")
-        assert [row["theirs"] for row in told("starved")["rows"]] == [1000]  # type: ignore[attr-defined]
+        report_file.write_text(f"{HEAD}starved,{DAY},1000,,\n")
+        assert [row["theirs"] for row in their_rows("starved")["rows"]] == [1000]  # type: ignore[attr-defined]
 
 
-def test_a_broken_file_is_read_once(client: Client, theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = disputed(client, theirs)
+def test_a_broken_file_is_read_once(
+    client: Client, report_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = disputed(client, report_file)
     watched.look()
     reads = []
 
@@ -103,7 +105,7 @@ def test_a_broken_file_is_read_once(client: Client, theirs: Path, monkeypatch: p
         return read_claims(path)
 
     monkeypatch.setattr("flows.viewers.disputed.read_claims", counted)
-    theirs.write_text(HEAD + "starved,yesterday,1,,\n")
+    report_file.write_text(HEAD + "starved,yesterday,1,,\n")
     answers = [watched.waterfalls("placement", "starved", True) for _ in range(5)]
     assert all("day: takes a date" in one["error"] and one["rows"] for one in answers)
     assert len(reads) == 1
@@ -111,7 +113,7 @@ def test_a_broken_file_is_read_once(client: Client, theirs: Path, monkeypatch: p
 
 @pytest.mark.parametrize("broken", ["day", "meta"])
 def test_a_damaged_count_hides_only_the_rows_waterfall(
-    url: str, client: Client, theirs: Path, broken: str
+    url: str, client: Client, report_file: Path, broken: str
 ) -> None:
     key = day_key("t", "starved", DAY) if broken == "day" else "t:meta"
     field = "repeated" if broken == "day" else "watermark_ms"
@@ -119,7 +121,7 @@ def test_a_damaged_count_hides_only_the_rows_waterfall(
     assert before is not None
     client.hset(key, field, "12.5")
     try:
-        with exporter(url, "t", disputed=disputed(client, theirs)) as port:
+        with exporter(url, "t", disputed=disputed(client, report_file)) as port:
             asked = {"scope": "placement", "id": "starved"}
             answer = httpx.get(f"http://127.0.0.1:{port}/row", params=asked)
         assert answer.status_code == 200
@@ -127,7 +129,7 @@ def test_a_damaged_count_hides_only_the_rows_waterfall(
         assert told["theirs"]["rows"] == []
         assert f"{key} {field} " in told["theirs"]["error"]
         assert told["id"] == "starved"
-        of_a_part = disputed(client, theirs).waterfalls("placement", "starved", everything=False)
+        of_a_part = disputed(client, report_file).waterfalls("placement", "starved", everything=False)
         assert of_a_part == {"error": "our counts cannot be read now", "rows": []}
     finally:
         client.hset(key, field, before)
@@ -139,8 +141,8 @@ def test_a_missing_file_is_refused_at_the_start(client: Client, tmp_path: Path) 
 
 
 @pytest.fixture
-def browser(url: str, client: Client, theirs: Path) -> Iterator[Browser]:
-    with exporter(url, "t", disputed=disputed(client, theirs)) as port, chromium() as one:
+def browser(url: str, client: Client, report_file: Path) -> Iterator[Browser]:
+    with exporter(url, "t", disputed=disputed(client, report_file)) as port, chromium() as one:
         one.open(f"http://127.0.0.1:{port}/#open=starved")
         one.until("document.querySelector('#p-theirs svg')")
         yield one

@@ -68,7 +68,7 @@ def opened(browser: Browser, port: int, view: str = "") -> Browser:
     return browser
 
 
-def said(browser: Browser) -> str:
+def explained_metric(browser: Browser) -> str:
     browser.until(f"{HOW}.open && {BODY}.includes('For all numbers')")
     return str(browser.js("document.querySelector('#how-metric').value"))
 
@@ -81,7 +81,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 def test_a_click_on_any_figure_explains_its_count(browser: Browser, port: int, settings: Settings) -> None:
     opened(browser, port)
     browser.click("#rows tr:not(.pad) td.c-hour")
-    assert said(browser) == "impressions"
+    assert explained_metric(browser) == "impressions"
     assert methodology(settings).metrics["impressions"]["counts"] in browser.js(BODY)
     assert methodology(settings).hash in browser.js(f"{HOW}.innerText")
     browser.click("#how-close")
@@ -89,12 +89,12 @@ def test_a_click_on_any_figure_explains_its_count(browser: Browser, port: int, s
     browser.click("#pipeline-open")
     browser.until("document.querySelector('#pipeline').matches(':popover-open')")
     browser.click("#repeated")
-    assert said(browser) == "repeated share"
+    assert explained_metric(browser) == "repeated share"
     opened(browser, port, "#open=starved")
     for selector, metric in (("#p-reach tr:nth-child(4) td:nth-child(3) button", "reach"),):
         browser.until(f"document.querySelector({json.dumps(selector)})")
         browser.js(f"document.querySelector({json.dumps(selector)}).click()")
-        assert said(browser) == metric
+        assert explained_metric(browser) == metric
     if (source := axe()) is not None:
         assert axe_findings(browser, source) == []
     assert browser.errors == []
@@ -107,14 +107,14 @@ def test_a_click_explains_a_groups_sum_or_folds_the_group(browser: Browser, port
     rows = "document.querySelectorAll('#rows tr:not(.pad)')"
     shown = browser.js(f"{rows}.length")
     browser.click("#rows tr[data-state=sum] td.c-hour")
-    assert said(browser) == "impressions"
+    assert explained_metric(browser) == "impressions"
     browser.click("#how-close")
     browser.until(f"!{HOW}.open")
     assert browser.js(f"{rows}.length") == shown, "no group was folded"
     browser.click("#rows tr[data-state=sum] td.c-id button")
     browser.until(f"{rows}.length < {shown}")
     browser.click("#total td.c-by_household")
-    assert said(browser) == "conversions_by_household"
+    assert explained_metric(browser) == "conversions_by_household"
     assert browser.errors == []
 
 
@@ -126,7 +126,7 @@ def test_keys_alone_explain_any_number_and_keep_the_focus(
     opened(browser, port)
     browser.js("document.querySelector('#scroll').focus()")
     browser.press("i")
-    assert said(browser) == "delivery.at_stake"
+    assert explained_metric(browser) == "delivery.at_stake"
     names = browser.js("[...document.querySelectorAll('#how-metric option')].map(one => one.value)")
     assert set(methodology(settings).metrics) <= set(names)
     browser.press("Escape")
@@ -138,7 +138,7 @@ def test_keys_alone_explain_any_number_and_keep_the_focus(
     browser.js("window.before = document.activeElement; new Promise(done => setTimeout(done, 4500))")
     assert browser.js("document.activeElement === window.before"), "the pane is drawn anew every two seconds"
     browser.press("Enter")
-    assert said(browser) == "repeated"
+    assert explained_metric(browser) == "repeated"
     browser.press("Escape")
 
 
@@ -150,7 +150,7 @@ def test_every_column_and_figure_names_a_described_metric(
     opened(browser, port, "#open=starved")
     browser.until("document.querySelector('#p-integrity button')")
     browser.press("i")
-    said(browser)
+    explained_metric(browser)
     names = set(browser.js("[...document.querySelectorAll('#how-metric option')].map(one => one.value)"))
     figures = browser.js("[...document.querySelectorAll('[data-metric]')].map(one => one.dataset.metric)")
     columns = browser.js("import('/page/how.js').then(one => Object.values(one.OF_COLUMN))")

@@ -53,7 +53,7 @@ def board(url: str, namespace: str = "audiopixel:v1") -> RowsReader:
     return RowsReader(connect(url, timeout=timedelta(seconds=1)), namespace, FIELDS, interval=timedelta(0))
 
 
-def one(placement: str, **fields: str) -> Snapshot:
+def snapshot_of(placement: str, **fields: str) -> Snapshot:
     row = {"flight.impressions": "1234", **fields}
     return Snapshot(True, "", 9.0, {"flushed_ms": "8000"}, {"placement": {placement: row}})
 
@@ -96,7 +96,7 @@ def test_the_head_balances_received_with_its_outcomes(snapshot: Snapshot) -> Non
 
 
 def test_a_null_is_a_dash_not_a_zero() -> None:
-    shown = lines(one("pl-1"))
+    shown = lines(snapshot_of("pl-1"))
     (row,) = (line for line in shown if "pl-1" in line)
     assert row.split()[:3] == ["no", "plan", "pl-1"]
     assert set(row.split()[3:]) == {"–", "1,234"}
@@ -106,7 +106,7 @@ def test_a_null_is_a_dash_not_a_zero() -> None:
 @pytest.mark.parametrize("column", COLUMNS[2:], ids=lambda column: column.key)
 @pytest.mark.parametrize("held", ["noon", "", "1e999999", "9" * 5000, "nan"])
 def test_an_invalid_number_spoils_only_its_own_cell(column: Column, held: str) -> None:
-    damaged = one("breakfast-uk", **dict.fromkeys(FIELDS, held))
+    damaged = snapshot_of("breakfast-uk", **dict.fromkeys(FIELDS, held))
     damaged.rows["placement"]["drive-time"] = {"flight.impressions": "4321"}  # type: ignore[index]
     for sort in (column.key, f"-{column.key}", ""):
         desk = Desk.from_scopes(damaged.rows, 0)
@@ -223,12 +223,12 @@ def test_every_column_sorts_both_ways_with_missing_values_last(sort: str) -> Non
 def test_a_filter_finds_every_word_in_ids_labels_and_states() -> None:
     desk = Desk.from_scopes(planned().rows, 0)
 
-    def found(*words: str) -> set[str]:
+    def matching_ids(*words: str) -> set[str]:
         return {row.id for row in desk.rows["placement"] if row.matches(words)}
 
-    assert found("spring", "at risk") == {"pl-at_risk"}
-    assert found("no plan") == {"pl-busy"}
-    assert found("nothing") == set()
+    assert matching_ids("spring", "at risk") == {"pl-at_risk"}
+    assert matching_ids("no plan") == {"pl-busy"}
+    assert matching_ids("nothing") == set()
 
 
 def test_bad_states_are_coloured() -> None:
@@ -306,7 +306,7 @@ def test_a_moment_has_date_and_zone_and_another_years_year() -> None:
     assert since(ms, ms + 240_000, UTC) == "25 Nov, 16:00 UTC (4 min ago)"
     assert moment(0, ms, UTC) == moment(1e300, ms, UTC) == moment(float("nan"), ms, UTC) == "–"
     assert "final through 1 Jan, 00:01 UTC" in "\n".join(
-        lines(one("pl-1", final_through_ms="60000"), later_s=90)
+        lines(snapshot_of("pl-1", final_through_ms="60000"), later_s=90)
     )
 
 
@@ -331,7 +331,7 @@ def test_before_any_flow_has_written_it_says_so(valkey: EmbeddedValkey) -> None:
 
 
 def test_a_name_cannot_give_orders_to_the_terminal() -> None:
-    (row,) = (line for line in lines(one("pl-\x1b[2J\x07\n\r\u202e[bold]x")) if "pl-" in line)
+    (row,) = (line for line in lines(snapshot_of("pl-\x1b[2J\x07\n\r\u202e[bold]x")) if "pl-" in line)
     assert "pl-\ufffd[2J\ufffd\ufffd\ufffd\ufffd[bold]x " in row
 
 
@@ -472,13 +472,13 @@ def test_each_source_process_has_a_line_troubled_ones_first() -> None:
         "waits": process("avro", 9_000, waiting="2"),
         "away": process("adserver\x1b[31m", -11_000),
     }
-    shown = [line for line in lines(replace(one("p"), sources=rows)) if line.startswith("source ")]
+    shown = [line for line in lines(replace(snapshot_of("p"), sources=rows)) if line.startswith("source ")]
     sums = "3 behind · read 1,450 = pixels 1,250 + not ours 180 + rejected 20"
     assert shown[0].startswith("source adserver")
     assert "no report for" in shown[0]
     assert "\x1b" not in shown[0]
     assert shown[1:] == [f"source avro: 2 partitions wait for a schema · {sums}", f"source player: {sums}"]
-    many = lines(replace(one("p"), sources={str(n): process(f"s{n}", 9_000) for n in range(9)}))
+    many = lines(replace(snapshot_of("p"), sources={str(n): process(f"s{n}", 9_000) for n in range(9)}))
     assert sum(line.startswith("source s") for line in many) == 5
     assert "… and 4 more processes of sources" in many
 

@@ -31,50 +31,54 @@ def claim(number: int, day: int | None, name: str = "a", **more: str) -> Claim:
     return Claim("placement", name, of, number, **more)  # type: ignore[arg-type]
 
 
-def at(days: float) -> int:
+def at_day(days: float) -> int:
     return START_MS + round(days * DAY_MS)
 
 
-def made(claims: list[Claim], until_ms: int, zone: ZoneInfo = UTC_ZONE) -> dict[str, Balance]:
+def balances_of(claims: list[Claim], until_ms: int, zone: ZoneInfo = UTC_ZONE) -> dict[str, Balance]:
     return dict(balances(claims, PLANS, until_ms, zone).balances)
 
 
 def test_a_balance_is_the_sum_of_a_placements_days() -> None:
     claims = [claim(10, 0), claim(20, 1), claim(5, 1, "b"), claim(30, 2)]
-    assert made(claims, at(3)) == {
-        "a": Balance("a", 60, at(3), 3),
-        "b": Balance("b", 5, at(3), 1, (FIRST + timedelta(days=2),)),
+    assert balances_of(claims, at_day(3)) == {
+        "a": Balance("a", 60, at_day(3), 3),
+        "b": Balance("b", 5, at_day(3), 1, (FIRST + timedelta(days=2),)),
     }
 
 
 def test_the_row_of_the_moments_day_is_of_its_part() -> None:
-    assert made([claim(10, 0), claim(7, 1)], at(1.375)) == {"a": Balance("a", 17, at(1.375), 2)}
+    assert balances_of([claim(10, 0), claim(7, 1)], at_day(1.375)) == {
+        "a": Balance("a", 17, at_day(1.375), 2)
+    }
 
 
 def test_a_reports_whole_day_beyond_the_moment_is_refused() -> None:
     claims = [claim(10, 0), claim(20, 1), claim(30, 2)]
     with pytest.raises(UsageError, match="its row of 2026-11-03 counts beyond the moment"):
-        made(claims, at(1.375))
-    assert made(claims, at(1)) == {"a": Balance("a", 10, at(1), 1)}
-    assert made(claims, at(2)) == {"a": Balance("a", 30, at(2), 2)}
+        balances_of(claims, at_day(1.375))
+    assert balances_of(claims, at_day(1)) == {"a": Balance("a", 10, at_day(1), 1)}
+    assert balances_of(claims, at_day(2)) == {"a": Balance("a", 30, at_day(2), 2)}
 
 
 def test_a_row_of_the_flight_is_all_of_it() -> None:
-    assert made([claim(412_350, None)], at(9.3)) == {"a": Balance("a", 412_350, at(9.3), 1)}
+    assert balances_of([claim(412_350, None)], at_day(9.3)) == {"a": Balance("a", 412_350, at_day(9.3), 1)}
 
 
 def test_days_are_those_of_the_zone() -> None:
     """The flight begins at 19:00 of the day before, in New York."""
     claims = [claim(1, -1), claim(2, 0)]
-    assert made(claims, at(1)) == {
-        "a": Balance("a", 2, at(1), 1),
+    assert balances_of(claims, at_day(1)) == {
+        "a": Balance("a", 2, at_day(1), 1),
     }
-    assert made(claims, at(1) + 5 * HOUR_MS, NEW_YORK) == {"a": Balance("a", 3, at(1) + 5 * HOUR_MS, 2)}
+    assert balances_of(claims, at_day(1) + 5 * HOUR_MS, NEW_YORK) == {
+        "a": Balance("a", 3, at_day(1) + 5 * HOUR_MS, 2)
+    }
 
 
 def test_a_balance_ends_with_the_flight() -> None:
     claims = [claim(10, day) for day in range(30)]
-    assert made(claims, at(30))["a"] == Balance("a", 280, at(28), 28)
+    assert balances_of(claims, at_day(30))["a"] == Balance("a", 280, at_day(28), 28)
 
 
 def test_claims_outside_every_balance_are_counted() -> None:
@@ -90,10 +94,10 @@ def test_claims_outside_every_balance_are_counted() -> None:
             Claim("campaign", "c", FIRST, 7),
         ],
         PLANS,
-        at(2),
+        at_day(2),
         UTC_ZONE,
     )
-    assert found.balances == {"a": Balance("a", 1, at(2), 1, (FIRST + timedelta(days=1),))}
+    assert found.balances == {"a": Balance("a", 1, at_day(2), 1, (FIRST + timedelta(days=1),))}
     assert found.without == ["b"]
     assert found.unplanned == ["nobody's"]
     assert found.left_out == {
@@ -116,16 +120,16 @@ def test_claims_outside_every_balance_are_counted() -> None:
 )
 def test_a_report_without_a_balance_is_refused(claims: list[Claim], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        made(claims, at(2))
+        balances_of(claims, at_day(2))
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=28, max_size=28), st.integers(1, 28))
 def test_at_midnight_a_balance_is_the_days_before_it(counts: list[int], days: int) -> None:
     claims = [claim(count, day) for day, count in enumerate(counts)]
-    assert made(claims, at(days)) == {"a": Balance("a", sum(counts[:days]), at(days), days)}
+    assert balances_of(claims, at_day(days)) == {"a": Balance("a", sum(counts[:days]), at_day(days), days)}
 
 
 def test_days_of_other_centuries_are_outside_of_every_flight(tmp_path: Path) -> None:
     path = tmp_path / "theirs.csv"
     path.write_text("placement_id,day,impressions\na,0001-01-01,5\na,9999-12-31,6\na,2026-11-02,7\n")
-    assert made(read_claims(path), at(1) + 5 * HOUR_MS, NEW_YORK)["a"].delivered == 7
+    assert balances_of(read_claims(path), at_day(1) + 5 * HOUR_MS, NEW_YORK)["a"].delivered == 7

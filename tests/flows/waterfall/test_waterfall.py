@@ -104,14 +104,14 @@ def test_the_parts_and_the_unexplained_sum_to_the_difference() -> None:
 
 
 def test_a_part_excluded_by_the_other_side_explains_nothing() -> None:
-    def left(*excludes: str) -> dict[str, int]:
+    def remaining_parts(*excludes: str) -> dict[str, int]:
         parts = signed(COUNTS, frozenset(excludes))
         return {part.name: part.impressions for part in parts if part.impressions}
 
-    assert "repeated" not in left("repeated")
-    assert left("invalid_traffic").keys() == {"repeated", "outside_flight", "clock_moved"}
-    assert left("invalid_traffic.volume")["invalid_traffic.declared_bot"] == 6
-    assert not left(*NAMES)
+    assert "repeated" not in remaining_parts("repeated")
+    assert remaining_parts("invalid_traffic").keys() == {"repeated", "outside_flight", "clock_moved"}
+    assert remaining_parts("invalid_traffic.volume")["invalid_traffic.declared_bot"] == 6
+    assert not remaining_parts(*NAMES)
 
 
 def test_each_part_is_explained_with_a_link() -> None:
@@ -622,26 +622,26 @@ def test_the_flight_comes_from_the_row_without_plans(
     monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
     monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
 
-    def told() -> tuple[int, list[dict[str, Any]]]:
+    def run_discrepancy() -> tuple[int, list[dict[str, Any]]]:
         done = CliRunner().invoke(app, ["discrepancy", str(file), "--json"])
         return done.exit_code, json.loads(done.stdout)
 
-    code, (without,) = told()
+    code, (without,) = run_discrepancy()
     assert (code, without["ours"], without["band"]) == (0, ours, "fine")
     assert "the plans are not read here, so their tolerances are not known" in without["note"]
     begun = datetime.fromtimestamp(int(row["delivery.start_ms"]) / 1000, UTC).date()
     assert f"our count is of {begun} to " in without["note"]
     monkeypatch.setenv("AUDIOPIXEL_PLANS", str(tmp_path / "plans.csv"))
-    code, (planned,) = told()
+    code, (planned,) = run_discrepancy()
     assert {name: without[name] for name in planned if name != "note"} == {
         name: planned[name] for name in planned if name != "note"
     }
     file.write_text(text + "xyz,,flight,36000\n")
     monkeypatch.delenv("AUDIOPIXEL_PLANS")
-    code, (_, unknown) = told()
+    code, (_, unknown) = run_discrepancy()
     assert (code, unknown["ours"], unknown["band"]) == (2, None, "no verdict")
     file.write_text(text.replace(f",{ours + 1}", f",{2 * ours}") + "xyz,,flight,36000\n")
-    assert told()[0] == 1, "over the tolerance is 1, whatever else is not known"
+    assert run_discrepancy()[0] == 1, "over the tolerance is 1, whatever else is not known"
 
 
 @pytest.mark.parametrize(("start", "end"), [("x", "1"), ("1", HUGE), ("1", "0"), ("1", "999999999999999")])
