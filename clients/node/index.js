@@ -9,11 +9,13 @@ import { STALE_MS, compare, now } from "./rows.js";
 
 export { Row } from "./rows.js";
 
+/** The greatest number of rows that one pipeline reads. */
 const CHUNK = 1_000;
+/** The time without a message after which the client reads `meta`. A subscription may be dead without an error. */
 const QUIET_MS = 1_000;
 const LONGEST_PAUSE_MS = 500;
 
-/** Messages that wait, and the first error of a connection. */
+/** The waiting messages, and the first error of a connection. */
 class Inbox {
   #messages = [];
   #error = null;
@@ -29,7 +31,7 @@ class Inbox {
     this.#wake();
   }
 
-  /** All that wait; none after `ms`. Throws the error of a connection. */
+  /** All waiting messages; none if no message comes within `ms`. Throws the error of a connection. */
   async take(ms) {
     if (!this.#messages.length && !this.#error) {
       let timer;
@@ -45,15 +47,16 @@ class Inbox {
 }
 
 /**
- * Rows of placements, from memory. One snapshot of all rows, then `updates` names what has changed. A lost message,
- * a reconnection and another execution of the flow make another snapshot.
+ * Rows of placements, from memory. The client reads a snapshot of all rows, then the rows that each message of
+ * `updates` names. It reads another snapshot after a lost message, a reconnection, or a new execution of the flow.
  *
  *     const client = await new Client("redis://127.0.0.1:6379/0", { campaign: "autumn-sale" }).open();
  *     const row = client.get("breakfast-uk");
  *
- * `fields`: of a row, beside those that the rules need. `placements`: the ones to hold; with `campaign` those of
- * one; with neither all. `namespace`: the flow's. `least`, `most`: bounds of `row.factor`. `staleMs`: age of the flow's
- * last write beyond which no row is usable, at most 30,000. `timeoutMs`: for Redis to answer.
+ * `fields`: fields of a row, besides those that the rules need. `placements`: the placements to read; by default all.
+ * `campaign`: the only campaign whose placements are read; by default any. `namespace`: the flow's
+ * `AUDIOPIXEL_NAMESPACE`. `least`, `most`: bounds of `row.factor`. `staleMs`: the age of the flow's last write beyond
+ * which no row is usable; at most 30,000. `timeoutMs`: the time that Redis may take to answer.
  */
 export class Client {
   #url;
@@ -65,9 +68,9 @@ export class Client {
   #over = false;
   #done;
   #ready;
-  /** Of placements, the impressions in blocked content that a person has dealt with. */
+  /** By placement, impressions in blocked content that a person has reviewed; the program sets it. */
   reviewed = new Map();
-  /** Why the last reading failed; null: it did not. */
+  /** The last error; null after a snapshot. */
   error = null;
 
   constructor(url, options = {}) {
@@ -79,7 +82,7 @@ export class Client {
     [this.#namespace, this.#timeoutMs] = [namespace, timeoutMs];
   }
 
-  /** Begin, and wait for the first snapshot; behind `ms` without it no row is usable yet. */
+  /** Begin, and wait for the first snapshot, at most `ms`. Without a snapshot no row is usable yet. */
   async open(ms = 5_000) {
     const ready = new Promise((done) => (this.#ready = done));
     const late = setTimeout(this.#ready, ms);
@@ -95,9 +98,9 @@ export class Client {
     await this.#done;
   }
 
-  /** The row of a placement; `gone` where there is none. Throws if it is not one of `placements`. */
+  /** The row of a placement, `gone` if Redis has none. Throws if the placement is not one of `placements`. */
   get(placement) {
-    if (this.#wanted && !this.#wanted.has(placement)) throw new RangeError(`${placement} is not held`);
+    if (this.#wanted && !this.#wanted.has(placement)) throw new RangeError(`${placement} is not in placements`);
     return this.#mirror.row(placement);
   }
 
@@ -113,18 +116,19 @@ export class Client {
       const socket = { reconnectStrategy: false, connectTimeout: this.#timeoutMs };
       const commands = createClient({ url: this.#url, socket });
       const subscriber = commands.duplicate();
-      for (const one of [commands, subscriber]) one.on("error", (error) => inbox.fail(error));
+      const connections = [commands, subscriber];
+      for (const connection of connections) connection.on("error", (error) => inbox.fail(error));
       try {
-        await this.#within(Promise.all([commands.connect(), subscriber.connect()]));
+        await this.#within(Promise.all(connections.map((connection) => connection.connect())));
         const channel = `${this.#namespace}:updates`;
         await this.#within(subscriber.subscribe(channel, (message) => inbox.push(message)));
         await this.#snapshot(commands);
         pauseMs = 50;
         await this.#follow(commands, inbox);
       } catch (error) {
-        this.error = error; // whatever it is: rows become stale, and it is tried again
+        this.error = error; // of any kind: rows become stale, and the next turn connects again
       }
-      for (const one of [commands, subscriber]) if (one.isOpen) one.destroy();
+      for (const connection of connections) if (connection.isOpen) connection.destroy();
       if (!this.#over) await sleep(pauseMs * (0.5 + Math.random() / 2));
       pauseMs = Math.min(LONGEST_PAUSE_MS, 2 * pauseMs);
     }
@@ -142,7 +146,7 @@ export class Client {
     }
   }
 
-  /** Read what messages name, until the end, or until one was lost without an error. */
+  /** Read the rows that messages name, until the end, or until a message was lost without an error. */
   async #follow(commands, inbox) {
     let late = false;
     while (!this.#over) {
@@ -155,7 +159,7 @@ export class Client {
       const { reading } = await this.#read(commands, []);
       if (compare(reading.flush, this.#mirror.flush) === 0) this.#mirror.show([], reading, reading.flush);
       else if (late) return;
-      else late = true; // its message may be on the way
+      else late = true; // the message of this flush may be on the way
     }
   }
 
@@ -169,7 +173,8 @@ export class Client {
       for (const name of follows.names) if (!this.#wanted || this.#wanted.has(name)) named.add(name);
     }
     const { reading, rows } = await this.#read(commands, [...named]);
-    if (compare(reading.flush, flush) < 0) throw new Error("meta is of a flush before the message's");
+    if (compare(reading.flush, flush) < 0)
+      throw new Error(`meta is of flush ${reading.flush}, before the message's ${flush}`);
     this.#mirror.show(rows, reading, flush);
   }
 
@@ -194,13 +199,13 @@ export class Client {
     do {
       const scan = ["ZSCAN", `${this.#namespace}:index:placement`, cursor, "COUNT", String(CHUNK)];
       const [next, entries] = await this.#within(commands.sendCommand(scan));
-      for (let at = 0; at < entries.length; at += 2) names.add(entries[at]);
+      for (let place = 0; place < entries.length; place += 2) names.add(entries[place]); // between them stand scores
       cursor = next;
     } while (cursor !== "0");
     return [...names];
   }
 
-  /** Redis's clock, `meta`, and behind it rows: so they are of its flush or later. */
+  /** Read Redis's clock, then `meta`, then rows, which are of the flush of `meta` or of a later one. */
   async #read(commands, names) {
     const asked = now();
     const key = (name) => `${this.#namespace}:placement:{${name}}`;
@@ -211,6 +216,6 @@ export class Client {
     ];
     const [[seconds, micros], meta, ...texts] = await this.#within(Promise.all(sent));
     const reading = this.#mirror.read(meta, Number(seconds) * 1_000 + Number(micros) / 1_000, asked);
-    return { reading, rows: new Map(names.map((name, at) => [name, texts[at]])) };
+    return { reading, rows: new Map(names.map((name, place) => [name, texts[place]])) };
   }
 }

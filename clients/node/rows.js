@@ -5,8 +5,8 @@ export const WATERMARK_MS = 300_000;
 const STEERABLE = new Set(["on_track", "under", "at_risk", "over"]);
 const UNKNOWN = new Set(["unknown_before", "ended_unknown"]);
 
-/** The fields that the rules need, in the order in which a row has them; those of the caller follow. */
-export const OWN = [
+/** The fields that the rules need, in the order in which a row has them; the caller's fields follow. */
+export const RULE_FIELDS = [
   "generation", "fence", "rev", "delivery.state", "delivery.judged", "delivery.unjudged_reason",
   "delivery.booked", "delivery.delivered", "delivery.projected",
   "5m.impressions", "1h.impressions", "flight.blocked_impressions",
@@ -19,11 +19,11 @@ const TEXTS = new Set([
   "conversion_currency", "impression_basis", "reach_unit",
 ]);
 
-/** A moment by a clock that nobody sets, and by the wall clock: a suspended machine stops the first. */
+/** A moment in ms, by a clock that nobody sets and by the wall clock. In a suspended machine only the second goes on. */
 export const now = () => [performance.now(), Date.now()];
 
-/** Compares versions; as of numbers, 0 is equal. */
-export const compare = (one, other) => one[0] - other[0] || one[1] - other[1] || one[2] - other[2];
+/** Compare two versions: below 0, 0 or above 0, as a difference of numbers. */
+export const compare = (left, right) => left[0] - right[0] || left[1] - right[1] || left[2] - right[2];
 
 const number = (text) => {
   const value = Number(text);
@@ -31,26 +31,29 @@ const number = (text) => {
   return value;
 };
 
-export const whole = (text) => {
+export const integer = (text) => {
   if (!/^-?\d+$/.test(text ?? "")) throw new RangeError(`not an integer: ${text}`);
   return Number(text);
 };
 
-/** What the rules say of a row; `texts` begin with those of `OWN`. Throws where its version cannot be read. */
+/**
+ * The record of a row: the rules applied to its texts, which begin with those of `RULE_FIELDS`. Throws if the row's
+ * version cannot be read.
+ */
 export function recordOf(texts, least, most) {
-  const version = texts.slice(0, 3).map(whole);
-  const [state, judged, why, ...pacing] = texts.slice(3, 9);
-  const [last, hour, blockedText] = texts.slice(9, 12);
-  const unjudged = judged === null || judged === "1" ? null : why || "unjudged";
+  const version = texts.slice(0, 3).map(integer);
+  const [state, judged, reason, ...pacing] = texts.slice(3, 9);
+  const [fiveMinutes, hour, blockedText] = texts.slice(9, 12);
+  const unjudged = judged === null || judged === "1" ? null : reason || "unjudged";
   let refused = UNKNOWN.has(state) ? "unknown_before" : null;
   let blocked = 0, factor = null;
   try {
-    blocked = blockedText === null ? 0 : whole(blockedText);
+    blocked = blockedText === null ? 0 : integer(blockedText);
     const [booked, delivered, projected] = pacing.map((text) => (text === null ? null : number(text)));
-    const stopped = last !== null && whole(last) === 0 && (hour === null || whole(hour) !== 0);
+    const stopped = fiveMinutes !== null && integer(fiveMinutes) === 0 && (hour === null || integer(hour) !== 0);
     const known = booked !== null && delivered !== null && projected !== null;
     if (known && STEERABLE.has(state) && !stopped && projected > delivered)
-      // `delivery.projected` goes by the flight alone, and knows its pauses; `1h.impressions` does not.
+      // `delivery.projected` counts the flight's time without its pauses; `1h.impressions` counts both.
       factor = Math.min(Math.max((booked - delivered) / (projected - delivered), least), most);
   } catch {
     refused = "unreadable";
@@ -58,11 +61,11 @@ export function recordOf(texts, least, most) {
   return { version, texts, unjudged, refused, blocked, factor };
 }
 
-/** The record of a row that is not there. */
-export const gone = (version) =>
+/** The record of a row that Redis does not have. */
+export const absentRecord = (version) =>
   ({ version, texts: [], unjudged: null, refused: "gone", blocked: 0, factor: null });
 
-/** One version of a placement's row. It does not change; with time it becomes `stale` by itself. */
+/** One version of a placement's row. A row never changes, except that it becomes `stale` with time. */
 export class Row {
   #record;
   #horizon;
@@ -76,28 +79,28 @@ export class Row {
     Object.freeze(this);
   }
 
-  /** The reason not to act on it; null: there is none. The reasons are those of the Python client. */
+  /** The reason not to act on this row; null if there is none. The reasons are those of the Python client. */
   get reason() {
-    const { unjudged, asked, leftMs, generation } = this.#horizon;
-    const why = unjudged ?? this.#record.unjudged;
-    if (why !== null) return why;
-    const [own] = this.#record.version;
-    if (own !== undefined && own !== (generation ?? own)) return "switching";
+    const { asked, leftMs, generation } = this.#horizon;
+    const unjudged = this.#horizon.unjudged ?? this.#record.unjudged;
+    if (unjudged !== null) return unjudged;
+    const [rowGeneration] = this.#record.version;
+    if (rowGeneration !== undefined && rowGeneration !== (generation ?? rowGeneration)) return "switching";
     if (now().some((time, clock) => time - asked[clock] > leftMs)) return "stale";
     return this.blocked ? "blocked" : this.#record.refused;
   }
 
-  /** True if it may be acted on. */
+  /** True if there is no reason not to act on this row. */
   get usable() {
     return this.reason === null;
   }
 
-  /** What the present rate is to be multiplied by; null: leave the bid as it is. */
+  /** The factor by which to multiply the present rate; null to leave the bid as it is. */
   get factor() {
     return this.usable ? this.#record.factor : null;
   }
 
-  /** Impressions in blocked content that nobody has reviewed, also by old numbers: stop at once. */
+  /** Impressions in blocked content that nobody has reviewed, even if the row is stale: stop at once. */
   get blocked() {
     return Math.max(0, this.#record.blocked - (this.#horizon.reviewed.get(this.name) ?? 0));
   }
@@ -107,13 +110,13 @@ export class Row {
     return [...this.#record.version];
   }
 
-  /** A field: a number (a BigInt where a number is not exact), a text, or null where it is not known, never 0. */
+  /** A field: a number (a BigInt if a number is not exact), a text, or null if it is unknown, never 0. */
   get(field) {
     const place = this.#places.get(field);
     if (place === undefined) throw new RangeError(`${field} is not read: name it in fields`);
     const text = this.#record.texts[place] ?? null;
     if (text === null || TEXTS.has(field)) return text;
     if (text.includes(".")) return number(text);
-    return Number.isSafeInteger(whole(text)) ? whole(text) : BigInt(text);
+    return Number.isSafeInteger(integer(text)) ? integer(text) : BigInt(text);
   }
 }

@@ -67,7 +67,7 @@ def test_both_clients_have_the_same_rules_and_texts() -> None:
         assert block is not None
         return re.findall(r'"([^"]+)"', block[1])
 
-    assert listed("OWN") == list(rows.OWN)
+    assert listed("RULE_FIELDS") == list(rows.RULE_FIELDS)
     assert set(listed("TEXTS")) == rows.TEXTS
     assert listed("STEERABLE") == list(rows.STEERABLE)
     assert listed("UNKNOWN") == list(rows.UNKNOWN)

@@ -1,7 +1,7 @@
 """audiopixel's live counters for programs that bid by them: rows from memory that cannot be misread.
 
-`Client` holds the rows of placements as a flow last wrote them, and refuses those that must not be acted on.
-`audiopixel_client.testing` fills a Redis with a row for each reason to refuse one.
+`Client` holds the rows of placements as a flow last wrote them. Each row has the reason not to act on it, if
+there is one. `audiopixel_client.testing` fills a Redis with a row for each such reason.
 """
 
 from audiopixel_client.client import Client

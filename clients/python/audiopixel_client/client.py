@@ -1,4 +1,4 @@
-"""The client: a thread that keeps rows as the flow writes them, and readers that never wait."""
+"""The client. Its thread reads rows as the flow writes them; a program that reads a row never waits."""
 
 from __future__ import annotations
 
@@ -12,43 +12,47 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from audiopixel_client.mirror import META, Behind, Mirror, Reading
+from audiopixel_client.mirror import META, Mirror, OlderStateError, Reading
 from audiopixel_client.rows import STALE_S, Row, clock_s
 
 CHUNK = 1_000
-"""Rows that one pipeline reads."""
+"""The greatest number of rows that one pipeline reads."""
 QUIET_S = 1.0
-"""Time without a message after which `meta` is looked at: a subscription may be dead without an error."""
+"""Time without a message, in s, after which the client reads `meta`, in case the subscription is dead."""
 LONGEST_PAUSE_S = 0.5
+"""The longest pause between two attempts to connect, in s."""
 
 
 def _packed(*words: str) -> bytes:
-    """Words as Redis's protocol has them."""
+    """Words as bulk strings of Redis's protocol."""
     return b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in map(str.encode, words))
 
 
 def _command(*words: str) -> bytes:
+    """A command as an array of Redis's protocol."""
     return b"*%d\r\n%s" % (len(words), _packed(*words))
 
 
 class Client:
-    """Rows of placements, from memory; use it by `with` or `async with`.
+    """Rows of placements, from memory. Use the client with `with` or `async with`.
 
-    One snapshot of all rows, then `updates` names what has changed. A lost message, a reconnection and
-    another execution of the flow make another snapshot. A process that has forked makes a client of its own.
+    The client reads a snapshot of all rows, then the rows that each message of `updates` names. It reads
+    another snapshot after a lost message, a reconnection, or a new execution of the flow. A forked process
+    needs a client of its own.
 
     Args:
-        url: of Redis or Valkey, one node (`redis://user:password@host:6379/0`), that is the primary.
-        fields: of a row, as docs/bidders.md names them, beside those that the rules need.
-        placements: the ones to hold. With `campaign` those of one; with neither all.
+        url: address of Redis or Valkey, one primary node: `redis://user:password@host:6379/0`.
+        fields: fields of a row, as docs/bidders.md names them, besides those that the rules need.
+        placements: the placements to read; None for all.
+        campaign: the only campaign whose placements are read; None for any.
         namespace: the flow's `AUDIOPIXEL_NAMESPACE`.
         least, most: bounds of `row.factor`.
-        stale_s: age of the flow's last write beyond which no row is usable; at most 30.
-        timeout_s: for Redis to answer.
+        stale_s: the age of the flow's last write, in s, beyond which no row is usable; at most 30.
+        timeout_s: the time that Redis may take to answer, in s.
 
     Attributes:
-        reviewed: of placements, the impressions in blocked content that a person has dealt with.
-        error: why the last reading failed; None: it did not.
+        reviewed: by placement, impressions in blocked content that a person has reviewed; set by the program.
+        error: the last error; None after a snapshot.
     """
 
     def __init__(
@@ -75,16 +79,16 @@ class Client:
             encoding_errors="replace",
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),  # its own would hide a lost connection, and wait for seconds
+            retry=Retry(NoBackoff(), 0),  # redis's own retries hide a lost connection, and wait for seconds
         )
         self._over, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="audiopixel-client", daemon=True)
 
     def __getitem__(self, placement: str) -> Row:
-        """The row of a placement; `gone` where there is none.
+        """The row of a placement, with the reason `gone` if Redis has none.
 
         Raises:
-            KeyError: it is not one of `placements`.
+            KeyError: the placement is not one of `placements`.
         """
         if self._wanted is not None and placement not in self._wanted:
             raise KeyError(placement)
@@ -95,7 +99,7 @@ class Client:
         return iter(self._mirror.names())
 
     def wait(self, timeout_s: float = 5.0) -> bool:
-        """Wait for the first snapshot; False: it is not there yet, and no row is usable."""
+        """Wait for the first snapshot, at most `timeout_s`. Returns False if no row is usable yet."""
         return self._ready.wait(timeout_s)
 
     def __enter__(self) -> Client:
@@ -116,7 +120,7 @@ class Client:
     def _run(self) -> None:
         pause_s = 0.05
         while not self._over.is_set():
-            # The pool would count it among those that are open, for ever, and refuse the hundredth.
+            # The pool would count each of these connections as open for ever, and refuse the hundredth.
             pool, pubsub = self._redis.connection_pool, self._redis.pubsub()
             self._connection = pool.connection_class(**pool.connection_kwargs)
             try:
@@ -126,7 +130,7 @@ class Client:
                     self._snapshot()
                     pause_s = 0.05
                     self._follow(pubsub)
-            except Exception as error:  # whatever it is: rows become stale, and it is tried again
+            except Exception as error:  # of any kind: rows become stale, and the next turn connects again
                 self.error = error
             finally:
                 pubsub.close()
@@ -137,37 +141,37 @@ class Client:
         self._redis.close()
 
     def _follow(self, pubsub: Any) -> None:
-        """Read what messages name, until the end, or until one was lost without an error."""
+        """Read the rows that messages name, until the end, or until a message was lost without an error."""
         late = False
         while not self._over.is_set():
-            got = pubsub.get_message(ignore_subscribe_messages=True, timeout=QUIET_S / 2 if late else QUIET_S)
-            if got is not None:
+            message = pubsub.get_message(True, timeout=QUIET_S / 2 if late else QUIET_S)
+            if message is not None:
                 late = False
-                self._take(pubsub, got)
+                self._take(pubsub, message)
                 continue
             reading, _ = self._read([])
             if reading.flush == self._mirror.flush:
                 self._mirror.show({}, reading, reading.flush)
             elif late:
                 return
-            else:  # its message may be on the way
+            else:  # the message of this flush may be on the way
                 late = True
 
-    def _take(self, pubsub: Any, got: Any) -> None:
-        """Read what a message names, and those that wait behind it."""
+    def _take(self, pubsub: Any, message: Any) -> None:
+        """Read the rows that a message and those after it in the queue name."""
         flush, names = self._mirror.flush, dict[str, None]()
-        while got is not None:
-            follows = self._mirror.follows(got["data"], flush)
+        while message is not None:
+            follows = self._mirror.follows(message["data"], flush)
             if follows is None:
                 self._snapshot()
                 return
             flush = follows[0]
             names.update(dict.fromkeys(follows[1]))
-            waits = pubsub.connection.can_read(0)  # of a part of one the rest is on the way
-            got = pubsub.get_message(True, timeout=self._timeout_s) if waits else None
+            has_bytes = pubsub.connection.can_read(0)  # after a part of a message the rest is on the way
+            message = pubsub.get_message(True, timeout=self._timeout_s) if has_bytes else None
         reading, rows = self._read([name for name in names if self._wanted is None or name in self._wanted])
         if reading.flush < flush:
-            raise Behind(f"meta is of flush {reading.flush} behind the message of {flush}")
+            raise OlderStateError(f"meta is of flush {reading.flush}, before the message's {flush}")
         self._mirror.show(rows, reading, flush)
 
     def _snapshot(self) -> None:
@@ -176,20 +180,20 @@ class Client:
         names, index = self._wanted, f"{self._namespace}:index:placement"
         if names is None:
             names = dict.fromkeys(name for name, _ in self._redis.zscan_iter(index, count=CHUNK))
-        every, rows = list(names), dict[str, list[Optional[str]]]()
-        for begin in range(0, len(every), CHUNK):
-            reading, some = self._read(every[begin : begin + CHUNK])
+        all_names, rows = list(names), dict[str, list[Optional[str]]]()
+        for begin in range(0, len(all_names), CHUNK):
+            reading, chunk_rows = self._read(all_names[begin : begin + CHUNK])
             if reading.version < first.version:
-                raise Behind("Redis has lost its data")
-            rows.update(some)
+                raise OlderStateError("Redis has lost its data")
+            rows.update(chunk_rows)
         self._mirror.show(rows, first, first.flush, whole=True)
         self.error = None
         self._ready.set()
 
     def _read(self, names: Sequence[str]) -> tuple[Reading, dict[str, list[str | None]]]:
-        """Redis's clock, `meta`, and behind it rows: so they are of its flush or later.
+        """Read Redis's clock, then `meta`, then rows, which are of the flush of `meta` or of a later one.
 
-        The client's own pipeline takes ten times the processor time for as many commands that are alike.
+        redis's own pipeline takes ten times the processor time for many commands of the same form.
         """
         asked_s, read = clock_s(), self._connection.read_response
         fields = _packed(*self._mirror.fields)

@@ -8,19 +8,21 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, NoReturn, Union
 
 STALE_S = 30.0
-"""Age of the flow's last write, by Redis's clock, beyond which no row is usable."""
+"""The age of the flow's last write, in s by Redis's clock, beyond which no row is usable."""
 WATERMARK_S = 300.0
-"""The same of the event time up to which pixels are counted."""
+"""The age of the flow's watermark, in s by Redis's clock, beyond which no row is usable."""
 STEERABLE = ("on_track", "under", "at_risk", "over")
+"""The states of delivery in which a row has a factor."""
 UNKNOWN = ("unknown_before", "ended_unknown")
+"""The states of delivery whose delivered impressions are unknown."""
 VERSION = ("generation", "fence", "rev")
-OWN = (
+RULE_FIELDS = (
     *VERSION,
     *("delivery.state", "delivery.judged", "delivery.unjudged_reason"),
     *("delivery.booked", "delivery.delivered", "delivery.projected"),
     *("5m.impressions", "1h.impressions", "flight.blocked_impressions"),
 )
-"""The fields that the rules need, in the order in which a row has them; those of the caller follow."""
+"""The fields that the rules need, in the order in which a row has them; the caller's fields follow."""
 TEXTS = frozenset(
     (
         *("campaign_id", "platform", "station", "podcast", "program", "creative_id", "app"),
@@ -37,7 +39,7 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def clock_s() -> float:
-    """Seconds that nobody sets, and in Linux those of a suspended machine too."""
+    """A clock in s that nobody sets. In Linux it also counts the time for which the machine is suspended."""
     return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
@@ -45,10 +47,10 @@ class Horizon(NamedTuple):
     """The part of a verdict that all rows share.
 
     Attributes:
-        unjudged: the reason for which none is judged.
-        generation: the one whose rows are used; None: none is known.
-        until_s: by `clock_s`, when they become stale.
-        reviewed: the client's.
+        unjudged: the reason for which no row is judged; None if rows are judged.
+        until_s: the time by `clock_s` at which all rows become stale.
+        reviewed: by placement, impressions in blocked content that a person has reviewed.
+        generation: the generation whose rows are used; None if unknown.
     """
 
     unjudged: str | None
@@ -58,7 +60,7 @@ class Horizon(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One version of a row: its texts by `places`, and what the rules say of it."""
+    """One version of a row: its texts, in which `places` locates each field, and the verdict of the rules."""
 
     version: Version
     places: Mapping[str, int]
@@ -70,30 +72,30 @@ class Record(NamedTuple):
 
 
 def record_of(places: Mapping[str, int], texts: list[str | None], least: float, most: float) -> Record:
-    """What the rules say of a row; `texts` begin with those of `OWN`.
+    """The record of a row: the rules applied to its texts, which begin with those of `RULE_FIELDS`.
 
     Raises:
-        ValueError: its version cannot be read.
+        ValueError: the row's version cannot be read.
     """
     version = tuple(int(text or "") for text in texts[:3])
-    state, judged, why, *pacing = texts[3:9]
-    last, hour, blocked = texts[9:12]
-    unjudged = (why or "unjudged") if judged not in (None, "1") else None
+    state, judged, reason, *pacing = texts[3:9]
+    five_minutes, hour, blocked = texts[9:12]
+    unjudged = (reason or "unjudged") if judged not in (None, "1") else None
     refused = "unknown_before" if state in UNKNOWN else None
-    impressions, factor = 0, None
+    blocked_impressions, factor = 0, None
     try:
-        impressions = int(blocked or 0)
+        blocked_impressions = int(blocked or 0)
         booked, delivered, projected = (None if text is None else _finite(text) for text in pacing)
-        stopped = last is not None and int(last) == 0 and (hour is None or int(hour) != 0)
+        stopped = five_minutes is not None and int(five_minutes) == 0 and (hour is None or int(hour) != 0)
         if None not in (booked, delivered, projected) and state in STEERABLE and not stopped:
             factor = _factor(booked, delivered, projected, least, most)  # type: ignore[arg-type]  # none is None
     except ValueError:
         refused = "unreadable"
-    return Record(version, places, texts, unjudged, refused, impressions, factor)
+    return Record(version, places, texts, unjudged, refused, blocked_impressions, factor)
 
 
-def gone(version: Version, places: Mapping[str, int]) -> Record:
-    """The record of a row that is not there."""
+def absent_record(version: Version, places: Mapping[str, int]) -> Record:
+    """The record of a row that Redis does not have."""
     return Record(version, places, [None] * len(places), None, "gone", 0, None)
 
 
@@ -105,8 +107,8 @@ def _finite(text: str) -> float:
 
 
 def _factor(booked: float, delivered: float, projected: float, least: float, most: float) -> float | None:
-    """What the last hour's rate is to be multiplied by. `delivery.projected` goes by the flight alone, and
-    knows its pauses; `1h.impressions` does not.
+    """The factor by which to multiply the present rate. It is made of `delivery.projected`, which counts the
+    flight's time without its pauses; `1h.impressions` counts both.
     """
     if projected <= delivered:
         return None
@@ -114,8 +116,8 @@ def _factor(booked: float, delivered: float, projected: float, least: float, mos
 
 
 class Row(Mapping[str, Value]):
-    """One version of a placement's row: `row["5m.impressions"]` is an int, a float, a text, or None where it
-    is not known (never 0). It does not change; with time it becomes `stale` by itself.
+    """One version of a placement's row. `row["5m.impressions"]` is an int, a float, a text, or None if it is
+    unknown (never 0). A row never changes, except that it becomes `stale` with time.
 
     Attributes:
         name: the placement.
@@ -134,14 +136,16 @@ class Row(Mapping[str, Value]):
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a row does not change: {name}")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]  # it refuses whatever it is given
+    __delattr__ = __setattr__  # type: ignore[assignment]  # both refuse any arguments
 
     @property
     def reason(self) -> str | None:
-        """The reason not to act on it; None if there is none. `catching_up`, `switching`, `starting`,
-        `collector`, `stalled`, `lagging`, `rejecting` (no row is judged), `feed_silent` (this one is not),
-        `unjudged` (without a reason), `stale`, `gone`, `blocked`, `unknown_before`, `unreadable`. A row of
-        another generation than the meta row's is `switching`, too.
+        """The reason not to act on this row; None if there is none.
+
+        No row is judged: `catching_up`, `switching`, `starting`, `collector`, `stalled`, `lagging`,
+        `rejecting`. This row is not judged: `feed_silent`, or `unjudged` if its reason is absent. A row whose
+        generation is not the meta row's is `switching`, too. Other reasons: `stale`, `gone`, `blocked`,
+        `unknown_before`, `unreadable`.
         """
         record, horizon = self._record, self._horizon
         unjudged = horizon.unjudged or record.unjudged
@@ -155,17 +159,17 @@ class Row(Mapping[str, Value]):
 
     @property
     def usable(self) -> bool:
-        """True if it may be acted on."""
+        """True if there is no reason not to act on this row."""
         return self.reason is None
 
     @property
     def factor(self) -> float | None:
-        """What the present rate is to be multiplied by; None: leave the bid as it is."""
+        """The factor by which to multiply the present rate; None to leave the bid as it is."""
         return None if self.reason else self._record.factor
 
     @property
     def blocked(self) -> int:
-        """Impressions in blocked content that nobody has reviewed, also by old numbers: stop at once."""
+        """Impressions in blocked content that nobody has reviewed, even if the row is stale: stop at once."""
         blocked = self._record.blocked
         return max(0, blocked - self._horizon.reviewed.get(self.name, 0)) if blocked else 0
 

@@ -26,7 +26,7 @@ ROW = {
     "flight.impressions": 10000,
     "campaign_id": "autumn-sale",
 }
-"""A row that is usable, with a factor of 1.25."""
+"""A usable row with a factor of 1.25."""
 REASONS: Mapping[str, Mapping[str, Any] | None] = {
     "feed_silent": {"delivery.judged": 0, "delivery.unjudged_reason": "feed_silent"},
     "gone": None,
@@ -36,21 +36,21 @@ REASONS: Mapping[str, Mapping[str, Any] | None] = {
         **dict.fromkeys(("delivery.delivered", "delivery.projected")),
     },
 }
-"""A row's differences from `ROW` by the reason for which it is refused; None: it is not there."""
+"""The fields in which a row differs from `ROW`, by the row's reason; None if there is no row."""
 NO_FACTOR: Mapping[str, Mapping[str, Any]] = {
     "complete": {"delivery.state": "complete"},
     "stopped": {"5m.impressions": 0},
     "no_rate": {"delivery.projected": None},
 }
-"""The same of rows that are usable and have no factor."""
+"""The fields in which a usable row without a factor differs from `ROW`, by the row's name."""
 
 
 class Flow:
     """A stand-in for a flow, alone in its namespace.
 
     Args:
-        generation, fence: of what it writes; another execution has a greater fence, `--recompute` a greater
-            generation.
+        generation, fence: of the rows that it writes. Another execution has a greater fence, `--recompute` a
+            greater generation.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class Flow:
             rows: by placement, the fields in which a row differs from `ROW`; a field of None is absent, a row
                 of None is deleted.
             meta: fields in which `meta` differs from that of a flow that judges.
-            age_ms: of the write.
-            lost: send no message.
+            age_ms: age of the write, in ms.
+            lost: whether the message is lost, and none is sent.
         """
         self._flush += 1
         seconds, micros = self._redis.time()
@@ -91,7 +91,7 @@ class Flow:
                 continue
             pipeline.zadd(f"{self._namespace}:index:placement", {name: now_ms})
             pipeline.hset(key, mapping=_present({**ROW, **version, **fields}))
-        told = {
+        meta_fields = {
             **version,
             "flush": self._flush,
             "previous": json.dumps(self._previous),
@@ -101,7 +101,7 @@ class Flow:
             **(meta or {}),
         }
         pipeline.delete(f"{self._namespace}:meta")
-        pipeline.hset(f"{self._namespace}:meta", mapping=_present(told))
+        pipeline.hset(f"{self._namespace}:meta", mapping=_present(meta_fields))
         pipeline.execute()
         number = [*self._run, self._flush]
         message = {
@@ -122,18 +122,21 @@ def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
 def fill(
     url: str, namespace: str = "audiopixel:v1", unjudged: str | None = None, age_ms: int = 0
 ) -> dict[str, str | None]:
-    """Write a row for each reason, by its name: `usable`, those of `REASONS` and of `NO_FACTOR`.
+    """Write the row `usable`, and a row for each name in `REASONS` and `NO_FACTOR`.
 
     Args:
         unjudged: the reason for which no row is judged, such as `collector`.
-        age_ms: of the write; above 30,000 all rows are `stale`.
+        age_ms: age of the write, in ms; above 30,000 all rows are `stale`.
 
     Returns:
-        The reason of each row as a client gives it.
+        The reason that a client reads of each row, by the row's name.
     """
     rows = {"usable": {}, **REASONS, **NO_FACTOR}
     meta = {} if unjudged is None else {"judged": 0, "unjudged_reason": unjudged}
     Flow(url, namespace).flush(rows, meta=meta, age_ms=age_ms)
     stale = "stale" if age_ms > 30_000 else None
-    own = {name: name if name in REASONS else None for name in rows}
-    return {name: unjudged or (why if why == "feed_silent" else stale or why) for name, why in own.items()}
+    reasons = {name: name if name in REASONS else None for name in rows}
+    return {
+        name: unjudged or (reason if reason == "feed_silent" else stale or reason)
+        for name, reason in reasons.items()
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audiopixel_client.mirror import META, Behind, Mirror
+from audiopixel_client.mirror import META, Mirror, OlderStateError
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
@@ -166,7 +166,7 @@ class Follower:
             try:
                 self._read(*(found or (None, self._rows())))
                 self._lost = False
-            except Behind:  # Redis has just lost its data
+            except OlderStateError:  # Redis has just lost its data
                 self._lost = True
 
     def _read(self, flush: tuple[int, ...] | None, names: list[str]) -> None:
