@@ -1,4 +1,4 @@
-"""The `audiopixel` command: a small door, so that Ctrl-C is quiet while the rest is still being imported."""
+"""The entry of `audiopixel`, small so that Ctrl-C ends it quietly while the commands are still imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _quit(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; SIGINT ends it with 130 until the command handles that itself."""
+    """Run the command line. SIGINT ends it with exit code 130 until a command handles SIGINT itself."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _quit)
     from flows.cli.commands import app

@@ -23,7 +23,7 @@ from flows.shown import LINE, shown
 SERVICES: Final = ("run", "collect", "archive", "recompute", "exporter", "export")
 """Commands that run until they are stopped: their standard error is a log, unless it is a terminal."""
 _ESCAPED: Final = re.compile("[\udc80-\udcff]+")
-"""The bytes of an argument that are not UTF-8, as Python gives them. Files may have such names."""
+"""Bytes of an argument that are not UTF-8, as Python decodes them. Names of files may have such bytes."""
 
 app = typer.Typer(
     name="audiopixel",
@@ -60,11 +60,10 @@ def _options(
 
 
 def command(function: Callable[..., None], failed: int = 1) -> Callable[..., None]:
-    """Register a command, with one line for an error that a person can act on, and an exit code that scripts
-    can trust.
+    """Register a command. An error that a person can mend becomes one line and an exit code.
 
     Args:
-        failed: the least code of a failure: 2 where 1 is an answer.
+        failed: the least exit code of a failure: 2 for a command whose 1 is an answer.
     """
 
     @wraps(function)
@@ -95,7 +94,7 @@ def command(function: Callable[..., None], failed: int = 1) -> Callable[..., Non
 
 
 def _report(message: str, command: str) -> None:
-    """Write why a command ended; for a command with a log, as a line of it with time and level."""
+    """Write the reason for which a command ended; a command with a log writes it there, with its level."""
     if command in SERVICES and not sys.stderr.isatty():
         structlog.get_logger().error(message)
     else:

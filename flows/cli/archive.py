@@ -69,15 +69,15 @@ def _write(to: str, once: bool) -> None:
 
 def _parquet(source: str, to: str) -> None:
     from flows.archive import hours
-    from flows.cli.progress import progress
+    from flows.cli.progress import phases
     from flows.settings import load
 
-    settings, phase = load(), ["reading the manifest"]
-    with progress(lambda: phase[-1]):
-        done = hours(settings, source, to, lambda doing: phase.__setitem__(0, doing))
-    between = f", {done.written[0]} to {done.written[-1]}" if done.written else ""
-    written = f"{len(done.written)} hours written{between}"
-    typer.echo(f"{written}, {done.pixels:,} pixels; {done.unchanged} were there")
+    with phases("reading the manifest") as begin_phase:
+        result = hours(load(), source, to, begin_phase)
+    count, span = len(result.written), ""
+    if count:
+        span = f", {result.written[0]} to {result.written[-1]}"
+    typer.echo(f"{count} hours written{span}, {result.pixels:,} pixels; {result.unchanged} were there")
 
 
 def _check(source: str) -> None:
@@ -87,11 +87,11 @@ def _check(source: str) -> None:
     from connectors.redis import connect
     from connectors.stream import Reader
     from flows.archive import Ledgers, check, ledger_of, store_of
-    from flows.cli.progress import progress
+    from flows.cli.progress import phases
     from flows.engine import first_positions
     from flows.settings import kafka_options, load
 
-    settings, phase = load(), ["reading"]
+    settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
 
     def open_topic(partition: str, position: int) -> Reader:
@@ -100,16 +100,10 @@ def _check(source: str) -> None:
             partition, position
         )
 
-    with progress(lambda: phase[-1]):
-        result = check(
-            store_of(source),
-            Ledgers(
-                ledger_of(client, settings.namespace),
-                first_positions(settings.recovery_dir) or {},
-                open_topic,
-            ),
-            lambda doing: phase.__setitem__(0, doing),
-        )
+    with phases("reading") as begin_phase:
+        first = first_positions(settings.recovery_dir) or {}
+        ledgers = Ledgers(ledger_of(client, settings.namespace), first, open_topic)
+        result = check(store_of(source), ledgers, begin_phase)
     client.close()
     through = datetime.fromtimestamp(result.through_ms / 1000, UTC).isoformat(timespec="seconds")
     typer.echo(

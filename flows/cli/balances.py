@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from flows.settings import Settings
     from flows.waterfall import Balances
 
-_NAMES: Final = 10
+_MAX_NAMES: Final = 10
 """The greatest number of names or days in a line."""
 
 
-def made_of(report: Path, file: Path, book: Mapping[str, Plan], until: str, source: str | None) -> bytes:
-    """The content of a file of plans, with opening balances of a report, which are printed.
+def balanced_plans(
+    report: Path, file: Path, book: Mapping[str, Plan], until: str, source: str | None
+) -> bytes:
+    """The content of a file of plans with opening balances of a report. The balances are printed.
 
     Args:
         book: the plans of `file`.
@@ -31,7 +33,7 @@ def made_of(report: Path, file: Path, book: Mapping[str, Plan], until: str, sour
         source: the source of the balances; None for the name of the report.
 
     Raises:
-        UsageError: there is no balance in it.
+        UsageError: `until` is no time, or the report gives no balance.
     """
     from flows import waterfall
     from flows.delivery import MAX_SOURCE, moment_of, moment_text, with_balances
@@ -69,12 +71,12 @@ def refused_moments(settings: Settings, book: Mapping[str, Plan]) -> list[str]:
     from flows.delivery import moment_problem
     from flows.model.redis_keys import row_key
 
-    until = {name: plan.delivered_before_until for name, plan in book.items()}
+    until_ms = {name: plan.delivered_before_until for name, plan in book.items()}
     try:
         client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
         names = ["counted_since_ms", "watermark_ms"]
         (meta,) = read_rows(client, [f"{settings.namespace}:meta"], names)
-        keys = [row_key(settings.namespace, "placement", name) for name in until]
+        keys = [row_key(settings.namespace, "placement", name) for name in until_ms]
         rows = read_rows(client, keys, ["delivery.delivered_before_until_ms", "delivery.unknown_reason"])
     except (ConnectError, RedisUnavailable) as error:
         typer.echo(f"the moments of balances are not checked: {shown(str(error), LINE)}", err=True)
@@ -84,14 +86,14 @@ def refused_moments(settings: Settings, book: Mapping[str, Plan]) -> list[str]:
         return []
     since_ms, now_ms = (int(meta[name]) for name in names)
     lines = []
-    for (name, at_ms), row in zip(until.items(), rows, strict=True):
+    for (name, at_ms), row in zip(until_ms.items(), rows, strict=True):
         is_published = row.get("delivery.delivered_before_until_ms") == str(at_ms)
         if at_ms is None or book[name].start_ms > now_ms:
             continue
         if is_published and row.get("delivery.unknown_reason") != "until":
             continue
-        if (why := moment_problem(at_ms, since_ms, now_ms, settings.zone)) is not None:
-            lines.append(f"{shown(name)}: delivered_before_until: {why}")
+        if (problem := moment_problem(at_ms, since_ms, now_ms, settings.zone)) is not None:
+            lines.append(f"{shown(name)}: delivered_before_until: {problem}")
     return lines
 
 
@@ -113,8 +115,8 @@ def _table(opening: Balances) -> Table:
 
 
 def _remarks(opening: Balances) -> list[str]:
-    """A line for everything that is unexpectedly in no balance."""
-    lines = [f"{count} rows are left out: they are {why}" for why, count in opening.left_out.items()]
+    """Lines about rows, days and placements that are in no balance."""
+    lines = [f"{count} rows are left out: they are {reason}" for reason, count in opening.left_out.items()]
     lines += [
         f"{name}: the report has no row of {_listed([str(day) for day in balance.missing])}; it counts 0"
         for name, balance in opening.balances.items()
@@ -128,5 +130,5 @@ def _remarks(opening: Balances) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    listed = ", ".join(shown(name) for name in names[:_NAMES])
-    return listed if len(names) <= _NAMES else f"{listed} and {len(names) - _NAMES} more"
+    listed = ", ".join(shown(name) for name in names[:_MAX_NAMES])
+    return listed if len(names) <= _MAX_NAMES else f"{listed} and {len(names) - _MAX_NAMES} more"

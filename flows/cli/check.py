@@ -17,10 +17,10 @@ def check(
         int, typer.Option(min=0, metavar="N", help="Print at most this many rejected lines.")
     ] = 100,
 ) -> None:
-    """Check files of pixels before a flow reads them. Each line that is no pixel is printed as FILE:LINE:
-    REASON: FIELD: and the values that the field takes. A table of the reasons and fields follows.
+    """Check files of pixels before a flow reads them. Each rejected line is printed with its file, number,
+    reason and field, and the values that the field takes. A table of the reasons and fields follows.
 
-    Exit code 0: all lines are pixels or marks. 1: some are rejected, or a file cannot be read. 2: a wrong
+    Exit code 0: all lines are pixels or marks. 1: a line is rejected, or a file cannot be read. 2: a wrong
     option.
 
     The flow's own decoder decides. Repeats and late pixels are not judged, and values are not shown. Fields,

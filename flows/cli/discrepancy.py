@@ -16,9 +16,13 @@ from flows.shown import print_table
 
 @partial(command, failed=2)
 def discrepancy(
-    theirs: Annotated[
+    claims_file: Annotated[
         Path,
-        typer.Argument(help="Their counts: .csv, .json or .parquet, a row a day.", show_default=False),
+        typer.Argument(
+            metavar="THEIRS",
+            help="The other party's counts: .csv, .json or .parquet, a row a day.",
+            show_default=False,
+        ),
     ],
     html: Annotated[
         Path | None,
@@ -32,7 +36,7 @@ def discrepancy(
     impressions. The column excludes names parts that do not apply. The difference is split into signed parts;
     the rest is unexplained.
 
-    A difference up to 5 % of our count is fine, up to 10 % is worth a look, and above is over the tolerance.
+    A difference up to 5 % of our count is fine, up to 10 % is worth a look, above 10 % is over the tolerance.
     A plan's tolerance replaces both limits. If our number is unknown, the band is "no verdict", and the row
     has the reason. Exit code 1: a row is over the tolerance. 2: no row is, but a row has no verdict; or Redis
     holds no counts of a flow, or damaged ones.
@@ -47,14 +51,14 @@ def discrepancy(
     from flows.settings import load
 
     writable(html)
-    if html is not None and html.exists() and theirs.exists() and html.samefile(theirs):
+    if html is not None and html.exists() and claims_file.exists() and html.samefile(claims_file):
         raise UsageError(f"{html}: is the file to compare: name another file for the report")
     settings = load()
-    claims = waterfall.read_claims(theirs)
+    claims = waterfall.read_claims(claims_file)
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     rows = waterfall.compare(client, settings.namespace, settings.zone, read_book(settings), claims)
     if html is not None:
-        html.write_text(waterfall.as_html(rows, f"Discrepancies of {theirs.name}"), encoding="utf-8")
+        html.write_text(waterfall.as_html(rows, f"Discrepancies of {claims_file.name}"), encoding="utf-8")
     if as_json:
         typer.echo(waterfall.as_json(rows))
     else:

@@ -12,9 +12,7 @@ from flows.shown import LINE, shown
 
 
 @command
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="An object a line.")] = False,
-) -> None:
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="An object a line.")] = False) -> None:
     """Examine this installation by its settings: Kafka, topics, Redis, clocks, disks, the flow, settings that
     disagree with it, lag, collectors, sources. Each part has one line: ok, look or wrong, and what to do.
 
@@ -25,9 +23,9 @@ def doctor(
     from flows.settings import load
 
     interruptible()
-    worst = 0
+    is_wrong = False
     for finding in Doctor(load()).findings():
-        worst = max(worst, finding.level == Level.WRONG)
+        is_wrong |= finding.level == Level.WRONG
         if as_json:
             typer.echo(json.dumps(finding._asdict()))
             continue
@@ -36,5 +34,5 @@ def doctor(
         typer.echo(f"{level} {finding.part:<13} {shown(finding.words, LINE)}")
         if finding.remedy:
             typer.echo(f"{'':<20} → {finding.remedy}")
-    if worst:
+    if is_wrong:
         raise typer.Exit(1)

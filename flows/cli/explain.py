@@ -21,8 +21,7 @@ def explain(
         str, typer.Argument(help="The order id or the event id of a conversion.", show_default=False)
     ] = "",
     listener: Annotated[
-        str,
-        typer.Option(help="Instead: an id or an address as the caller knew it.", show_default=False),
+        str, typer.Option(help="Instead: an id or an address, as callers send it.", show_default=False)
     ] = "",
     user_agent: Annotated[
         str, typer.Option(help="The user agent of the device at that address.", show_default=False)
@@ -33,7 +32,7 @@ def explain(
 
     Conversions of several campaigns or types may have the same order id: all of them are shown.
 
-    With --listener show a person's pseudonyms of the collector in the topic, for each key in
+    With --listener, show the pseudonyms under which the topic has a person, for each key in
     AUDIOPIXEL_COLLECT_KEY and AUDIOPIXEL_COLLECT_PREVIOUS_KEYS. An address may also have been an id: both are
     shown.
     """
@@ -49,7 +48,7 @@ def explain(
     if bool(conversion) == bool(listener):
         raise UsageError("name a conversion, or a listener (--listener)")
     if listener:
-        _of_listener(settings, listener, user_agent)
+        _show_pseudonyms(settings, listener, user_agent)
         return
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (row,) = read_rows(client, [row_key(settings.namespace, "conversion", conversion)])
@@ -71,7 +70,7 @@ def explain(
         print_table(table)
 
 
-def at_the_edge(settings: Settings, person: str, user_agent: str = "") -> list[tuple[str, str]]:
+def edge_pseudonyms(settings: Settings, person: str, user_agent: str = "") -> list[tuple[str, str]]:
     """The pseudonyms that the collector makes of an id or an address, by each of its keys in force, as
     (field, pseudonym); empty if it has no key.
     """
@@ -91,12 +90,12 @@ def _pseudonyms(settings: Settings) -> Pseudonyms | None:
     key = settings.collect_key
     if key is None:
         return None
-    previous = [one.get_secret_value().encode() for one in settings.collect_previous_keys]
-    return Pseudonyms(key.get_secret_value().encode(), previous)
+    previous_keys = [previous.get_secret_value().encode() for previous in settings.collect_previous_keys]
+    return Pseudonyms(key.get_secret_value().encode(), previous_keys)
 
 
-def _of_listener(settings: Settings, person: str, user_agent: str) -> None:
-    """Print the pseudonyms of a listener in the topic, and whether the flow has forgotten them."""
+def _show_pseudonyms(settings: Settings, person: str, user_agent: str) -> None:
+    """Print the pseudonyms of a listener in the topic, and whether each is on the deny-list."""
     from connectors.redis import connect, read_rows
     from flows.model.redis_keys import deny_key
     from flows.state.people import People
@@ -105,7 +104,7 @@ def _of_listener(settings: Settings, person: str, user_agent: str) -> None:
         raise SettingsError(
             "AUDIOPIXEL_COLLECT_KEY is not set: set it to the key of the collectors, which makes pseudonyms"
         )
-    pseudonyms = at_the_edge(settings, person.strip(), user_agent)
+    pseudonyms = edge_pseudonyms(settings, person.strip(), user_agent)
     if not pseudonyms:
         raise AudiopixelError("the collector accepts no such id, so it has no pseudonym")
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)

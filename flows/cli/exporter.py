@@ -33,10 +33,11 @@ def exporter(
         ),
     ] = None,
 ) -> None:
-    """Serve the live page at / and /metrics/placements for Prometheus. The exporter reads Redis, and takes no
-    time of the flow.
+    """Serve the live page at / and /metrics/placements for Prometheus. The exporter reads Redis, and costs
+    the flow no time.
     """
     from flows.cli.owners import owners_of
+    from flows.delivery import read_book
     from flows.settings import load
     from flows.viewers.exporter import serve
     from flows.viewers.series import CAP
@@ -50,26 +51,15 @@ def exporter(
         cap=CAP if cap is None else cap,
         owners=owners_of(settings, needed=partly),
         disputed=disputed_of(settings),
-        plans=partial(plans_of, settings),
+        plans=partial(read_book, settings),
     )
 
 
-def plans_of(settings: Settings) -> Mapping[str, Plan]:
-    """The plans in force, read now; empty if none are set.
-
-    Raises:
-        PlanError, ConnectError: they cannot be read.
-    """
-    from flows.delivery import read_book
-
-    return {} if settings.plans is None else read_book(settings)
-
-
 def disputed_of(settings: Settings) -> Disputed | None:
-    """The waterfalls of others' counts that the page watches; None if none are set.
+    """The waterfalls of other parties' counts that the page watches; None if `settings.theirs` is not set.
 
     Raises:
-        UsageError, PlanError, ConnectError: their counts or the plans cannot be read.
+        UsageError, PlanError, ConnectError: the counts or the plans cannot be read.
     """
     if settings.theirs is None:
         return None

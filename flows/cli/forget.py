@@ -14,7 +14,7 @@ import typer
 
 from connectors.stream import ConnectError
 from flows.cli.app import command
-from flows.cli.explain import at_the_edge, edge_keys
+from flows.cli.explain import edge_keys, edge_pseudonyms
 from flows.cli.paths import writable
 from flows.errors import AudiopixelError, SettingsError, UsageError
 from flows.shown import is_terminal, shown
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from flows.settings import Settings
 
 WAIT_S: Final = 60.0
-"""The time for which the command waits, in s: the flow reads the list every second, so a minute allows for a
-late one.
+"""The time for which the command waits, in s. The flow reads the list every second; a minute allows for
+delays.
 """
 
 
@@ -55,7 +55,7 @@ def forget(
         typer.Option(metavar="FILE", help="Also write a receipt, as JSON, here.", show_default=False),
     ] = None,
     status: Annotated[
-        bool, typer.Option("--status", help="Ask whether it is done, without a new erasure.")
+        bool, typer.Option("--status", help="Show whether an erasure is done, without a new one.")
     ] = False,
     wait: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="Time to wait until the flow confirms.")
@@ -88,9 +88,9 @@ def forget(
 
     writable(receipt)
     households, given_ids = household or [], listener_ids or []
-    if not all(one.strip() for one in households):
+    if not all(map(str.strip, households)):
         raise UsageError("--household is empty: give the household's pseudonym")
-    receipts = [one for one in given_ids if status and Path(one).is_file()]
+    receipts = [path for path in given_ids if status and Path(path).is_file()]
     if not given_ids and not households and is_terminal(sys.stdin):
         typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
     ids = [
@@ -99,28 +99,30 @@ def forget(
         if listener.strip() and listener not in receipts
     ]
     settings = load()
-    cases = [_of_file(settings, Path(one)) for one in receipts]
+    cases = [_case_of_receipt(settings, Path(path)) for path in receipts]
     if ids or households:
-        cases.append(_of_people(settings, ids, households, user_agent))
+        cases.append(_case_of_people(settings, ids, households, user_agent))
     if not cases:
         raise UsageError("no listener is named: give ids, or one id a line on standard input")
     if receipt is not None and len(cases) > 1:
         raise UsageError("--receipt holds one erasure: name one receipt, or ids alone")
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    done = True
+    all_done = True
     for case in cases:
         erasures: list[Erasure] = []
         if not (reasons := [*filter(None, [case.refusal(flow_of(client, settings.namespace))])]):
             if not status:
-                put_on_the_list(client, settings.namespace, [int(one.key, 16) for one in case.names])
+                put_on_the_list(client, settings.namespace, [int(named.key, 16) for named in case.names])
             erasures, reasons = case.wait(client, 0.0 if status else wait)
         _write(receipt, case, client, erasures, reasons)
-        done &= _print_state(case, erasures, reasons, receipt)
-    if not done:
+        all_done &= _print_state(case, erasures, reasons, receipt)
+    if not all_done:
         raise typer.Exit(1)
 
 
-def _of_people(settings: Settings, ids: Sequence[str], households: Sequence[str], user_agent: str) -> Case:
+def _case_of_people(
+    settings: Settings, ids: Sequence[str], households: Sequence[str], user_agent: str
+) -> Case:
     """The case of people, by the ids that callers use for them.
 
     Raises:
@@ -135,12 +137,12 @@ def _of_people(settings: Settings, ids: Sequence[str], households: Sequence[str]
     secret = settings.secret_listener_key(of_the_flow=True)
     if settings.collect_key is None:
         _refuse_addresses(ids)
-    person_ids, people = _to_the_blank(ids), People(secret)
-    edge_names = [one for person in person_ids for one in at_the_edge(settings, person, user_agent)]
+    person_ids, people = _with_stripped(ids), People(secret)
+    edge_names = [name for person in person_ids for name in edge_pseudonyms(settings, person, user_agent)]
     names = [
-        *((LISTENER, OWN_ID, one) for one in person_ids),
-        *((HOUSEHOLD, OWN_ID, one) for one in _to_the_blank(households)),
-        *((kind, shortened(one), one) for kind, one in edge_names),
+        *((LISTENER, OWN_ID, person) for person in person_ids),
+        *((HOUSEHOLD, OWN_ID, pseudonym) for pseudonym in _with_stripped(households)),
+        *((kind, shortened(pseudonym), pseudonym) for kind, pseudonym in edge_names),
     ]
     key_of = {HOUSEHOLD: people.household}
     keyed = [
@@ -151,11 +153,11 @@ def _of_people(settings: Settings, ids: Sequence[str], households: Sequence[str]
     return Case(settings, fingerprint(secret), by_edge, keyed, len(ids), len(households))
 
 
-def _of_file(settings: Settings, path: Path) -> Case:
+def _case_of_receipt(settings: Settings, path: Path) -> Case:
     """The case of a receipt.
 
     Raises:
-        AudiopixelError: it is none.
+        AudiopixelError: the file is no receipt.
     """
     from flows.erasures import Case
 
@@ -187,14 +189,14 @@ def _write(
 def _print_state(
     case: Case, erasures: Sequence[Erasure], reasons: Sequence[str], receipt: Path | None
 ) -> bool:
-    """Print the state; returns whether it is done."""
+    """Print the state of a case. Returns whether it is done."""
     from flows.erasures import state_of, state_words
 
     state = state_of(erasures, reasons)
     if state == "done":
         typer.echo(f"done: {case.people} forgotten; {state_words(erasures)}")
         if receipt is None:
-            typer.echo("Not reached: the topic, reach, exports. --receipt FILE lists each, with until when")
+            typer.echo("Not reached: the topic, reach, exports. --receipt FILE lists each, with its end")
     else:
         typer.echo(f"{state}: {case.people} not forgotten{' everywhere' if state == 'pending' else ''}")
     for reason in reasons:
@@ -203,30 +205,30 @@ def _print_state(
 
 
 def _refuse_addresses(ids: Sequence[str]) -> None:
-    """Do nothing if no id is an address.
+    """Refuse addresses, whose listeners have names only by the collectors' key.
 
     Raises:
-        SettingsError: one is an address, whose household has a name only by the key.
+        SettingsError: an id is an address.
     """
     from flows.collector.callers import parsed
 
     addresses = [known for known in ids if parsed(known) is not None]
     if addresses:
         raise SettingsError(
-            f"{shown(addresses[0])!r} is an address, and AUDIOPIXEL_COLLECT_KEY is not set, without which it "
-            "finds no listener. Nothing is forgotten: set it as the collectors have it"
+            f"{shown(addresses[0])!r} is an address, and AUDIOPIXEL_COLLECT_KEY is not set: without that key "
+            "an address has no listener. Nothing is forgotten: set it to the collectors' key"
         )
 
 
-def _to_the_blank(ids: Sequence[str]) -> list[str]:
-    """Ids as given, and without the blanks around them: the flow strips none off an id, and a person who
-    copied one may have added some.
+def _with_stripped(ids: Sequence[str]) -> list[str]:
+    """Ids as typed, and without the blanks around them. The flow strips no id, and a person who copied an id
+    may have added blanks.
     """
-    return list(dict.fromkeys(one for known in ids for one in (known, known.strip())))
+    return list(dict.fromkeys(spelling for typed in ids for spelling in (typed, typed.strip())))
 
 
 def _lines() -> list[str]:
-    """The lines of standard input, without the mark that some programs write before them.
+    """The lines of standard input, without a byte order mark.
 
     Raises:
         UsageError: they are not UTF-8.
@@ -237,4 +239,4 @@ def _lines() -> list[str]:
         # Not `splitlines`: it breaks at characters that an id may hold, such as U+2028.
         return re.split("\r\n|\r|\n", sys.stdin.buffer.read().decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise UsageError("standard input is not UTF-8, and nothing is forgotten: save it as such") from None
+        raise UsageError("standard input is not UTF-8, and nothing is forgotten: save it as UTF-8") from None

@@ -109,11 +109,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     ),
     "state": (
         PROVE,
-        (
-            "state",
-            "state /var/lib/audiopixel --json",
-            "state deal disk-0 disk-1 --members 3 --to dealt",
-        ),
+        ("state", "state /var/lib/audiopixel --json", "state deal disk-0 disk-1 --members 3 --to dealt"),
     ),
     "simulate": (
         PREPARE,
@@ -157,19 +153,19 @@ LINES: Final[Mapping[str, str]] = {
     "archive": "Keep the topic's raw messages in files or a bucket",
     "recompute": "Count an archive again next to the live flow, compare, switch",
     "release": "Declare a collector gone, so that the flow stops waiting for it",
-    "top": "Watch placements in the terminal, what needs you first",
+    "top": "Watch placements in the terminal, the urgent ones first",
     "explain": "Why was a conversion credited to this placement?",
     "methodology": "How is this number counted?",
     "overlap": "How many listeners did A and B both reach?",
     "verify": "Was anything lost? Recompute the topic of a live flow",
     "reconcile": "Recompute logs, and compare every published field",
-    "discrepancy": "Why does somebody else count otherwise?",
+    "discrepancy": "Why does another party count otherwise?",
     "rejected": "Which pixels were rejected, whose, and why?",
     "replay": "Run the flow over log files",
     "state": "Verify the saves of a recovery directory",
     "forget": "Erase listeners and households",
 }
-"""A line a command, for the list of all."""
+"""A line for each command, in the list of all commands."""
 _MISTAKES: Final = (
     (r"[.?]? ?\(?(?:Did you mean|Possible options:) ([^?)]+)[?)]*$", r" (did you mean \1?)"),
     (r"^Invalid value for '?([^':]+)'?: ", r"\1: "),
@@ -180,8 +176,8 @@ _MISTAKES: Final = (
     (r"Input should be a finite number.*", "takes a finite number"),
     (r"^Option '(.+)' requires an argument", r"\1 takes a value"),
 )
-"""Patterns of click, typer and pydantic, each with our words for it."""
-_FIRST: Final = ("demo", "check pixels.ndjson", "top", "config")
+"""Patterns of messages of click, typer and pydantic, each with its replacement."""
+_FIRST_EXAMPLES: Final = ("demo", "check pixels.ndjson", "top", "config")
 _WIDEST_NAME: Final = 34
 
 
@@ -229,9 +225,8 @@ class Command(TyperCommand):
         params = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
         arguments = [_described(param) for param in params if not isinstance(param, TyperOption)]
         _listed(formatter, "Arguments", arguments)
-        _listed(
-            formatter, "Options", [_described(param) for param in params if isinstance(param, TyperOption)]
-        )
+        options = [_described(param) for param in params if isinstance(param, TyperOption)]
+        _listed(formatter, "Options", options)
 
 
 class Group(TyperGroup):
@@ -253,26 +248,23 @@ class Group(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help: a sentence a command."""
         _paragraphs(formatter, self.help or "")
-        _examples(formatter, _FIRST)
+        _examples(formatter, _FIRST_EXAMPLES)
         for panel in PANELS:
-            rows = [
-                (name, LINES.get(name) or (self.commands[name].help or "").split(". ")[0])
-                for name in dict.fromkeys((*LINES, *GUIDE))
-                if name in self.commands and GUIDE[name][0] == panel
-            ]
-            _listed(formatter, panel, rows)
+            _listed(
+                formatter, panel, [(name, line) for name, line in LINES.items() if GUIDE[name][0] == panel]
+            )
         _listed(formatter, "Options", [_described(param) for param in self.get_params(ctx)])
         formatter.write("\naudiopixel COMMAND --help describes one.\n")
 
 
 def _mistake(error: Any) -> str:
-    """Wrong arguments in our words: the fault, a similar name, and where help is."""
+    """The message for wrong arguments: the fault, a similar name, and the command that prints help."""
     mistake = " ".join(str(error.format_message()).split()).rstrip(".")
-    for theirs, ours in _MISTAKES:
-        mistake = re.sub(theirs, ours, mistake)
+    for pattern, replacement in _MISTAKES:
+        mistake = re.sub(pattern, replacement, mistake)
     context = getattr(error, "ctx", None)
-    where = "audiopixel" if context is None else context.command_path
-    return f"{mistake[:1].lower()}{mistake[1:]}; see {where} --help"
+    path = "audiopixel" if context is None else context.command_path
+    return f"{mistake[:1].lower()}{mistake[1:]}; see {path} --help"
 
 
 def _paragraphs(out: Any, text: str) -> None:

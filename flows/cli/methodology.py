@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 @command
 def methodology(
     subject: Annotated[
-        str,
-        typer.Argument(metavar="METRIC|PLACEMENT", help="All metrics by default.", show_default=False),
+        str, typer.Argument(metavar="METRIC|PLACEMENT", help="All metrics by default.", show_default=False)
     ] = "",
     by_hash: Annotated[
         str,
@@ -35,7 +34,7 @@ def methodology(
     local: Annotated[
         bool, typer.Option("--local", help="Instead: by the settings here, whatever the flow counts by.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, the whole of it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
     """Describe how a published number is counted, by the settings of the flow that counts it.
 
@@ -53,47 +52,47 @@ def methodology(
     if by_hash and (subject or local):
         raise UsageError("--hash takes no metric or placement, and not --local")
     if by_hash:
-        _earlier(settings, by_hash, as_json)
+        _show_earlier(settings, by_hash, as_json)
         return
-    methodology = described(settings) if local else _of_the_flow(settings)
+    methodology = described(settings) if local else _read_methodology(settings)
     whose = "by the settings here (--local)" if local else f"by the flow of {settings.namespace}"
     if as_json and not subject:
         typer.echo(json.dumps(methodology._asdict(), indent=2))
         return
     if not subject:
-        _all(methodology._asdict(), whose)
+        _show_all(methodology._asdict(), whose)
         return
     sentences = methodology.sentences_of(subject)
     if sentences is None:
-        _of_placement(settings, methodology, subject, whose)
+        _show_placement(settings, methodology, subject, whose)
         return
     if as_json:
         typer.echo(json.dumps({"hash": methodology.hash, "metric": subject, **sentences}, indent=2))
         return
     typer.echo(f"{shown(subject)}, methodology {shown(methodology.hash)}, {whose}")
-    _sentences(sentences)
-    _sentences(methodology.rules)
+    _show_sentences(sentences)
+    _show_sentences(methodology.rules)
 
 
-def _sentences(sentences: Mapping[str, str]) -> None:
+def _show_sentences(sentences: Mapping[str, str]) -> None:
     for name, sentence in sentences.items():
         typer.echo(f"  {shown(name.replace('_', ' '))}: {shown(sentence, LINE)}")
 
 
-def _all(described: Mapping[str, Any], whose: str = "") -> None:
+def _show_all(described: Mapping[str, Any], whose: str = "") -> None:
     by = f", {whose}" if whose else ""
     typer.echo(f"methodology {shown(described['hash'])} of audiopixel {shown(described['version'])}{by}")
-    _sentences(described["rules"])
+    _show_sentences(described["rules"])
     for metric, sentences in described["metrics"].items():
         typer.echo(shown(metric))
-        _sentences(sentences)
+        _show_sentences(sentences)
 
 
-def _of_the_flow(settings: Settings) -> Methodology:
-    """The description that the flow's numbers name in Redis.
+def _read_methodology(settings: Settings) -> Methodology:
+    """The description in Redis of the numbers that the flow publishes.
 
     Raises:
-        AudiopixelError: there is none.
+        AudiopixelError: no flow has written, or the description is missing or damaged.
         ConnectError: Redis does not serve.
     """
     import msgspec
@@ -128,7 +127,7 @@ def _of_the_flow(settings: Settings) -> Methodology:
         ) from None
 
 
-def _of_placement(settings: Settings, methodology: Methodology, placement: str, whose: str) -> None:
+def _show_placement(settings: Settings, methodology: Methodology, placement: str, whose: str) -> None:
     from connectors.redis import connect, read_rows
     from flows.model.redis_keys import row_key
     from flows.settings import nearest
@@ -144,18 +143,15 @@ def _of_placement(settings: Settings, methodology: Methodology, placement: str, 
     counted_by = meta.get("methodology", "")
     if counted_by != methodology.hash:
         typer.echo(f"  the flow counts by {shown(counted_by) or 'an unknown one'}: leave --local out for it")
-    _sentences(methodology.rules)
-    windows: dict[str, str] = {}
+    _show_sentences(methodology.rules)
     for field, value in row.items():
         window, _, metric = field.partition(".")
         if metric in methodology.metrics and window == "flight":
-            windows[metric] = value
-    for metric, value in windows.items():
-        typer.echo(f"flight.{shown(metric)} = {shown(value)}")
-        _sentences(methodology.metrics[metric])
+            typer.echo(f"flight.{shown(metric)} = {shown(value)}")
+            _show_sentences(methodology.metrics[metric])
 
 
-def _earlier(settings: Settings, by_hash: str, as_json: bool) -> None:
+def _show_earlier(settings: Settings, by_hash: str, as_json: bool) -> None:
     import msgspec
 
     from connectors.kafka import whole
@@ -175,6 +171,6 @@ def _earlier(settings: Settings, by_hash: str, as_json: bool) -> None:
         if as_json or text.get("part") == "collector":
             typer.echo(json.dumps(text, indent=2))
         else:
-            _all(text)
+            _show_all(text)
     except (msgspec.MsgspecError, KeyError, AttributeError, TypeError) as error:
         raise AudiopixelError(f"the message of {shown(by_hash)} is no methodology: {error}") from None

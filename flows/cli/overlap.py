@@ -20,9 +20,9 @@ def overlap(
     """Estimate how many listeners of A were also reached by B, and how many of B by A.
 
     ± after a number is three standard errors: in 997 of 1,000 cases the true number is within it. A campaign
-    is estimated from all its placements. These are the placements that its plans name. A placement whose plan
-    names neither campaign nor advertiser, or that has no plan, belongs to the campaign of its latest pixel. A
-    placement without a plan and with fewer than 100 listeners has no sketch, and is left out.
+    is estimated from all placements that its plans name. A placement whose plan names neither campaign nor
+    advertiser, or that has no plan, belongs to the campaign of its latest pixel. A placement without a plan
+    and with fewer than 100 listeners has no sketch, and is left out.
     """
     from connectors.redis import connect
     from flows import waterfall

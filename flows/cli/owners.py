@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def owners_of(settings: Settings, needed: bool = True) -> Owners | None:
-    """The owners by the plans, followed while these change; None without plans.
+    """The owners by the plans, which follow each change of the plans; None without plans.
 
     Args:
-        needed: whether the plans must be there. Otherwise they are waited for, and meanwhile
-            placements belong to their latest pixel's campaign.
+        needed: whether the plans must be readable now. If not, a placement belongs to the campaign of its
+            latest pixel until the plans can be read.
 
     Raises:
         PlanError, ConnectError: the plans are needed and cannot be read.

@@ -1,4 +1,4 @@
-"""Files that a command is given, checked before the work instead of after it."""
+"""Checks of the files that a command names, before its work instead of after it."""
 
 from __future__ import annotations
 

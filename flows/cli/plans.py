@@ -69,7 +69,7 @@ def plans(
     moment cannot be used is an error.
     """
     from connectors.kafka import KafkaWriter
-    from flows.cli.balances import made_of, refused_moments
+    from flows.cli.balances import balanced_plans, refused_moments
     from flows.delivery import parse_plans, plan_to_json, read_plans
     from flows.settings import kafka_options, load
 
@@ -78,7 +78,7 @@ def plans(
     book, problems = read_plans(file)
     _refuse([str(problem) for problem in problems])
     if delivered is not None and until is not None:
-        content = made_of(delivered, file, book, until, source)
+        content = balanced_plans(delivered, file, book, until, source)
         book, problems = parse_plans(content, file)
         _refuse([str(problem) for problem in problems])
     if any(plan.delivered_before_until is not None for plan in book.values()):
@@ -118,8 +118,8 @@ def _check_options(
 
 
 def _rounded(plan: Plan) -> str:
-    """The warning that a flight counts from and to other moments than its plan has."""
-    assert plan.unrounded_ms is not None, "of rounded flights alone"
+    """The warning that a flight begins or ends at another moment than its plan."""
+    assert plan.unrounded_ms is not None, "only a rounded flight has this warning"
     pairs = zip(("start", "end"), plan.unrounded_ms, (plan.start_ms, plan.end_ms), strict=True)
     changed = [
         f"{name} {_moment(plan_ms)} is taken as {_moment(flight_ms)}"
@@ -134,7 +134,7 @@ def _moment(ms: int) -> str:
 
 
 def _refuse(lines: list[str]) -> None:
-    """End with exit code 1 if anything is wrong."""
+    """Print errors, and end with exit code 1 if there are any."""
     for line in lines:
         typer.echo(shown(line, LINE))
     if lines:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flows.settings import Settings
 
 PROGRESS_S = 10.0
+"""Seconds between two lines of progress."""
 
 
 @partial(command, failed=2)
@@ -91,7 +92,7 @@ def _count(archive: str, name: str, metrics_port: int) -> None:
 
 
 def _log_progress(settings: Settings) -> None:
-    """Log how far it is, until it is live."""
+    """Log the progress of the second flow until it is live."""
     import threading
     import time
 
@@ -109,11 +110,11 @@ def _log_progress(settings: Settings) -> None:
             try:
                 url = settings.redis_url.get_secret_value()
                 client = client or connect(url, timeout=settings.redis_timeout)
-                progress, done = progress_of(client, settings.namespace, settings.rows_at)
+                progress, is_live = progress_of(client, settings.namespace, settings.rows_at)
             except (ConnectError, AudiopixelError):
                 continue
-            log.info("live next to the flow that serves" if done else "counting again", **progress)
-            if done:
+            log.info("live next to the flow that serves" if is_live else "counting again", **progress)
+            if is_live:
                 return
 
     threading.Thread(target=log_progress, daemon=True).start()
@@ -137,19 +138,19 @@ def _diff(name: str, most: int, json: bool) -> None:
 
 def _switch(name: str) -> None:
     from connectors.redis import connect
-    from flows.cli.progress import progress
+    from flows.cli.progress import phases
     from flows.recompute import checked, turn
     from flows.settings import load
 
-    settings, phase = load(), ["looking at both flows"]
+    settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    with progress(lambda: phase[-1]):
-        outcome = turn(client, settings.namespace, checked(name), report=phase.append)
+    with phases("reading both flows") as begin_phase:
+        outcome = turn(client, settings.namespace, checked(name), report=begin_phase)
     client.close()
     if not outcome.done:
         typer.echo(f"not done: {outcome.why}; generation {outcome.generation} serves")
         raise typer.Exit(1)
     typer.echo(
         f"done: generation {outcome.generation} serves, {outcome.rows:,} rows read back; "
-        "the same command goes back"
+        "the same command switches back"
     )

@@ -18,7 +18,7 @@ def reconcile(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="rejected.ndjson of the run: which pixels were late is taken from it, not judged again.",
+            help="rejected.ndjson of the run: its late pixels are taken as late, and not judged again.",
             show_default=False,
         ),
     ] = None,
@@ -40,7 +40,7 @@ def reconcile(
     from connectors.files import logs
     from connectors.redis import connect
     from flows.cli.paths import readable
-    from flows.cli.progress import progress
+    from flows.cli.progress import phases
     from flows.cli.reconcile_settings import denied, rules
     from flows.reconcile import (
         compare,
@@ -62,18 +62,17 @@ def reconcile(
             f"{rejected}: is of another log, {foreign_files[0]}: name the logs as they were replayed"
         )
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    phase = ["reading"]
     interruptible()
-    with progress(lambda: phase[-1]):
+    with phases("reading") as begin_phase:
         truth = recompute(
             [Path(file) for file in files],
             rules(settings),
             too_late=too_late,
             denied=denied(settings, client),
             memory=memory,
-            progress=lambda doing: phase.__setitem__(0, doing),
+            progress=begin_phase,
         )
-        phase[0] = "comparing"
+        begin_phase("comparing")
         comparison = compare(truth, client, settings.namespace)
     if minutes is not None:
         comparison.differences += minute_differences(truth, minutes)

@@ -20,8 +20,8 @@ from flows.state.people import People
 def rules(settings: Settings) -> Rules:
     """The rules by which a flow of these settings counts.
 
-    The present plans are read: others that were in force while the flow ran are unknown. Bad ones are left
-    out, as in the flow.
+    Only the present plans are read: earlier plans of the flow are unknown. Plans with errors are left out, as
+    in the flow.
 
     Raises:
         SettingsError: labels must be planned, and there are no plans.
@@ -101,4 +101,4 @@ def denied(settings: Settings, client: Client) -> Denied | None:
         return None
     keys, hashed = set(keys_of(listed).tolist()), People(settings.secret_listener_key())
     key_of = {LISTENER: hashed.listener, HOUSEHOLD: hashed.household}
-    return lambda kind, who: key_of[kind](who) in keys
+    return lambda kind, name: key_of[kind](name) in keys

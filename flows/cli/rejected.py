@@ -44,7 +44,9 @@ def rejected(
     resend: Annotated[bool, typer.Option("--resend", help="Send again what the letters hold.")] = False,
     to: Annotated[
         str,
-        typer.Option(metavar="URL", help="The doors; AUDIOPIXEL_COLLECT_URL by default.", show_default=False),
+        typer.Option(
+            metavar="URL", help="The collector; AUDIOPIXEL_COLLECT_URL by default.", show_default=False
+        ),
     ] = "",
     change: Annotated[
         list[str] | None,
@@ -124,13 +126,13 @@ def rejected(
                     groups.take(letter)
     finally:
         if left.not_letters and left.letters:
-            are = f"{'lines' if files else 'messages'} are no letters, and left out"
-            typer.echo(f"audiopixel: {left.not_letters:,} {are}", err=True)
+            units = "lines" if files else "messages"
+            typer.echo(f"audiopixel: {left.not_letters:,} {units} are no letters, and left out", err=True)
     if against:
         typer.echo(compared.account())
-        for reason_of_unnamed, count in compared.unnamed.most_common(most):
+        for unnamed_reason, count in compared.unnamed.most_common(most):
             explanation = "name no event: they may be of these lines, and were not compared"
-            typer.echo(shown(f"{count:,} letters of {reason_of_unnamed} {explanation}", LINE))
+            typer.echo(shown(f"{count:,} letters of {unnamed_reason} {explanation}", LINE))
         if compared.counts:
             print_table(compared.table())
         if compared.counts or compared.unnamed:
@@ -153,13 +155,12 @@ def _resend(
     from flows.sources.reread_letters import LetterRereader
 
     url = to or settings.collect_url
-    parted = [one.partition("=") for one in changes]
-    if wrong := [
-        change
-        for change, (name, sign, _) in zip(changes, parted, strict=True)
-        if name not in SETTABLE or not sign
-    ]:
-        raise UsageError(f"--set {shown(wrong[0])}: takes FIELD=VALUE, FIELD one of {' '.join(SETTABLE)}")
+    fields: dict[str, str] = {}
+    for change in changes:
+        name, sign, value = change.partition("=")
+        if name not in SETTABLE or not sign:
+            raise UsageError(f"--set {shown(change)}: takes FIELD=VALUE, FIELD one of {' '.join(SETTABLE)}")
+        fields[name] = value
     door = None
     if url is not None and settings.collect_token is not None:
         door = Door(url, settings.collect_token.get_secret_value())
@@ -170,20 +171,19 @@ def _resend(
         lateness_ms = int(meta.get("allowed_lateness_ms", ms(settings.allowed_lateness)))
     except ValueError as error:
         raise AudiopixelError(
-            f"the values of the flow in Redis ({settings.namespace}:meta) is damaged: {error}"
+            f"a value of the flow in Redis ({settings.namespace}:meta) is damaged: {error}"
         ) from None
     resent = ResendResult()
     try:
-        fields = {name: value for name, _, value in parted}
         rereader = LetterRereader(settings, resent, watermark_ms, lateness_ms, changed=bool(fields))
-        of_doors, now_ms = rereader.apart(letters), int(time() * 1000)
-        resend(of_doors, door, watermark_ms, lateness_ms, fields, resent, allowed, now_ms)
+        door_letters, now_ms = rereader.apart(letters), int(time() * 1000)
+        resend(door_letters, door, watermark_ms, lateness_ms, fields, resent, allowed, now_ms)
         rereader.end()
-    finally:  # also if the door is gone, or the reader has left: accepted events stay accepted
+    finally:  # also if the door fails, or the output is closed: accepted events stay accepted
         typer.echo(resent.account())
         for outcome, count in (*resent.refused.most_common(), *resent.not_sent.most_common()):
             typer.echo(shown(f"{count:,} {outcome}", LINE))
         for topic, count in resent.expired.most_common():
-            typer.echo(shown(f"{count:,} of {topic}, which does not have their messages any more", LINE))
+            typer.echo(shown(f"{count:,} of {topic}, which has deleted their messages", LINE))
     if resent.refused or resent.expired:
         raise typer.Exit(1)

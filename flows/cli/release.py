@@ -28,7 +28,7 @@ def release(
         ),
     ],
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Also where Redis does not list the id, or is away.")
+        bool, typer.Option("--anyway", help="Also if Redis does not list the id, or does not answer.")
     ] = False,
 ) -> None:
     """Declare that a collector has gone for good, so that the flow stops waiting for its pixels. Use it if a
@@ -39,7 +39,7 @@ def release(
     """
     import asyncio
 
-    from flows.collector.release import release as say_bye
+    from flows.collector.release import release as write_byes
     from flows.settings import load
 
     collector = collector.removeprefix("sender:")
@@ -48,15 +48,15 @@ def release(
     settings = load()
     if not anyway:
         _refuse_unlisted(settings, collector)
-    partitions = asyncio.run(say_bye(settings, collector))
+    partitions = asyncio.run(write_byes(settings, collector))
     typer.echo(f"{shown(collector)} ended in {partitions} partitions")
 
 
 def _refuse_unlisted(settings: Settings, collector: str) -> None:
-    """Do nothing if Redis lists a collector.
+    """Refuse a collector that Redis does not list.
 
     Raises:
-        AudiopixelError: it does not.
+        AudiopixelError: Redis does not list the collector.
         ConnectError: Redis does not serve.
     """
     from connectors.redis import connect, read_rows
@@ -67,9 +67,7 @@ def _refuse_unlisted(settings: Settings, collector: str) -> None:
     listed, meta = read_rows(client, [collectors_key(settings.namespace), meta_key])
     client.close()
     ages_s = {name: _age_s(written_ms) for name, written_ms in listed.items()}
-    state_of = {
-        name: f"wrote {age_s:,} s ago" for name, age_s in sorted(ages_s.items(), key=lambda one: one[1])
-    }
+    state_of = {name: f"wrote {ages_s[name]:,} s ago" for name in sorted(ages_s, key=ages_s.__getitem__)}
     if holder := meta.get("held_by"):
         state_of[holder] = "; ".join([*filter(None, [state_of.get(holder)]), "holds the flow's time"])
     for unit in _silent(meta):
@@ -77,8 +75,8 @@ def _refuse_unlisted(settings: Settings, collector: str) -> None:
     if collector in state_of:
         return
     names = [f"{shown(name)} ({state})" for name, state in list(state_of.items())[:MAX_LISTED]]
-    more = f", and {len(state_of) - MAX_LISTED} more" if len(state_of) > MAX_LISTED else ""
-    listed_text = f"listed are {', '.join(names)}{more}" if names else "it lists none"
+    others = f", and {len(state_of) - MAX_LISTED} more" if len(state_of) > MAX_LISTED else ""
+    listed_text = f"listed are {', '.join(names)}{others}" if names else "it lists none"
     raise AudiopixelError(
         f"Redis ({settings.namespace}) lists no collector {shown(collector)!r}, and nothing is released: "
         f"{listed_text}. --anyway releases an id that is not listed"

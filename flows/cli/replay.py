@@ -45,7 +45,7 @@ def replay(
 
     share_one_arena()
     from flows.cli.progress import progress
-    from flows.engine import StopSignal as Stop
+    from flows.engine import StopSignal
     from flows.instruments import instruments
     from flows.replay import closing_line, partitions_of
     from flows.replay import replay as run_replay
@@ -61,7 +61,7 @@ def replay(
         if settings.listener_key
         else secrets.token_bytes(32)
     )
-    stop = Stop()
+    stop = StopSignal()
     stop.on_signals()
     received, partitions = instruments().received, partitions_of(files)
 

@@ -14,8 +14,7 @@ from flows.errors import UsageError
 @command
 def run(
     processes: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Processes on this machine, which share the work."),
+        int, typer.Option(min=1, metavar="N", help="Processes on this machine, which share the work.")
     ] = 1,
     recompute: Annotated[
         bool,

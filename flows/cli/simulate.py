@@ -62,11 +62,12 @@ def simulate(
             show_default=False,
         ),
     ] = None,
-    theirs: Annotated[
+    report: Annotated[
         Path | None,
         typer.Option(
+            "--theirs",
             metavar="PATH",
-            help="With --scenario: write the publisher's report here, of what was delivered before.",
+            help="With --scenario: write the publisher's report of the earlier impressions here.",
             show_default=False,
         ),
     ] = None,
@@ -82,25 +83,21 @@ def simulate(
     from flows.simulate import FirstDay, Traffic, now_ms, run_log, write_lines, write_plans
     from flows.simulate import plans as plans_of
 
-    live = output == "kafka"
+    live, usual = output == "kafka", scenario is None
     foreign = {
-        "--events": (events, "to a file", not live and scenario is None),
+        "--events": (events, "to a file", usual and not live),
         "--seconds": (seconds, "to kafka", live),
         "--scenario": (scenario, "to a file", not live),
-        "--plans": (plans, "to kafka, or of a scenario,", live or scenario is not None),
-        "--theirs": (theirs, "of a scenario", scenario is not None),
-        "--rate": (None if rate == _RATE else rate, "without a scenario", scenario is None),
-        "--placements": (
-            None if placements == _PLACEMENTS else placements,
-            "without a scenario",
-            scenario is None,
-        ),
-        "--ledger": (ledger, "without a scenario", scenario is None),
+        "--plans": (plans, "to kafka, or of a scenario,", live or not usual),
+        "--theirs": (report, "of a scenario", not usual),
+        "--rate": (None if rate == _RATE else rate, "without a scenario", usual),
+        "--placements": (None if placements == _PLACEMENTS else placements, "without a scenario", usual),
+        "--ledger": (ledger, "without a scenario", usual),
     }
     for option, (value, purpose, fits) in foreign.items():
         if value is not None and not fits:
             raise UsageError(f"{option} is for traffic {purpose} alone: leave it out")
-    for path in (ledger, plans, theirs, *([] if live else [Path(output)])):
+    for path in (ledger, plans, report, *([] if live else [Path(output)])):
         writable(path)
     if scenario is not None:
         day = FirstDay.ending(now_ms(), seed)
@@ -108,8 +105,8 @@ def simulate(
         events = write_lines(Path(output), day.lines())
         if plans is not None:
             write_plans(plans, day.plans())
-        if theirs is not None:
-            write_plans(theirs, day.report())
+        if report is not None:
+            write_plans(report, day.report())
         typer.echo(f"{events:,} pixels since {day.since}, up to which --theirs counts", err=True)
         return
     if live:

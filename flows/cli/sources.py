@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flows.sources.paths import Message
 
 SAMPLE: Final = 2_000
-"""Messages by which `run` judges the lateness of a live source."""
+"""The number of messages by which `run` judges the lateness of a live source."""
 _KAFKA: Final = "kafka:"
 
 
@@ -34,7 +34,7 @@ def sources(
         ),
     ],
     messages: Annotated[
-        int, typer.Option(min=1, max=1_000_000, metavar="N", help="check: look at so many messages.")
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="check: read at most this many messages.")
     ] = 10_000,
     out: Annotated[
         Path | None,
@@ -45,12 +45,14 @@ def sources(
     registry: Annotated[
         str,
         typer.Option(
-            metavar="URL", help="draft: the schema registry of a topic; env:NAME.", show_default=False
+            metavar="URL", help="draft: a topic's schema registry; env:NAME if secret.", show_default=False
         ),
     ] = "",
     to: Annotated[
         str,
-        typer.Option(metavar="kafka:TOPIC", help="run, a batch: a topic of its own.", show_default=False),
+        typer.Option(
+            metavar="kafka:TOPIC", help="run, a batch: a topic other than the pixels'.", show_default=False
+        ),
     ] = "",
     shared: Annotated[
         bool, typer.Option("--shared", help="run: share the topic with other processes that have --shared.")
@@ -88,29 +90,29 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
         raise UsageError("draft takes one kafka:TOPIC, or one file")
     (name,) = names
     settings = load()
-    where = {"topic": name.removeprefix(_KAFKA)} if name.startswith(_KAFKA) else {"files": name}
-    if registry and "files" in where:
-        raise UsageError("--registry is of topics: files have their own schema, or none")
+    origin = {"topic": name.removeprefix(_KAFKA)} if name.startswith(_KAFKA) else {"files": name}
+    if registry and "files" in origin:
+        raise UsageError("--registry is for topics alone: files have their own schema, or none")
     if "@" in registry:
         raise UsageError("--registry: an address with a password is a secret: name a variable, env:NAME")
     options = {"registry": {"url": registry}} if registry else {}
     for format_ in OF_A_REGISTRY if registry else _formats_of(name):
-        source = Source(name="draft", format=format_, **where, **options)  # type: ignore[arg-type]
+        source = Source(name="draft", format=format_, **origin, **options)  # type: ignore[arg-type]
         try:
             messages = list(sample_messages(source, settings, MAX_MESSAGES))
         except OneColumnError:
-            where["separator"] = ";"
-            source = Source(name="draft", format=format_, **where)  # type: ignore[arg-type]
+            origin["separator"] = ";"
+            source = Source(name="draft", format=format_, **origin)  # type: ignore[arg-type]
             messages = list(sample_messages(source, settings, MAX_MESSAGES))
-        if any(one.document is not None for one in messages):
+        if any(message.document is not None for message in messages):
             break
     else:
-        framed = sum(one.wrong == "schema" for one in messages) if not registry else 0
+        framed = sum(message.wrong == "schema" for message in messages) if not registry else 0
         hint = (
             f"; {framed:,} messages begin with a schema id: give --registry" if framed else ": wait for some"
         )
         raise UsageError(f"{name}: has no message that is an object or a row{hint}")
-    text = draft(messages, where, source.format, registry)
+    text = draft(messages, origin, source.format, registry)
     if out is None:
         typer.echo(text)
         return
@@ -180,10 +182,10 @@ def _run(names: list[str], out: Path | None, to: str, shared: bool) -> None:
         failed = list(failures(Pixels(source, understanding_of(settings))))
         if failed:
             raise UsageError(f"{source.name}: {'; '.join(failed)} (audiopixel sources check {source.name})")
-    batches = [one for one in sources if not one.live]
+    batches = [source for source in sources if not source.live]
     if not batches:
         if out is not None or to:
-            raise UsageError("--out and --to are of batches; a live source writes to the pixel topic")
+            raise UsageError("--out and --to are for batches alone: a live source writes to the pixel topic")
         _live(sources, settings, shared)
     elif len(sources) > 1:
         raise UsageError("a batch runs by itself: name one source")
@@ -206,7 +208,7 @@ def _live(sources: list[Source], settings: Settings, shared: bool) -> None:
     if len({source.name for source in sources}) < len(sources):
         raise UsageError("a source is named twice: one process runs it once")
     for source in sources:
-        _refuse_our_own(source, settings)
+        _refuse_own_output(source, settings)
     log, ended = structlog.get_logger("source"), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -216,9 +218,9 @@ def _live(sources: list[Source], settings: Settings, shared: bool) -> None:
     for source in sources:
         understanding = understanding_of(settings)
         report = Report(source, int(settings.allowed_lateness.total_seconds() * 1000))
-        looked_at = Pixels(source, understanding)
+        sampled = Pixels(source, understanding)
         for message in sample_messages(source, settings, SAMPLE):
-            report.take(message, looked_at.understand(message))
+            report.take(message, sampled.understand(message))
         if report.late_99_ms > report.lateness_ms:
             raise UsageError(f'{source.name}: {report.faults()[-1]}: run it as a batch (mode = "batch")')
         reader = live_reader_of(source, settings, shared)
@@ -230,16 +232,16 @@ def _live(sources: list[Source], settings: Settings, shared: bool) -> None:
     codes: list[int] = []
     errors: list[Exception] = []
 
-    def go_on(live: Live) -> None:
+    def run_live(live: Live) -> None:
         try:
             codes.append(live.run(ended.is_set))
-        except Exception as error:  # it is raised below, in the main thread
+        except Exception as error:  # the main thread raises it below
             errors.append(error)
         finally:
             ended.set()
             live.close()
 
-    threads = [threading.Thread(target=go_on, args=(live,)) for live in lives]
+    threads = [threading.Thread(target=run_live, args=(live,)) for live in lives]
     for thread in threads:
         thread.start()
     figures = SourceRows(settings, lives)
@@ -254,8 +256,8 @@ def _live(sources: list[Source], settings: Settings, shared: bool) -> None:
         raise typer.Exit(max(codes))
 
 
-def _refuse_our_own(source: Source, settings: Settings) -> None:
-    """Refuse a live source that would read its own output, without end."""
+def _refuse_own_output(source: Source, settings: Settings) -> None:
+    """Refuse a live source that would read its own output for ever."""
     from flows.sources.messages import cluster_of
 
     brokers, _ = cluster_of(source, settings)

@@ -66,14 +66,14 @@ def state(
         named.pop(0)
     if not dealing == (members is not None) == (to is not None):
         raise UsageError("deal, --members and --to go together: state deal DIR… --members N --to DIR")
-    disks = named or [one for one in [load().recovery_dir] if one is not None]
+    disks = named or [directory for directory in [load().recovery_dir] if directory is not None]
     for directory in disks or [Path()]:
         if not disks or not directory.is_dir():
             raise UsageError(f"there is no recovery directory {directory if disks else ''}".rstrip())
     if members is not None and to is not None:
         _deal(disks, members, to)
         return
-    saves = [one for directory in disks for one in accounts(SaveStore(directory))]
+    saves = [save for directory in disks for save in accounts(SaveStore(directory))]
     for save in saves:
         if as_json:
             typer.echo(msgspec.json.encode(save))
@@ -81,7 +81,7 @@ def state(
             _print(save)
     if not saves:
         raise UsageError(f"there is no save in {' '.join(map(str, disks))}")
-    if any(one.damage for one in saves):
+    if any(save.damage for save in saves):
         raise typer.Exit(1)
 
 

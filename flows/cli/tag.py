@@ -1,4 +1,4 @@
-"""Commands for people who place tags."""
+"""`audiopixel tag`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from flows.shown import LINE, shown
 if TYPE_CHECKING:
     from flows.settings import Settings
 
-_PATIENCE: Final = timedelta(seconds=1)
-"""Time limit of the Redis that stores built tags: the tag matters more."""
-
-
-_NOT_ASKED: Final = ("vast", "curl", "as_json", "check")
-"""Options about the output of tags; the others are passed to the builder."""
+_REDIS_TIMEOUT: Final = timedelta(seconds=1)
+"""Time limit of the note in Redis that tags were built: the tags themselves are more urgent."""
+_OF_OUTPUT: Final = ("vast", "curl", "as_json", "check")
+"""Options about the output; the others are passed to the builder."""
 
 
 @command
 def tag(
-    dialect: Annotated[str, typer.Option(help="The vendor; `list` names those known.")] = "native",
+    dialect: Annotated[str, typer.Option(help="The vendor; `list` names all.")] = "native",
     placement: Annotated[
         str, typer.Option(help="The placement's id, which is the row's.", show_default=False)
     ] = "",
@@ -36,17 +34,17 @@ def tag(
     podcast: Annotated[str, typer.Option(help="A label of the row.", show_default=False)] = "",
     program: Annotated[str, typer.Option(help="A label of the row.", show_default=False)] = "",
     events: Annotated[
-        str, typer.Option(help="By comma: start,complete; the usual ones by default.", show_default=False)
+        str, typer.Option(help="By comma: start,complete; the usual events by default.", show_default=False)
     ] = "",
     click: Annotated[
-        str, typer.Option(metavar="URL", help="Also a click that leads there.", show_default=False)
+        str, typer.Option(metavar="URL", help="Also a click that leads to this URL.", show_default=False)
     ] = "",
     conversion: Annotated[
         str,
         typer.Option(metavar="KIND", help="A snippet for a site: purchase, sign_up, …", show_default=False),
     ] = "",
     base: Annotated[
-        str, typer.Option(help="The doors; AUDIOPIXEL_COLLECT_URL by default.", show_default=False)
+        str, typer.Option(help="The collector; AUDIOPIXEL_COLLECT_URL by default.", show_default=False)
     ] = "",
     vast: Annotated[bool, typer.Option("--vast", help="As parts of a VAST document.")] = False,
     curl: Annotated[
@@ -65,7 +63,7 @@ def tag(
     Facts that the vendor cannot send are printed on standard error. --check exits with 1 if the tag needs a
     change.
     """
-    request = {name: given for name, given in locals().items() if name not in _NOT_ASKED}
+    request = {name: value for name, value in locals().items() if name not in _OF_OUTPUT}
     from flows.collector import tag_answers as answers
     from flows.collector import tags
     from flows.settings import load
@@ -76,7 +74,7 @@ def tag(
         return
     if dialect == "list":
         dialects = answers.choices(settings)["dialects"]
-        typer.echo(", ".join(f"{one['name']} ({one['known_how']})" for one in dialects))
+        typer.echo(", ".join(f"{choice['name']} ({choice['known_how']})" for choice in dialects))
         return
     if conversion:
         typer.echo(answers.snippet(settings, request))
@@ -85,7 +83,7 @@ def tag(
         typer.echo(answers.curl(settings, request))
         return
     built = answers.build(settings, request)
-    warnings = [*built.warnings, *_noted(settings, request)]
+    warnings = [*built.warnings, *_note_built(settings, request)]
     if as_json:
         typer.echo(json.dumps(tags.as_body(dialect, built) | {"warnings": warnings}, indent=2))
         return
@@ -94,9 +92,9 @@ def tag(
         typer.echo(f"warning: {warning}", err=True)
 
 
-def _noted(settings: Settings, request: Mapping[str, str]) -> list[str]:
-    """Note in Redis, if it is there, that these tags were built. If it is not, return a warning that tags
-    which never fire will not be reported.
+def _note_built(settings: Settings, request: Mapping[str, str]) -> list[str]:
+    """Note in Redis that these tags were built. If Redis does not answer, return a warning that nothing will
+    report them if they never fire.
     """
     import time
 
@@ -107,7 +105,7 @@ def _noted(settings: Settings, request: Mapping[str, str]) -> list[str]:
     if not settings.collect_signing_keys or not request["placement"]:
         return []
     try:
-        client = connect(settings.redis_url.get_secret_value(), timeout=_PATIENCE)
+        client = connect(settings.redis_url.get_secret_value(), timeout=_REDIS_TIMEOUT)
         note(client, settings.namespace, request, time.time_ns() // 1_000_000)
     except ConnectError:
         return ["these tags could not be noted in Redis: nothing will report them if they never fire"]

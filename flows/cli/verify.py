@@ -29,17 +29,17 @@ def verify(
         typer.Option(metavar="DIR", help="Directory for the messages meanwhile.", show_default=False),
     ] = None,
 ) -> None:
-    """Prove on a live system that nothing was lost. The command reads the pixel topic again, recomputes
-    it, and compares each count of each minute that became final since then with the published
-    one. Run it with the flow's settings, plans and listeners' key.
+    """Prove on a live system that nothing was lost. The command reads the pixel topic again, recomputes it,
+    and compares each count of each minute that became final within SPAN with the published count. Run it with
+    the flow's settings, plans and listeners' key.
 
     A minute becomes final AUDIOPIXEL_ALLOWED_LATENESS after its end, so the compared minutes began that long
     before SPAN ago. The topic is read from AUDIOPIXEL_HORIZON before these minutes. If AUDIOPIXEL_KAFKA_START
     is an archive, older messages are read from it. Exit code 0: all counts are equal. 1: a difference, which
-    is printed. 2: a wrong option, no minute became final since, or Kafka has deleted the span.
+    is printed. 2: a wrong option, no minute became final within SPAN, or Kafka has deleted its messages.
     """
     from connectors.redis import connect
-    from flows.cli.progress import progress
+    from flows.cli.progress import phases
     from flows.cli.reconcile_settings import denied, rules
     from flows.reconcile import format_differences
     from flows.settings import load
@@ -52,11 +52,11 @@ def verify(
     seconds = int(span[1]) * _UNITS[span[2]]
     settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    phase, now_ms = ["reading"], time.time_ns() // 1_000_000
+    now_ms = time.time_ns() // 1_000_000
     interruptible()
     with (
-        tempfile.TemporaryDirectory(dir=directory, prefix="audiopixel-verify-") as rest,
-        progress(lambda: phase[-1]),
+        tempfile.TemporaryDirectory(dir=directory, prefix="audiopixel-verify-") as messages_directory,
+        phases("reading") as begin_phase,
     ):
         verified = verified_of(
             settings,
@@ -65,9 +65,9 @@ def verify(
             client,
             since_ms=now_ms - seconds * 1000,
             now_ms=now_ms,
-            directory=Path(rest),
+            directory=Path(messages_directory),
             most=most,
-            progress=lambda doing: phase.__setitem__(0, doing),
+            progress=begin_phase,
         )
     minutes = (verified.before_ms - verified.from_ms) // 60_000
     archived = f", {verified.archived:,} of them in the archive" if verified.archived else ""

@@ -18,7 +18,7 @@ from typing import Any, Final
 from connectors.files import FileInput
 from connectors.kafka import Change
 from connectors.stream import ConnectError, EndOfInput
-from flows.cli.explain import at_the_edge
+from flows.cli.explain import edge_pseudonyms
 from flows.delivery.plan_columns import COLUMNS, plan_from_json, plan_to_json
 from flows.delivery.plan_files import parse_plans
 from flows.delivery.plan_topics import Entries
@@ -327,7 +327,7 @@ class PeopleDoor:
         outcomes = Counter[str]()
         for one in inputs:
             known, agent = (part.decode(errors="surrogateescape") for part in (*one, b"", b"")[:2])
-            made = at_the_edge(self._settings, known, agent)
+            made = edge_pseudonyms(self._settings, known, agent)
             for _, pseudonym in made:
                 self._hashed.listener(pseudonym.encode())
             self._hashed.listener(known.encode(errors="surrogateescape"))

@@ -179,7 +179,7 @@ def test_an_invalid_watermark_sends_nothing(
     client.flushall()
     assert done.exit_code == 1
     assert done.output.startswith(
-        "audiopixel: the values of the flow in Redis (audiopixel:v1:meta) is damaged"
+        "audiopixel: a value of the flow in Redis (audiopixel:v1:meta) is damaged"
     )
 
 

@@ -102,7 +102,7 @@ def test_a_message_deleted_from_its_topic_is_named_with_exit_code_1(tmp_path: Pa
             partly = resend(theirs)
             assert partly.returncode == 1, partly.stderr
             assert "letters 10 = taken 7 + rejected again 0 + not sent 3" in partly.stdout
-            assert f"3 of {theirs.topic}, which does not have their messages any more" in partly.stdout
+            assert f"3 of {theirs.topic}, which has deleted their messages" in partly.stdout
             for gone in admin.delete_topics([theirs.topic]).values():
                 gone.result(30)
             wholly = resend(theirs)

@@ -227,7 +227,7 @@ def test_a_draft_names_its_topics_registry(
     drafted = run("draft", "kafka:avro-without", "--registry", "http://user:secret@127.0.0.1:1")
     assert "name a variable, env:NAME" in drafted.stderr
     assert "user:secret" not in drafted.stderr
-    assert "--registry is of topics" in run("draft", "adserver-10.csv", "--registry", "x").stderr
+    assert "--registry is for topics alone" in run("draft", "adserver-10.csv", "--registry", "x").stderr
 
 
 def test_a_draft_of_a_table_guesses_its_columns(run: Run) -> None:
