@@ -1,4 +1,4 @@
-"""The words of the collector: a call as it came, and the events that it is understood to be."""
+"""The collector's own types: a call as it came, and the events that the collector makes of it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ class Call:
 
 
 class Claimant(NamedTuple):
-    """A caller that speaks for another's device and is not believed.
+    """A caller that names another device and has no right to.
 
     Attributes:
-        network: /24 or /48 of its address.
-        agent: the name in front of its user agent.
-        device_from: where its calls have the device's address, in the words of a setting.
+        network: /24 or /48 of the caller's address.
+        agent: the name in front of the caller's user agent.
+        device_from: the place of the device's address in its calls, as the setting `collect_servers` names
+            it.
     """
 
     network: str
@@ -47,7 +48,7 @@ class Claimant(NamedTuple):
 
 
 UNKNOWN_SENDER: Final = "unknown"
-"""The sender of a call that was not read far enough to find one."""
+"""The sender of a call that was refused before its sender was read."""
 
 
 class Outcome(StrEnum):
@@ -69,15 +70,15 @@ class Understood:
     Attributes:
         reason, wrong: the reason why it is rejected or not counted, and the field.
         consent: the reason of the decision on consent.
-        unreplaced: whether it had an unreplaced macro.
+        unreplaced: whether the call had an unreplaced macro.
         event: the canonical event, without `collector` and `low_ms`, which the store adds; empty if
             there is none.
         key: of the Kafka message: play, else listener, else event id; of a conversion order, else event id.
         sender: the caller: `token/NAME`, `network/NET`, or for an unknown caller `dialect/NAME`.
         keeps_play: whether the play's id does not identify its listener.
-        trace: how it was understood, as the checker shows it; None unless asked for.
-        laps: those of its call.
-        claimant: the caller that speaks for a device and is not believed, or None.
+        trace: the steps by which the event was made, as the checker shows them; None without `trace`.
+        laps: the stopwatch of its call.
+        claimant: the caller, if it names another device and has no right to; else None.
     """
 
     outcome: Outcome

@@ -1,8 +1,7 @@
 """Callers, and the addresses of listeners' devices: tokens, trusted networks, forwarded addresses.
 
-An address is believed as far as its sender is. `X-Forwarded-For` is read from the right, through the
-operator's own proxies. A caller's claim about another device counts only if that caller has a token or stands
-in a trusted network.
+`X-Forwarded-For` is read from the right, through the operator's own proxies. A caller's claim about another
+device counts only if that caller has a token or calls from a trusted network.
 """
 
 from __future__ import annotations
@@ -26,15 +25,14 @@ Basis = Literal["transport", "trusted", "claimed"]
 Grade = Literal["device", "masked", "none"]
 
 ADDRESS_HEADERS: Final = ("x-forwarded-for", "x-device-ip")
-"""Headers with the address that a call is made for. A door refuses a call in which one of them cannot be
-read.
-"""
+"""Headers with the address for which a call is made. A door refuses a call with an unreadable one."""
 MAX_FORWARDED: Final = 32
 """The greatest number of addresses of `X-Forwarded-For` that are read, from the right."""
 LONGEST_AGENT: Final = 1_024
+"""The greatest length of a user agent; the rest is not read."""
 _LONGEST_ADDRESS: Final = 64
 MAX_ADDRESSES: Final = 16_384
-"""The greatest number of remembered addresses: all pixels of a play come from the same one."""
+"""The greatest number of remembered addresses: all pixels of a play come from the same address."""
 _LONGEST_REMEMBERED: Final = 128
 """The greatest length of `X-Forwarded-For` that is remembered."""
 _PORT: Final = re.compile(r":\d{1,5}", re.ASCII)
@@ -48,12 +46,12 @@ _SHARED: Final = ip_network("100.64.0.0/10")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A caller that the operator knows.
+    """A token that the operator has given to a caller.
 
     Args:
-        sha256: of the secret, in hexadecimal.
-        campaigns: those that it may write for; empty for all.
-        device_from: where its calls have the device's address; None leaves it to the dialect.
+        sha256: SHA-256 of the secret, in hexadecimal.
+        campaigns: the campaigns for which it may write; empty for all.
+        device_from: the place of the device's address in its calls; None leaves the place to the dialect.
         masked: whether that address lacks its last part.
     """
 
@@ -83,7 +81,7 @@ class Caller:
 
     @property
     def may_say_consent(self) -> bool:
-        """True if this caller's own word on consent counts: a writer's, or a trusted network's."""
+        """True if the parameter `consent` counts in calls of this caller: a writer, or a trusted network."""
         return self.network or "write" in self.rights
 
 
@@ -93,13 +91,14 @@ class Device:
 
     Attributes:
         address: None if it is unknown.
-        grade: `device`: whole; `masked`: without its last part; `none`.
-        basis: the party whose word it is.
-        source: the part of the call that it was taken from.
+        grade: of the address: `device`: whole; `masked`: without its last part; `none`.
+        basis: `transport`: the connection; `trusted`: a caller with the right; `claimed`: another caller.
+        source: the part of the call from which the address was taken.
         ignored: whether a claim was ignored, since the caller may not make it.
-        caller: the address that the call came from, by which it is judged; None if unknown.
-        perhaps_itself: whether all that makes it a claim is an address of the other version of IP: a device
-            may have both, so that this is no reach, and no server. The same where a claim cannot be read.
+        caller: the address from which the call came, by which it is judged; None if unknown.
+        perhaps_itself: whether the only sign of a claim is an address of the other IP version, or a claim
+            that cannot be read. A device may have both versions: the call then gives no reach, and is no
+            server's.
     """
 
     address: Address | None
@@ -118,7 +117,7 @@ class Reached(NamedTuple):
 
     Attributes:
         address: the caller's; None if it cannot be read.
-        forwarded: without the addresses that our proxies wrote, the caller's among them.
+        forwarded: the header without the addresses that our proxies wrote, which include the caller's.
         behind: whether our proxies wrote any.
         public: the address if it can be a listener's.
     """
@@ -134,12 +133,12 @@ NOBODY: Final = Caller()
 
 @dataclass(frozen=True)
 class Callers:
-    """The callers that the operator knows.
+    """The callers that the operator has listed.
 
     Args:
-        tokens: by name.
+        tokens: tokens by name.
         proxies: networks of the operator's own proxies and balancers.
-        servers: networks of known servers, with where their calls have the device's address.
+        servers: networks of known servers, with the place of the device's address in their calls.
     """
 
     tokens: Mapping[str, Token] = field(default_factory=dict)
@@ -152,16 +151,16 @@ class Callers:
 
     def caller_of(self, headers: Mapping[str, str], transport: Address | None) -> Caller:
         """Identify the caller by its token, else by its network; constant time in the secret."""
-        shown = headers.get("authorization", "")
-        if not shown.isascii():  # it is there, and no token that is known
+        authorization = headers.get("authorization", "")
+        if not authorization.isascii():  # no listed token has such a name or secret
             return Caller(refused=True)
-        scheme, _, credentials = shown.partition(" ")
+        scheme, _, credentials = authorization.partition(" ")
         if scheme.lower() == "bearer":
             name, _, secret = credentials.strip().partition(".")
             token = self.tokens.get(name)
             expected = token.sha256 if token else "0" * 64
-            right = compare_digest(sha256(secret.encode(errors="replace")).hexdigest(), expected)
-            if token is None or not right:
+            secret_matches = compare_digest(sha256(secret.encode(errors="replace")).hexdigest(), expected)
+            if token is None or not secret_matches:
                 return Caller(refused=True)
             return Caller(name, token.rights, token.campaigns, True, False, token.device_from, token.masked)
         if transport is not None:
@@ -175,11 +174,9 @@ class Callers:
         return self.reached(headers, peer).address
 
     def reached(self, headers: Mapping[str, str], peer: str) -> Reached:
-        """The caller that reached our proxies: the first address from the right that is none of our
-        proxies'.
-        """
+        """The caller that reached our proxies: the first address from the right that is no proxy's."""
         forwarded = headers.get("x-forwarded-for", "")
-        if len(forwarded) <= _LONGEST_REMEMBERED:  # all pixels of a play come by the same addresses
+        if len(forwarded) <= _LONGEST_REMEMBERED:  # all pixels of a play have the same addresses
             return self._remembered(peer, forwarded)
         return self._reached(peer, forwarded)
 
@@ -210,17 +207,18 @@ def device(
 
     Args:
         parameters: `ip`, `user_agent` and `server_side` of the call, cleaned.
-        of_dialect, masked: where this dialect's servers have it, for a caller without a setting of its own.
+        of_dialect, masked: the place of the device's address in calls of this dialect's servers, and whether
+            it lacks its last part; for a caller without a setting of its own.
         unread: whether one of these parameters cannot be read: then the device is unknown.
     """
     agent = headers.get("user-agent", "")[:LONGEST_AGENT]
     transport = reached.address
     if caller.trusted:
-        where = caller.device_from or of_dialect or _usual(headers)
-        if where == "transport":
+        place = caller.device_from or of_dialect or _usual_place(headers)
+        if place == "transport":
             return _graded(transport, agent, caller.masked or masked, "transport")
-        address, device_agent, source = _device_in_call(where, reached.forwarded, headers, parameters)
-        if unread and where == "query":
+        address, device_agent, source = _device_in_call(place, reached.forwarded, headers, parameters)
+        if unread and place == "query":
             return Device(None, device_agent[:LONGEST_AGENT] or NOT_READ, "none", "trusted", source)
         return _graded(parsed(address), device_agent[:LONGEST_AGENT], caller.masked or masked, source)
     if not (
@@ -229,10 +227,10 @@ def device(
         or not headers.keys().isdisjoint(("x-device-ip", "x-device-user-agent"))
         or of_dialect in _FORWARDED
     ):  # most calls claim nothing
-        return _itself(reached, agent)
+        return _own_device(reached, agent)
     named = parsed(parameters.get("ip", ""))
     apart, unread = _is_apart(named, transport), unread or (named is None and bool(parameters.get("ip")))
-    # Each of these makes it a claim by itself, so that no further one can undo it.
+    # Each of these alone makes the call a server's claim, and no other parameter undoes that.
     server = bool(
         headers.get("x-device-ip")
         or headers.get("x-device-user-agent")
@@ -242,13 +240,13 @@ def device(
         or (of_dialect in _FORWARDED and _forwards(reached))
     )
     if server or apart or unread:
-        # A server speaks for a device, and may not: its own address is no listener's.
+        # The caller names a device and has no right to; the caller's own address is no listener's.
         return Device(None, agent, "none", "claimed", "nobody", True, transport, not server)
-    return _itself(reached, agent)
+    return _own_device(reached, agent)
 
 
-def _itself(reached: Reached, agent: str) -> Device:
-    """The device of a call that speaks for no other device."""
+def _own_device(reached: Reached, agent: str) -> Device:
+    """The device of a call that names no other device."""
     grade: Grade = "none" if reached.public is None else "device"
     return Device(reached.public, agent, grade, "transport", "transport", caller=reached.address)
 
@@ -256,7 +254,7 @@ def _itself(reached: Reached, agent: str) -> Device:
 def _forwards(reached: Reached) -> bool:
     """True if a call forwards another address, or came through a proxy that may have dropped one.
 
-    With a vendor whose servers forward listeners such a call is a server's.
+    In the dialect of a vendor whose servers forward listeners' addresses, such a call is a server's.
     """
     hops = reached.forwarded.split(",", MAX_FORWARDED) if reached.forwarded else []
     return (
@@ -267,22 +265,22 @@ def _forwards(reached: Reached) -> bool:
 
 
 def _is_apart(address: Address | None, transport: Address | None) -> bool:
-    """True if an address in a call is of another network than the call.
+    """True if an address in a call is of another network than the call itself.
 
-    A private address, as a player in a home network may send, is not.
+    A private address is not: a player in a home network may send it.
     """
     return (
         address is not None
         and is_public(address)
         and transport is not None
-        and star(address) != star(transport)
+        and household_part(address) != household_part(transport)
     )
 
 
 def _is_another_agent(device_agent: str, agent: str) -> bool:
-    """True if a user agent in a call is another than the call's own, however it is encoded.
+    """True if a user agent in a call differs from the call's own header, however it is encoded.
 
-    An unreadable agent of the call's own is not compared.
+    A header that cannot be read is not compared.
     """
     return (
         bool(device_agent)
@@ -296,7 +294,7 @@ def _bare(agent: str) -> str:
     return " ".join(decoded(agent[:LONGEST_AGENT]).replace("+", " ").split())
 
 
-def _usual(headers: Mapping[str, str]) -> DeviceFrom:
+def _usual_place(headers: Mapping[str, str]) -> DeviceFrom:
     """The device's place in a trusted server's call that does not name the place: never the server's own
     address.
     """
@@ -304,19 +302,19 @@ def _usual(headers: Mapping[str, str]) -> DeviceFrom:
 
 
 def _device_in_call(
-    where: DeviceFrom, forwarded: str, headers: Mapping[str, str], parameters: Mapping[str, str]
+    place: DeviceFrom, forwarded: str, headers: Mapping[str, str], parameters: Mapping[str, str]
 ) -> tuple[str, str, str]:
-    """The device's address and user agent as a trusted caller sends them, and the place where they stand.
+    """The device's address and user agent as a trusted caller sends them, and the source of the address.
 
     A host that forwards the address in `X-Forwarded-For` forwards the listener's own user agent. Without that
     header the user agent is the server's, and is not used.
     """
-    if where == "x-device":
+    if place == "x-device":
         return headers.get("x-device-ip", ""), headers.get("x-device-user-agent", ""), "x-device-ip"
-    if where == "query":
+    if place == "query":
         return parameters.get("ip", ""), parameters.get("user_agent", ""), "ip"
-    place = forwarded.split(",", 1)[0] if where == "xff-first" else forwarded.rsplit(",", 1)[-1]
-    return place, headers.get("user-agent", "") if forwarded else "", "x-forwarded-for"
+    address = forwarded.split(",", 1)[0] if place == "xff-first" else forwarded.rsplit(",", 1)[-1]
+    return address, headers.get("user-agent", "") if forwarded else "", "x-forwarded-for"
 
 
 def _graded(address: Address | None, agent: str, masked: bool, source: str) -> Device:
@@ -332,10 +330,10 @@ def _looks_masked(address: Address) -> bool:
 
 
 def parsed(text: str) -> Address | None:
-    """An address, or None.
+    """Parse an address; None for any other text.
 
-    IPv4 in IPv6 is the IPv4 address. A port or brackets are no part of it. Text after a colon that is no port
-    makes it no address.
+    An IPv4 address in IPv6 form becomes IPv4. A port and brackets are left out. A text with anything else
+    after a colon is no address.
     """
     text = text.strip()
     return _parsed(text) if text and len(text) <= _LONGEST_ADDRESS else None
@@ -364,12 +362,12 @@ def _parsed(text: str) -> Address | None:
 
 @lru_cache(MAX_ADDRESSES)
 def is_public(address: Address) -> bool:
-    """True if an address can be a listener's: no private, loopback, shared or documentation one."""
+    """True if an address can be a listener's: not private, loopback, shared or for documentation."""
     return address.is_global and not address.is_multicast and address not in _SHARED
 
 
-def star(address: Address) -> bytes:
-    """An address as households have it: an IPv4 address, or the first 64 bits of an IPv6 one."""
+def household_part(address: Address) -> bytes:
+    """The part of an address that a household shares: all of IPv4, or the first 64 bits of IPv6."""
     return address.packed if isinstance(address, IPv4Address) else address.packed[:8]
 
 
@@ -377,6 +375,6 @@ def networks(texts: Sequence[str]) -> tuple[Network, ...]:
     """Parse networks.
 
     Raises:
-        ValueError: one is none.
+        ValueError: a text is no network.
     """
     return tuple(ip_network(text, strict=False) for text in texts)

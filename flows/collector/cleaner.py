@@ -1,7 +1,7 @@
 """The cleaner separates meant values from unreplaced macros, placeholders and sloppy spellings.
 
-One cleaner stands at the edge, so that all later stages may be strict. Each function returns what it did as a
-word of `HOW`, which the collector counts by dialect and parameter.
+Since the edge cleans, all later stages may be strict. Each function returns its action as a word of `How`,
+which the collector counts by dialect and parameter; None if it changed nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _ISO: Final = re.compile(
 _BOOLEANS: Final = {"1": True, "0": False, "true": True, "false": False}
 _FACTORS: Final = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 EVENTS: Final = {name.lower(): event.name for event in CATALOGUE for name in (event.name, *event.aliases)}
-"""Names of events as callers write them. `creativeView` and `loaded` are no starts, and not here."""
+"""Events by the names that callers write. `creativeView` and `loaded` are absent: they are no starts."""
 
 
 def present(value: str) -> tuple[str | None, How | None]:
@@ -80,7 +80,7 @@ def event_name(value: str) -> tuple[str, How | None]:
 
 
 def currency(value: str) -> tuple[str | None, How | None]:
-    """A code of ISO 4217; a conversion counts without one, too."""
+    """A currency code of ISO 4217; a conversion counts without one, too."""
     text = value.strip().upper()
     if len(text) != 3 or not text.isascii() or not text.isalpha():
         return None, "unreadable"
@@ -88,7 +88,7 @@ def currency(value: str) -> tuple[str | None, How | None]:
 
 
 def amount(value: str) -> tuple[str | None, How | None]:
-    """A conversion's value: a decimal number, also as programs write a large one (`1.5E7`). Anything else is
+    """A conversion's value: a decimal number, also in the notation of large ones (`1.5E7`). Anything else is
     unreadable, such as 12x4 for 1234.
     """
     if len(value) > _LONGEST_AMOUNT or _AMOUNT.fullmatch(value) is None:
@@ -123,11 +123,11 @@ def epoch_ms(value: str, unit: str = "") -> tuple[int | None, How | None]:
     """A point in time as epoch ms: a number by its magnitude, or the sloppy ISO 8601 of ad servers.
 
     Args:
-        unit: `s`, `ms` or `us`, in which a number is if the dialect defines it and the time is plausible;
-            else ten digits are seconds, thirteen ms, sixteen µs.
+        unit: the dialect's unit of a number: `s`, `ms` or `us`. Without a unit, or if the unit makes the time
+            implausible, the magnitude decides: ten digits are s, thirteen ms, sixteen µs.
 
     Returns:
-        None if it cannot be read: a pixel is never refused for its time.
+        None if the time cannot be read: a pixel is never refused for its time.
     """
     if len(value) == 13 and value.isdigit() and value.isascii() and value[0] != "0":
         return int(value), None  # ms by its magnitude, whatever the unit
@@ -184,7 +184,7 @@ def playhead_ms(value: str, unit: str = "ms") -> tuple[int | None, How | None]:
     """A position in the ad, or its length, in ms.
 
     Args:
-        unit: `hms`, `s`, `ms`: what a plain number is in: `s` holds below 1,000 alone.
+        unit: the dialect's unit: `hms`, `s` or `ms`. A plain number is in ms, but below 1,000 in s with `s`.
     """
     text = value.strip()
     clock = _CLOCK.fullmatch(text)

@@ -17,17 +17,17 @@ from flows.errors import SettingsError
 AHEAD_MS: Final = 2_000
 """The lead of the clock on the disk, in ms: a crash leaves the clock ahead by this much at most."""
 STANDS_AFTER_MS: Final = 5_000
-"""A clock that the disk holds back by more than this has no valid time for an event."""
+"""A clock that the disk holds back by more than this, in ms, has no valid time for an event."""
 MOST_AHEAD_MS: Final = 60_000
-"""A clock that is ahead of the wall clock by more than this does not wait for it: its lane ends."""
+"""A clock that is further ahead of the wall clock, in ms, does not wait for it: its lane ends."""
 HALF, FULL = 500, 1_000
-"""Speeds, in ms a second."""
+"""Speeds of the clock, in ms a second."""
 SPAN_S: Final = 10
-"""The length of a span; a report counts for one to two spans."""
+"""The length of a span, in s; a report counts for one to two spans."""
 
 
 def wall_ms() -> int:
-    """The wall clock."""
+    """The wall clock, epoch ms."""
     return time.time_ns() // 1_000_000
 
 
@@ -57,25 +57,25 @@ class CollectorClock:
 
     def __post_init__(self) -> None:
         try:
-            self._kept = KeptNumber(self.path)
+            self._limit = KeptNumber(self.path)
         except ValueError:
-            raise SettingsError(f"{self.path} keeps no clock: restore it, or remove it") from None
+            raise SettingsError(f"{self.path}: holds no clock: restore the file, or remove it") from None
         self._lock = Lock()  # metrics are read in threads of their own
-        self._from_s, self._from_ms, self._speed = self.monotonic_s(), self._kept.value, HALF
+        self._from_s, self._from_ms, self._speed = self.monotonic_s(), self._limit.value, HALF
         try:
             self.keep()
         except OSError:
-            self._kept.close()
+            self._limit.close()
             raise
 
     def now_ms(self) -> int:
         """Epoch ms; never less than an earlier reading, nor more than the limit on the disk."""
-        return min(self._elapsed()[0], self._kept.value)
+        return min(self._elapsed()[0], self._limit.value)
 
     def read(self) -> tuple[int, int]:
         """`now_ms`, and its lead over the wall clock, in ms; negative while the disk holds the clock back."""
         elapsed_ms, wall_ms = self._elapsed()
-        now_ms = min(elapsed_ms, self._kept.value)
+        now_ms = min(elapsed_ms, self._limit.value)
         return now_ms, now_ms - wall_ms
 
     @property
@@ -92,23 +92,23 @@ class CollectorClock:
     @property
     def stands(self) -> bool:
         """True if the disk holds the clock back by more than `STANDS_AFTER_MS`."""
-        return self._elapsed()[0] - self._kept.value > STANDS_AFTER_MS
+        return self._elapsed()[0] - self._limit.value > STANDS_AFTER_MS
 
     def stood(self, reading_ms: int) -> bool:
-        """True if a reading has no valid time. The disk held no reading back that is below its limit."""
-        return reading_ms >= self._kept.value and self.stands
+        """True if a reading has no valid time: the clock stands, and the reading is at the disk's limit."""
+        return reading_ms >= self._limit.value and self.stands
 
     def keep(self) -> None:
         """Write the clock's next limit to disk; call it twice a second, in one thread.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the limit cannot be written.
         """
-        self._kept.keep(self._elapsed()[0] + AHEAD_MS)
+        self._limit.keep(self._elapsed()[0] + AHEAD_MS)
 
     def close(self) -> None:
         """Close the file."""
-        self._kept.close()
+        self._limit.close()
 
     def _elapsed(self) -> tuple[int, int]:
         """The clock's own time, regardless of the disk, and the wall clock's; epoch ms."""
@@ -124,7 +124,7 @@ class CollectorClock:
 
 @dataclass
 class BrokersClock:
-    """The brokers' clocks as a second witness, by the times at which they appended messages.
+    """The lead of a lane's clock over the brokers' clocks, by the times at which brokers appended messages.
 
     A report arrives after the append, so the least lead of the last 10 to 20 s is the nearest to the truth.
     """
@@ -143,7 +143,7 @@ class BrokersClock:
         """The lead of a lane's clock over the brokers', in ms; None if no report has come in this span or the
         last.
         """
-        return min((one for one in self._spans() if one is not None), default=None)
+        return min((lead_ms for lead_ms in self._spans() if lead_ms is not None), default=None)
 
     def _spans(self) -> tuple[int | None, int | None]:
         """The least lead of the span before this one, and of this one."""

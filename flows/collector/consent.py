@@ -47,14 +47,14 @@ DISCLOSED_FROM_MS: Final = 1_772_236_800_000
 _DAY_MS: Final = 86_400_000
 _MAX_KNOWN: Final = 16_384
 _LONGEST_KNOWN: Final = 1_024
-"""The greatest length of a TC string that is cached as itself, 16 MB of them at most. A longer string is
-cached by its digest.
+"""The greatest length of a TC string that is cached as it is, 16 MB in all. Longer strings are cached by
+their digests.
 """
 
 
 class Consent(NamedTuple):
-    """The decision whether this listener may be measured, with its reason. `unknown_sections` are the
-    sections of a GPP string that the call names and whose bits are unknown here.
+    """The decision whether a listener may be measured, with its reason. `unknown_sections` are the sections
+    of a GPP string that the call names and this module cannot read.
     """
 
     is_given: bool
@@ -69,12 +69,12 @@ class Signals:
     Attributes:
         gdpr: whether the GDPR applies; None if unknown.
         tc_string, gpp, us_privacy: the strings as they came.
-        gpp_sid: ids of the sections that apply; without any, all of the string's do.
-        unreadable: whether a signal other than the strings cannot be read: it may be a refusal.
+        gpp_sid: ids of the sections that apply; if empty, all sections of the string apply.
+        unreadable: whether a signal other than the strings cannot be read, and may be a refusal.
         lmt, child: limit ad tracking; COPPA or child-directed treatment.
         gpc: the Global Privacy Control, of the header `Sec-GPC` or of the call's parameters.
         country: ISO 3166-1 alpha-2.
-        own_consent: a trusted caller's own word.
+        own_consent: the parameter `consent` of a caller that may decide; None if absent.
     """
 
     gdpr: bool | None = None
@@ -95,14 +95,14 @@ class Policy:
     """The operator's policy on consent.
 
     Args:
-        vendor: its id in the Global Vendor List; None asks for no vendor's consent.
-        purposes: what measurement needs.
-        by_interest: those for which the vendor has registered a legitimate interest.
+        vendor: the operator's id in the Global Vendor List; None requires no vendor's consent.
+        purposes: the numbers of the purposes that measurement needs.
+        by_interest: the purposes for which the vendor has registered a legitimate interest.
         needs_disclosure: whether a vendor must have been disclosed even if it relies on consent.
-        accepts_purpose_one_treatment: whether purpose 1 may stand unasked if the publisher's country allows
-            it.
-        required: whether consent is needed without any signal.
-        free: countries in which it is not.
+        accepts_purpose_one_treatment: whether purpose 1 needs no consent if the publisher's country does not
+            require it.
+        required: whether a call without any signal needs consent.
+        free: the countries in which it does not, ISO 3166-1 alpha-2.
     """
 
     vendor: int | None = None
@@ -126,7 +126,7 @@ class Policy:
             return Consent(False, "unreadable")
         unknown: list[int] = []
         answers: list[Reason] = []
-        if not signals.gpp and not signals.us_privacy:  # most calls: spare them the generator
+        if not signals.gpp and not signals.us_privacy:  # most calls, without the generator's time
             if signals.gdpr is not False and (signals.tc_string or signals.gdpr):
                 reason = self.of_tc_string(signals.tc_string)
                 if reason != "given":
@@ -142,7 +142,7 @@ class Policy:
     def _without_refusal(
         self, signals: Signals, answers: list[Reason], unknown_sections: tuple[int, ...]
     ) -> Consent:
-        """The decision where no signal refuses: a trusted caller's own word, then the default."""
+        """The decision if no signal refuses: a trusted caller's own word, then the default."""
         if signals.own_consent is not None:
             return Consent(
                 signals.own_consent, "given" if signals.own_consent else "opted_out", unknown_sections
@@ -152,7 +152,7 @@ class Policy:
         return Consent(False, "no_string", unknown_sections)
 
     def _answers(self, signals: Signals, unknown: list[int]) -> Iterator[Reason]:
-        """The answers of the call's strings, in order; `unknown` gets the sections without an answer."""
+        """The answers of the call's strings, in order; `unknown` receives the sections without an answer."""
         misplaced = signals.gpp.startswith("C")  # a TC string in the wrong place: a common fault
         tc_string = signals.tc_string or (signals.gpp if misplaced else "")
         sections: Mapping[int, str] | None = {}
@@ -161,7 +161,7 @@ class Policy:
                 sections = gpp.sections(signals.gpp)
             except ValueError:
                 sections = None
-        named = [section for section in signals.gpp_sid if section]  # 0: the platform does not know yet
+        named = [section for section in signals.gpp_sid if section]  # 0: not yet determined
         # A call that names no section means every section of the string.
         applying = dict.fromkeys((named or sections or ()) if signals.gpp else ())
         in_gpp = not tc_string and gpp.TCF_EU in applying
@@ -187,14 +187,14 @@ class Policy:
     def of_tc_string(self, text: str) -> Reason:
         """The answer of a TC string. Strings repeat, so answers are cached."""
         # A sender of ever new long strings must not fill the memory.
-        name = text if len(text) <= _LONGEST_KNOWN else blake2b(text.encode(errors="replace")).digest()
-        reason = self._reasons.get(name)
+        key = text if len(text) <= _LONGEST_KNOWN else blake2b(text.encode(errors="replace")).digest()
+        reason = self._reasons.get(key)
         if reason is not None:
             return reason
         answer = self._judge(text)
         if len(self._reasons) >= _MAX_KNOWN:
             self._reasons.clear()
-        self._reasons[name] = answer
+        self._reasons[key] = answer
         return answer
 
     def _judge(self, text: str) -> Reason:
@@ -218,7 +218,7 @@ class Policy:
         return "given"
 
     def _purpose(self, tc_string: tcf.TcString, purpose: int) -> Reason:
-        """True if one purpose has a basis, consent first."""
+        """`given` if one purpose has a basis, consent first; else the reason why it has none."""
         if purpose == 1 and tc_string.purpose_one_treatment and self.accepts_purpose_one_treatment:
             return "given"
         vendor, agreed = self.vendor, tc_string.consents_to(purpose)
@@ -238,7 +238,8 @@ class Policy:
 
 
 def _of_states(section: int, body: str, named: bool) -> Iterator[Reason]:
-    """The answer of a section of the United States; nothing if it declares that its law does not apply.
+    """Yield the answer of a section of the United States; none if the section states that its law does not
+    apply.
 
     Args:
         named: whether the call names this section as one that applies.

@@ -1,8 +1,8 @@
 """Damage: parameters that cannot have been sent as they came, since no sender writes them so.
 
 A byte that changed on its way turns a good placement, order or value into another, or removes a refusal of
-consent. A byte that its place cannot have shows the damage: in the value, or in how the parameters are
-separated. A value that may be damaged is treated as unreadable.
+consent. The damage shows if the changed byte is impossible at its place, in a value or between parameters. A
+value that may be damaged is treated as unreadable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLAIN: Final = re.compile(
     r"(?!_|-[12]\Z|(?i:null|undefined|none)\Z|AUDIT\Z|00000000-0000)[A-Za-z0-9._~-]{1,512}"
 )
 is_plain: Final = _PLAIN.fullmatch
-"""A match if a value is of letters alone that need no decoding, and is no macro and no placeholder; else
+"""A match if a value has only characters that need no decoding, and is no macro and no placeholder; else
 None. A function around it would take half as long again.
 """
 _LETTER: Final = "3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]"
@@ -36,7 +36,7 @@ FREE_TEXT: Final = ("landing_url", "user_agent")
 _NAME: Final = re.compile(r"[\w.~-]+", re.ASCII)
 _NO_NAME: Final = re.compile(r"[^\w.~-]", re.ASCII)
 _LONGEST_SCHEME: Final = 64
-"""The greatest length of a URL's beginning of which some is percent-encoded."""
+"""The length within which a URL's scheme ends, even if parts of it are percent-encoded."""
 _MAX_EQUALS: Final = 6
 """The greatest number of equals signs of one parameter that are examined."""
 _CLOSED: Final = frozenset(
@@ -68,7 +68,7 @@ _FIRST_LETTER_LOST: Final[Mapping[str, re.Pattern[str]]] = {
     "event": re.compile(f"[$%](?:{'|'.join(name[1:] for name in EVENTS)})", re.IGNORECASE),
     "type": re.compile(f"[$%](?:{'|'.join(name[1:] for name in CONVERSION_TYPES)})"),
 }
-"""Forms of what looks like a macro (`$x`, `%x`), and may be a good value whose first letter was changed."""
+"""Forms of texts that look like a macro (`$x`, `%x`), and may be good values with a changed first letter."""
 
 
 _SECTIONS: Final = re.compile(r"\d+(?:\.0)?(?:[,_]\d+(?:\.0)?)*", re.ASCII)
@@ -88,17 +88,16 @@ def is_intact(word: str, value: str) -> bool:
     return word in FREE_TEXT and _NOT_IN_A_QUERY.search(_IN_BRACKETS.sub("", value)) is None
 
 
-def as_it_may_be(path: str) -> str:
-    """A path as it may have been sent, of one that the server has decoded and we have encoded again. A
-    character that is no letter of a path may have stood in it unencoded, and a percent sign may have encoded
-    nothing.
+def as_perhaps_sent(path: str) -> str:
+    """The path that may have been sent, from one that the server decoded and encoded again. A character that
+    no path may contain may have been sent unencoded, and a percent sign may have encoded nothing.
     """
     return _ENCODED_AGAIN.sub(lambda match: unquote(match.group()), path)
 
 
 def is_text(text: str) -> bool:
-    """True if a decoded value can have been meant: without control characters, bytes that were no UTF-8, and
-    white space at its ends, which may stand for a lost letter.
+    """True if a decoded value can have been meant. Control characters, bytes that were no UTF-8, and white
+    space at its ends may stand for a lost letter.
     """
     if text.isascii() and text.isprintable():
         return text[:1] != " " and text[-1:] != " "
@@ -106,7 +105,7 @@ def is_text(text: str) -> bool:
 
 
 def is_list_of_sections(text: str) -> bool:
-    """True if a list of sections has no gap, which may stand for a lost section."""
+    """True if a list of sections has no gap; a gap may stand for a lost section."""
     return _SECTIONS.fullmatch(text) is not None
 
 
@@ -121,12 +120,12 @@ _BYTE: Final = "\ufffd"
 
 
 class Names:
-    """The names of a dialect's parameters, and the form of each with a hole. A hole is one letter. In JSON a
-    hole may be two, since a backslash takes the next letter along. After a percent sign it may be three
-    (`di%ected`).
+    """The names of a dialect's parameters, and each name with a hole, by which a damaged name is found. A
+    hole replaces one letter. In JSON it may replace two, since a backslash takes the next letter along. After
+    a percent sign it may replace three (`di%ected`).
 
     Args:
-        words: what each name means.
+        words: meanings by name.
     """
 
     def __init__(self, words: Mapping[str, str]) -> None:
@@ -140,8 +139,8 @@ class Names:
                     name
                 )
 
-    def nearly(self, name: str) -> list[str]:
-        """The names that equal this one but for a single character that no name has."""
+    def near(self, name: str) -> list[str]:
+        """The names that differ from this one only in a single character that no name has."""
         if len(name) > self.longest:
             return []
         holes = [match.start() for match in _NO_NAME.finditer(name)]
@@ -157,8 +156,10 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def cut(text: str, separators: str, names: Names, uncut: Container[str] = ()) -> Iterator[tuple[str, str]]:
-    """Parameters of a query that may be cut short, or have another one in their value, as (name, word).
+def cut_parameters(
+    text: str, separators: str, names: Names, uncut: Container[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Parameters of a query whose value may be cut short, or contain another parameter, as (name, word).
 
     Args:
         uncut: further words that are never taken for cut.
@@ -167,8 +168,9 @@ def cut(text: str, separators: str, names: Names, uncut: Container[str] = ()) ->
     for place, part in enumerate(parts):
         name, equals, value = part.partition("=")
         if name and equals:
-            if "=" in value and not (_is_url(value) and "?" in value.partition("=")[0]):
-                yield from ((one, names.words[one]) for one in (name,) if one in names.words)
+            contains_another = "=" in value and not (_is_url(value) and "?" in value.partition("=")[0])
+            if contains_another and name in names.words:
+                yield name, names.words[name]
             continue
         name, equals, value = parts[place - 1].partition("=") if place else ("", "", "")
         word = names.words.get(name)
@@ -178,26 +180,26 @@ def cut(text: str, separators: str, names: Names, uncut: Container[str] = ()) ->
             yield name, word
 
 
-def torn(
+def torn_parameters(
     text: str, separators: str, names: Names, words_of_call: Container[str]
 ) -> Iterator[tuple[str, str]]:
-    """Parameters of a query whose name may be the rest of another's, as (name, word).
+    """Parameters of a query whose name may be the end of another name, as (name, word).
 
     Args:
         words_of_call: words of the call, whose names are therefore whole.
     """
     parts = _parts(text, separators)
-    for part, behind in pairwise(parts):
-        name = behind.partition("=")[0]
+    for part, next_part in pairwise(parts):
+        name = next_part.partition("=")[0]
         if "=" not in part and name in names.words:
-            whole = names.nearly(f"{part}&{name}")
-            if any(names.words[one] not in words_of_call for one in whole):
+            whole_names = names.near(f"{part}&{name}")
+            if any(names.words[whole] not in words_of_call for whole in whole_names):
                 yield name, names.words[name]
 
 
-def lost(text: str, separators: str, names: Names) -> Iterator[tuple[str, str]]:
-    """Parameters that a query may have had, as (name, word): a byte of the name, of the equals sign or of the
-    separator before it has changed.
+def lost_parameters(text: str, separators: str, names: Names) -> Iterator[tuple[str, str]]:
+    """Parameters that a query may have had, as (name, word): a byte of the name, the equals sign or the
+    separator before the name may have changed.
     """
     parts = _parts(text, separators)
     for place, part in enumerate(parts):
@@ -213,9 +215,9 @@ def _lost(whole: str, names: Names, of_url: bool = False) -> Iterator[tuple[str,
     for turn in range(_MAX_EQUALS):
         if (equals_at := whole.find("=", equals_at + 1)) < 0:
             break
-        for name in names.nearly(whole[:equals_at]):
+        for name in names.near(whole[:equals_at]):
             yield name, names.words[name]
-        if not turn:  # before the first there is no other parameter
+        if not turn:  # no other parameter stands before the first equals sign
             continue
         head = whole[max(0, equals_at - names.longest - 1) : equals_at]
         name = _NO_NAME.split(head)[-1]

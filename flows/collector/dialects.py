@@ -1,7 +1,7 @@
 """Dialects: the form of each vendor's calls, as data. No vendor has code of its own.
 
-`dialects.toml` holds ours, each with its source and whether it is documented, seen in public code or
-inferred. The operator's own file has the same form, adds dialects and wins over ours.
+`dialects.toml` holds our dialects, each with its source and its status: documented, seen in public code, or
+inferred. The operator's own file has the same form; its dialects precede ours.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from flows.settings import nearest
 
 Status = Literal["documented", "seen", "inferred"]
 Part = tuple[str, str, str | None, tuple[str, str] | None, tuple[str, str]]
-"""A parameter of a query: its name, its value still encoded, and its word or None. A value that is taken as
-it is has also (word, value) and the state (name, `given`).
+"""A parameter of a query: its name, its value still encoded, and its word or None. A plain value has also
+(word, value) and the state (name, `given`).
 """
 
 _NAMES: Final = {scope.parameter: scope.field for scope in SCOPES if scope.parameter}
@@ -66,13 +66,11 @@ NATIVE: Final = {
     "tr": "tracked",
     "ga": "ga_client_id",
 }
-"""Our own short parameters, by meaning."""
+"""The meanings of our own short parameters, by name."""
 WORDS: Final = frozenset((*NATIVE.values(), "basis", "consent", "regulations", "playhead_ms", "duration_ms"))
 """Meanings of parameters; each is a parameter's name too."""
-
-
 LITERAL: Final = {**_NAMES, **{name: NATIVE[name] for name in ("ep", "ct", "co", "k")}}
-"""Parameters that a marketer writes literally into the URL of a postback, with the vendor's own names."""
+"""Parameters that a marketer writes into the URL of a postback, next to the vendor's own names."""
 SIGNALS: Final = {
     name: name
     for name in ("gdpr", "gdpr_consent", "gpp", "gpp_sid", "us_privacy", "lmt", "coppa", "gpc", "consent")
@@ -85,8 +83,9 @@ CONSENT: Final = frozenset((*SIGNALS.values(), "regulations"))
 CASE: Final = "case"
 """Stands for the word of a parameter that selects a dialect's case and has no meaning of its own."""
 CLAIMS: Final = frozenset(("ip", "user_agent", "server_side"))
-"""Words by which a call speaks for a device that is not its caller."""
-_IDS_OF_PARTS: Final = ("play_id", "event_id")
+"""Words by which a call names a device other than its caller."""
+_COMPOSED: Final = ("play_id", "event_id")
+"""Ids that a dialect's macros may build from several parts."""
 _FIRST_LOST: Final = re.compile(r"-+(?:[12]-)?[^-]*")
 """An id of two parts whose first is empty, or -1 or -2, as VAST writes it."""
 
@@ -104,20 +103,20 @@ class Dialect(BaseModel):
 
     Attributes:
         use: `tag`: our URL in the vendor's form; `postback`: the vendor's own names.
-        urls: the number that the vendor takes; None for any number.
-        time, playhead: the unit of a plain number; an empty `time` goes by the magnitude, and
-            `playhead` is ms by default.
-        device_from: where a call of this vendor's server has the device's address; None for its headers, else
-            its parameters.
+        urls: the number of URLs that the vendor takes; None for any number.
+        time, playhead: the unit of a plain number; with an empty `time` its magnitude decides.
+        device_from: the place of the device's address in a call of this vendor's server; None for its
+            headers, else its parameters.
         masked: whether that address lacks its last part.
         split: characters that separate parameters besides `&`.
-        macros: by word, as the vendor replaces them.
+        macros: the vendor's macros by word.
         names: words by the vendor's names.
         events: canonical events by the vendor's names.
-        when: words that a parameter's value settles, by `name=value`; `event_from` names a parameter.
-        fixed: words of every call that does not have them itself.
-        drop: names that are never kept.
-        note: what a marketer must do or know at this vendor, in words.
+        when: words and their values by case, a `name=value` of a parameter; `event_from` names the parameter
+            that has the event.
+        fixed: the values of words that a call does not have.
+        drop: names that are not read, and not reported as unread.
+        note: advice to a marketer, as text.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -160,7 +159,7 @@ class Dialect(BaseModel):
 
     @cached_property
     def separators(self) -> str:
-        """The characters that part the parameters of a call."""
+        """The characters that separate the parameters of a call."""
         return "&" + "".join(self.split)
 
     def word(self, name: str) -> str | None:
@@ -176,8 +175,8 @@ class Dialect(BaseModel):
     @cached_property
     def meanings(self) -> Mapping[str, str]:
         """The meanings of its parameters by name."""
-        own = LITERAL if self.use == "postback" else {word: word for word in WORDS} | NATIVE
-        words = {name: word for name, word in (own | SIGNALS).items() if name not in self.drop}
+        common = LITERAL if self.use == "postback" else {word: word for word in WORDS} | NATIVE
+        words = {name: word for name, word in (common | SIGNALS).items() if name not in self.drop}
         return words | {name: plain(word) for name, word in self.names.items()}
 
     @cached_property
@@ -191,33 +190,33 @@ class Dialect(BaseModel):
         return Names(dict.fromkeys(self.case_parameters, CASE) | dict(self.meanings))
 
     @cached_property
-    def _of_parts(self) -> frozenset[str]:
+    def _composed_ids(self) -> frozenset[str]:
         """Ids that this dialect's macro builds from several parts."""
-        return frozenset(word for word in _IDS_OF_PARTS if "-" in plain(self.macros.get(word, "")))
+        return frozenset(word for word in _COMPOSED if "-" in plain(self.macros.get(word, "")))
 
     @cached_property
     def play_names_listener(self) -> bool:
-        """True if this dialect's id of a play is made of an id of its listener (`@AD_ID@-@COOKIE@`)."""
-        return "play_id" in self._of_listener
+        """True if this dialect's id of a play contains an id of its listener (`@AD_ID@-@COOKIE@`)."""
+        return "play_id" in self._listener_ids
 
     @cached_property
-    def _of_listener(self) -> frozenset[str]:
+    def _listener_ids(self) -> frozenset[str]:
         """Ids that this dialect's macro builds from an id of its listener."""
         persons = [plain(self.macros[word]) for word in ("listener_id", "ifa") if word in self.macros]
-        macros = {word: plain(self.macros.get(word, "")) for word in _IDS_OF_PARTS}
+        macros = {word: plain(self.macros.get(word, "")) for word in _COMPOSED}
         return frozenset(word for word in macros if any(person in macros[word] for person in persons))
 
     def is_whole(self, word: str, text: str) -> bool:
-        """True if a value that this dialect's macro builds from several parts (`@AD_ID@-@COOKIE@`) has them
-        all.
+        """True if a value that this dialect's macro builds from several parts (`@AD_ID@-@COOKIE@`) has all of
+        them.
 
-        With one part missing it is the same for all listeners: all their plays would be one. A listener's id
-        may be withheld, and leave its hyphen. Ids of an auction are there, or their macros are, and may have
-        hyphens of their own (base64url): at their beginning, and several together.
+        With one part missing the value is the same for all listeners, and all their plays would be one. A
+        withheld listener's id leaves its hyphen. An auction's id is present or an unreplaced macro; it may
+        begin with hyphens, and contain several together (base64url).
         """
-        if word not in self._of_parts:
+        if word not in self._composed_ids:
             return True
-        withheld = word in self._of_listener
+        withheld = word in self._listener_ids
         if NO_UUID in text or ("--" in text if withheld else _FIRST_LOST.fullmatch(text)):
             return False
         parts = text if withheld else text.lstrip("-")
@@ -245,20 +244,20 @@ class _File(BaseModel):
 _KEYS: Final = (*_File.model_fields, *Dialect.model_fields)
 
 
-def load_dialects(own: Path | None = None) -> dict[str, Dialect]:
-    """All dialects by name, those of the operator's file before ours.
+def load_dialects(own_file: Path | None = None) -> dict[str, Dialect]:
+    """All dialects by name; a dialect of the operator's file replaces ours.
 
     Raises:
         SettingsError: the file cannot be read, or has a key or a word that does not exist.
     """
     ours = _read(files("flows.collector").joinpath("dialects.toml").read_text(), "dialects.toml")
-    if own is None:
+    if own_file is None:
         return ours
     try:
-        text = own.read_text()
+        text = own_file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{own}: cannot be read: {error}") from None
-    return ours | _read(text, str(own))
+        raise SettingsError(f"{own_file}: cannot be read: {error}") from None
+    return ours | _read(text, str(own_file))
 
 
 def _read(text: str, name: str) -> dict[str, Dialect]:
@@ -268,8 +267,8 @@ def _read(text: str, name: str) -> dict[str, Dialect]:
         raise SettingsError(f"{name}: cannot be read as TOML: {error}") from None
     except ValidationError as error:
         problems = [
-            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
-            + (nearest(str(one["loc"][-1]), _KEYS) if one["type"] == "extra_forbidden" else "")
-            for one in error.errors(include_input=False, include_url=False)
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
+            + (nearest(str(problem["loc"][-1]), _KEYS) if problem["type"] == "extra_forbidden" else "")
+            for problem in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError(f"{name}: {'; '.join(problems)}") from None

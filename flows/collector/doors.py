@@ -22,24 +22,24 @@ import msgspec
 
 from flows.collector.body import OBJECT, Number
 from flows.collector.call import Call, Outcome, Understood
-from flows.collector.callers import ADDRESS_HEADERS, Caller, is_public, star
+from flows.collector.callers import ADDRESS_HEADERS, Caller, household_part, is_public
 from flows.collector.last_calls import HEADER, LastCalls, asks, is_local, is_trusted, words_of
-from flows.collector.query import decoded, parameters, target_of
+from flows.collector.query import decoded, parameters, root_of, target_of
 from flows.collector.store import Store
 from flows.collector.understand import MAX_EVENTS, UNSIGNED, Understanding
 from flows.errors import UNREADABLE, AudiopixelError
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 MAX_BODY_BYTES: Final = 1 << 20
+"""The greatest length of a body of several events."""
 MAX_PIXEL_BYTES: Final = 64 << 10
 """The greatest length of one pixel's body, which anybody may send. No browser's beacon, and no event of the
 flow, is longer.
 """
 MAX_LINE_BYTES: Final = 16 << 10
+"""The greatest length of a path with its query."""
 MAX_HEADERS: Final = 64
 RETRY_AFTER_S: Final = 2
-
-
 _T = TypeVar("_T")
 Headers = list[tuple[str, str]]
 EventsCallback = Callable[[Sequence[Understood]], None]
@@ -95,12 +95,12 @@ class Doors:
 
     Args:
         understanding: turns calls into events.
-        store: where events are kept.
+        store: makes events durable.
         on_events: receives the events of each call before they are stored, for counts and dead letters.
-        calls_per_caller: in one second, by address; 0 for no cap.
-        calls_in_hand: at a time; others are refused before anything is done for them.
+        calls_per_caller: the greatest number of calls a second from one address; 0 for no cap.
         undecided: whether it is still unknown which placements may make a row.
-        tags: answers what a form asks about tags; raises `AudiopixelError`.
+        calls_in_hand: the greatest number of calls at a time; further calls are refused before any work.
+        tags: the answer to a form about tags; raises `AudiopixelError`.
         last: keeps the last calls for the live page.
     """
 
@@ -120,7 +120,7 @@ class Doors:
         """Answer one call; raises for no input. `call.received_ms` is by the lane's clock."""
         self._in_hand += 1
         try:
-            return _shared(await self._answer(call), call)
+            return _with_origin(await self._answer(call), call)
         finally:
             self._in_hand -= 1
 
@@ -128,33 +128,35 @@ class Doors:
         if call.method == "OPTIONS":
             return Answer(204, _PREFLIGHT)
         if call.path.startswith("/debug/p") and call.method == "GET":
-            return self._too_big(call) or _unreadable(call) or self._debug(call)
+            return self._too_big(call) or _bad_address(call) or self._debug(call)
         if call.path == "/v1/tags" and call.method == "POST" and self.tags is not None:
-            return self._too_big(call) or _unreadable(call) or self._tags(call, self.tags)
-        door = self._door(_root(call), call)
+            return self._too_big(call) or _bad_address(call) or self._tags(call, self.tags)
+        door = self._door(root_of(call.path), call)
         if door is None:
             return NOT_FOUND
-        if self._in_hand > self.calls_in_hand:  # late, it would be answered 503 though it is stored
+        if self._in_hand > self.calls_in_hand:  # a call that waits too long is stored, and answered 503
             self.store.refuse(1, "busy")
-            return (self._led(call) if door == self._click else None) or REFUSED
+            return (self._redirect(call) if door == self._click else None) or REFUSED
         if refusal := self._too_big(call):
             await self._keep([UNREAD], call)
             return refusal
-        if fault := _unreadable(call):
+        if fault := _bad_address(call):
             await self._keep([UNREAD], call)
-            return (self._led(call) if door == self._click else None) or fault
+            return (self._redirect(call) if door == self._click else None) or fault
         if self._too_many(call):
             self.store.refuse(1, "calls")
-            return (self._led(call) if door == self._click else None) or TOO_MANY
+            return (self._redirect(call) if door == self._click else None) or TOO_MANY
         return await door(call)
 
     async def unread(self, call: Call, status: int) -> Answer:
-        """Answer a call whose body was too long, too slow or not whole; it counts as an event if
-        there is such a door.
+        """Answer a call whose body was too long, too slow or not whole; a call of a door counts as an event.
+
+        Args:
+            status: the status of the answer.
         """
-        if self._door(_root(call), call) is not None:
+        if self._door(root_of(call.path), call) is not None:
             await self._keep([UNREAD], call)
-        return _shared(Answer(status, [*_OPEN, ("connection", "close")]), call)
+        return _with_origin(Answer(status, [*_OPEN, ("connection", "close")]), call)
 
     def _door(self, root: str, call: Call) -> Callable[[Call], Awaitable[Answer]] | None:
         if root in ("p", "b") and call.method in ("GET", "HEAD", "POST"):
@@ -182,7 +184,8 @@ class Doors:
         address = self.understanding.callers.transport(call.headers, call.peer)
         if address is None or not is_public(address):
             return False
-        calls = self._calls[star(address)] = self._calls.get(star(address), 0) + 1
+        caller_key = household_part(address)
+        calls = self._calls[caller_key] = self._calls.get(caller_key, 0) + 1
         return calls > self.calls_per_caller and not self._caller(call).trusted
 
     async def _pixel(self, call: Call) -> Answer:
@@ -195,25 +198,20 @@ class Doors:
         is_debug = asks(call, self.understanding.signatures)
         stored = await self._keep([understood], call, is_debug)
         answer = Answer(200, IMAGE, b"" if call.method == "HEAD" else GIF) if stored else REFUSED
-        return self._reported(answer, call, understood, stored, is_debug)
+        return self._with_verdict(answer, call, understood, stored, is_debug)
 
     async def _click(self, call: Call) -> Answer:
-        """Redirect a click. The listener goes first: a click that cannot be stored is redirected all the
-        same.
-        """
-        if (led := self._led(call)) is None:
+        """Redirect a click, for the listener's sake also a click that cannot be stored."""
+        if (redirect := self._redirect(call)) is None:
             await self._keep([NO_TARGET], call)
             return Answer(
                 400, [("content-type", "text/plain"), *_OPEN], b"the target is neither signed nor listed\n"
             )
-        understood, is_debug = (
-            self.understanding.pixel(call),
-            asks(call, self.understanding.signatures),
-        )
+        understood, is_debug = self.understanding.pixel(call), asks(call, self.understanding.signatures)
         stored = await self._keep([understood], call, is_debug)
-        return self._reported(led, call, understood, stored, is_debug)
+        return self._with_verdict(redirect, call, understood, stored, is_debug)
 
-    def _reported(
+    def _with_verdict(
         self, answer: Answer, call: Call, understood: Understood, stored: bool, is_debug: bool
     ) -> Answer:
         """An answer with the verdict, for callers that may see it."""
@@ -222,10 +220,8 @@ class Doors:
         verdict = (HEADER, words_of(understood, stored))
         return Answer(answer.status, [*answer.headers, verdict], answer.body)
 
-    def _led(self, call: Call) -> Answer | None:
-        """The answer that leads a listener to the target of a click; None for a target that is not
-        allowed.
-        """
+    def _redirect(self, call: Call) -> Answer | None:
+        """The redirection to the target of a click; None for a target that is not allowed."""
         words = parameters(call.query)
         target, signature = target_of(words.get("u", "")), decoded(words.get("s", ""))
         if not self.understanding.signatures.may_lead_to(target, signature):
@@ -237,7 +233,7 @@ class Doors:
         if "write" not in caller.rights:
             await self._keep([UNREAD], call)
             return FORBIDDEN
-        raws = _listed(call.body)
+        raws = _events_of(call.body)
         if raws is None or not any(raw is not None for raw in raws) or len(raws) > MAX_EVENTS:
             await self._keep([UNREAD], call)
             return _error(f"takes one event, an array or NDJSON, of at most {MAX_EVENTS} events")
@@ -288,7 +284,9 @@ class Doors:
         return Answer(200, _JSON, msgspec.json.encode(trace))
 
     async def _keep(self, understood: Sequence[Understood], call: Call, is_debug: bool = False) -> bool:
-        if self.undecided() and any(one.reason == UNSIGNED and one is not NO_TARGET for one in understood):
+        if self.undecided() and any(
+            result.reason == UNSIGNED and result is not NO_TARGET for result in understood
+        ):
             self.store.refuse(len(understood), "plans")
             self.last.take(call, understood, False, is_debug, self.understanding.dialect_of)
             return False
@@ -306,7 +304,7 @@ def _error(words: str) -> Answer:
     return Answer(400, _JSON, msgspec.json.encode({"error": words}))
 
 
-def _shared(answer: Answer, call: Call) -> Answer:
+def _with_origin(answer: Answer, call: Call) -> Answer:
     """The answer with CORS headers for the page that sent a pixel. A browser that sends credentials along, as
     `sendBeacon` always does, requires the page's own origin and refuses `*`.
 
@@ -314,15 +312,15 @@ def _shared(answer: Answer, call: Call) -> Answer:
     them.
     """
     origin = call.headers.get("origin")
-    if origin is None or _root(call) not in ("p", "b") or _ORIGIN.fullmatch(origin) is None:
+    if origin is None or root_of(call.path) not in ("p", "b") or _ORIGIN.fullmatch(origin) is None:
         return answer
-    own = [("access-control-allow-origin", origin), ("access-control-allow-credentials", "true")]
+    cors = [("access-control-allow-origin", origin), ("access-control-allow-credentials", "true")]
     other_headers = [header for header in answer.headers if header[0] != "access-control-allow-origin"]
-    return Answer(answer.status, own + other_headers, answer.body)
+    return Answer(answer.status, cors + other_headers, answer.body)
 
 
-def _unreadable(call: Call) -> Answer | None:
-    """The answer to a call whose address cannot be read.
+def _bad_address(call: Call) -> Answer | None:
+    """The answer to a call with a header of `ADDRESS_HEADERS` that cannot be read; None for other calls.
 
     If such an address were taken as missing, the call would escape the cap on calls and the rule of data
     centres.
@@ -333,24 +331,17 @@ def _unreadable(call: Call) -> Answer | None:
     return None
 
 
-def _root(call: Call) -> str:
-    """The first word of a path, which selects the door."""
-    if call.path == "/p":
-        return "p"
-    return call.path.split(";", 1)[0].strip("/").split("/", 1)[0]
-
-
 _ARRAY: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Number)
 
 
-def _listed(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:
-    """The events of a body, which is one object, an array, or an object a line. None is a body that holds no
-    events, and a line that holds none.
+def _events_of(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:
+    """The events of a body, which is one object, an array, or an object a line. None for an array that cannot
+    be read; an element of None for a line that cannot.
     """
     text = body.strip()
     if text[:1] == b"[":
         return _decoded(text, _ARRAY)
-    if (event := _decoded(text, OBJECT)) is not None:  # it may have several lines
+    if (event := _decoded(text, OBJECT)) is not None:  # one object may have several lines
         return [event]
     lines = (line for line in text.splitlines() if line.strip())
     return [_decoded(line, OBJECT) for line in islice(lines, MAX_EVENTS + 1)]

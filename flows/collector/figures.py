@@ -1,6 +1,4 @@
-"""The figures of a collector in Redis, for the live page, written apart from the calls, never on
-their path.
-"""
+"""The figures of a collector in Redis, for the live page. A task of its own writes them, never a call."""
 
 from __future__ import annotations
 
@@ -27,6 +25,7 @@ from flows.model.release import VERSION
 from flows.settings import Settings
 
 EVERY_S: Final = 2.0
+"""Seconds between two writes."""
 RETRY_S: Final = 15.0
 """Seconds between two attempts to reach a Redis that does not answer."""
 TTL: Final = timedelta(minutes=10)
@@ -36,6 +35,7 @@ CALLS_AGAIN_S: Final = 60.0
 NEVER: Final = -1, 0.0
 """The state of the last calls that Redis has (`LastCalls.changes`) and the time of that write, in s."""
 LISTED: Final = timedelta(days=1)
+"""The time for which Redis lists a collector after its last write."""
 TIMEOUT: Final = timedelta(seconds=1)
 MAX_PLACEMENTS: Final = 100
 """The greatest number of placements whose unreplaced macros are published, the worst first."""
@@ -66,7 +66,7 @@ class Figures:
         self._client: Client | None = None
 
     def now(self) -> dict[str, str]:
-        """The figures as fields of a hash; always the same fields, so that none stays of a process before."""
+        """The figures as fields of a hash; always the same, so that no field of an earlier process stays."""
         instruments, lane = self._instruments, self._lane
         oldest_ms = lane.oldest_ms
         counts: dict[str, Any] = dict(self._ledger.counts(lane.resting)) | {
@@ -80,7 +80,7 @@ class Figures:
             "oldest_resting_ms": 0 if oldest_ms is None else oldest_ms,
             "low_ms": lane.published_ms,
         }
-        worst = sorted(instruments.fires.items(), key=lambda one: (-one[1][1], one[0]))[:MAX_PLACEMENTS]
+        worst = sorted(instruments.fires.items(), key=lambda item: (-item[1][1], item[0]))[:MAX_PLACEMENTS]
         maps: dict[str, Any] = {name: counts for name, (_, counts) in instruments.by_reason.items()} | {
             "unreplaced": instruments.unreplaced(),
             "placements_unreplaced": {name: fires for name, fires in worst if fires[1]},
@@ -92,9 +92,7 @@ class Figures:
         }
 
     async def keep(self) -> None:
-        """Write the figures to Redis every two seconds until cancelled. Log one warning per outage
-        of Redis.
-        """
+        """Write the figures to Redis every two seconds until cancelled. Log one warning for each outage."""
         log, loop, away = structlog.get_logger("collector"), asyncio.get_running_loop(), False
         while True:
             fired = self._instruments.take_fired()
@@ -106,10 +104,10 @@ class Figures:
                 away = False
             except ConnectError as error:
                 self._instruments.put_back(fired)
-                self._refusals.back(refused)
+                self._refusals.put_back(refused)
                 self._written_calls = NEVER
                 if not away:
-                    log.warning("the live page is not told of this collector", error=str(error))
+                    log.warning("the figures for the live page cannot be written", error=str(error))
                 away = True
             await asyncio.sleep(RETRY_S if away else EVERY_S)
 
@@ -123,13 +121,14 @@ class Figures:
             put_fields(client, {calls_key(settings.namespace, id): calls}, TTL)
         keys = collector_keys_key(settings.namespace)
         put_fields(client, {listed: {id: fields["updated_ms"]}, keys: {self._key: fields["updated_ms"]}})
-        if self._lane.before:  # their figures are this one's now
+        if self._lane.before:  # this process reports the figures of earlier ones
             drop_fields(client, listed, self._lane.before)
         silent, updated = read_rows(client, [tags_key(settings.namespace), listed])
-        if speaking := silent.keys() & fired:
-            drop_fields(client, tags_key(settings.namespace), speaking)
-        before_ms = int(fields["updated_ms"]) - LISTED // timedelta(milliseconds=1)
-        if expired := [name for name, at in updated.items() if not at.isdigit() or int(at) < before_ms]:
+        if fired_tags := silent.keys() & fired:
+            drop_fields(client, tags_key(settings.namespace), fired_tags)
+        since_ms = int(fields["updated_ms"]) - LISTED // timedelta(milliseconds=1)
+        expired = [name for name, text in updated.items() if not text.isdigit() or int(text) < since_ms]
+        if expired:
             drop_fields(client, listed, expired)
 
     def _due_calls(self) -> dict[str, str] | None:
@@ -141,8 +140,8 @@ class Figures:
         return {"calls": encoded(last.shown()), "events": str(last.events)}
 
     def _write_refused(self, refused: DueCounts) -> set[str]:
-        """Write rejections to Redis, where they are compared with others' counts. Returns the placements that
-        have a row.
+        """Write rejections to Redis, for the comparison with other parties' counts. Returns the placements
+        that have a row.
         """
         client, namespace = self._client, self._settings.namespace
         assert client is not None
@@ -151,17 +150,14 @@ class Figures:
         with_row = {name for name, row in zip(names, rows, strict=True) if row}
         counts = refused.with_row | {name: refused.without_row[name] for name in with_row}
         process = f"{self._lane.id}/{self._started_ms}"
-        put_fields(
-            client,
-            {
-                door_key(namespace, name, day): {
-                    f"{what}/{process}": str(count) for what, count in of.items()
-                }
-                for name, days in counts.items()
-                for day, of in by_day(days).items()
-            },
-            REFUSED_TTL,
-        )
+        hashes = {
+            door_key(namespace, name, day): {
+                f"{reason}/{process}": str(count) for reason, count in by_reason.items()
+            }
+            for name, by_day_and_reason in counts.items()
+            for day, by_reason in by_day(by_day_and_reason).items()
+        }
+        put_fields(client, hashes, REFUSED_TTL)
         return with_row
 
 

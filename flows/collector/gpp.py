@@ -21,8 +21,8 @@ _GPC: Final = 1
 """Type of the sub-section that holds the Global Privacy Control."""
 _USNAT: Final = 7
 _NO_TYPES: Final = frozenset((25, 26, 27))
-"""usin, usky, usri: their second sub-section has no type. This sub-section lists sensitive data, and may
-begin as the Global Privacy Control does.
+"""usin, usky, usri. The second sub-section of these has no type: it lists sensitive data, and may begin with
+the bits of the Global Privacy Control.
 """
 OPT_OUTS: Final[Mapping[int, tuple[int, ...]]] = {
     _USNAT: (18, 20, 22),  # sale, sharing, targeted advertising
@@ -32,8 +32,8 @@ OPT_OUTS: Final[Mapping[int, tuple[int, ...]]] = {
     **dict.fromkeys((11, 18), (14, 16)),  # usut usia
     **dict.fromkeys((24, *_NO_TYPES), (16, 18)),  # usmd usin usky usri
 }
-"""Places of the two-bit fields in a section's core that are 1 for a user who has opted out, as
-`@iabgpp/cmpapi` 3.2.0 writes them. The bits of a section that is not here are unknown.
+"""By section, the bit positions of the two-bit fields in its core that are 1 for a user who has opted out, as
+`@iabgpp/cmpapi` 3.2.0 writes them. The bits of other sections are unknown.
 """
 _MAX_SECTIONS: Final = 64
 _MAX_SUBSECTIONS: Final = 8
@@ -46,12 +46,12 @@ def sections(text: str) -> dict[int, str]:
     """The sections of a GPP string by their ids.
 
     Raises:
-        ValueError: it is none, or cut short.
+        ValueError: the text is no GPP string, or is cut short.
     """
     header, *bodies = text.split("~")
     ids = _known_ids(header) if len(header) <= _LONGEST_KNOWN else _ids(header)
     if len(ids) != len(bodies):
-        raise ValueError("other sections than its header says")
+        raise ValueError("another number of sections than in its header")
     return dict(zip(ids, bodies, strict=True))
 
 
@@ -63,11 +63,11 @@ def _ids(header: str) -> tuple[int, ...]:
     ids: list[int] = []
     last = 0
     for _ in range(bits.number(12)):
-        many = bits.flag()
+        is_range = bits.flag()
         first = last + bits.fibonacci()
-        last = first + bits.fibonacci() if many else first
+        last = first + bits.fibonacci() if is_range else first
         if last - first + len(ids) >= _MAX_SECTIONS:
-            raise ValueError("more sections than there are")
+            raise ValueError("too many sections")
         ids += range(first, last + 1)
     return tuple(ids)
 
@@ -85,7 +85,7 @@ def opted_out(section: int, body: str) -> bool | None:
     a US privacy string declares that its law does not apply.
 
     Raises:
-        ValueError: it is cut short, or of a version that is not known.
+        ValueError: the section is cut short, or of an unknown version.
     """
     return us_privacy(body) if section == USP else _two_answers(section, body)[0]
 
@@ -108,9 +108,9 @@ def _answers(section: int, body: str) -> tuple[bool, bool]:
     """Read two answers of a section: whether it opts out, and whether any field of it does not."""
     core, *subsections = body.split(".", _MAX_SUBSECTIONS)
     if len(subsections) >= _MAX_SUBSECTIONS:
-        raise ValueError("more sub-sections than there are")
+        raise ValueError("too many sub-sections")
     if not 1 <= Bits(core).number(6) <= (2 if section == _USNAT else 1):
-        raise ValueError("another version may have its fields elsewhere")
+        raise ValueError("an unknown version, whose fields may stand elsewhere")
     answers = []
     for place in OPT_OUTS[section]:
         bits = Bits(core)
@@ -127,11 +127,11 @@ _known_answers = lru_cache(_MAX_KNOWN)(_answers)
 
 
 def us_privacy(text: str) -> bool | None:
-    """True if a US privacy string (`1YNN`) opts out of sale. None if the law does not apply (`1---`);
-    publishers send that string from everywhere, and it answers nothing.
+    """True if a US privacy string (`1YNN`) opts out of sale. None if the law does not apply (`1---`):
+    publishers send that string from everywhere, so it is no answer.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is no US privacy string.
     """
     if len(text) != 4 or text[0] != "1" or not set(text[1:].upper()) <= set("YN-"):
         raise ValueError("not a US privacy string")

@@ -20,24 +20,24 @@ from flows.registry import Registry
 
 MAX_PLATFORMS: Final = 1_000
 MAX_PLACEMENTS: Final = 10_000
-"""The greatest number of placements whose fires are counted one by one, for a rate of unreplaced macros."""
+"""The greatest number of placements whose pixels are counted, for a rate of unreplaced macros."""
 MAX_FIRED: Final = 100_000
-"""The greatest number of placements that are reported at a time as having fired."""
+"""The greatest number of placements that are reported at a time as having sent a pixel."""
 
 
 class Instruments(Registered):
-    """The collector's metrics, read from its ledger and its lane when they are asked for.
+    """The collector's metrics, read from its ledger and its lane at each scrape.
 
     Attributes:
         rejected, not_counted, consent, invalid_traffic: events by reason.
         senders: events by sender, and whether they were stored or rejected.
-        fires: by placement, its pixels and those of them with an unreplaced macro; of the first
-            `MAX_PLACEMENTS` alone.
-        platforms: the same by platform, of the first `MAX_PLATFORMS`.
+        fires: by placement, its pixels and those of them with an unreplaced macro; for the first
+            `MAX_PLACEMENTS` placements alone.
+        platforms: the same by platform, for the first `MAX_PLATFORMS` platforms.
         stages: the time that each stage of a call takes.
-        fired: placements of which a pixel has come since `take_fired`, `MAX_FIRED` at the most, whether their
-            fires are counted or not.
-        unverified: servers that speak for devices and are not believed.
+        fired: placements that have sent a pixel since `take_fired`, at most `MAX_FIRED`, also without an
+            entry in `fires`.
+        unverified: servers that name other devices and have no right to.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -61,13 +61,13 @@ class Instruments(Registered):
         self.registry.register(self)
 
     def cleaned(self, dialect: str, word: str, how: str) -> None:
-        """Count a cleaned value. All three arguments are our own names, whatever a caller sends. A cap below
-        their product could be filled by an enemy, and would then hide a vendor's fault.
+        """Count a cleaned value. All three arguments are the collector's own names, so their combinations are
+        bounded. An enemy could fill a lower cap, which would then hide a vendor's fault.
         """
         self._cleaned[dialect, word, how] += 1
 
     def count(self, understood: Sequence[Understood]) -> None:
-        """Count events as understood, before it is certain that they can be stored."""
+        """Count events by outcome, before they are stored."""
         for result in understood:
             if result.outcome is Outcome.STORED:
                 self._count_event(result)
@@ -85,10 +85,10 @@ class Instruments(Registered):
         if result.claimant is not None:
             self.unverified.count(result.claimant)
         if (platform := result.event.get("platform")) is not None:
-            _fire(self.platforms, platform, result.unreplaced, MAX_PLATFORMS)
+            _count_fire(self.platforms, platform, result.unreplaced, MAX_PLATFORMS)
         if (placement := result.event.get("placement_id")) is None:
             return
-        _fire(self.fires, placement, result.unreplaced, MAX_PLACEMENTS)
+        _count_fire(self.fires, placement, result.unreplaced, MAX_PLACEMENTS)
         if len(self.fired) < MAX_FIRED:
             self.fired.add(placement)
 
@@ -98,7 +98,7 @@ class Instruments(Registered):
         return fired
 
     def put_back(self, fired: set[str]) -> None:
-        """Keep placements that could not be written for the next time, as far as there is room."""
+        """Return placements that could not be written to the next `take_fired`, up to `MAX_FIRED`."""
         self.fired |= set(islice(fired - self.fired, MAX_FIRED - len(self.fired)))
 
     @property
@@ -129,7 +129,7 @@ class Instruments(Registered):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics in their present state; called in other threads than the event loop's."""
+        """All metrics in their present state; called outside the event loop's thread."""
         ledger, lane = self._ledger, self.lane()
         outcomes = {
             "stored": ledger.stored,
@@ -188,7 +188,7 @@ def health_server(
     """Serve /metrics, /live and /ready in threads; port 0 serves nothing. Returns a function that stops it.
 
     Raises:
-        SettingsError: the port is taken, or is none.
+        SettingsError: the port is taken, or cannot be one.
     """
     instruments.lane, instruments.ready = lane, ready
 
@@ -199,7 +199,7 @@ def health_server(
     return instruments.registry.serve(host, port, "AUDIOPIXEL_COLLECT_HEALTH_PORT", pages)
 
 
-def _fire(counts: dict[str, list[int]], name: str, unreplaced: bool, most: int) -> None:
+def _count_fire(counts: dict[str, list[int]], name: str, unreplaced: bool, most: int) -> None:
     """Count a pixel by a name, up to `most` names."""
     fires = counts.get(name)
     if fires is None:

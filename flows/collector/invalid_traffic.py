@@ -3,9 +3,8 @@
 Calls that the IAB's rules do not count (HEAD, prefetch, the first bytes alone) are set apart before. The
 rules of user agents follow, in this order: bots of the operator's lists; known apps and devices, which are
 **valid** and end these rules, since lists of crawlers take podcast apps for bots; libraries; the lists of IAB
-and ABC; crawlers; an empty user agent. The data centre comes next, and last the unverified server that speaks
-for a device. A call of a caller that is not believed is judged by its own user agent and address, whatever it
-claims.
+and ABC; crawlers; an empty user agent. The data centre comes next, and last the unverified server that names
+another device. A caller without the right to name another device is judged by its own user agent and address.
 """
 
 from __future__ import annotations
@@ -54,22 +53,26 @@ _PODCAST_APPS: Final = {
     "BBC Sounds": "BBC ?Sounds",
     "GlobalPlayer": "GlobalPlayer",
 }
-"""Expressions by the names of their apps. A name taken from the user agent would be chosen by the caller."""
+"""Expressions by the names of their apps. A name taken from the user agent would be the caller's choice."""
 _APP_NAMES: Final = tuple(_PODCAST_APPS)
-_PODCAST_APP: Final = re.compile("|".join(f"({one})" for one in _PODCAST_APPS.values()), re.IGNORECASE)
+_PODCAST_APP: Final = re.compile(
+    "|".join(f"({pattern})" for pattern in _PODCAST_APPS.values()), re.IGNORECASE
+)
 _WATCH: Final = re.compile(r"^(?:atc/.* watchOS|\(null\)/\(null\) watchOS)", re.IGNORECASE)
 _PURPOSES: Final = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _SETS_APART: Final = (*_PURPOSES, "range")
-"""Headers by which a call may not count."""
+"""Headers for which a call may not count."""
 _HEAD: Final = 4
-"""The number of leading letters by which texts of crawlers are looked up."""
+"""The number of leading characters by which texts of crawlers are looked up."""
 _MAX_KNOWN: Final = 50_000
 _LONGEST_KNOWN: Final = 512
 """The greatest length of a user agent whose verdict is cached: 50 MB at most, however many an enemy sends."""
 
 
 class Verdict(NamedTuple):
-    """The verdict on a user agent: a reason of `REASONS`, or empty. `app` is the recognised app, if any."""
+    """The verdict on a user agent: a reason of `REASONS` or empty, the list that decided, and the app, if
+    recognised.
+    """
 
     reason: str = ""
     list: str = ""
@@ -77,9 +80,7 @@ class Verdict(NamedTuple):
 
 
 def not_counted(method: str, headers: Mapping[str, str]) -> str:
-    """The reason for which a call is not counted as a listener's: `head`, `prefetch` or `range`. Empty if it
-    is counted.
-    """
+    """The reason not to count a call as a listener's: `head`, `prefetch` or `range`; empty if it counts."""
     if method == "HEAD":
         return "head"
     if headers.keys().isdisjoint(_SETS_APART):
@@ -104,7 +105,7 @@ class Judge:
     """Judges user agents and addresses.
 
     Args:
-        bots, apps, libraries: of the Open Podcast Analytics Working Group, each a name by an expression.
+        bots, apps, libraries: lists of the Open Podcast Analytics Working Group, as (expression, name).
         iab: whether a user agent is invalid by the lists of IAB and ABC.
         data_centres: networks, sorted, by family.
         hashes: SHA-256 of each list by its name, for the methodology.
@@ -123,7 +124,7 @@ class Judge:
         server's call the judge takes the user agent that the server sends.
         """
         if not device.user_agent and device.basis == "trusted":
-            return Verdict()  # a server that sends no device is no device without a user agent
+            return Verdict()  # the user agent is absent because the server sends no device
         verdict = self._verdicts.get(device.user_agent)
         if verdict is None:
             verdict = self._of_agent(device.user_agent)
@@ -162,10 +163,10 @@ class Judge:
 
 
 class Crawlers:
-    """Patterns of crawlers; patterns that are plain texts are found by their first four letters.
+    """Patterns of crawlers. Patterns that are plain texts are looked up by their first four characters.
 
-    With one expression of all patterns a new user agent took up to 4 ms, now 2: a sender of random ones could
-    have filled a processor.
+    One expression of all patterns takes up to 4 ms for a new user agent instead of 2: a sender of random user
+    agents could fill a processor.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -179,7 +180,7 @@ class Crawlers:
         for text in texts:
             if len(text) >= _HEAD:
                 self._by_head.setdefault(text[:_HEAD], []).append(text)
-        self._others = re.compile("|".join(f"(?:{one})" for one in expressions) or r"(?!)")
+        self._expression = re.compile("|".join(f"(?:{pattern})" for pattern in expressions) or r"(?!)")
 
     def __contains__(self, agent: str) -> bool:
         by_head = self._by_head
@@ -187,14 +188,14 @@ class Crawlers:
             for text in by_head.get(agent[offset : offset + _HEAD], ()):
                 if agent.startswith(text, offset):
                     return True
-        return any(text in agent for text in self._short) or self._others.search(agent) is not None
+        return any(text in agent for text in self._short) or self._expression.search(agent) is not None
 
 
 @cache
 def _crawlers() -> Crawlers:
     from crawleruseragents import CRAWLER_USER_AGENTS_DATA
 
-    return Crawlers(one["pattern"] for one in CRAWLER_USER_AGENTS_DATA)
+    return Crawlers(crawler["pattern"] for crawler in CRAWLER_USER_AGENTS_DATA)
 
 
 class Ranges:
@@ -234,7 +235,7 @@ def judge_of(lists: Mapping[str, Path], today: datetime | None = None) -> Judge:
             `iab_include`, `iab_exclude` (the form of IAB and ABC), `data_centres` (a network a line).
 
     Raises:
-        SettingsError: one cannot be read.
+        SettingsError: a list cannot be read.
     """
     contents = {name: _bytes(path) for name, path in lists.items()}
     hashes = {name: sha256(content).hexdigest() for name, content in contents.items()}
@@ -252,7 +253,7 @@ def judge_of(lists: Mapping[str, Path], today: datetime | None = None) -> Judge:
             elif name == "data_centres":
                 judge.data_centres = Ranges(lines(content))
         except (ValueError, KeyError, TypeError, re.error) as error:
-            raise SettingsError(f"{lists[name]}: is no list of the form {name}: {error}") from None
+            raise SettingsError(f"{lists[name]}: cannot be read as a list of {name}: {error}") from None
     if "iab_include" in contents or "iab_exclude" in contents:
         include, exclude = contents.get("iab_include"), contents.get("iab_exclude")
         try:
@@ -297,7 +298,7 @@ def iab(include: bytes | None, exclude: bytes | None, today: datetime) -> Callab
         if include is not None and not any(_matches(entry, text) for entry in wanted):
             return True
         return any(
-            _matches(entry, text) and not any(one in text for one in exceptions)
+            _matches(entry, text) and not any(exception in text for exception in exceptions)
             for entry, exceptions in unwanted
         )
 
@@ -316,7 +317,7 @@ def _iab_entry(line: str, active: int, start: int, until: int, today: datetime) 
 
 def _exceptions(line: str) -> list[str]:
     parts = [*line.split("|"), "", "", ""]
-    return [one.strip().lower() for one in parts[2].split(",") if one.strip()]
+    return [text.strip().lower() for text in parts[2].split(",") if text.strip()]
 
 
 def _matches(entry: tuple[str, bool], text: str) -> bool:

@@ -39,28 +39,31 @@ from flows.collector.low_mark import InHand, low_mark
 from flows.collector.partitions import Standing, partition_of
 
 MARK_EVERY_S: Final = 1.0
+"""Seconds without a message after which a partition gets a mark."""
 BYE_AGAIN_S: Final = 20.0
+"""Seconds between two byes for an earlier process."""
 BYES_FOR_S: Final = 60.0
 """The time for which byes for earlier processes are repeated, in s."""
 MARK_ANYWAY_S: Final = 10.0
-"""Seconds between two marks while events are written all the time: only a mark carries the clock."""
+"""Seconds between two marks of a partition that receives events: only a mark carries the clock."""
 DRAINED_AT_ONCE: Final = 500
 """The greatest number of a queue's events on their way into the log at a time; fewer if there are many
 partitions.
 """
 ALL_DRAINED_AT_ONCE: Final = 20_000
+"""The greatest number of all queues' events on their way into the log at a time."""
 IN_TIME_S: Final = 0.25
-"""The time in which the log acknowledges what is drained, in s, if fresh events may go straight into it."""
+"""The time limit, in s, of the log's acknowledgements after which fresh events go straight into the log."""
 UNANSWERED_S: Final = 1.0
 """The time after which a mark's partition counts as silent, in s."""
 SILENT_S: Final = 3.0
-"""The time for which a new id waits for partitions that are silent while others are not, in s."""
+"""The time, in s, for which a new id waits for silent partitions while others answer."""
 PAUSES_S: Final = (0.1, 2.0)
-"""The first and the longest pause of a drain that Kafka refuses, in s."""
+"""The first and the longest pause of a drain after Kafka has refused events, in s."""
 MAX_QUEUED: Final = 20_000
 """The greatest number of events that may wait for the disk, so that a hanging disk fills no memory."""
 FAILING_S: Final = 5.0
-"""The time for which a balancer is sent elsewhere after a write to the spool has failed, in s."""
+"""The time, in s, for which the process is unready after a write to the spool has failed."""
 _T = TypeVar("_T")
 
 
@@ -68,29 +71,29 @@ class Way(Enum):
     """The next place of a fresh event."""
 
     LOG = "straight into the log"
-    SPOOL = "behind what rests for its partition"
-    NONE = "none: nothing in its partition would wait for it, and that takes nothing now"
+    SPOOL = "behind the events that rest for its partition"
+    NONE = "none: its partition would not wait for it, and does not answer"
 
 
 @dataclass
 class Lane:
     """A collector's id on its way into the log.
 
-    Its spool is used in a thread of its own; the figures here are as of its last use.
+    The spool is used in a thread of its own; the lane's figures of it are as of its last use.
 
     Args:
-        directory: of its spool.
-        spool: that rests there.
-        log: where events go.
-        partitions: asked for the partitions of the topic.
-        ledger: counts.
+        directory: the directory of the spool.
+        spool: the spool of this lane.
+        log: the topic.
+        partitions: returns the partitions of the topic; empty while they are unknown.
+        ledger: receives the counts.
         method: hash of `flows.collector.method`, which its marks carry.
 
     Attributes:
-        resting: events on the spool.
-        published_ms: the last low mark that was written.
-        proven: whether the log waits for what this lane spools. A new id needs a mark in every partition
-            that answers first, and an id that wrote a bye needs them again.
+        resting: the number of events on the spool.
+        published_ms: the last low mark that was written, epoch ms.
+        proven: whether the log waits for events that this lane spools. A new id first needs a mark in every
+            partition that answers, and an id that wrote a bye needs the marks again.
     """
 
     directory: Path
@@ -114,13 +117,13 @@ class Lane:
         self._written_s: dict[int, float] = {}
         self._marked_s: dict[int, float] = {}
         self._marks: dict[int, tuple[float, Sending]] = {}
-        self._first_s = inf  # when a word of this process was acknowledged for the first time
+        self._first_s = inf  # when the first message of this process was acknowledged, monotonic
         self._byes: dict[int, tuple[float, Sending]] = {}
         self._waiting: list[tuple[list[Line], list[int], asyncio.Future[bool]]] = []
         self._failed_s = -FAILING_S
-        self._queued: Counter[int] = Counter()  # by queue of the spool: events that wait for the disk
-        self._due: Counter[int] = Counter()  # and those on it that are not on their way into the log
-        self._behind: set[int] = set()  # queues that fresh events have to follow
+        self._queued: Counter[int] = Counter()  # events that wait for the disk, by queue of the spool
+        self._due: Counter[int] = Counter()  # events on the disk that are not on their way into the log
+        self._behind: set[int] = set()  # queues whose fresh events must follow the resting ones
         self._committing: asyncio.Task[None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,7 +134,7 @@ class Lane:
         self._behind.update(queue for queue, due in self._due.items() if due)
         self.resting, self._least_ms = self.spool.resting, self.spool.least
         self._torn, self.published_ms = self.spool.torn, 0
-        self._lead_ms = self._led_ms = 0  # the greatest lead of its clock, and until when it had that
+        self._lead_ms = self._led_ms = 0  # the greatest lead of its clock, and the last time of that lead
         self.ledger.inherited += self.resting + self._torn
         self.ledger.torn += self._torn
 
@@ -146,7 +149,7 @@ class Lane:
         return self._ids.before
 
     @property
-    def behind(self) -> int:
+    def waiting_events(self) -> int:
         """The number of events that rest or are about to; fresh events follow them."""
         return self.resting + self._queued.total()
 
@@ -163,12 +166,13 @@ class Lane:
     def low_ms(self) -> int:
         """The least time of receipt of events that are not in the log, by the wall clock.
 
-        With its own clock's lead over the wall clock added, the log would not wait for what was received
-        meanwhile.
+        By the lane's own clock, ahead of the wall clock, the mark would be later than events that are
+        received meanwhile.
         """
         now_ms, lead_ms = self.clock.read()
         least_ms = low_mark(self.in_hand.least_ms, self._least_ms, now_ms)
-        if lead_ms >= self._lead_ms or least_ms > self._led_ms:  # what had the greater lead is in the log
+        # After `_led_ms` the events of the greater lead are in the log.
+        if lead_ms >= self._lead_ms or least_ms > self._led_ms:
             self._lead_ms, self._led_ms = max(lead_ms, 0), now_ms
         self.published_ms = max(self.published_ms, least_ms - self._lead_ms)
         return self.published_ms
@@ -197,8 +201,8 @@ class Lane:
 
     @property
     def clear(self) -> bool:
-        """True if every event may go straight into the log, and onto the spool if that does not take it."""
-        return not self._behind and not self.behind and self._standing.whole(len(self.partitions()))
+        """True if every event may go straight into the log, and onto the spool if the log fails."""
+        return not self._behind and not self.waiting_events and self._standing.whole(len(self.partitions()))
 
     def way(self, key: bytes) -> Way:
         """The way of a fresh event."""
@@ -268,7 +272,7 @@ class Lane:
         while self._waiting:
             waiting, self._waiting = self._waiting, []
             bodies = [line.sealed() for lines, _, _ in waiting for line in lines]
-            queues = [queue for _, some, _ in waiting for queue in some]
+            queues = [queue for _, line_queues, _ in waiting for queue in line_queues]
             stored = True
             try:
                 await self._on_disk(partial(self.spool.append, bodies, queues))
@@ -290,39 +294,39 @@ class Lane:
             self._behind.discard(queue)
 
     def _begin_drains(self) -> None:
-        """Begin to drain each queue in which something rests, once the lane has started."""
+        """Begin to drain each queue in which events rest, once the lane has started."""
         for queue, due in self._due.items() if self._tasks else ():
             if due and queue not in self._drains:
                 self._drains[queue] = asyncio.create_task(self._drain(queue))
 
     async def _drain(self, queue: int) -> None:
-        """Produce what rests in a queue, in order, until nothing does.
+        """Produce the resting events of a queue, in order, until none rest.
 
-        Fresh events go straight into the log again once all that rests is on its way and the log acknowledges
-        in time. A backlog that new events join all the time therefore ends, too.
+        Fresh events go straight into the log again once all resting events are on their way and the log
+        acknowledges in time. A backlog that new events join all the time therefore ends, too.
         """
-        pause_s, well = PAUSES_S[0], False
+        pause_s, in_time = PAUSES_S[0], False
         while self._due[queue] or self._queued[queue]:
             try:
                 if not self._due[queue]:
-                    if well:
+                    if in_time:
                         self._behind.discard(queue)
                     await self._change()
                     continue
                 most = min(DRAINED_AT_ONCE, 1 + ALL_DRAINED_AT_ONCE // max(1, self._topic_partitions))
                 records = await self._on_disk(partial(self.spool.take, most, queue))
-                if well and not self._due[queue]:
+                if in_time and not self._due[queue]:
                     self._behind.discard(queue)
                 began_s = time.monotonic()
                 stored_numbers, failed = await self._produced(records)
-                well = not failed and time.monotonic() - began_s < IN_TIME_S
+                in_time = not failed and time.monotonic() - began_s < IN_TIME_S
                 self._behind.update(self._queue(unsealed(record.body).key) for record in failed)
                 settling = asyncio.create_task(self._settled(stored_numbers, failed))
                 self._settling.add(settling)
                 settling.add_done_callback(self._settling.discard)
                 await asyncio.shield(settling)
             except OSError as error:
-                well = False
+                in_time = False
                 self._log.warning("the spool cannot be drained", error=str(error))
             else:
                 if not failed:
@@ -361,7 +365,7 @@ class Lane:
         """
         try:
             await self._on_disk(partial(self._settle, stored_numbers, failed))
-        finally:  # the spool has them acknowledged, also where the disk does not take the cursor
+        finally:  # they are acknowledged on the spool even if its cursor cannot be written
             self.ledger.acknowledged += len(stored_numbers)
             self._begin_drains()
             self._note_change()
@@ -380,7 +384,7 @@ class Lane:
                 if self.before and self._before_ended():
                     await self._on_disk(self._ids.forget_before)
             except OSError as error:
-                self._log.warning("the disk does not keep the clock", error=str(error))
+                self._log.warning("the clock cannot be written to the disk", error=str(error))
             self._mark()
             self._end_before()
             await asyncio.sleep(MARK_EVERY_S / (2 if self.proven else 20))
@@ -390,16 +394,17 @@ class Lane:
 
         The lane is proven once all of them have one, or all that are not silent.
         """
-        here = self.partitions()
+        partitions = self.partitions()
+        count = len(partitions)
         standing = frozenset(
             partition
-            for partition in here
+            for partition in partitions
             if self._standing.stands_in(partition) or partition in self._written_s
         )
-        if here and (len(here), standing) != (self._standing.topic_partitions, self._standing.partitions):
-            await self._on_disk(partial(self._standing.keep, len(here), standing))
+        if count and (count, standing) != (self._standing.topic_partitions, self._standing.partitions):
+            await self._on_disk(partial(self._standing.keep, count, standing))
         waited = time.monotonic() - self._first_s > SILENT_S
-        self.proven = self.proven or 0 < len(standing) >= (1 if waited else len(here))
+        self.proven = self.proven or 0 < len(standing) >= (1 if waited else count)
 
     def _mark(self) -> None:
         """Write a mark into every partition that has had no message of this lane for a while, or no mark for
@@ -423,13 +428,13 @@ class Lane:
             self._marked_s[report.partition] = time.monotonic()
 
     def _end_before(self) -> None:
-        """Write byes for the processes before this one, into each partition that has a message of this one to
-        wait for.
+        """Write byes for earlier processes into each partition that has a message of this process, for which
+        the partition waits.
 
         The byes are repeated for a while, since the last messages of an earlier process may arrive after a
         first bye.
         """
-        now_s, bodies = time.monotonic(), [mark_of(one, 0, bye=True) for one in self.before]
+        now_s, bodies = time.monotonic(), [mark_of(collector, 0, bye=True) for collector in self.before]
         for partition in self.partitions() if bodies else ():
             sent_s, sending = self._byes.get(partition, (-inf, None))
             due = now_s - sent_s > BYE_AGAIN_S and (sending is None or sending.ended.done())
@@ -439,16 +444,17 @@ class Lane:
 
     def _before_ended(self) -> bool:
         """True if byes for all earlier processes have stood in every partition for a while."""
-        here = self.partitions()
-        sent = [self._byes[partition][1].reports for partition in here if partition in self._byes]
-        stand = len(sent) == len(here) > 0 and all(safe(report) for reports in sent for report in reports)
+        partitions = self.partitions()
+        sent = [self._byes[partition][1].reports for partition in partitions if partition in self._byes]
+        stand = len(sent) == len(partitions) > 0 and all(safe(each) for reports in sent for each in reports)
         return stand and time.monotonic() - self._began_s > BYES_FOR_S
 
     async def say_bye(self, timeout: timedelta) -> bool:
-        """Write a bye into every partition: nothing rests, so the log need not wait for this lane.
+        """Write a bye into every partition if nothing rests. Returns whether all partitions have one: then
+        the log does not wait for this lane.
 
-        The lane drains and marks no more, since a mark after its bye would bring it back. A partition that
-        answers no mark gets no bye and goes on to wait, so that the next process may have its events rest at
+        The lane drains and marks no more, since the log would wait for it again after a mark. A partition
+        that answers no mark gets no bye and continues to wait: the next process may spool events for it at
         once.
         """
         await self._stop()
@@ -465,12 +471,12 @@ class Lane:
         standing = {partition for partition in partitions if self._standing.stands_in(partition)}.difference(
             answering
         )
-        for partition in answering:  # if this lane went on, it would have to write into them again
+        for partition in answering:  # a lane that continues must write into these again
             self._written_s.pop(partition, None)
         try:
             await self._on_disk(partial(self._standing.keep, len(partitions), standing))
         except OSError as error:
-            self._log.warning("the disk does not keep the end", error=str(error))
+            self._log.warning("the end cannot be written to the disk", error=str(error))
             return False
         bodies = [self.mark(bye=True)]
         bodies += [mark_of(collector, 0, bye=True) for collector in self.before]
@@ -484,7 +490,7 @@ class Lane:
         return ended
 
     async def close(self, forget: bool = False) -> None:
-        """Stop draining and release the directory; with `forget` its id has ended for good."""
+        """Stop draining and release the directory; with `forget` also remove its id, which has ended."""
         await self._stop()
         if self._committing is not None:
             await self._committing

@@ -17,15 +17,15 @@ away leave more.
 class LaneId:
     """An id of this process alone, `directory~process`, and the earlier ids that the log may still wait for.
 
-    A directory that was copied, with a disk or an image, has its part twice; were it the whole id, the two
+    A copy of a directory, with a disk or an image, has the same first part. If that were the whole id, two
     processes would take back each other's low marks.
 
     Args:
-        path: of the file that keeps them, this process's first.
+        path: the file of the ids, this process's first.
 
     Raises:
         ValueError: the file is damaged.
-        OSError: the disk does not give or take it.
+        OSError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,19 +37,19 @@ class LaneId:
         self._keep()
 
     def forget_before(self) -> None:
-        """Drop the earlier ids, once the log knows that they have ended.
+        """Drop the earlier ids, once byes for them are in the log.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the file cannot be written.
         """
         self.before = ()
         self._keep()
 
     def remove(self) -> None:
-        """Remove the file, so that no process takes the id up again.
+        """Remove the file, so that no process adopts the id again.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the file cannot be removed.
         """
         self._path.unlink()
 

@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Laps:
-    """The stopwatch of a call, which begins to run when it is made.
+    """The stopwatch of a call, which runs from its construction.
 
     Args:
         report: receives each stage and its time in s; None times nothing.

@@ -1,8 +1,8 @@
 """The last calls and the outcome of each, for the live page and for senders that may see their own verdicts.
 
-Under load the calls are a sample. A collector keeps `A_SECOND` events a second and `OF_A_SORT` in all of each
-outcome and reason, so a flood of one sort neither hides the others nor takes time. Calls with a signed debug
-value have places of their own.
+Under load the calls are a sample. A sort is an outcome with its reason; calls with a signed debug value are a
+sort of their own. A collector keeps `A_SECOND` events of a sort in a second, and `OF_A_SORT` in all, so that
+a flood of one sort neither hides the others nor takes time.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from flows.model.last_call import MAX_CALLS, MAX_LETTERS, MAX_UNREAD, LastCall
 from flows.shown import cut
 
 A_SECOND: Final = 5
+"""The greatest number of events of a sort that are kept in a second."""
 OF_A_SORT: Final = 25
+"""The greatest number of events of a sort that are kept in all."""
 MOST_STORED: Final = 50
-"""The greatest number of stored calls among those that are shown, and of all others."""
+"""The greatest number of shown calls that are stored, or have a debug value."""
 MAX_SORTS: Final = 64
 REFUSED: Final = "refused"
 LONGEST_VALUE: Final = 128
-"""Letters of a debug value as it came."""
+"""The greatest length of a debug value, still encoded."""
 HEADER: Final = "x-audiopixel"
 FORWARDED: Final = ("x-forwarded-for", "forwarded", "via", "x-real-ip", "x-device-ip", "cf-connecting-ip")
 """Headers of proxies. A call with one of them does not come from a program of this machine."""
@@ -42,7 +44,7 @@ _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
 
 
 def asks(call: Call, signatures: Signatures) -> bool:
-    """True if a call carries a debug value that holds."""
+    """True if a call carries a valid debug value."""
     if _DEBUG_IN not in call.query:
         return False
     value = parameters(call.query).get(DEBUG, "")
@@ -55,17 +57,15 @@ def is_local(call: Call) -> bool:
 
 
 def is_trusted(result: Understood, caller: Callable[[], Caller]) -> bool:
-    """True if the caller is known: by the event's sender if the event was read, else by a look-up of the
-    caller.
-    """
+    """True if the operator has listed the caller: by the event's sender, or by a look-up if none was read."""
     if result.sender == UNKNOWN_SENDER:
         return caller().trusted
     return result.sender.startswith(("token/", "network/"))
 
 
 def words_of(result: Understood, stored: bool) -> str:
-    """A verdict as its header has it: `rejected; unknown_event; event=impresion`. The text is ASCII, and has
-    only our own names, and an event's if that looks like a name.
+    """The verdict for the header: `rejected; unknown_event; event=impresion`. The text is ASCII. Besides our
+    own names it has the event's, if that looks like a name.
     """
     if result.outcome is Outcome.STORED:
         if not stored:
@@ -76,7 +76,7 @@ def words_of(result: Understood, stored: bool) -> str:
         )
     parts = [result.outcome.value, result.reason]
     if result.reason == UNKNOWN_EVENT:
-        event, meant = _events(result)
+        event, meant = _event_names(result)
         parts += ([f"event={event}"] if event else ["event"]) + ([f"meant={meant}"] if meant else [])
     elif result.wrong:
         parts.append(result.wrong)
@@ -87,8 +87,8 @@ class LastCalls:
     """Keeps the last calls of a process.
 
     Attributes:
-        events: all that were taken, kept or not.
-        changes: grows with each that is kept.
+        events: the number of events that were taken, kept or not.
+        changes: the number of events that were kept.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -110,8 +110,8 @@ class LastCalls:
         """Take the events of a call.
 
         Args:
-            stored: whether those that count are safe.
-            is_debug: whether the call carries a debug value that holds.
+            stored: whether the events that count are durable.
+            is_debug: whether the call carries a valid debug value.
             dialect_of: the dialect of a call.
         """
         second = int(self._clock_s())
@@ -133,12 +133,12 @@ class LastCalls:
             calls.append(_last_call(call, result, outcome, dialect_of, self._alike.pop(sort, 0)))
 
     def shown(self) -> list[LastCall]:
-        """At most `MAX_CALLS` calls, the latest first: a half of them stored ones or with a debug value."""
-        good: list[LastCall] = []
-        bad: list[LastCall] = []
+        """At most `MAX_CALLS` calls, the latest first; at most a half of them stored or with a debug value."""
+        stored_calls: list[LastCall] = []
+        other_calls: list[LastCall] = []
         for sort, calls in list(self._kept.items()):
-            (good if sort == DEBUG or sort.startswith("stored/") else bad).extend(calls)
-        latest = [*_latest(good, MOST_STORED), *_latest(bad, MAX_CALLS - MOST_STORED)]
+            (stored_calls if sort == DEBUG or sort.startswith("stored/") else other_calls).extend(calls)
+        latest = [*_latest(stored_calls, MOST_STORED), *_latest(other_calls, MAX_CALLS - MOST_STORED)]
         return _latest(latest, MAX_CALLS)
 
 
@@ -154,7 +154,7 @@ def _last_call(
     alike: int,
 ) -> LastCall:
     """An event without any identity: our names, and the names of tags and parameters."""
-    event, meant = _events(result)
+    event, meant = _event_names(result)
     return LastCall(
         call.received_ms,
         outcome,
@@ -172,8 +172,8 @@ def _last_call(
     )
 
 
-def _events(result: Understood) -> tuple[str, str]:
-    """The event's name if it looks like one; for an unknown event also the event that was meant."""
+def _event_names(result: Understood) -> tuple[str, str]:
+    """The event's name if it looks like a name; for an unknown event also the nearest known name."""
     event = str(result.event.get("event", ""))
     name = event if _NAME.fullmatch(event) else ""
     near = get_close_matches(name.lower(), CODES, 1) if name and name not in CODES else []

@@ -18,14 +18,15 @@ class Ledger:
     `inherited + stored = acknowledged + resting + torn`.
 
     Attributes:
-        stored: acknowledged by Kafka, or on the spool; so late, a few times, that it was answered as refused.
-        refused: not stored, and answered so.
+        stored: acknowledged by Kafka, or on the spool; a few so late that they were answered as refused.
+        refused: not stored, and answered as refused.
         refused_by: the same by reason: `busy` (too many calls in hand), `calls` (too many of one address),
-            `clock` (the disk does not keep it), `plans` (none were read yet, and they would decide), `size`
-            (an event that Kafka could never take), `store` (neither Kafka nor the spool took it).
-        inherited: what rested at the start, torn records among it.
-        acknowledged: in the log, each event once however often it was sent.
-        torn: records that a kill left without their end, which were never answered, or that the disk damaged.
+            `clock` (the disk does not take the clock), `plans` (they decide, and have not been read yet),
+            `size` (an event that Kafka can never take), `store` (neither Kafka nor the spool took it).
+        inherited: records that rested at the start, torn ones among them.
+        acknowledged: events in the log, each once however often it was sent.
+        torn: records without their end, which a kill left and whose calls were never answered, and damaged
+            ones.
     """
 
     calls: int = 0
@@ -39,7 +40,7 @@ class Ledger:
     refused_by: Counter[str] = field(default_factory=Counter)
 
     def refuse(self, events: int, reason: str) -> None:
-        """Count events that are not stored, and are answered so."""
+        """Count events that are not stored, and are answered as refused."""
         self.refused += events
         self.refused_by[reason] += events
 

@@ -1,4 +1,4 @@
-"""Dead letters of rejected calls: to their topic when Kafka takes them, and never to the spool."""
+"""Dead letters of rejected calls. They go to their topic if Kafka takes them, and never to the spool."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from uuid import uuid4
 import msgspec
 
 from connectors.kafka_reports import Produced, Report, ReportingProducer
-from flows.collector.body import OF_A_CONVERSION
+from flows.collector.body import CONVERSION_FIELDS
 from flows.collector.call import Understood
 from flows.model.catalogue.fields import IN_LETTERS
 from flows.model.events import are_categories
 
 MAX_A_SECOND: Final = 100
-"""The greatest number of letters a second of each reason: a flood of rubbish fills nothing. Events beyond it
-are only counted.
+"""The greatest number of letters a second of each reason, so that a flood of calls does not fill the topic.
+Further events are only counted.
 """
-_KEPT: Final = {*IN_LETTERS, "content_category", "invalid_traffic", "landing_url"} - {"play_id", "app"}
+_FIELDS: Final = {*IN_LETTERS, "content_category", "invalid_traffic", "landing_url"} - {"play_id", "app"}
 """Fields that identify nobody. A letter may also have a conversion, and a play whose id does not name its
 listener.
 """
@@ -33,7 +33,7 @@ class Letters:
 
     Attributes:
         collector: the id that stands in positions.
-        unsent: letters beyond `MAX_A_SECOND`, or that found no room.
+        unsent: the number of letters beyond `MAX_A_SECOND`, without room in the queue, or that Kafka refused.
     """
 
     def __init__(self, brokers: str, topic: str, options: Mapping[str, str]) -> None:
@@ -60,7 +60,7 @@ class Letters:
         self.unsent += sum(bool(report.error) for report in reports)
 
     def close(self) -> None:
-        """Send what is queued, if that takes no time."""
+        """Send the queued letters, for at most a second."""
         self._producer.flush(timedelta(seconds=1))
         self._producer.close()
 
@@ -74,18 +74,20 @@ def letter(collector: str, rejected: Understood, position: str = "") -> Produced
     event = {
         name: value[:_LONGEST] if isinstance(value, str) else value
         for name, value in rejected.event.items()
-        if name in _KEPT and (name != "content_category" or are_categories(value))
+        if name in _FIELDS and (name != "content_category" or are_categories(value))
     }
     if "landing_url" in rejected.event:
-        event |= _apart(rejected.event["landing_url"])
+        event |= _landing_fields(rejected.event["landing_url"])
     if rejected.keeps_play and "play_id" in rejected.event:
         event["play_id"] = rejected.event["play_id"][:_LONGEST]
     withheld = [name for name in ("play_id", "content_category") if name in rejected.event.keys() - event]
     conversion = rejected.event.get("conversion", {})
-    if parts := {name: str(conversion[name])[:_LONGEST] for name in OF_A_CONVERSION if conversion.get(name)}:
+    if parts := {
+        name: str(conversion[name])[:_LONGEST] for name in CONVERSION_FIELDS if conversion.get(name)
+    }:
         event["conversion"] = parts | ({"claimed": True} if conversion.get("claimed") else {})
-    named = str(event.get("event_id") or uuid4().hex)[:_LONGEST]
-    position = position or f"collector/{collector}/{named}"
+    event_id = str(event.get("event_id") or uuid4().hex)[:_LONGEST]
+    position = position or f"collector/{collector}/{event_id}"
     body: dict[str, Any] = {"reason": rejected.reason, "position": position, "event": event}
     body["sender"] = rejected.sender
     if rejected.wrong:
@@ -95,9 +97,9 @@ def letter(collector: str, rejected: Understood, position: str = "") -> Produced
     return Produced(msgspec.json.encode(body), position.encode())
 
 
-def _apart(landing_url: str) -> dict[str, str]:
-    """A landing URL without its query, and each `utm_*` parameter by itself; the first of a repeated name
-    counts.
+def _landing_fields(landing_url: str) -> dict[str, str]:
+    """A landing URL without its query, and each `utm_*` parameter of it as a field; the first of a repeated
+    name counts.
     """
     address, _, query = landing_url.partition("?")
     parts = {"landing_url": address[:_LONGEST]}

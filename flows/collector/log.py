@@ -51,12 +51,12 @@ def received_ms(body: bytes) -> int:
 def mark_of(
     collector: str, low_ms: int, now_ms: int | None = None, bye: bool = False, method: str = ""
 ) -> bytes:
-    """A mark, which is no pixel: how far back a collector may still write, its clock, and its method's hash.
+    """A mark, which is no pixel: a collector's low mark, its clock, and its method's hash.
 
     `now_ms` is None for a mark that carries no clock.
     """
-    more = {"now_ms": now_ms, "bye": bye or None, "method": method or None}
-    present = {name: value for name, value in more.items() if value is not None}
+    optional = {"now_ms": now_ms, "bye": bye or None, "method": method or None}
+    present = {name: value for name, value in optional.items() if value is not None}
     return msgspec.json.encode({"collector": collector, "low_ms": low_ms} | present)
 
 
@@ -64,7 +64,7 @@ class Sending:
     """Messages on their way into the log.
 
     Attributes:
-        reports: of each message, in their order; None while it is not reported.
+        reports: the report of each message, in their order; None while there is none.
         ended: done once all messages are reported.
         safe: whether all messages are in the log.
     """
@@ -92,7 +92,7 @@ class Sending:
         return self._stored == len(self.reports)
 
     async def within(self, seconds: float | None = None) -> list[Report | None]:
-        """The reports that have come after `seconds` at most."""
+        """The reports that have come once all have, or after `seconds`; None for a message without one."""
         await asyncio.wait((self.ended,), timeout=seconds)
         return list(self.reports)
 

@@ -1,7 +1,7 @@
 """The low mark: everything that a collector has not yet put into the log was received no earlier.
 
-Without it a spool would be pointless. Once Kafka is back, one fresh pixel would move the watermark past
-everything that rests, and all of that would be too late.
+Without it a spool would be pointless: once Kafka is back, one fresh pixel would move the watermark past all
+resting events, and all of these would be too late.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Call:
 class InHand:
     """Calls that were accepted, and are neither in the log nor on the spool, by their times of receipt.
 
-    Times of receipt never go back, so the first that is not done has the least.
+    Times of receipt never go back, so the first call that is not done has the least.
     """
 
     _calls: deque[Call] = field(default_factory=deque)
@@ -50,4 +50,4 @@ class InHand:
 
 def low_mark(in_hand_ms: int | None, resting_ms: int | None, now_ms: int) -> int:
     """The least time of receipt of events that are not in the log; `now_ms` if there are none."""
-    return min((now_ms, *(one for one in (in_hand_ms, resting_ms) if one is not None)))
+    return min(time_ms for time_ms in (now_ms, in_hand_ms, resting_ms) if time_ms is not None)

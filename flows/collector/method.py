@@ -1,6 +1,4 @@
-"""The collector's part of the methodology, with its hash: the lists and policy by which calls
-become pixels.
-"""
+"""The collector's part of the methodology and its hash: the lists and policy by which calls become pixels."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ from flows.settings import Settings
 
 HASH_BYTES: Final = 8
 _CHANGE: Final = (
-    "Behind a change of the key a listener is another one: reach over the change counts both. "
-    "Conversions name the pseudonyms of before, too."
+    "After a change of the key each listener has another pseudonym: reach across the change counts both. "
+    "Conversions also carry the previous pseudonyms."
 )
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -28,8 +26,8 @@ class Method(NamedTuple):
     """The collector's part of the methodology.
 
     Attributes:
-        hash: 16 hexadecimal digits of the text: what every mark carries.
-        line: key and JSON, for the topic.
+        hash: the hash of the text, 16 hexadecimal digits, which every mark carries.
+        line: key and JSON of the message in the topic of the methodology.
     """
 
     hash: str
@@ -37,11 +35,11 @@ class Method(NamedTuple):
 
 
 def method_of(settings: Settings, hashes: Mapping[str, str], keys: Sequence[str]) -> Method:
-    """The part of the methodology that these settings make.
+    """The collector's part of the methodology, by the settings.
 
     Args:
         hashes: SHA-256 of each list by its name.
-        keys: ids of the edge's keys, of which the first is in force.
+        keys: ids of the collector's keys; the first is in force.
     """
     text: dict[str, Any] = {
         "part": "collector",
@@ -69,10 +67,10 @@ def method_of(settings: Settings, hashes: Mapping[str, str], keys: Sequence[str]
 
 
 def _callers(settings: Settings) -> bytes:
-    """The callers whose word on a device or on consent counts: networks, and tokens without their secrets."""
+    """The callers that may name a device or decide on consent: networks, and tokens without their secrets."""
     tokens = {
-        name: (sorted(one.rights), sorted(one.campaigns), one.device_from, one.masked)
-        for name, one in settings.collect_tokens.items()
+        name: (sorted(token.rights), sorted(token.campaigns), token.device_from, token.masked)
+        for name, token in settings.collect_tokens.items()
     }
     return _encode((tokens, sorted(settings.collect_proxies), settings.collect_servers))
 

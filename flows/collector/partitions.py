@@ -1,4 +1,4 @@
-"""Partitions as a lane finds them without Kafka: the partition of a key, and those that wait for the lane."""
+"""Partitions, without a call of Kafka: the partition of a key, and the partitions that wait for a lane."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def _murmur2(key: bytes) -> int:
 
 
 class Standing:
-    """The partitions in which a message of a lane stands, so that the log waits for what the lane spools.
+    """The partitions that have a message of a lane, and therefore wait for events that the lane spools.
 
-    Its file has the number of the topic's partitions, then those. An empty one is of a version before this
-    one, which had one for all of them.
+    The file has the number of the topic's partitions, then the numbers of these partitions. An empty file is
+    of an earlier version, and means all partitions.
 
     Args:
         path: of the file.
 
     Raises:
         SettingsError: the file is damaged.
-        OSError: the disk does not give it.
+        OSError: the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,7 +59,7 @@ class Standing:
             try:
                 self.topic_partitions, *partitions = map(int, words or ("0",))
             except ValueError:
-                raise SettingsError(f"{path} names no partitions: remove it") from None
+                raise SettingsError(f"{path}: holds no partitions: remove the file") from None
             self.partitions, self._everywhere = frozenset(partitions), not words
 
     def stands_in(self, partition: int) -> bool:
@@ -67,16 +67,14 @@ class Standing:
         return self._everywhere or partition in self.partitions
 
     def whole(self, topic_partitions: int) -> bool:
-        """True if the lane stands in all `topic_partitions` partitions. With 0 the last known number is
-        taken.
-        """
+        """True if all `topic_partitions` partitions wait for this lane; 0 means the last known number."""
         return self._everywhere or 0 < (topic_partitions or self.topic_partitions) <= len(self.partitions)
 
     def keep(self, topic_partitions: int, partitions: Collection[int]) -> None:
         """Write the partitions to disk before returning; without a partition there is no file.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the file cannot be written.
         """
         if partitions:
             words = topic_partitions, *sorted(partitions)

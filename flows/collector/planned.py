@@ -1,7 +1,7 @@
 """The placements and campaigns of the plans, for a collector that makes rows for these alone.
 
-The last book of plans lies in the spool's directory. A collector begins with it, also while its plans cannot
-be read. A collector that never had a book cannot judge any call: it is unready, and answers 503.
+The spool's directory holds the last book of plans. A collector begins with it, also while its plans cannot be
+read. A collector that never had a book cannot decide on any call: it is unready, and answers 503.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Pairs = Sequence[tuple[str, str | None]]
 Read = Callable[[], Iterable[tuple[str, str | None]] | None]
 EVERY_S: Final = 5.0
 FIRST_S: Final = 5.0
-"""The time for which a start waits for the plans, in s."""
+"""The time, in s, for which a start waits for the plans."""
 
 
 @dataclass
@@ -32,11 +32,11 @@ class Planned:
     """Answers whether a placement or campaign is in the plans.
 
     Args:
-        read: the placements of the plans in force with their campaigns, if these are others than before,
-            else None; it may take a while, and raise `ConnectError`.
+        read: returns the placements of the plans in force with their campaigns, or None if the plans have not
+            changed. The call may take a while, and raise `ConnectError`.
 
     Attributes:
-        has_read: whether there has been a book of plans, be it an empty one.
+        has_read: whether there has been a book of plans, even an empty one.
     """
 
     read: Read
@@ -46,26 +46,25 @@ class Planned:
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("plans")
-        self._kept: Path | None = None
+        self._stored_path: Path | None = None
         self._away = False
         self._looked = asyncio.Event()
 
     def __call__(self, placement: str | None, campaign: str | None) -> bool:
-        """True if a placement is planned and its campaign, if given, is the plan's. For a plan without a
-        campaign any planned campaign will do. For a call without a placement, True if its campaign is
-        planned.
+        """True if a placement is planned and the campaign, if given, is the plan's. A plan without a campaign
+        accepts any planned campaign. Without a placement, True if the campaign is planned.
         """
         if not placement:
             return campaign in self.campaigns
         if placement not in self.placements or not campaign:
             return placement in self.placements
-        own = self.placements[placement]
-        return campaign == own if own else campaign in self.campaigns
+        plan_campaign = self.placements[placement]
+        return campaign == plan_campaign if plan_campaign else campaign in self.campaigns
 
     async def begin(self, directory: Path) -> None:
         """Begin with the stored book of a directory, and wait a little for the present plans."""
-        self._kept = directory / "plans"
-        self._take_kept(self._kept)
+        self._stored_path = directory / "plans"
+        self._take_stored(self._stored_path)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._looked.wait(), FIRST_S)
         if not self.has_read:
@@ -85,11 +84,11 @@ class Planned:
             return
         pairs = list(plans)
         self._take(pairs)
-        if self._kept is not None:
+        if self._stored_path is not None:
             try:
-                replace_file(self._kept, msgspec.json.encode(pairs))
+                replace_file(self._stored_path, msgspec.json.encode(pairs))
             except OSError as error:
-                self._log.warning("the plans are not kept for the next start", error=str(error))
+                self._log.warning("the plans cannot be stored for the next start", error=str(error))
 
     async def keep(self) -> None:
         """Follow the plans, until cancelled."""
@@ -103,7 +102,7 @@ class Planned:
         self.campaigns = frozenset(campaign for campaign in self.placements.values() if campaign)
         self.has_read = True
 
-    def _take_kept(self, path: Path) -> None:
+    def _take_stored(self, path: Path) -> None:
         if self.has_read:
             return
         try:
@@ -111,4 +110,4 @@ class Planned:
         except FileNotFoundError:
             pass
         except (OSError, *UNREADABLE) as error:
-            self._log.warning("the plans that were kept cannot be read", path=str(path), error=str(error))
+            self._log.warning("the stored plans cannot be read", path=str(path), error=str(error))

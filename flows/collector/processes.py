@@ -20,9 +20,9 @@ PAUSE_S: Final = 1.0
 
 
 def end_with_supervisor() -> None:
-    """End this process as on SIGTERM once its supervisor is gone, even by SIGKILL, and its pipe has closed.
+    """End this process as on SIGTERM once its supervisor has ended, even by SIGKILL, and its pipe has closed.
 
-    A process that was left alone would hold its spool, and the next supervisor's process could not begin.
+    A process without its supervisor would hold its spool, and the next supervisor's process could not begin.
     """
 
     def wait() -> None:
@@ -67,14 +67,12 @@ def run_all(processes: int) -> int:
                 end(signal.SIGTERM, None)
             elif code is not None and not ending:
                 start(seat)
-    codes = [_ended(child.wait()) for child in children.values()]
+    codes = [_exit_code(child.wait()) for child in children.values()]
     return next((code for code in codes if code in CANNOT_BEGIN), max(codes))
 
 
-def _ended(code: int) -> int:
-    """The exit code of a process. A process that got its SIGTERM before it could handle it had not begun, and
-    has 0.
-    """
+def _exit_code(code: int) -> int:
+    """The exit code of a process. A process that SIGTERM killed had not begun to handle signals: 0."""
     if code == -signal.SIGTERM:
         return 0
     return 1 if code < 0 else code

@@ -13,7 +13,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
-from flows.collector.callers import LONGEST_AGENT, Device, parsed, star
+from flows.collector.callers import LONGEST_AGENT, Device, household_part, parsed
 from flows.collector.cleaner import present
 
 LISTENER, CLIENT, HOUSEHOLD = FIELDS = ("listener_id", "client_id", "household_id")
@@ -37,11 +37,11 @@ class _Key:
     _remembered: Callable[[bytes, str], tuple[str, str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        name = blake2b(digest_size=_ID_BYTES, key=self.secret, person=b"key").hexdigest()
-        object.__setattr__(self, "id", name)
+        key_id = blake2b(digest_size=_ID_BYTES, key=self.secret, person=b"key").hexdigest()
+        object.__setattr__(self, "id", key_id)
         hashers = {
-            of: blake2b(digest_size=_HASH_BYTES, key=self.secret, person=label)
-            for of, label in _LABELS.items()
+            name: blake2b(digest_size=_HASH_BYTES, key=self.secret, person=label)
+            for name, label in _LABELS.items()
         }
         object.__setattr__(self, "hashers", hashers)
         object.__setattr__(self, "_remembered", lru_cache(MAX_DEVICES)(self._of_device))
@@ -54,7 +54,7 @@ class _Key:
 
     def of_device(self, address: bytes, agent: str) -> tuple[str, str]:
         """The pseudonyms of an address with a user agent, and of the address alone."""
-        if len(agent) <= _LONGEST_REMEMBERED:  # all pixels of a play have the same
+        if len(agent) <= _LONGEST_REMEMBERED:  # all pixels of a play have the same device
             return self._remembered(address, agent)
         return self._of_device(address, agent)
 
@@ -67,24 +67,22 @@ class Pseudonyms:
     """Makes pseudonyms.
 
     Args:
-        key: of the edge, the same for all collectors, 16 to 64 bytes.
-        previous: keys that were in force within the longest attribution window.
+        key: the key in force, the same for all collectors, 16 to 64 bytes.
+        previous: keys that were in force within the longest attribution window, the latest first.
     """
 
     def __init__(self, key: bytes, previous: Sequence[bytes] = ()) -> None:
-        self._key, self._previous = _Key(key), [_Key(one) for one in previous]
+        self._key, self._previous = _Key(key), [*map(_Key, previous)]
 
     @property
     def key_ids(self) -> list[str]:
-        """The ids of the keys, with which pseudonyms begin: first the key in force, then the
-        previous keys.
-        """
+        """The ids of the keys, with which pseudonyms begin: the key in force, then the previous keys."""
         return [key.id for key in (self._key, *self._previous)]
 
     def of_listener(self, listener: str | None, device: Device) -> dict[str, str]:
         """The pseudonyms of a consenting listener, by field.
 
-        A device that a caller merely claims has none. A masked address has no household.
+        A device that a caller has no right to name has none. A masked address has no household.
         """
         return _pseudonyms_by(self._key, listener, device)
 
@@ -93,21 +91,21 @@ class Pseudonyms:
         return _pseudonyms_by(self._previous[0], listener, device) if self._previous else {}
 
     def of_person(self, identity: str, user_agent: str = "") -> list[tuple[str, str]]:
-        """The pseudonyms in the log of a known id or address, by each key, as (field, pseudonym), for erasure
-        and access. A text that reads as an address may be an id, too, and has the pseudonyms of both.
+        """The pseudonyms of an id or address by each key, as (field, pseudonym), for erasure and access. A
+        text that is an address may also have been an id, and has the pseudonyms of both.
 
         Args:
-            identity: an id of the listener or the device, or an address, as the door reads them.
-            user_agent: of the address, for the pseudonym of both together.
+            identity: an id of the listener or the device, or an address, as callers send them.
+            user_agent: the user agent at that address, for the pseudonym of both together.
         """
         keys, address = (self._key, *self._previous), parsed(identity)
-        listener, _ = present(identity)  # a device's id is one of these
+        listener, _ = present(identity)  # also for a device's id
         pseudonyms = (
             [] if listener is None else [(LISTENER, key.hash(LISTENER, _bytes(listener))) for key in keys]
         )
         if address is None:
             return pseudonyms
-        address_bytes = star(address)
+        address_bytes = household_part(address)
         pseudonyms += [(HOUSEHOLD, key.hash(HOUSEHOLD, address_bytes)) for key in keys]
         if user_agent:
             pseudonyms += [
@@ -123,7 +121,7 @@ def _pseudonyms_by(key: _Key, listener: str | None, device: Device) -> dict[str,
     if listener is not None:
         pseudonyms[LISTENER] = key.hash(LISTENER, _bytes(listener))
     if device.address is not None and device.grade != "none":
-        client, household = key.of_device(star(device.address), device.user_agent)
+        client, household = key.of_device(household_part(device.address), device.user_agent)
         if client:
             pseudonyms[CLIENT] = client
         if device.grade == "device":
@@ -132,9 +130,9 @@ def _pseudonyms_by(key: _Key, listener: str | None, device: Device) -> dict[str,
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode(errors="replace")  # a header's bytes need be no text
+    return text.encode(errors="replace")  # a header may have bytes that are no UTF-8
 
 
 def shortened(pseudonym: str) -> str:
-    """A pseudonym as the checker shows it: its first letters, which are enough to compare two."""
+    """The first characters of a pseudonym, for the checker; they are enough to compare two."""
     return f"{pseudonym.partition('.')[2][:_SHOWN]}…"

@@ -18,17 +18,17 @@ LONGEST_VALUE: Final = 16_384
 body may be.
 """
 MAX_DECODINGS: Final = 3
-"""The greatest number of decodings: a URL within a URL within a third is encoded so often. More is an
-enemy's.
+"""The greatest number of decodings: a URL within a URL within a third is encoded three times. Only an enemy
+encodes more often.
 """
 
 _PERCENT: Final = re.compile(r"%[A-Za-z_]+!|%%\w+%%")
-"""Macros that begin like encoded bytes. `%ecid!` and `%%CACHEBUSTER%%` would decode to rubbish that looks
-like a value, and is the same at every fire.
+"""Macros that begin like encoded bytes. `%ecid!` and `%%CACHEBUSTER%%` would decode to a text that looks like
+a value, and is the same in every call.
 """
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _LONGEST_SCHEME: Final = 8 * 3**MAX_DECODINGS
-"""The length of `https://` after percent-encoding it as often as is undone."""
+"""The greatest length of `https://` after `MAX_DECODINGS` percent-encodings."""
 _ASCII: Final = "".join(letter for letter in map(chr, range(128)) if letter != " ")
 
 
@@ -38,7 +38,7 @@ def unquote(text: str) -> str:
 
 
 def unquote_plus(text: str) -> str:
-    """The same for a text in which a plus sign is a space."""
+    """A text with its percent-encoding undone, in which a plus sign is a space."""
     return unquote(text.replace("+", " "))
 
 
@@ -81,10 +81,13 @@ def name_of(name: str) -> str:
     return unquote_plus(name) if "%" in name else name
 
 
+def root_of(path: str) -> str:
+    """The first word of a path, which selects the door: `p`, `b`, `c`."""
+    return "p" if path == "/p" else path.split(";", 1)[0].strip("/").split("/", 1)[0]
+
+
 def readable(text: str) -> str:
-    """A text without characters that cannot be encoded: servers pass bytes that are no UTF-8 on as lone
-    surrogates.
-    """
+    """A text without lone surrogates, as which servers pass on bytes that are no UTF-8."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flows.collector import cleaner
-from flows.collector.body import NOTHING, BodyParameters, Number, Unreadable, flat, of_fields
+from flows.collector.body import NO_PARAMETERS, BodyParameters, Number, Unreadable, field_parameters, flat
 from flows.collector.call import Call
 from flows.collector.cleaner import How
 from flows.collector.damage import (
     Names,
-    as_it_may_be,
-    cut,
+    as_perhaps_sent,
+    cut_parameters,
     is_intact,
     is_list_of_sections,
     is_name,
     is_plain,
     is_text,
-    lost,
+    lost_parameters,
     may_be_a_value,
-    torn,
+    torn_parameters,
 )
 from flows.collector.dialects import CASE, CLAIMS, CONSENT, Dialect, Part
 from flows.collector.query import (
@@ -38,16 +38,14 @@ from flows.collector.query import (
 from flows.collector.signatures import LABELS
 
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
-"""Words that differ from fire to fire: with one of them a retry of the same URL is distinct from another
-fire.
-"""
+"""Words that differ from call to call: with one of them a query's hash identifies a call and its retries."""
 _BOOLEANS: Final = ("gdpr", "lmt", "coppa", "gpc", "consent")
 _FLAGS: Final = (*_BOOLEANS, "tracked")
 _SIDES: Final = ("0", "1", "2", "3")
-"""Values of `server_side`, of VAST's SERVERSIDE."""
+"""Values of `server_side`, as of VAST's macro SERVERSIDE."""
 _LISTS: Final = ("gpp_sid", "regulations")
 _REPEATED: Final = CONSENT | CLAIMS
-"""Words of which all values count, not only the first."""
+"""Words of a call whose later values count, too."""
 NEVER_FROM_A_CALLER: Final = (
     "collector",
     "low_ms",
@@ -70,7 +68,7 @@ _QUERY, _PATH, _FORM = range(3)
 _NOT_TAKEN: Final = ("", "")
 _LABELS: Final = frozenset((*LABELS, "episode", "creative_id"))
 _MAY_BE_SIGNED: Final = frozenset(("placement_id", "campaign_id", "signature", *LABELS))
-_OF_A_FORM: Final = frozenset(("ifa", "value", "gpp_sid", "content_category"))
+_WITH_A_FORM: Final = frozenset(("ifa", "value", "gpp_sid", "content_category"))
 """Words whose values have a form of their own."""
 _MAX_PARTS: Final = 16_384
 """The greatest number of remembered parameters of a dialect."""
@@ -89,10 +87,10 @@ class Reading:
     """The parameters of a call, read.
 
     Attributes:
-        words: cleaned values by what they mean; times and playheads in ms.
+        words: cleaned values by word; times and playheads in ms.
         word_texts: every parameter with a meaning, as (word, cleaned text), for the id of the call.
-        states: by word, the parameter it came from and `given`, `unreplaced`, `empty`.
-        cleaned: by word, what the cleaner did.
+        states: by word, the name of its parameter and `given`, `unreplaced` or `empty`.
+        cleaned: by word, the actions of the cleaner.
         wrong: the field of a canonical event that is of a wrong type.
         doubted: words whose values may be damaged, unless the tag's signature has them so.
     """
@@ -106,7 +104,7 @@ class Reading:
     _unreadable: set[str] = field(default_factory=set)
 
     def unreadable(self, *words: str) -> bool:
-        """True if the call has one of these words, and its value cannot be read."""
+        """True if the call has one of these words with a value that cannot be read."""
         return not self._unreadable.isdisjoint(words)
 
     @property
@@ -115,10 +113,10 @@ class Reading:
         return not self._unreadable
 
     def clean(self, word: str, how: How) -> None:
-        """Note what was done to a word, once."""
-        done = self.cleaned.setdefault(word, [])
-        if how not in done:
-            done.append(how)
+        """Note an action of the cleaner on a word, once."""
+        actions = self.cleaned.setdefault(word, [])
+        if how not in actions:
+            actions.append(how)
         if how == "unreadable":
             self._unreadable.add(word)
 
@@ -126,15 +124,15 @@ class Reading:
         """Treat a word as present and unreadable.
 
         Args:
-            name: the parameter that has it.
+            name: the parameter that has the word.
         """
         self.words.pop(word, None)
-        self.word_texts = [one for one in self.word_texts if one[0] != word]
+        self.word_texts = [word_text for word_text in self.word_texts if word_text[0] != word]
         self.states.setdefault(word, (name, "given"))
         self.clean(word, "unreadable")
 
 
-def read(call: Call, dialect: Dialect, extra: BodyParameters = NOTHING) -> Reading:
+def read(call: Call, dialect: Dialect, extra: BodyParameters = NO_PARAMETERS) -> Reading:
     """Read a call's parameters by its dialect; raises for no input.
 
     Args:
@@ -147,14 +145,14 @@ def read(call: Call, dialect: Dialect, extra: BodyParameters = NOTHING) -> Readi
     query, path = readable(call.query), ""
     raw = _parts(query, dialect, again, odd)
     if dialect.split and (begin := _path_parameters(call.path, dialect)) < len(call.path):
-        path = as_it_may_be(readable(call.path[begin:]))
+        path = as_perhaps_sent(readable(call.path[begin:]))
         of_path = parameters(path, dialect.separators, again, odd)
         again += [(name, value) for name, value in of_path.items() if name in raw]
         of_path = {name: value for name, value in of_path.items() if name not in raw}
     call.laps.end("parse")
     reading, meanings = Reading(), dialect.meanings
     for name, value in of_path.items():
-        _take_or_note(reading, dialect, meanings.get(name), name, value, _of_path, unread)
+        _take_or_note(reading, dialect, meanings.get(name), name, value, _path_value, unread)
     words, states, word_texts = reading.words, reading.states, reading.word_texts
     for name, value, word, pair, state in raw.values():
         if pair is not None and word is not None and word not in states:
@@ -169,9 +167,9 @@ def read(call: Call, dialect: Dialect, extra: BodyParameters = NOTHING) -> Readi
             if (word := meanings.get(name)) in _REPEATED:
                 _take(reading, dialect, word, name, value, decode)
     if of_path:
-        _hidden(reading, meanings, of_path)
+        _leave_out_hidden(reading, meanings, of_path)
     if odd or extra.odd or not all(map(is_name, unread)):
-        # The first parameter of the query may be what ended a path too early.
+        # Damage may have ended the path too early, before the first parameter of the query.
         behind = (
             f"{path.rpartition(dialect.split[0])[2]}{dialect.split[0]}{query}" if path and query else query
         )
@@ -234,7 +232,7 @@ def _part(name: str, value: str, dialect: Dialect) -> Part:
     if (
         word is not None
         and value
-        and (word not in _OF_A_FORM or (word == "ifa" and value[0] not in "0-"))
+        and (word not in _WITH_A_FORM or (word == "ifa" and value[0] not in "0-"))
         and is_plain(value)
         and dialect.is_whole(word, value)
     ):
@@ -258,7 +256,7 @@ def _take_or_note(
         _take(reading, dialect, word, name, value, decode)
 
 
-def _hidden(reading: Reading, meanings: Mapping[str, str], of_path: Mapping[str, str]) -> None:
+def _leave_out_hidden(reading: Reading, meanings: Mapping[str, str], of_path: Mapping[str, str]) -> None:
     """Leave out words that stand within another value of a path. The server shows an ampersand there encoded,
     so it is unknown whether it separated parameters.
     """
@@ -317,11 +315,11 @@ def _take(
         return
     if (
         decode is not str
-        and (word not in _OF_A_FORM or (word == "ifa" and value[0] not in "0-"))
+        and (word not in _WITH_A_FORM or (word == "ifa" and value[0] not in "0-"))
         and is_plain(value)
         and dialect.is_whole(word, value)
     ):
-        reading.states[word] = (name, "given")  # in a third of the time
+        reading.states[word] = (name, "given")  # the same result in a third of the time
         reading.words[word] = value
         reading.word_texts.append((word, value))
         return
@@ -349,19 +347,19 @@ def _meant(
     if isinstance(value, Unreadable):
         return None, "unreadable", False
     number, whole = isinstance(value, Number), decode is str or is_intact(word, value)
-    if decode is _of_path:  # it is unknown which of its characters were encoded
+    if decode is _path_value:  # it is unknown which of its characters were encoded
         whole = word in _LABELS or (whole and "%26" not in value)
     if decode is form_value:  # a list, too, is decoded as a whole
         value, decode = form_value(value), str
     elif word == "landing_url" and decode is decoded:
         decode = url_of
     value = value[:LONGEST_VALUE]
-    if word == "content_category":  # a list is parted before its values are decoded
+    if word == "content_category":  # a list is split before its values are decoded
         return *_categories(value, decode), whole
     meant = decode(value)
     text, how = (cleaner.device_id if word == "ifa" else cleaner.present)(meant)
     if number and word == "value":
-        return f"{value}.0" if text is None else meant, None, whole  # no text is a placeholder to the flow
+        return f"{value}.0" if text is None else meant, None, whole  # to the flow, -1.0 is no placeholder
     if text is not None:
         if word != "cachebuster" and not is_text(meant):
             text, how = None, "unreadable"
@@ -394,45 +392,46 @@ def _take_again(reading: Reading, word: str, name: str, value: str, decode: Call
     elif isinstance(text, str) and word in CONSENT and word in reading.words:
         reading.words[word] = _stricter(word, reading.words[word], text)
     elif text is not None and word in CLAIMS and text != reading.words.get(word):
-        reading.words["server_side"] = "1"  # a caller that names two devices is neither of them
+        reading.words["server_side"] = "1"  # a caller that names two devices is a server
         reading.states["server_side"] = name, "given"
 
 
-def _of_path(value: str) -> str:
+def _path_value(value: str) -> str:
     """A value of the path, which the server has decoded. In a label any character may have been meant."""
     return decoded(value)
 
 
 def _doubt(reading: Reading, dialect: Dialect, texts: tuple[str, str, str], unread: Sequence[str]) -> None:
-    """Treat parameters as damaged if no sender separates them so.
+    """Treat parameters as damaged if no sender separates parameters in this way.
 
     Args:
         texts: the query, the part of the path that has parameters, and the form.
-        unread: names that mean nothing.
+        unread: names without a meaning.
     """
-    lost_fields: list[tuple[str, str]] = []
+    lost: list[tuple[str, str]] = []
     for place, text in enumerate(texts):
         if not text:
             continue
         if place == _PATH:
             text = text.replace("%2B", "+")
         separators = "&" if place == _FORM else dialect.separators
-        maimed = [*cut(text, separators, dialect.sent, _LABELS if place == _PATH else ())]
-        maimed += torn(text, separators, dialect.sent, reading.states)
-        for name, word in maimed:
+        damaged = [*cut_parameters(text, separators, dialect.sent, _LABELS if place == _PATH else ())]
+        damaged += torn_parameters(text, separators, dialect.sent, reading.states)
+        for name, word in damaged:
             if word in _MAY_BE_SIGNED and word in reading.words:
                 reading.doubted.add(word)
             elif word != "cachebuster":
                 reading.leave_out(word, name)
-        lost_fields += lost(text, separators, dialect.sent)
-    lost_fields += [(name, dialect.sent.words[name]) for one in unread for name in dialect.sent.nearly(one)]
-    for name, word in lost_fields:
+        lost += lost_parameters(text, separators, dialect.sent)
+    for unread_name in unread:
+        lost += [(name, dialect.sent.words[name]) for name in dialect.sent.near(unread_name)]
+    for name, word in lost:
         if word not in reading.states:
             reading.leave_out(word, name)
 
 
 def _lessen(reading: Reading) -> None:
-    """Leave out values whose meaning would change without an unreadable value next to them."""
+    """Leave out values whose meaning depends on an unreadable value."""
     words = reading.words
     if reading.unreadable("currency") and "value" in words:
         reading.leave_out("value", "value")
@@ -443,8 +442,8 @@ def _lessen(reading: Reading) -> None:
 
 
 def _stricter(word: str, first: str, second: str) -> str:
-    """The stricter of two values on consent: the one that refuses, or cannot be read. The first of two
-    strings counts.
+    """The stricter of two values on consent: the value that refuses, or cannot be read. Of two strings the
+    first counts.
     """
     if word in _LISTS:
         return f"{first},{second}"[:LONGEST_VALUE]
@@ -476,9 +475,9 @@ def _settle(reading: Reading, dialect: Dialect) -> None:
     if words.get("server_side", "0") not in _SIDES:
         reading.clean("server_side", "unreadable")
     if isinstance(event := words.get("event"), str):
-        own = dialect.events.get(event, event)
-        words["event"], how = cleaner.event_name(own)
-        if how is not None or own != event:
+        translated = dialect.events.get(event, event)
+        words["event"], how = cleaner.event_name(translated)
+        if how is not None or translated != event:
             reading.clean("event", "event")
     if isinstance(laws := words.pop("regulations", None), str):
         named = {law.lower() for law in laws.split(",")}
@@ -493,7 +492,7 @@ def _unit(dialect: Dialect) -> str:
 
 
 def _typed(reading: Reading, word: str, meant: str, cleaned: tuple[Any, How | None]) -> None:
-    """Replace a word by the one that is `meant`, with its value as the cleaner returned it."""
+    """Replace a word by the word `meant`, with the value that the cleaner returned."""
     del reading.words[word]
     value, how = cleaned
     if how is not None:
@@ -514,14 +513,13 @@ def canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
     read_fields = {
         name: value for name, value in fields.items() if dialect.word(name) is not None or not is_name(name)
     }
-    reading = read(Call("POST", "/v1/events", "", {}, b"", "", 0), dialect, of_fields(read_fields))
-    reading.word_texts = [
-        one for one in reading.word_texts if one[0] != "consent"
-    ]  # a retry may have another
+    reading = read(Call("POST", "/v1/events", "", {}, b"", "", 0), dialect, field_parameters(read_fields))
+    # A retry may have another consent, and must have the same id.
+    reading.word_texts = [word_text for word_text in reading.word_texts if word_text[0] != "consent"]
     if reading.unreadable("consent"):
         reading.wrong = "consent"
     if isinstance(conversion, dict) and (
-        conversion.get("claimed") is True or any(map(_CLAIMED.nearly, conversion))
+        conversion.get("claimed") is True or any(map(_CLAIMED.near, conversion))
     ):
         reading.words["claimed"] = True
     return reading

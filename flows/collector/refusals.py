@@ -1,4 +1,4 @@
-"""Rejected impressions, deliveries and downloads by placement and day, by which `audiopixel discrepancy`
+"""Rejected impressions, deliveries and downloads by placement and day, with which `audiopixel discrepancy`
 explains a publisher's greater count.
 
 The counts go into Redis as absolute counts of one process, so that a repeated write changes nothing.
@@ -23,13 +23,14 @@ COUNTED: Final = {"impression": "", "delivered": ".deliveries", "download": ".do
 """The events that are counted, and the suffix of each one's reasons."""
 TTL: Final = timedelta(days=62)
 MAX_UNKNOWN: Final = 1_000
-"""Placements that are looked up at once."""
+"""The greatest number of placements that are looked up at once."""
 MAX_KNOWN: Final = 200_000
-"""Placements that are counted, as many as may have a row."""
+"""The greatest number of placements that are counted, as many as may have a row."""
 _LONGEST: Final = 128
+"""The greatest length of a placement's id."""
 
 ByDay = Counter[str]
-"""`<day>/<reason>` to impressions, `<day>/<reason>.deliveries` to deliveries."""
+"""Counts by `<day>/<reason>` with the suffix of the event in `COUNTED`."""
 
 
 class DueCounts(NamedTuple):
@@ -65,9 +66,8 @@ class Refusals:
                 continue
             if len(placement) > _LONGEST:
                 continue
-            counted_ms = max(
-                received - DAY_MS, min(ts, received + MINUTE_MS)
-            )  # as the flow would have clamped it
+            # Clamp the time as the flow would have.
+            counted_ms = max(received - DAY_MS, min(ts, received + MINUTE_MS))
             oldest = self._day(received - 2 * DAY_MS)
             self._count(placement, f"{self._day(counted_ms)}/{result.reason}{suffix}", oldest)
 
@@ -82,14 +82,14 @@ class Refusals:
             if len(self._without_row) >= MAX_UNKNOWN:
                 return
             counts = self._without_row[placement] = Counter()
-        # with each new day the counts of past days are dropped: nothing changes them any more
+        # Drop the counts of past days with each new day: nothing changes them any more.
         if day_reason not in counts:
-            for past in [one for one in counts if one < oldest]:
+            for past in [key for key in counts if key < oldest]:
                 del counts[past]
         counts[day_reason] += 1
 
     def take(self) -> DueCounts:
-        """Take the due counts; call `written` or `back` afterwards."""
+        """Take the due counts; call `written` or `put_back` afterwards."""
         by_placement = {name: Counter(self._with_row[name]) for name in self._changed}
         due = DueCounts(by_placement, self._without_row)
         self._changed, self._without_row = set(), {}
@@ -100,11 +100,11 @@ class Refusals:
         for name in with_row:
             if len(self._with_row) < MAX_KNOWN:
                 self._with_row[name] = due.without_row[name]
-                if name in self._without_row:  # more came meanwhile
+                if name in self._without_row:  # events have come meanwhile
                     self._with_row[name] += self._without_row.pop(name)
                     self._changed.add(name)
 
-    def back(self, due: DueCounts) -> None:
+    def put_back(self, due: DueCounts) -> None:
         """Make the counts due again, after Redis did not take them."""
         self._changed.update(due.with_row)
         for name, counts in due.without_row.items():

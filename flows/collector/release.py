@@ -1,4 +1,4 @@
-"""The release of a collector that does not come back, so that the log waits for it no more."""
+"""The release of a collector that does not return, so that the flow stops waiting for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT: Final = timedelta(seconds=20)
 
 
 async def release(settings: Settings, collector: str) -> int:
-    """Write a bye for a collector into every partition; returns the number of partitions.
+    """Write a bye for a collector into every partition. Returns the number of partitions.
 
     Raises:
         ConnectError: Kafka does not take it.
@@ -29,7 +29,7 @@ async def release(settings: Settings, collector: str) -> int:
     try:
         partitions = await loop.run_in_executor(None, producer.partitions)
         body = mark_of(collector, 0, bye=True)
-        sending = log.send([Produced(body, None, one) for one in partitions])
+        sending = log.send([Produced(body, None, partition) for partition in partitions])
         if not all(map(safe, await sending.within())):
             raise ConnectError(f"{settings.kafka_topic}: Kafka did not take the mark in every partition")
         return len(partitions)

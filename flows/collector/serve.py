@@ -42,13 +42,14 @@ from flows.settings import Settings, kafka_options
 RESTS: Final = 75
 """Exit code (EX_TEMPFAIL) of a collector that ends while something rests on its spool."""
 UNREADY_ABOVE: Final = 0.8
-"""The share of the spool above which a process is unready, so that a balancer uses another."""
+"""The share of the spool above which a process is unready, so that a balancer uses another process."""
 CLOCK_EVERY_S: Final = 0.5
 PARTITIONS_EVERY_S: Final = 30.0
 ORPHANS_EVERY_S: Final = 5.0
 BYE: Final = timedelta(seconds=5)
+"""The time limit of the byes of an ending lane."""
 NEW_OBJECTS: Final = 20_000
-"""New objects between two runs of the garbage collector."""
+"""The number of new objects between two runs of the garbage collector."""
 FEWEST_REPLICAS: Final = 3
 FEWEST_IN_SYNC: Final = 2
 
@@ -57,14 +58,14 @@ FEWEST_IN_SYNC: Final = 2
 class Collector:
     """A process: its doors, its lane, and the lanes of directories that no process fills any more.
 
-        A lane whose clock is too far ahead ends as at a stop, with all that it has stored in the log.
+    A lane whose clock is too far ahead ends as at a stop, with all its stored events in the log.
 
     Args:
-        seat: which of `seats` processes this is: its spool directory and its health port.
+        seat: the number of this process among `seats`, for its spool directory and its health port.
         planned: the plans, if these decide which placements may make a row.
 
     Attributes:
-        ended_by_clock: whether it is to begin again, with another lane.
+        ended_by_clock: whether the process must begin again, with another lane.
     """
 
     settings: Settings
@@ -83,11 +84,11 @@ class Collector:
         self._method: Method | None = None
 
     async def run(self) -> int:
-        """Serve until SIGTERM, SIGINT, or until the clock is too wrong to go on. Returns the exit code: 0, or
+        """Serve until SIGTERM, SIGINT, or until the clock is too far ahead. Returns the exit code: 0, or
         `RESTS`.
 
         Raises:
-            SettingsError, StateError, ConnectError: it cannot begin.
+            SettingsError, StateError, ConnectError: the process cannot begin.
         """
         settings, loop = self.settings, asyncio.get_running_loop()
         instruments = Instruments(self.ledger)
@@ -101,16 +102,16 @@ class Collector:
         lane = self._lane(settings.collect_spool / str(self.seat), log)
         store = Store(lane)
         letters.collector, instruments.unsent = lane.id, lambda: letters.unsent
-        keeping = []
+        tasks = []
         if self.planned is not None:
-            keeping.append(asyncio.create_task(self.planned.keep()))
+            tasks.append(asyncio.create_task(self.planned.keep()))
             await self.planned.begin(lane.directory)
 
         def on_events(understood: Sequence[Understood]) -> None:
             instruments.count(understood)
             if len(understood) == 1 and understood[0].outcome is Outcome.STORED:
                 return
-            if rejected := [one for one in understood if one.outcome is Outcome.REJECTED]:
+            if rejected := [result for result in understood if result.outcome is Outcome.REJECTED]:
                 letters.send(rejected)
                 refusals.count(rejected)
 
@@ -132,13 +133,13 @@ class Collector:
         )
         lane.start()
         _collect_cycles_seldom()
-        keeping.append(asyncio.create_task(self._keep_partitions(producer)))
-        keeping.append(asyncio.create_task(self._keep_orphans(log)))
-        keeping.append(asyncio.create_task(self._keep_time(lane, server)))
+        tasks.append(asyncio.create_task(self._keep_partitions(producer)))
+        tasks.append(asyncio.create_task(self._keep_orphans(log)))
+        tasks.append(asyncio.create_task(self._keep_time(lane, server)))
         (key, *_) = understanding.pseudonyms.key_ids
         figures = Figures(settings, instruments, self.ledger, lane, refusals, key, doors.last)
         if settings.collect_figures:
-            keeping.append(asyncio.create_task(figures.keep()))
+            tasks.append(asyncio.create_task(figures.keep()))
         self._log.info("collecting", id=lane.id, resting=lane.resting, port=settings.collect_port)
         try:
             await server.serve()
@@ -148,7 +149,7 @@ class Collector:
                 "end what listens there, or set AUDIOPIXEL_COLLECT_PORT"
             ) from None
         finally:
-            for task in keeping:
+            for task in tasks:
                 task.cancel()
         code = await self._end(lane, letters)
         producer.close()
@@ -158,9 +159,15 @@ class Collector:
     def doors(self, store: Store, understanding: Understanding, on_events: EventsCallback) -> Doors:
         """The doors of this process."""
         settings = self.settings
-        caps = settings.collect_calls_per_caller, settings.collect_calls_in_hand
-        tags = partial(tag_answers.answer, settings, understanding)
-        return Doors(understanding, store, on_events, caps[0], lambda: not self._has_plans, caps[1], tags)
+        return Doors(
+            understanding,
+            store,
+            on_events,
+            calls_per_caller=settings.collect_calls_per_caller,
+            undecided=lambda: not self._has_plans,
+            calls_in_hand=settings.collect_calls_in_hand,
+            tags=partial(tag_answers.answer, settings, understanding),
+        )
 
     @property
     def _has_plans(self) -> bool:
@@ -168,7 +175,7 @@ class Collector:
         return self.planned is None or self.planned.has_read
 
     def ready(self, lane: Lane) -> bool:
-        """True if a balancer may send calls here."""
+        """True if a balancer may send calls to this process."""
         timely = not lane.clock.stands and not lane.clock.wrong
         able = lane.proven and not lane.failing and timely and self._has_plans
         return able and lane.spool.full < UNREADY_ABOVE and self._leaving is None
@@ -179,10 +186,10 @@ class Collector:
         except SpoolError as error:
             raise StateError(str(error)) from None
         except OSError as error:
-            raise StateError(f"{directory}: no spool can be kept there: {error.strerror}") from None
+            raise StateError(f"{directory}: cannot hold a spool: {error.strerror}") from None
 
     def _opened(self, directory: Path, log: Log) -> Lane:
-        """The lane of a directory. If it cannot be opened, the directory is free for the next attempt."""
+        """The lane of a directory. If the lane cannot be opened, its spool is closed for the next attempt."""
         spool = Spool(directory, self.settings.collect_spool_bytes, stamp=received_ms)
         method = "" if self._method is None else self._method.hash
         try:
@@ -198,7 +205,7 @@ class Collector:
             await asyncio.sleep(self.settings.collect_drain.total_seconds())
             server.stop()
 
-        if self.ended_by_clock:  # it serves no more, and is now not to begin again
+        if self.ended_by_clock:  # the process has stopped serving, and must not begin again after this signal
             self.ended_by_clock = False
         else:
             self._leaving = self._leaving or asyncio.create_task(leave())
@@ -208,6 +215,7 @@ class Collector:
         balancers must have seen that the process is unready, and nothing may rest.
         """
         loop, since_s, warned = asyncio.get_running_loop(), None, False
+        drain_s = self.settings.collect_drain.total_seconds()
         while self._leaving is None:
             ahead_ms = lane.brokers.ahead_ms or 0
             if abs(ahead_ms) > MOST_AHEAD_MS and not warned:
@@ -225,7 +233,7 @@ class Collector:
                     id=lane.id,
                     ahead_seconds=lane.clock.offset_ms // 1000,
                 )
-            elif loop.time() - since_s >= self.settings.collect_drain.total_seconds() and not lane.behind:
+            elif loop.time() - since_s >= drain_s and not lane.waiting_events:
                 self.ended_by_clock = True
                 server.stop()
                 return
@@ -233,7 +241,7 @@ class Collector:
 
     async def _keep_partitions(self, producer: ReportingProducer) -> None:
         """Read the topic's partitions, put the method's text into its topic as soon as that exists, and log
-        once how durable a stored event is.
+        once the durability of a stored event.
         """
         loop, away, weighed, published = asyncio.get_running_loop(), False, False, False
         while True:
@@ -243,7 +251,7 @@ class Collector:
                 published = published or await loop.run_in_executor(None, self._publish_method, weighed)
                 if not weighed:
                     weighed = True
-                    with suppress(ConnectError):  # brokers may keep their settings to themselves
+                    with suppress(ConnectError):  # brokers may refuse to show their settings
                         self._report_durability(await loop.run_in_executor(None, producer.durability))
                 await asyncio.sleep(PARTITIONS_EVERY_S)
             except ConnectError as error:
@@ -253,8 +261,8 @@ class Collector:
                 await asyncio.sleep(1.0)
 
     def _publish_method(self, again: bool) -> bool:
-        """Put the text of the marks' `method` into its topic, by its hash; False if it does not stand there
-        then. A failure is logged, except with `again`.
+        """Put the text of the marks' `method` into its topic, by its hash. Returns False if Kafka does not
+        take it. A failure is logged, except with `again`.
         """
         settings = self.settings
         try:
@@ -271,13 +279,13 @@ class Collector:
     def _report_durability(self, durability: Durability) -> None:
         if not durability.stamped_by_brokers:
             self._log.info(
-                "the brokers' clocks are no witness of this machine's: give the topic "
-                "message.timestamp.type=LogAppendTime",
+                "the brokers' clocks cannot check this machine's clock: set "
+                "message.timestamp.type=LogAppendTime for the topic",
                 topic=self.settings.kafka_topic,
             )
         if durability.replicas < FEWEST_REPLICAS or durability.in_sync < FEWEST_IN_SYNC:
             self._log.warning(
-                "what Kafka has acknowledged is as safe as its topic's replicas: give it 3, and "
+                "the topic has too few replicas to keep acknowledged events safe: give it 3 replicas, and "
                 "min.insync.replicas=2",
                 topic=self.settings.kafka_topic,
                 replicas=durability.replicas,
@@ -289,11 +297,11 @@ class Collector:
         while True:
             adopted = await asyncio.get_running_loop().run_in_executor(None, self._adopted, log)
             for lane in adopted:
-                self._log.info("draining the spool of a process of before", id=lane.id, resting=lane.resting)
+                self._log.info("draining the spool of an earlier process", id=lane.id, resting=lane.resting)
                 lane.start()
             self._orphans += adopted
             await asyncio.sleep(ORPHANS_EVERY_S)
-            for lane in [one for one in self._orphans if not one.resting]:
+            for lane in [orphan for orphan in self._orphans if not orphan.resting]:
                 if await lane.say_bye(BYE):
                     self._orphans.remove(lane)
                     await lane.close(forget=True)
@@ -301,16 +309,16 @@ class Collector:
                     lane.start()
 
     def _adopted(self, log: Log) -> list[Lane]:
-        """The directories beyond the seats that no process has; reads them, so do not call it in the event
-        loop.
+        """Adopt the directories beyond the seats that no process has. Do not call it in the event loop, since
+        it reads the directories.
 
-        A directory that cannot be adopted is logged once, and tried again the next time.
+        A directory that cannot be adopted is logged once, and tried again at the next call.
         """
         lanes, spool_root = list[Lane](), self.settings.collect_spool
         try:
             directories = sorted(spool_root.iterdir())
         except OSError as error:
-            self._untaken(spool_root, error)
+            self._warn_once(spool_root, error)
             return lanes
         for directory in directories:
             if not directory.name.isdecimal() or int(directory.name) < self.seats:
@@ -322,22 +330,19 @@ class Collector:
             except SpoolTakenError:
                 pass  # another process drains it
             except (SpoolError, SettingsError, OSError, ValueError) as error:
-                self._untaken(directory, error)
+                self._warn_once(directory, error)
         return lanes
 
-    def _untaken(self, directory: Path, error: Exception) -> None:
+    def _warn_once(self, directory: Path, error: Exception) -> None:
         if directory not in self._warned:
             self._warned.add(directory)
-            self._log.warning(
-                "a spool of a process of before cannot be taken up",
-                directory=str(directory),
-                error=str(error),
-            )
+            message = "the spool of an earlier process cannot be drained"
+            self._log.warning(message, directory=str(directory), error=str(error))
 
     async def _end(self, lane: Lane, letters: Letters) -> int:
         deadline = asyncio.get_running_loop().time() + BYE.total_seconds()
         lanes = [lane, *self._orphans]
-        while any(ending_lane.behind or len(ending_lane.in_hand) for ending_lane in lanes):
+        while any(ending_lane.waiting_events or len(ending_lane.in_hand) for ending_lane in lanes):
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(0.05)
@@ -345,7 +350,7 @@ class Collector:
         for ending_lane, ended in zip(lanes, byes, strict=True):
             if not ended:
                 self._log.warning(
-                    "start it again: the log does not know that it ended",
+                    "a lane has not ended in the log: start the collector again",
                     id=ending_lane.id,
                     resting=ending_lane.resting,
                 )

@@ -11,20 +11,14 @@ from flows.collector.consent import Signals
 from flows.collector.reading import Reading
 
 _SIGNALS: Final[tuple[str, ...]] = (
-    "gdpr",
-    "lmt",
-    "coppa",
-    "gpc",
-    "regulations",
-    "gdpr_consent",
-    "gpp",
-    "us_privacy",
+    *("gdpr", "lmt", "coppa", "gpc", "regulations"),
+    *("gdpr_consent", "gpp", "us_privacy"),
 )
 
 
 def signals_of(call: Call, reading: Reading, caller: Caller) -> Signals:
-    """The consent signals of a call. A caller's own word on consent counts if it may write or is trusted. A
-    country counts if the caller's word on an address is believed.
+    """The consent signals of a call. The parameter `consent` counts if the caller may write or calls from a
+    trusted network, and a country if the caller may name a device.
     """
     sec_gpc = call.headers.get("sec-gpc", "")
     words, signal_words = reading.words, _SIGNALS
@@ -49,8 +43,8 @@ def signals_of(call: Call, reading: Reading, caller: Caller) -> Signals:
 
 
 def _country(words: Mapping[str, Any]) -> str:
-    """The country of a call by two letters. A code of three letters is no country: cut short, Austria would
-    be Australia.
+    """The country of a call, ISO 3166-1 alpha-2; empty for another text. A code of three letters is not cut:
+    Austria (AUT) would become Australia (AU).
     """
     country = words.get("country", "").upper()
     return country if len(country) == 2 else ""

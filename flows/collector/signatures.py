@@ -1,12 +1,12 @@
-"""Signatures of tags and of click targets, which decide what may make a row, and where a click may lead.
+"""Signatures of tags and click targets: they decide which tags may make a row, and where a click may lead.
 
 A tag carries `k`: `<key id>.<base64url of the first 12 bytes of HMAC-SHA256>` over the JSON array `["k1",
 placement, campaign]`. If labels are signed with it, a third part names them, and the array ends with `[[name,
 value], …]`. A click carries `s`, the same over `["s1", scheme, host, port]` of its target, so that macros
 elsewhere in the target stay free. Two keys may be in force.
 
-A call that shows its verdict to its sender carries `dbg`: `<epoch s until which it holds>.<the same over
-`["d1", that number]`>`.
+A call that shows its verdict to its sender carries `dbg`: `<epoch s of its end>.<the same over `["d1", that
+number]`>`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Signatures:
     """Signs and checks.
 
     Args:
-        keys: secrets by their ids, the one to sign with first.
-        hosts: targets of clicks that need no signature.
+        keys: secrets by their ids; the first signs.
+        hosts: hosts of click targets that need no signature.
     """
 
     def __init__(self, keys: Mapping[str, bytes], hosts: frozenset[str] = frozenset()) -> None:
@@ -68,12 +68,12 @@ class Signatures:
         return f"{until_s}.{self._sign(_debug(until_s))}"
 
     def may_debug(self, value: str, now_s: float) -> bool:
-        """True if a debug value is signed by a key in force, and holds now."""
+        """True if a debug value is signed by a key in force, and valid at `now_s`, epoch s."""
         until, _, signature = value.partition(".")
         if len(value) > 128 or not (until.isascii() and until.isdigit() and len(until) <= 12):
             return False
         key, _, mac = signature.partition(".")
-        return 0 <= int(until) - now_s <= LONGEST_DEBUG_S and self._right(key, mac, _debug(int(until)))
+        return 0 <= int(until) - now_s <= LONGEST_DEBUG_S and self._is_signed(key, mac, _debug(int(until)))
 
     def has_key_of(self, signature: str) -> bool:
         """True if the key that a signature names is in force."""
@@ -83,16 +83,16 @@ class Signatures:
         self, signature: str, placement: str | None, campaign: str | None, labels: Mapping[str, str | None]
     ) -> bool:
         """True if a tag's ids, and the labels that its signature names, are as they were signed."""
-        key, _, rest = signature.partition(".")
-        mac, _, named = rest.partition(".")
-        names = named.split(",") if named else []
+        key, _, mac_and_names = signature.partition(".")
+        mac, _, names_text = mac_and_names.partition(".")
+        names = names_text.split(",") if names_text else []
         if len(signature) > 128 or not set(names) <= set(LABELS):
             return False
         signed = [[name, labels.get(name) or ""] for name in names]
         signed_values = (signature, placement or "", campaign or "", *(value for _, value in signed))
         if signed_values in self._verified:
             return True
-        if not self._right(key, mac, _tag(placement, campaign, signed)):
+        if not self._is_signed(key, mac, _tag(placement, campaign, signed)):
             return False
         if len(self._verified) >= _MAX_KNOWN:
             self._verified.clear()
@@ -100,18 +100,19 @@ class Signatures:
         return True
 
     def may_lead_to(self, url: str, signature: str) -> bool:
-        """True if a click may be redirected: to a host of the operator's, or to a signed one."""
+        """True if a click may be redirected: to a host that the operator lists, or to a signed target."""
         target = _target(url)
         if target is None:
             return False
         key, _, mac = signature.partition(".")
-        return str(target[2]) in self._hosts or self._right(key, mac, target)
+        return str(target[2]) in self._hosts or self._is_signed(key, mac, target)
 
     def _sign(self, payload: Sequence[Any]) -> str:
         key = next(iter(self._keys))
         return f"{key}.{_mac(self._keys[key], payload)}"
 
-    def _right(self, key: str, mac: str, payload: Sequence[Any]) -> bool:
+    def _is_signed(self, key: str, mac: str, payload: Sequence[Any]) -> bool:
+        """True if a key in force made this MAC of a payload; constant time in the MAC."""
         secret = self._keys.get(key)
         expected = _mac(secret if secret is not None else b"nobody's key", payload)
         return compare_digest(mac.encode(errors="replace"), expected.encode()) and secret is not None

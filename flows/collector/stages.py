@@ -17,6 +17,7 @@ STAGES: Final = ("parse", "clean", "device", "consent", "invalid_traffic", "hash
 `durable` waits for Kafka or the disk.
 """
 EVERY: Final = 64
+"""One call in this many is timed."""
 BUCKETS_S: Final = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 
 

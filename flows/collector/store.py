@@ -14,8 +14,8 @@ from flows.collector.log import Line, Sending, line_of, safe
 from flows.collector.low_mark import Call
 
 GATHER_S: Final = 0.005
-"""The time for which events are gathered into one batch, in s: a request of many costs little more than of
-one, and the producer sends one for each partition.
+"""The time, in s, for which events are gathered into one batch. The producer sends a request for each
+partition, and a request of many events costs little more than a request of one.
 """
 DEADLINE: Final = timedelta(milliseconds=250)
 """The time limit of Kafka's acknowledgement."""
@@ -32,10 +32,10 @@ class _Waiting:
     """The events of one call.
 
     Attributes:
-        count: of them.
-        lines: those that are not in the log.
-        straight: those of them that go straight into it.
-        answer: the future that the call waits for.
+        count: the number of the call's events.
+        lines: the events that are not in the log.
+        straight: the events of `lines` that go straight into the log.
+        answer: the future for which the call waits.
     """
 
     count: int
@@ -51,10 +51,11 @@ class _Waiting:
 
 @dataclass
 class Store:
-    """Keeps events by one lane.
+    """Makes events durable by one lane.
 
-    While events rest for a partition, its fresh events follow them, so that it receives a collector's events
-    in order. An outage costs its first callers the deadline, and later callers nothing.
+    While events rest for a partition, its fresh events follow them, so that the partition receives a
+    collector's events in order. In an outage the first callers wait for the deadline, and later callers do
+    not.
     """
 
     lane: Lane
@@ -65,10 +66,10 @@ class Store:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
-        """Make the stored ones of a call's events durable; whether they all are.
+        """Make the accepted events of a call durable. Returns whether all of them are.
 
-        Counts every event of the call in the ledger, the stored ones when it is known what became of them.
-        With False none of them may be answered as stored. Some may be in the log all the same, where they are
+        Every event of the call is counted in the ledger, an accepted one once its outcome is known. If the
+        result is False, none may be answered as stored. Some may be in the log all the same: they count as
         repeats when they are sent again.
         """
         ledger = self.lane.ledger
@@ -103,7 +104,7 @@ class Store:
         return stored
 
     def refuse(self, events: int, reason: str) -> None:
-        """Count events that are not to be kept, whatever they are."""
+        """Count events that are refused whatever they are."""
         self.lane.ledger.calls += events
         self.lane.ledger.refuse(events, reason)
 
@@ -111,17 +112,17 @@ class Store:
         batch, self._batch = self._batch, []
         loop = asyncio.get_running_loop()
         loop.call_later(self.answer.total_seconds(), _give_up, batch)
-        straight, behind = self._parted(batch)
-        for calls, way in (straight, self._send), (behind, self._rest_in_turn):
+        straight, behind = self._split(batch)
+        for calls, send in (straight, self._send), (behind, self._rest_in_turn):
             if calls:
-                task = loop.create_task(way(calls))
+                task = loop.create_task(send(calls))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    def _parted(self, batch: list[_Waiting]) -> tuple[list[_Waiting], list[_Waiting]]:
+    def _split(self, batch: list[_Waiting]) -> tuple[list[_Waiting], list[_Waiting]]:
         """Separate the calls with an event that goes straight into the log from those without one.
 
-        A call with an event that has no way is refused at once: no part of it may be stored.
+        A call with an event that has no way is refused at once: no event of it may be stored.
         """
         lane, straight, behind = self.lane, list[_Waiting](), list[_Waiting]()
         clear = lane.clear
@@ -139,8 +140,8 @@ class Store:
         return straight, behind
 
     async def _send(self, batch: list[_Waiting]) -> None:
-        """Send these calls' events into the log. Events that are not there in time, and the rest of the
-        calls, go onto the spool.
+        """Send the events of these calls into the log. Events that do not arrive in time, and the other
+        events of these calls, go onto the spool.
         """
         lane, seconds, sending = self.lane, self.deadline.total_seconds(), None
         lines = [line for waiting in batch for line in waiting.straight]
@@ -163,19 +164,19 @@ class Store:
         """Put these calls onto the spool. An event that the log would not wait for may not rest, so its call
         is refused.
         """
-        lane, may = self.lane, list[_Waiting]()
+        lane, resting = self.lane, list[_Waiting]()
         for waiting in batch:
             if all(lane.may_rest(line.key) for line in waiting.lines):
-                may.append(waiting)
+                resting.append(waiting)
             else:
                 self._end(waiting, False, sending)
-        if may:
-            stored = await lane.rest([line for waiting in may for line in waiting.lines])
-            for waiting in may:
+        if resting:
+            stored = await lane.rest([line for waiting in resting for line in waiting.lines])
+            for waiting in resting:
                 self._end(waiting, stored, sending)
 
     def _left(self, batch: Sequence[_Waiting], sending: Sending) -> list[_Waiting]:
-        """The calls with events that are not in the log, reduced to these; the other calls have ended."""
+        """The calls with events that are not in the log, reduced to these events; the other calls end."""
         self.lane.wrote([report for report in sending.reports if report is not None and not report.error])
         if sending.safe and all(waiting.straight is waiting.lines for waiting in batch):
             for waiting in batch:
@@ -204,7 +205,7 @@ class Store:
             ledger.refuse(waiting.count, "store")
         if stored or sending is None:
             in_hand.done(waiting.in_hand)
-        else:  # it may come into the log all the same
+        else:  # the events may arrive in the log all the same
             sending.ended.add_done_callback(lambda _: in_hand.done(waiting.in_hand))
         waiting.settle(stored)
 

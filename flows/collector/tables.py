@@ -38,7 +38,7 @@ FATES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("lmt", "coppa", "gpc", "country", "server_side", "ifa_type", "dialect"), DECIDES),
     **dict.fromkeys(("signature", "target_signature", "tracked", "cachebuster"), DECIDES),
 }
-"""The fate of each part of a call, by its meaning."""
+"""The fate of each parameter of a call, by its meaning."""
 HEADERS: Final[Mapping[str, str]] = {
     "the address of the call": HASHED,
     "`User-Agent`, `X-Device-User-Agent`": HASHED,
@@ -98,11 +98,11 @@ def fields() -> str:
         by_fate.setdefault(fate, []).append(f"`{word}`")
     for part, fate in HEADERS.items():
         by_fate.setdefault(fate, []).append(part)
-    return table(["what a call says", "is kept"], [[", ".join(part), fate] for fate, part in by_fate.items()])
+    return table(["part of a call", "is kept"], [[", ".join(parts), fate] for fate, parts in by_fate.items()])
 
 
 def places() -> str:
-    """The table of personal data: each place, its content, its time."""
+    """The table of personal data: each place, its content, and for how long."""
     rows = [
         [
             "the collector's memory",
@@ -160,9 +160,8 @@ def places() -> str:
 def unreached() -> str:
     """The table of data that an erasure does not reach, as a receipt has it."""
     defaults = Settings.model_construct()
-    return table(
-        ["not reached", "until when, by default"], [[one.where, one.until] for one in not_reached(defaults)]
-    )
+    rows = [[place.where, place.until] for place in not_reached(defaults)]
+    return table(["not reached", "until when, by default"], rows)
 
 
 def _days(*names: str) -> str:

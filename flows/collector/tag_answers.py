@@ -14,8 +14,9 @@ from connectors.redis import Client, put_fields, read_rows
 from flows.collector import tags
 from flows.collector.checker import Checked, check
 from flows.collector.dialects import Dialect, load_dialects
-from flows.collector.from_settings import Who, signatures_of, understanding_of
-from flows.collector.understand import Understanding
+from flows.collector.from_settings import signatures_of, understanding_of
+from flows.collector.signatures import Signatures
+from flows.collector.understand import IsPlanned, Understanding
 from flows.errors import UsageError
 from flows.model.catalogue.events import ONCE_HEARD
 from flows.model.catalogue.fields import TAGGED
@@ -25,14 +26,14 @@ from flows.settings import Settings, nearest
 from flows.shown import shown
 
 NAMES: Final = TAGGED
-LONGEST_ASKED: Final = 4_096
-"""The greatest length of a field of a request."""
+LONGEST_FIELD: Final = 4_096
+"""The greatest length of a field of a form."""
 MAX_NOTED: Final = 10_000
 """The greatest number of placements whose tags were built and have not fired."""
 
 
 def choices(settings: Settings) -> dict[str, Any]:
-    """The fields of a form: dialects with what is known of them, events, kinds of conversions."""
+    """The choices of a form: dialects with their status, events, kinds of conversions."""
     dialects = load_dialects(settings.collect_dialects)
     return {
         "base": settings.collect_url,
@@ -40,13 +41,13 @@ def choices(settings: Settings) -> dict[str, Any]:
         "dialects": [
             {
                 "name": name,
-                "use": one.use,
-                "known_how": one.status,
-                "urls": one.urls,
-                "tells": sorted(one.macros),
-                "note": one.note,
+                "use": dialect.use,
+                "known_how": dialect.status,
+                "urls": dialect.urls,
+                "tells": sorted(dialect.macros),
+                "note": dialect.note,
             }
-            for name, one in sorted(dialects.items())
+            for name, dialect in sorted(dialects.items())
         ],
         "usual_events": ONCE_HEARD,
         "events": sorted(name for name in CODES if name != "conversion"),
@@ -59,7 +60,7 @@ def dialect_of(settings: Settings, name: str) -> Dialect:
     """The dialect of a name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such dialect.
     """
     dialects = load_dialects(settings.collect_dialects)
     if name not in dialects:
@@ -72,25 +73,19 @@ def build(settings: Settings, form: Mapping[str, str]) -> tags.Built:
     """Build tags.
 
     Args:
-        form: `dialect`, each of `NAMES`, `events` by comma, `click`, `base`; what is empty is not asked.
+        form: `dialect`, each of `NAMES`, `events` by comma, `click`, `base`; an empty field is absent.
 
     Raises:
-        UsageError: they cannot be built so.
+        UsageError: no such tag can be built.
     """
     name = form.get("dialect") or "native"
     dialect = dialect_of(settings, name)
-    words = {
-        tags.WORD_OF.get(field_name, field_name): form[field_name]
-        for field_name in NAMES
-        if form.get(field_name)
-    }
-    wanted = tuple(one.strip() for one in form.get("events", "").split(",") if one.strip())
+    events = tuple(event.strip() for event in form.get("events", "").split(",") if event.strip())
     click = form.get("click", "")
     if click:
-        wanted = (*(wanted or ONCE_HEARD), "click")
-    order = tags.Order(_base(settings, form), words, wanted, click, settings.collect_vendor)
-    signatures = signatures_of(settings) if settings.collect_signing_keys else None
-    return tags.build(name, dialect, order, signatures)
+        events = (*(events or ONCE_HEARD), "click")
+    order = tags.Order(_base(settings, form), _words(form), events, click, settings.collect_vendor)
+    return tags.build(name, dialect, order, _signatures(settings))
 
 
 def snippet(settings: Settings, form: Mapping[str, str]) -> str:
@@ -102,30 +97,28 @@ def snippet(settings: Settings, form: Mapping[str, str]) -> str:
     Raises:
         UsageError: there is no such kind of conversion.
     """
-    signatures = signatures_of(settings) if settings.collect_signing_keys else None
     base = _base(settings, form)
-    return tags.snippet(base, form["conversion"], form.get("campaign") or None, signatures)
+    return tags.snippet(base, form["conversion"], form.get("campaign") or None, _signatures(settings))
 
 
-def checked(settings: Settings, url: str, planned: Who | None = None) -> Checked:
+def checked(settings: Settings, url: str, planned: IsPlanned | None = None) -> Checked:
     """The door's verdict on a tag, now.
 
     Args:
-        planned: whether a placement, or a campaign, is in the plans; None if that is unknown here, so
-            it may be.
+        planned: whether a placement, or a campaign, is in the plans; None takes every one as planned.
     """
     if settings.collect_key is None:  # pseudonyms are shown shortened, so that any key serves
         settings = settings.model_copy(update={"collect_key": SecretStr(secrets.token_hex(16))})
-    return check(understanding_of(settings, planned or _may_be), url, time.time_ns() // 1_000_000)
+    return check(understanding_of(settings, planned or _all_planned), url, time.time_ns() // 1_000_000)
 
 
-def _may_be(placement: str | None, campaign: str | None) -> bool:
+def _all_planned(placement: str | None, campaign: str | None) -> bool:
     return True
 
 
 def of_checked(verdict: Checked) -> dict[str, Any]:
     """A verdict as JSON."""
-    findings = [{"level": one.level, "words": one.words} for one in verdict.findings]
+    findings = [finding._asdict() for finding in verdict.findings]
     return dict(verdict.trace) | {"findings": findings}
 
 
@@ -133,14 +126,14 @@ def answer(settings: Settings, door: Understanding, form: Mapping[str, str]) -> 
     """The answer to a form: `check` a URL, a `conversion`'s snippet, a `placement`'s tags, else the choices.
 
     Args:
-        door: understands a URL that is to be checked.
+        door: the understanding of the URL to check.
 
     Raises:
-        UsageError: what is asked for cannot be built.
+        UsageError: the form's request cannot be built.
         SettingsError: no tag can be built or checked by these settings.
     """
-    if any(len(value) > LONGEST_ASKED for value in form.values()):
-        raise UsageError(f"a field takes {LONGEST_ASKED:,} characters")
+    if any(len(value) > LONGEST_FIELD for value in form.values()):
+        raise UsageError(f"a field takes {LONGEST_FIELD:,} characters at most")
     if form.get("check"):
         verdict = check(door, form["check"], time.time_ns() // 1_000_000)
         return of_checked(verdict) | {"good": verdict.good}
@@ -161,17 +154,11 @@ def curl(settings: Settings, form: Mapping[str, str]) -> str:
     Raises:
         UsageError: the address of the doors is not set.
     """
-    words = {
-        tags.WORD_OF.get(field_name, field_name): form[field_name]
-        for field_name in NAMES
-        if form.get(field_name)
-    }
-    signatures = signatures_of(settings) if settings.collect_signing_keys else None
-    return tags.as_curl(_base(settings, form), words, signatures, time.time())
+    return tags.as_curl(_base(settings, form), _words(form), _signatures(settings), time.time())
 
 
 def note(client: Client, namespace: str, form: Mapping[str, str], now_ms: int) -> None:
-    """Remember that a placement's tags were built, until they fire.
+    """Note in Redis that a placement's tags were built, until they fire.
 
     Raises:
         ConnectError: Redis does not take it.
@@ -187,8 +174,20 @@ def note(client: Client, namespace: str, form: Mapping[str, str], now_ms: int) -
         put_fields(client, {tags_key(namespace): {placement: msgspec.json.encode(entry).decode()}})
 
 
+def _words(form: Mapping[str, str]) -> dict[str, str]:
+    """The ids and labels of a form, by their words."""
+    return {tags.WORD_OF.get(name, name): form[name] for name in NAMES if form.get(name)}
+
+
+def _signatures(settings: Settings) -> Signatures | None:
+    """The signatures of tags; None without a key, for unsigned tags."""
+    return signatures_of(settings) if settings.collect_signing_keys else None
+
+
 def _base(settings: Settings, form: Mapping[str, str]) -> str:
     base = form.get("base") or settings.collect_url
     if not base:
-        raise UsageError("say where the doors are: --base https://…, or AUDIOPIXEL_COLLECT_URL")
+        raise UsageError(
+            "the collector's address is missing: set --base https://…, or AUDIOPIXEL_COLLECT_URL"
+        )
     return base

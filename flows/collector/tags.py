@@ -19,7 +19,9 @@ from flows.collector.cleaner import present
 from flows.collector.damage import is_text
 from flows.collector.dialects import NATIVE, Dialect, Word, plain
 from flows.collector.query import decoded
+from flows.collector.reading import PER_FIRE
 from flows.collector.signatures import DEBUG, LABELS, Signatures
+from flows.collector.understand import LONGEST_ID
 from flows.errors import UsageError
 from flows.model.catalogue.events import ONCE_HEARD
 from flows.model.catalogue.fields import UNSIGNED_FIELDS
@@ -27,19 +29,18 @@ from flows.model.events import CODES, CONVERSION_TYPES
 
 LONGEST_URL: Final = 2_000
 """The greatest length of a URL with its macros in it: vendors' forms take no more."""
-LONGEST_ID: Final = 128
 DEBUG_FOR_S: Final = 86_400
 """Seconds for which a line of `curl` shows the door's verdict."""
 VENDOR: Final = "GDPR_CONSENT_VENDOR"
 """The placeholder in macros for the IAB's `GDPR_CONSENT_<vendor id>`."""
-CONSENT: Final = ("gdpr_consent", "gpp", "us_privacy")
-PER_FIRE: Final = ("cachebuster", "ts", "play_id")
+CONSENT_STRINGS: Final = ("gdpr_consent", "gpp", "us_privacy")
+"""Words whose values are strings on consent."""
 _SHORT: Final = {word: name for name, word in NATIVE.items()}
 _MACRO: Final = re.compile(r"\[[A-Z_]+\]|\$\{\w+\}|\{[\w.]+\}|@[\w.-]+@|%%\w+%%|%[a-z]+!|\(acast-[\w-]+\)")
 _SIGNED: Final = ("placement_id", "campaign_id")
 """Words that a signature covers even if they are absent: the value that replaces a macro was never signed."""
 WORD_OF: Final = {"placement": "placement_id", "campaign": "campaign_id", "creative": "creative_id"}
-"""The words of the ids that people name; a label's word is its name."""
+"""The words of ids, by the names that people use; the word of a label is its name."""
 _LITERAL: Final = (*UNSIGNED_FIELDS, *LABELS)
 
 
@@ -49,10 +50,10 @@ class Order:
 
     Args:
         base: public address of the doors, such as `https://pixels.example.com`.
-        words: literal values by what they mean: ids and labels.
-        events: one URL each; empty for the usual ones, as many as the vendor takes.
-        target: where a click leads.
-        vendor: our id in the Global Vendor List.
+        words: literal ids and labels by word.
+        events: events with a URL each; empty for the usual events, as many as the vendor takes.
+        target: the URL to which a click leads; empty for a click that is a pixel only.
+        vendor: the operator's id in the Global Vendor List, if any.
     """
 
     base: str
@@ -64,10 +65,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Tags by event, and in words the facts that the vendor cannot send.
+    """Tags by event, and warnings of the facts that the vendor cannot send.
 
     Attributes:
-        click_pixel: where `urls` has a click that leads on, the pixel that a VAST player fetches for it.
+        click_pixel: the pixel that a VAST player fetches for a click of `urls` that redirects; else empty.
     """
 
     urls: Mapping[str, str]
@@ -82,8 +83,8 @@ def build(name: str, dialect: Dialect, order: Order, signatures: Signatures | No
         signatures: None for unsigned tags.
 
     Raises:
-        UsageError: an id that the door would read otherwise than it is written, an event that is none, more
-            URLs than the vendor takes, or a URL that is too long.
+        UsageError: an id that the door would read otherwise than it is written, an unknown event, more URLs
+            than the vendor takes, or a URL that is too long.
     """
     base = _base(order.base)
     for word, value in order.words.items():
@@ -197,10 +198,10 @@ def _between_macros(target: str) -> str:
 
 
 def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures | None) -> list[str]:
-    """Warnings, in words, of the facts that these tags cannot carry."""
+    """Warnings of the facts that these tags cannot carry."""
     warnings, macros = [], _macros(dialect, order.vendor)
     if dialect.use == "tag":
-        if not any(word in macros for word in CONSENT):
+        if not any(word in macros for word in CONSENT_STRINGS):
             waits = any(VENDOR in plain(macro) for macro in dialect.macros.values())
             warnings.append(
                 f"no consent: {name} fills in ${{GDPR_CONSENT_<vendor id>}}: set AUDIOPIXEL_COLLECT_VENDOR"
@@ -211,11 +212,11 @@ def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures 
         if "play_id" not in macros:
             warnings.append(
                 f"no play id: {name} has no macro for it; each pixel counts by itself, so that a completion "
-                "rate is complete pixels by start pixels, and no play's own"
+                "rate divides complete pixels by start pixels, whatever their plays"
             )
         if dialect.play_names_listener:
             warnings.append(
-                f"{name}'s play id is made of the listener's own: it counts, hashed, with consent alone"
+                f"{name}'s play id contains the listener's id: it counts, hashed, with consent alone"
             )
         if not any(word in macros for word in PER_FIRE):
             warnings.append(
@@ -236,9 +237,9 @@ def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures 
         warnings.append(f"not documented by {name}, so try them first: {', '.join(unsure)}")
     if dialect.device_from is not None or "ip" in macros:
         warnings.append(
-            f"{name}'s servers may call for the listener's device: they are believed where their network "
-            "is in AUDIOPIXEL_COLLECT_SERVERS or they show a token; else these plays count as invalid "
-            "traffic (unverified_server)"
+            f"{name}'s servers may call for the listener's device: their calls count if their network is in "
+            "AUDIOPIXEL_COLLECT_SERVERS or they have a token; else these plays are invalid traffic "
+            "(unverified_server)"
         )
     if dialect.note:
         warnings.append(dialect.note)
@@ -255,8 +256,8 @@ def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures 
 def as_vast(built: Built) -> str:
     """Tags as the parts of a VAST document: `<Impression>`, `<Error>`, `<TrackingEvents>`, `<VideoClicks>`.
 
-    A player fetches a `<ClickTracking>` as a pixel and opens the `<ClickThrough>`, so that a click that leads
-    on is the latter, and does not count once more.
+    A player fetches the `<ClickTracking>` as a pixel, and opens the `<ClickThrough>`. A click that redirects
+    is therefore the `<ClickThrough>`, marked so that it does not count once more.
 
     Raises:
         UsageError: `progress`, which VAST ties to an offset.
@@ -296,7 +297,7 @@ def as_curl(base: str, words: Mapping[str, str], signatures: Signatures | None, 
         now_s: epoch s; the verdict is shown for `DEBUG_FOR_S` from then on.
 
     Raises:
-        UsageError: the address is none, or the door would read an id otherwise than it is written.
+        UsageError: `base` is no address, or the door would read an id otherwise than it is written.
     """
     for word, value in words.items():
         _check(word, value)
@@ -317,7 +318,7 @@ def snippet(base: str, kind: str, campaign: str | None, signatures: Signatures |
     """The snippet that a site puts into its page to send conversions.
 
     Raises:
-        UsageError: no such kind of conversion.
+        UsageError: there is no such kind of conversion.
     """
     if kind not in CONVERSION_TYPES:
         raise UsageError(f"{kind!r} is no conversion: it takes {', '.join(CONVERSION_TYPES)}")
@@ -341,34 +342,34 @@ _SNIPPET: Final = """\
 /* audiopixel({o: "order-1", v: "12.50", cur: "GBP"}) where the order is confirmed; all three may be missing.
    It sets no cookie. It reads the page's address, its consent strings and the Global Privacy Control. */
 function audiopixel(order) {
-  var told = Object.assign({}, FIXED, order, {u: location.href, ts: Date.now()});
-  var waits = {here: true};
-  function heard(who, consent) {
-    if (!waits[who]) return;
-    delete waits[who];
-    Object.assign(told, consent);
-    if (!Object.keys(waits).length) navigator.sendBeacon(DOOR, new URLSearchParams(told));
+  var fields = Object.assign({}, FIXED, order, {u: location.href, ts: Date.now()});
+  var pending = {page: true};
+  function receive(source, consent) {
+    if (!pending[source]) return;
+    delete pending[source];
+    Object.assign(fields, consent);
+    if (!Object.keys(pending).length) navigator.sendBeacon(DOOR, new URLSearchParams(fields));
   }
   if (typeof __tcfapi === "function") {
-    waits.tcf = true;
+    pending.tcf = true;
     __tcfapi("addEventListener", 2, function (tc, ok) {
       if (!ok || tc.eventStatus === "cmpuishown") return;
       __tcfapi("removeEventListener", 2, function () {}, tc.listenerId);
       var consent = {gdpr_consent: tc.tcString || ""};
       if (typeof tc.gdprApplies === "boolean") consent.gdpr = tc.gdprApplies ? 1 : 0;
-      heard("tcf", consent);
+      receive("tcf", consent);
     });
   }
   if (typeof __gpp === "function") {
-    waits.gpp = true;
+    pending.gpp = true;
     __gpp("addEventListener", function (event, ok) {
-      var said = ok && event.pingData;
-      if (!said) return heard("gpp", {gpp: "unreadable"});
-      if (said.signalStatus !== "ready") return;
+      var ping = ok && event.pingData;
+      if (!ping) return receive("gpp", {gpp: "unreadable"});
+      if (ping.signalStatus !== "ready") return;
       __gpp("removeEventListener", function () {}, event.listenerId);
-      heard("gpp", {gpp: said.gppString || "", gpp_sid: (said.applicableSections || []).join(",")});
+      receive("gpp", {gpp: ping.gppString || "", gpp_sid: (ping.applicableSections || []).join(",")});
     });
   }
-  heard("here", navigator.globalPrivacyControl ? {gpc: 1} : {});
+  receive("page", navigator.globalPrivacyControl ? {gpc: 1} : {});
 }
 </script>"""

@@ -1,4 +1,4 @@
-"""Transparency & Consent Framework strings, versions 2.2 and 2.3: the answers of one about a vendor.
+"""Transparency & Consent Framework strings, versions 2.2 and 2.3: the answers of a string about a vendor.
 
 Source: InteractiveAdvertisingBureau/GDPR-Transparency-and-Consent-Framework,
 `TCFv2/IAB Tech Lab - Consent string and vendor list formats v2.md`.
@@ -83,14 +83,14 @@ class TcString:
         return bool(self.purposes >> (PURPOSES - purpose) & 1)
 
     def accepts_interest(self, purpose: int) -> bool:
-        """True if a legitimate interest may be the basis of a purpose: never of 1, nor of 3 to 6."""
+        """True if a legitimate interest may be the basis of a purpose; never of purposes 1 and 3 to 6."""
         return purpose not in (1, 3, 4, 5, 6) and bool(self.interests >> (PURPOSES - purpose) & 1)
 
     def restricted(self, purpose: int, vendor: int, *types: int) -> bool:
         """True if the publisher restricts the vendor's purpose in one of these ways."""
         return any(
-            one.purpose == purpose and one.type in types and one.holds_for(vendor)
-            for one in self._by_purpose.get(purpose, ())
+            restriction.type in types and restriction.holds_for(vendor)
+            for restriction in self._by_purpose.get(purpose, ())
         )
 
     @cached_property
@@ -105,11 +105,11 @@ def decode(text: str) -> TcString:
     """Read a TC string.
 
     Raises:
-        ValueError: it is none, of another version, or cut short.
+        ValueError: the text is no TC string, of another version, or cut short.
     """
     core, *segments = text.split(".", MAX_SEGMENTS)
     if len(segments) >= MAX_SEGMENTS:
-        raise ValueError("more segments than there are")
+        raise ValueError("too many segments")
     bits = Bits(core)
     if bits.number(6) != _VERSION:
         raise ValueError("not version 2")
@@ -122,13 +122,13 @@ def decode(text: str) -> TcString:
     bits.number(12)
     vendors, vendor_interests = _vendors(bits), _vendors(bits)
     if (count := bits.number(12)) > MAX_RESTRICTIONS:
-        raise ValueError("more restrictions than there are")
+        raise ValueError("too many restrictions")
     restrictions = tuple(Restriction(bits.number(6), bits.number(2), _ranges(bits)) for _ in range(count))
     disclosed = None
     for segment in segments:
-        more = Bits(segment)
-        if more.number(3) == _DISCLOSED:
-            disclosed = _vendors(more)
+        segment_bits = Bits(segment)
+        if segment_bits.number(3) == _DISCLOSED:
+            disclosed = _vendors(segment_bits)
     return TcString(
         created_ms=created * 100,
         policy_version=policy,
@@ -153,6 +153,6 @@ def _vendors(bits: Bits) -> Vendors:
 def _ranges(bits: Bits) -> Ranges:
     ranges = []
     for _ in range(bits.number(12)):
-        many, first = bits.flag(), bits.number(16)
-        ranges.append((first, bits.number(16) if many else first))
+        is_range, first = bits.flag(), bits.number(16)
+        ranges.append((first, bits.number(16) if is_range else first))
     return tuple(ranges)

@@ -21,9 +21,13 @@ LOOKED_FOR: Final = (
 
 
 def trace_of(
-    understood: Understood, reading: Reading, where: Device, consent: Consent, verdict: Verdict, rule: str
+    understood: Understood, reading: Reading, device: Device, consent: Consent, verdict: Verdict, rule: str
 ) -> dict[str, Any]:
-    """The trace of one event."""
+    """The trace of one event, as values of JSON.
+
+    Args:
+        rule: the rule that made the event's id: `call`, `query` or `new`.
+    """
     stored = understood.outcome is Outcome.STORED
     return {
         "outcome": understood.outcome.value,
@@ -37,7 +41,7 @@ def trace_of(
             "words": CONSENT_WORDS[consent.reason],
         },
         "invalid_traffic": {"rule": verdict.reason or None, "list": verdict.list or None},
-        "address": {"from": where.source, "grade": where.grade, "basis": where.basis},
+        "address": {"from": device.source, "grade": device.grade, "basis": device.basis},
         "event_id": {"rule": rule},
         "identity": {"once_by": _once_by(understood.event)},
         "kafka_key_from": _key_from(understood.event),
@@ -45,8 +49,8 @@ def trace_of(
     }
 
 
-def of_nothing(reason: str) -> dict[str, Any]:
-    """The trace of a call that ends here, for this reason."""
+def not_counted_trace(reason: str) -> dict[str, Any]:
+    """The trace of a call that is not counted, with its reason."""
     return {
         "outcome": Outcome.NOT_COUNTED.value,
         "reason": reason,
@@ -97,7 +101,7 @@ def _key_from(event: Mapping[str, Any]) -> str:
 
 
 def _missing(event: Mapping[str, Any], consent: Consent) -> dict[str, list[str]]:
-    """The facts that a number lacks of this event."""
+    """By number, the fields that it lacks in this event."""
     joined = any(name in event for name in names.FIELDS)
     return {
         "reach": _lacking(names.LISTENER in event, consent, "listener_id"),
@@ -106,5 +110,5 @@ def _missing(event: Mapping[str, Any], consent: Consent) -> dict[str, list[str]]
     }
 
 
-def _lacking(there: bool, consent: Consent, missing_fields: str) -> list[str]:
-    return [] if there else [missing_fields if consent.is_given else "consent"]
+def _lacking(is_present: bool, consent: Consent, missing_fields: str) -> list[str]:
+    return [] if is_present else [missing_fields if consent.is_given else "consent"]

@@ -18,7 +18,7 @@ import msgspec
 
 from flows.collector import pseudonyms as names
 from flows.collector import tracing
-from flows.collector.body import NOTHING, BodyParameters, body_parameters
+from flows.collector.body import NO_PARAMETERS, BodyParameters, body_parameters
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Caller, Callers, Device, Reached, device
 from flows.collector.consent import Consent, Policy
@@ -26,26 +26,24 @@ from flows.collector.dialects import CLAIMS, Dialect
 from flows.collector.invalid_traffic import Judge, Verdict, is_double, not_counted
 from flows.collector.laps import UNTIMED
 from flows.collector.pseudonyms import Pseudonyms
-from flows.collector.query import decoded, parameters, readable, without_query
+from flows.collector.query import decoded, parameters, readable, root_of, without_query
 from flows.collector.reading import PER_FIRE, Reading, canonical, is_cut, read
 from flows.collector.signals import signals_of
 from flows.collector.signatures import Signatures
 from flows.collector.unverified import claimant_of
 from flows.model.basis import BASES
 from flows.model.catalogue.fields import SIGNED, UNSIGNED_FIELDS
-from flows.model.events import CODES, CONVERSION_TYPES, REASONS
+from flows.model.events import CODES, CONVERSION_TYPES, INVALID, UNKNOWN_EVENT
 
 UNSIGNED: Final = "unsigned"
-UNKNOWN_EVENT: Final = "unknown_event"
-INVALID: Final = "invalid"
 TRACKED: Final = "tracked"
-"""The reason not to count a click that leads on: the pixel sent with it counts."""
-assert {UNKNOWN_EVENT, INVALID} <= set(REASONS)
-
+"""The reason not to count a click that redirects: the pixel sent with it counts."""
+IsPlanned = Callable[[str | None, str | None], bool]
+"""Whether a placement, or without one a campaign, is in the plans."""
 Placements = Literal["signed", "planned", "any"]
 LONGEST_ID: Final = 128
 _IDS: Final = (*UNSIGNED_FIELDS, "play_id", *SIGNED, "episode")
-"""Texts of a call; the app is recognised instead, and never sent."""
+"""Texts of a call. The app is not among them, since it is recognised and never sent."""
 MAX_EVENTS: Final = 1_000
 _DIALECT: Final = re.compile(r"[\w.-]+", re.ASCII)
 
@@ -54,11 +52,12 @@ _encode: Final = msgspec.json.Encoder().encode
 """Encodes in half the time of `msgspec.json.encode`, which makes an encoder for each value."""
 
 
-def _nothing_planned(placement: str | None, campaign: str | None) -> bool:
+def nothing_planned(placement: str | None, campaign: str | None) -> bool:
+    """False: no placement and no campaign is planned."""
     return False
 
 
-def _not_counted(dialect: str, word: str, how: str) -> None:
+def _ignore(dialect: str, word: str, how: str) -> None:
     pass
 
 
@@ -67,7 +66,7 @@ class Understanding:
     """Understands calls.
 
     Args:
-        key: of the ids of calls: derived from the edge's.
+        key: the key that makes ids of events; derived from the collector's.
         placements: the rule by which a placement may make a row.
         planned: whether a placement, or a campaign, is in the plans.
         on_cleaning: receives each cleaning: dialect, word, action.
@@ -81,8 +80,8 @@ class Understanding:
     signatures: Signatures
     key: bytes
     placements: Placements = "signed"
-    planned: Callable[[str | None, str | None], bool] = _nothing_planned
-    on_cleaning: Callable[[str, str, str], None] = field(default=_not_counted)
+    planned: IsPlanned = nothing_planned
+    on_cleaning: Callable[[str, str, str], None] = field(default=_ignore)
 
     def __post_init__(self) -> None:
         self._hasher = blake2b(digest_size=16, key=self.key, person=b"event")
@@ -90,22 +89,20 @@ class Understanding:
 
     def pixel(self, call: Call, trace: bool = False) -> Understood:
         """The event of a URL, or of a small POST of one event; raises for no input."""
-        if why := not_counted(call.method, call.headers):
-            return Understood(Outcome.NOT_COUNTED, why, trace=tracing.of_nothing(why) if trace else None)
+        if reason := not_counted(call.method, call.headers):
+            return _not_counted(reason, trace)
         reached = self.callers.reached(call.headers, call.peer)
         caller = self.callers.caller_of(call.headers, reached.address)
-        extra = body_parameters(call) if call.method == "POST" else NOTHING
+        extra = body_parameters(call) if call.method == "POST" else NO_PARAMETERS
         if extra is None:
             return Understood(Outcome.REJECTED, "malformed")
         name, dialect = self.dialect_of(call, extra)
         if is_cut(call, dialect):
             return Understood(Outcome.REJECTED, "malformed")
         reading = read(call, dialect, extra)
-        if _root(call.path) == "c":
+        if root_of(call.path) == "c":
             if reading.words.get("tracked") or reading.unreadable("tracked"):
-                return Understood(
-                    Outcome.NOT_COUNTED, TRACKED, trace=tracing.of_nothing(TRACKED) if trace else None
-                )
+                return _not_counted(TRACKED, trace)
             if not reading.unreadable("event"):
                 reading.words.setdefault("event", "click")
         mark_in_a_name = "?" in call.query and "?" in call.query.partition("=")[0][1:]
@@ -135,18 +132,18 @@ class Understanding:
         """An event of a source, whose fields are read; raises for no input.
 
         Args:
-            source: its name.
-            caller: whose rights it has.
-            reading: with the event's id, unless it is to be made as of a tag's URL.
+            source: the name of the source.
+            caller: the caller whose rights the source has.
+            reading: the event's fields; without an id, the event gets one as a tag's call does.
         """
         call = Call("POST", "", "", {}, b"", "", received_ms)
         understood = self._understood(call, caller, _NOWHERE, f"source/{source}", dialect, reading, False)
         understood.sender = f"source/{source}"
         return understood
 
-    def dialect_of(self, call: Call, extra: BodyParameters = NOTHING) -> tuple[str, Dialect]:
-        """The dialect that the path names, else the parameter `d`, else our own."""
-        if call.path == "/p" and extra is NOTHING and "d=" not in call.query:
+    def dialect_of(self, call: Call, extra: BodyParameters = NO_PARAMETERS) -> tuple[str, Dialect]:
+        """The name and dialect that the path names, else the parameter `d`, else our own."""
+        if call.path == "/p" and extra is NO_PARAMETERS and "d=" not in call.query:
             return "native", self.dialects["native"]
         parts = call.path.split(";", 1)[0].strip("/").split("/")
         named = parts[1] if len(parts) > 1 and parts[0] in ("p", "b", "c") else extra.get("d")
@@ -158,23 +155,21 @@ class Understanding:
         return "native", self.dialects["native"]
 
     def _may_be_named(self, call: Call, dialect: Dialect) -> bool:
-        """True if a path names a dialect, or may name an unknown one, which is read as our own.
+        """True if a path names a known dialect, or may name an unknown one, which is read as our own.
 
-        With a damaged name a call would be read by rules that it was not written by.
+        A call with a damaged name would be read by the rules of another dialect.
         """
         segments, semicolon, _ = call.path.partition(";")
         if semicolon and ";" not in dialect.split:
             return False
         named = segments.strip("/").partition("/")[2]
-        name, _, rest = named.partition("/")  # a file's name may follow, as in `/p/triton/pixel.gif`
+        name, _, file_name = named.partition("/")  # as in `/p/triton/pixel.gif`
         if not named or name.lower() in self.dialects:
-            return not rest or bool(dialect.split) or _DIALECT.fullmatch(rest) is not None
+            return not file_name or bool(dialect.split) or _DIALECT.fullmatch(file_name) is not None
         return _DIALECT.fullmatch(named) is not None
 
     def _settle_doubts(self, reading: Reading) -> None:
-        """Leave out values that may be damaged, unless the tag's signature confirms that they were written
-        so.
-        """
+        """Leave out values that may be damaged, unless the tag's signature confirms them."""
         words = reading.words
         if self._signed(words, words.get("placement_id"), words.get("campaign_id")):
             labels = words["signature"].split(".")[2:]
@@ -195,8 +190,8 @@ class Understanding:
         words = reading.words
         if reading.doubted:
             self._settle_doubts(reading)
-        for word, done in reading.cleaned.items():
-            for how in done:
+        for word, actions in reading.cleaned.items():
+            for how in actions:
                 self.on_cleaning(name, word, how)
         call.laps.end("clean")
         unread = not reading.readable and reading.unreadable(*CLAIMS)
@@ -211,8 +206,7 @@ class Understanding:
             self.on_cleaning(name, "user_agent", "unreadable")
         call.laps.end("device")
         if is_double(where.user_agent):
-            steps = tracing.of_nothing("watch") if trace else None
-            return Understood(Outcome.NOT_COUNTED, "watch", trace=steps)
+            return _not_counted("watch", trace)
         consent = self.policy.decide(signals_of(call, reading, caller))
         if consent.unknown_sections:
             self.on_cleaning(name, "gpp_sid", "unknown_section")
@@ -242,18 +236,18 @@ class Understanding:
         understood.claimant = claimant_of(where, call, dialect.device_from)
         call.laps.end("hash")
         if reading.cleaned:
-            understood.unreplaced = any("unreplaced" in done for done in reading.cleaned.values())
+            understood.unreplaced = any("unreplaced" in actions for actions in reading.cleaned.values())
         if trace:
             understood.trace = tracing.trace_of(understood, reading, where, consent, verdict, rule)
         return understood
 
     def _identify(self, event: dict[str, Any], call: Call, dialect: str, reading: Reading) -> str:
-        """Give the event its id, and return the rule that made it. A call's own id
-        comes first, then a hash of its query if that differs from fire to fire, then a new id.
+        """Set the event's id, and return the rule that made it. A call's own id comes first, then a hash of
+        its query if the query differs from call to call, then a new id.
         """
-        own = reading.words.get("event_id")
-        if isinstance(own, str):
-            event["event_id"] = own
+        call_id = reading.words.get("event_id")
+        if isinstance(call_id, str):
+            event["event_id"] = call_id
             return "call"
         if not reading.words.keys().isdisjoint(PER_FIRE):
             hasher = self._hasher.copy()
@@ -274,7 +268,9 @@ class Understanding:
             words["play_id"] = hasher.hexdigest()
 
     def _refusal(self, reading: Reading, caller: Caller, ids: Mapping[str, str]) -> tuple[str, str] | None:
-        """The refusal of an event: reason and field, in the order of the flow's own reasons."""
+        """The refusal of an event as (reason, field), in the order of the flow's own reasons; None if it is
+        accepted.
+        """
         words = reading.words
         placement, campaign = words.get("placement_id"), words.get("campaign_id")
         signed = self._signed(words, placement, campaign)
@@ -354,7 +350,8 @@ class Understanding:
                 if word in words:
                     conversion[word] = words[word]
             if "write" not in caller.rights or words.get("claimed") is True:
-                conversion["claimed"] = True  # anybody who reads the page can send another order and value
+                # Anybody who reads the page can send another order and value.
+                conversion["claimed"] = True
             event["conversion"] = conversion
 
     def _add_pseudonyms(self, event: dict[str, Any], words: Mapping[str, Any], where: Device) -> None:
@@ -367,8 +364,13 @@ class Understanding:
             event["ga_client_id"] = client
 
 
+def _not_counted(reason: str, trace: bool) -> Understood:
+    steps = tracing.not_counted_trace(reason) if trace else None
+    return Understood(Outcome.NOT_COUNTED, reason, trace=steps)
+
+
 def _sender(caller: Caller, dialect: str) -> str:
-    """The sender of a call, by names that the operator or we have chosen."""
+    """The sender of a call, by names of the operator's or ours."""
     if caller.network:
         return f"network/{caller.name}"
     return f"token/{caller.name}" if caller.name else f"dialect/{dialect}"
@@ -386,15 +388,10 @@ def _judged(consent: Consent, verdict: Verdict, where: Device) -> dict[str, Any]
 
 
 def _kafka_key(event: Mapping[str, Any]) -> bytes:
-    """The Kafka key of an event: equal for all pixels of a play, and for a conversion and its retries,
+    """The Kafka key of an event: the same for all pixels of a play, and for a conversion and its retries,
     whatever the consent of each.
     """
     if event["event"] == "conversion":
         order = event["conversion"].get("order_id")
         return str(order or event["event_id"]).encode()
     return str(event.get("play_id") or event.get(names.LISTENER) or event["event_id"]).encode()
-
-
-def _root(path: str) -> str:
-    """The door of a path: `p`, `b`, `c`."""
-    return "p" if path == "/p" else path.split(";", 1)[0].strip("/").split("/", 1)[0]

@@ -11,8 +11,8 @@ from flows.collector.signatures import DEBUG
 
 def known_names(dialect: Dialect) -> frozenset[str]:
     """The names that a dialect reads."""
-    own = LITERAL if dialect.use == "postback" else {*NATIVE, *WORDS}
-    return frozenset((*own, *SIGNALS, *dialect.names, *dialect.case_parameters, DEBUG))
+    common = LITERAL if dialect.use == "postback" else {*NATIVE, *WORDS}
+    return frozenset((*common, *SIGNALS, *dialect.names, *dialect.case_parameters, DEBUG))
 
 
 def unread_names(dialect: Dialect, names: Iterable[str]) -> Iterator[str]:

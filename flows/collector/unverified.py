@@ -1,7 +1,8 @@
-"""Unverified servers: networks of callers that speak for others' devices and are not believed.
+"""Unverified servers: networks of callers that name other devices and have no right to.
 
-The operator reads here which networks to list. A network is a /24 or a /48, no address. Only the first name
-of a user agent is stored, and it is reported from `AGENT_FROM` calls on: fewer may be one person's.
+The live page shows them, so that the operator can list the right ones. A network is a /24 or a /48, never an
+address. Only the first name of a user agent is stored, and it is reported from `AGENT_FROM` calls on: fewer
+calls may be one person's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from flows.collector.call import Call, Claimant
 from flows.collector.callers import Address, Device, DeviceFrom
 
 SHOWN: Final = 10
+"""The number of networks that are reported."""
 AGENT_FROM: Final = 20
+"""The number of calls from which on a network's user agent is reported."""
 MAX_NETWORKS: Final = 2_000
 """The greatest number of networks that are counted at a time; above it the rarer half is dropped."""
 _PREFIXES: Final = {4: 24, 6: 48}
@@ -34,7 +37,7 @@ class _Counted:
 class UnverifiedServers:
     """Counts the calls of claimants by network, up to `MAX_NETWORKS`.
 
-    Each network keeps the claimant with most of its calls, by majority vote.
+    A network's claimant is the one with most of its calls, by majority vote.
     """
 
     def __init__(self) -> None:
@@ -45,7 +48,7 @@ class UnverifiedServers:
         counted = self._counted.get(claimant.network)
         if counted is None:
             if len(self._counted) >= MAX_NETWORKS:
-                self._forget()
+                self._drop_rarer_half()
             self._counted[claimant.network] = _Counted(1, claimant, 1)
             return
         counted.calls += 1
@@ -56,38 +59,39 @@ class UnverifiedServers:
         else:
             counted.claimant, counted.lead = claimant, 1
 
-    def _forget(self) -> None:
-        """Keep the half of the networks with most calls."""
-        busiest = sorted(self._counted.items(), key=lambda one: -one[1].calls)
+    def _drop_rarer_half(self) -> None:
+        busiest = sorted(self._counted.items(), key=lambda item: -item[1].calls)
         self._counted = dict(busiest[: MAX_NETWORKS // 2])
 
     def worst(self) -> list[dict[str, Any]]:
         """The `SHOWN` networks with most calls, as values of JSON."""
-        counted = sorted(self._counted.values(), key=lambda one: (-one.calls, one.claimant.network))
+        by_calls = sorted(
+            self._counted.values(), key=lambda counted: (-counted.calls, counted.claimant.network)
+        )
         return [
             {
-                "network": one.claimant.network,
-                "agent": one.claimant.agent if one.calls >= AGENT_FROM else "",
-                "calls": one.calls,
-                "device_from": one.claimant.device_from,
+                "network": counted.claimant.network,
+                "agent": counted.claimant.agent if counted.calls >= AGENT_FROM else "",
+                "calls": counted.calls,
+                "device_from": counted.claimant.device_from,
             }
-            for one in counted[:SHOWN]
+            for counted in by_calls[:SHOWN]
         ]
 
 
-def claimant_of(where: Device, call: Call, of_dialect: DeviceFrom | None) -> Claimant | None:
-    """The claimant of a call; None if it claims nothing, or its address is unknown.
+def claimant_of(device: Device, call: Call, of_dialect: DeviceFrom | None) -> Claimant | None:
+    """The claimant of a call; None if the call claims nothing, or its address is unknown.
 
     Args:
-        of_dialect: where the servers of the call's dialect have the device's address.
+        of_dialect: the place of the device's address in calls of the dialect's servers.
     """
-    if where.caller is None or not where.ignored or where.perhaps_itself:
+    if device.caller is None or not device.ignored or device.perhaps_itself:
         return None
-    match = _AGENT.match(where.user_agent)
+    match = _AGENT.match(device.user_agent)
     agent = match.group().strip() if match else ""
     from_headers = "x-device-ip" in call.headers or "x-device-user-agent" in call.headers
     device_from: DeviceFrom = "x-device" if from_headers else of_dialect or "query"
-    return Claimant(_network(where.caller), agent, device_from)
+    return Claimant(_network(device.caller), agent, device_from)
 
 
 @lru_cache(_MAX_KNOWN)

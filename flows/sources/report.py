@@ -13,8 +13,8 @@ from rich.table import Table
 from flows.collector.call import Outcome, Understood
 from flows.collector.cleaner import wall_time
 from flows.collector.consent import WORDS
-from flows.collector.understand import UNKNOWN_EVENT
 from flows.model.catalogue.fields import CALLER_FIELDS
+from flows.model.events import UNKNOWN_EVENT
 from flows.shown import LINE, cell, shown
 from flows.sources.paths import Message, Path, is_present, plain
 from flows.sources.source import Source, alternatives, parse_source, presets

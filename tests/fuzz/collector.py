@@ -198,7 +198,7 @@ class CollectorDoor(ABC):
             )
             outcomes.update(f"{answer.status} {kept.outcome}".strip() for kept, answer in found)
         self._log.answers = True
-        while self._world.lane.behind or len(self._world.lane.in_hand):
+        while self._world.lane.waiting_events or len(self._world.lane.in_hand):
             await asyncio.sleep(0.01)
         assert ledger.balanced(0), ledger.line(self._world.lane.resting)
         assert ledger.acknowledged == ledger.stored

@@ -141,16 +141,16 @@ def test_a_growing_backlog_drains_in_order(tmp_path: Path, brokers: Brokers) -> 
         lane, ends_s, calls = world.lane, time.monotonic() + 6, list[asyncio.Task[bool]]()
         lane.start()
         brokers.late_s = 0.3  # not in time
-        while len(calls) < 300 or lane.behind:
+        while len(calls) < 300 or lane.waiting_events:
             assert time.monotonic() < ends_s, "still on the spool"
             calls.append(world.keep(f"{len(calls):05d}", key=KEYS[1]))
             await asyncio.sleep(0.001)
             if len(calls) == 300:
-                assert lane.behind
+                assert lane.waiting_events
                 brokers.late_s = 0.005
         assert all(await asyncio.gather(*calls))
         assert await world.keep("last", key=KEYS[1])
-        assert lane.behind == 0
+        assert lane.waiting_events == 0
         assert brokers.ids(1) == [*(f"{n:05d}" for n in range(len(calls))), "last"]
         await lane.close()
         assert world.ledger.balanced(0)

@@ -28,7 +28,7 @@ def test_a_new_edge_key_changes_the_method_and_explains_reach() -> None:
     old, both, new = (json.loads(one.line[1])["pseudonyms"] for one in (before, between, after))
     assert (old["keys_before"], both["keys_before"], new["keys_before"]) == ([], [old["key"]], [])
     assert both["key"] == new["key"] != old["key"]
-    assert "reach over the change counts both" in both["change"]
+    assert "reach across the change counts both" in both["change"]
 
 
 def test_trust_and_dialects_are_parts_of_the_method(tmp_path: Path) -> None:

@@ -61,5 +61,5 @@ def test_the_empty_file_of_an_earlier_version_stands_for_all_partitions(tmp_path
 @pytest.mark.parametrize("text", ["twelve", "12 x", "\x00"])
 def test_a_damaged_file_is_one_line_and_proves_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "marked").write_text(text)
-    with pytest.raises(SettingsError, match="remove it"):
+    with pytest.raises(SettingsError, match="remove the file"):
         Standing(tmp_path / "marked")

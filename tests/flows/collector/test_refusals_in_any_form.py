@@ -206,7 +206,7 @@ def test_the_checker_explains_the_cost_of_an_unreadable_signal() -> None:
     url = f"https://px.example/p?e=start&pl=a&cb=1&gdpr_consent={CONSENT}&lmt=perhaps&gdpr=0&gdpr=1"
     said = in_words(check(understanding(), url, 1_790_000_000_000))
     assert "lmt: its value cannot be read as lmt, so that no listener is measured" in said
-    assert "gdpr stands there twice: what refuses counts" in said
+    assert "gdpr appears twice: the refusal counts" in said
 
 
 def test_numbers_are_booleans_and_sections_as_json_writes_them() -> None:

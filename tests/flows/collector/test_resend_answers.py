@@ -178,9 +178,7 @@ def test_an_invalid_watermark_sends_nothing(
         done = again(url)
     client.flushall()
     assert done.exit_code == 1
-    assert done.output.startswith(
-        "audiopixel: a value of the flow in Redis (audiopixel:v1:meta) is damaged"
-    )
+    assert done.output.startswith("audiopixel: a value of the flow in Redis (audiopixel:v1:meta) is damaged")
 
 
 def test_unsigned_calls_are_sent_of_a_named_sender_alone(again: Callable[..., Result]) -> None:

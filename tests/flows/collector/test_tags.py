@@ -374,20 +374,24 @@ def test_a_good_tag_has_no_errors_and_no_warnings() -> None:
         (f'<img src="{tag()}">', "error", "this is no plain URL"),
         ("px.example/p?e=start", "error", "this is no plain URL"),
         (tag().replace("/p/", "/pixel/"), "error", "/pixel/vast4 is no door"),
-        (tag().replace("/p/vast4", "/p/vasst"), "error", "'vasst' is no dialect"),
+        (tag().replace("/p/vast4", "/p/vasst"), "error", "'vasst' is no known dialect"),
         (tag().replace("https", "http"), "warning", "http: players on secure pages"),
         (tag().replace("&", "&amp;"), "error", "&amp; stands where & belongs"),
         (tag() + "#top", "error", "# ends a URL"),
         (tag() + "?st=one", "error", "a second ? stands where"),
         (tag(dummy="x" * 2_000), "warning", "vendors' forms take 2,000"),
         (tag(e=""), "error", "rejected for its event: it is absent"),
-        (tag(e="creativeView"), "error", "none that is counted"),
+        (tag(e="creativeView"), "error", "e: no event of this name is counted"),
         (tag(pl=""), "error", "rejected for its placement_id: it is absent"),
         (tag(pl="[PLACEMENT]"), "error", "rejected for its placement_id: it is unreplaced"),
         (tag(pl="x" * 129), "error", "too long"),
         (tag(k=""), "error", "k: it is not signed"),
-        (tag(k=SIGNING.of_tag("breakfast-uk", "summer")), "error", "signed for no such placement"),
-        (tag(k="b9.AAAAAAAAAAAAAAAA"), "error", "signed for no such placement"),
+        (
+            tag(k=SIGNING.of_tag("breakfast-uk", "summer")),
+            "error",
+            "signature is of another placement or campaign",
+        ),
+        (tag(k="b9.AAAAAAAAAAAAAAAA"), "error", "signature is of another placement or campaign"),
         (tag(cb="%5BCACHEBUSTING%5D"), "error", "is percent-encoded, and no vendor replaces it so"),
         (tag(cb="@CACHEBUSTER@"), "error", "@CACHEBUSTER@ is no macro of vast4"),
         (tag(p="", cb=""), "warning", "a retry counts again"),
@@ -398,10 +402,10 @@ def test_a_good_tag_has_no_errors_and_no_warnings() -> None:
             "warning",
             "placement: nothing reads it, and it is not kept; did you mean placement_id?",
         ),
-        (tag() + "&pl=other", "error", "pl stands there twice"),
-        (tag(ss="1"), "warning", "ss: whose call fills this speaks for a device"),
+        (tag() + "&pl=other", "error", "pl appears twice"),
+        (tag(ss="1"), "warning", "ss: a call with this names another device"),
         (tag(ss="1"), "warning", 'collect_servers."NETWORK" = "x-device"'),
-        (tag(ip="[DEVICEIP]", ua="[DEVICEUA]"), "note", "ip, ua: whose call fills this"),
+        (tag(ip="[DEVICEIP]", ua="[DEVICEUA]"), "note", "ip, ua: a call with this names another device"),
         (tag(ip="[DEVICEIP]", ss="2"), "warning", 'collect_servers."NETWORK" = "query"'),
         (
             tag(p="", cb="", gdpr_consent="", ifa="", ss="1").replace("/vast4", "/prx"),
@@ -409,8 +413,8 @@ def test_a_good_tag_has_no_errors_and_no_warnings() -> None:
             'collect_servers."NETWORK" = "xff-first"',
         ),
         (tag(ip="9.9.9.9"), "note", "is invalid traffic (unverified_server)"),
-        (tag(ss="0") + "&ss=1", "error", "who speaks for two devices is a server"),
-        (tag(token="host.secret"), "error", "token: no secret stands in a URL"),
+        (tag(ss="0") + "&ss=1", "error", "a caller that names two devices is a server"),
+        (tag(token="host.secret"), "error", "token: no secret may stand in a URL"),
         (tag(l="me%40example.org"), "error", "l: an e-mail address"),
         (tag(ts="soon"), "warning", "ts: its value cannot be read as ts"),
         (tag(gdpr_consent=""), "warning", "the call carries no consent string"),
@@ -481,7 +485,7 @@ def test_a_hostile_tag_is_checked_at_once(query: str) -> None:
 def test_no_more_is_checked_than_a_door_takes() -> None:
     (finding,) = checked(f"{BASE}/p?x={'a' * 100_000}").findings
     assert finding.level == "error"
-    assert "no door takes more than 16,384" in finding.words
+    assert "the collector takes 16,384 at most" in finding.words
 
 
 # The command
@@ -503,7 +507,7 @@ def test_the_command_builds_and_checks_what_it_built(run) -> None:  # type: igno
     for url in urls:
         assert run("--check", url).exit_code == 0
     broken = run("--check", urls[0].replace("pl=a", "pl=c"))
-    assert (broken.exit_code, "signed for no such placement" in broken.stdout) == (1, True)
+    assert (broken.exit_code, "signature is of another placement or campaign" in broken.stdout) == (1, True)
     said = json.loads(run("--check", urls[0], "--json").stdout)
     assert (said["outcome"], said["event"]["placement_id"]) == ("stored", "a")
 
@@ -534,7 +538,7 @@ def test_tags_are_checked_by_plans_if_only_plans_create_rows(run, monkeypatch, t
 
 
 def test_the_command_explains_a_missing_value(run) -> None:  # type: ignore[no-untyped-def]
-    assert "say where the doors are" in run("--placement", "a").stderr
+    assert "the collector's address is missing" in run("--placement", "a").stderr
     unknown = run("--dialect", "trition", "--placement", "a", "--base", BASE)
     assert (
         unknown.exit_code,
