@@ -133,7 +133,7 @@ class LastCalls:
             calls.append(_last_call(call, result, outcome, dialect_of, self._alike.pop(sort, 0)))
 
     def shown(self) -> list[LastCall]:
-        """At most `MAX_CALLS` calls, the latest first; at most a half of them stored or with a debug value."""
+        """At most `MAX_CALLS` calls, the latest first; at most half of them stored or with a debug value."""
         stored_calls: list[LastCall] = []
         other_calls: list[LastCall] = []
         for sort, calls in list(self._kept.items()):
