@@ -39,7 +39,7 @@ UNSIGNED: Final = "unsigned"
 TRACKED: Final = "tracked"
 """The reason not to count a click that redirects: the pixel sent with it counts."""
 IsPlanned = Callable[[str | None, str | None], bool]
-"""Whether a placement, or without one a campaign, is in the plans."""
+"""A test of (placement, campaign): True if the plans have them."""
 Placements = Literal["signed", "planned", "any"]
 LONGEST_ID: Final = 128
 _IDS: Final = (*UNSIGNED_FIELDS, "play_id", *SIGNED, "episode")
