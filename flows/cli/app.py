@@ -60,7 +60,7 @@ def _options(
 
 
 def command(function: Callable[..., None], failed: int = 1) -> Callable[..., None]:
-    """Register a command. An error that a person can mend becomes one line and an exit code.
+    """Register a command. An error that a person can act on becomes one line and an exit code.
 
     Args:
         failed: the least exit code of a failure: 2 for a command whose 1 is an answer.
