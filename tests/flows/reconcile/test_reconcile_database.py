@@ -96,12 +96,12 @@ def test_a_wrong_query_is_reported() -> None:
 
 @pytest.mark.parametrize("memory", ["x", "0", "2GB'; select 1", "1e99TB"])
 def test_an_invalid_memory_size_is_refused(memory: str) -> None:
-    with pytest.raises(UsageError, match="takes a size such as 2GB"):
+    with pytest.raises(UsageError, match="takes a size, such as 2GB"):
         Database(memory=memory)
 
 
 def test_a_memory_limit_too_small_is_one_line() -> None:
     with pytest.raises(AudiopixelError) as raised:
         Database(threads=1, memory="1KB").run("CREATE TABLE rows AS FROM range(100000)")
-    assert "not enough memory" in str(raised.value)
+    assert "too little memory" in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The oracle and rows that do not say what was delivered, for their plan came too late to know."""
+"""The oracle and rows without delivered impressions, whose plans came too late for the flow to count."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ def test_a_log_is_read_back_compressed_as_its_suffix_says(tmp_path: Path, suffix
 
 
 def test_a_log_needs_one_path_a_partition(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one a partition"):
+    with pytest.raises(ValueError, match="one file for each partition"):
         run_log(tmp_path / "log.ndjson", Traffic(28, partitions=2), 10)
 
 
