@@ -67,7 +67,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def _exact(digits: str) -> Decimal | str:
-    """An exact number. One with an exponent too large for `Decimal` stays text, which no column takes."""
+    """An exact number; the text of a number that `Decimal` cannot hold, which no column takes."""
     try:
         return Decimal(digits)
     except ArithmeticError:

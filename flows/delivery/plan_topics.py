@@ -58,8 +58,8 @@ class Refusal(NamedTuple):
 
 
 class _Latest(NamedTuple):
-    """A placement's latest message of one partition. Of several, the one with the greatest first two values
-    counts. `plan` is None for a tombstone.
+    """A placement's latest message of one partition; `plan` is None for a tombstone. The greatest message by
+    time, then by partition, counts.
     """
 
     timestamp_ms: int

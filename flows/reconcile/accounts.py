@@ -95,8 +95,8 @@ class Accounts:
         }
 
     def _counted_since(self) -> int | tuple[int, int]:
-        """The moment since which a replay counts, or the bounds of a live flow's moment. That moment depends
-        on the broker's timestamps and on the flow's first offset, which the log does not show.
+        """The moment since which a replay counts, or the bounds of a live flow's moment. The log does not
+        show the broker's timestamps and the flow's first offset, on which a live flow's moment depends.
         """
         if self._truth.is_replayed(positions_of(self._client, self._namespace)[0]):
             return self._truth.counted_since_ms

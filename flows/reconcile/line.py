@@ -47,7 +47,7 @@ _EPOCH: Final = datetime(1970, 1, 1)
 
 
 class Rejected(Exception):
-    """Raised for a line that is no pixel, because of `field`; `reason` is that of its rejection."""
+    """Raised for a line that is no pixel, with the wrong field and the reason of the rejection."""
 
     def __init__(self, field: str, reason: str = "invalid") -> None:
         super().__init__(field)

@@ -204,8 +204,8 @@ class Figures(NamedTuple):
 
 
 def counted_from(plan: Planned, since_ms: int) -> int:
-    """The moment from which on a flight was counted (specification 11.1). That is its start, if counting
-    began at most 15 minutes or a thousandth of the flight's length after it.
+    """The moment from which on a flight was counted (specification 11.1): its start, if counting began
+    at most 15 minutes or a thousandth of the flight's length after that.
     """
     assert plan.end_ms is not None
     before = max(Fraction(_QUARTER_MS), Fraction(plan.end_ms - plan.start_ms, 1000))
@@ -353,46 +353,47 @@ def _money(
 
 
 def campaign_figures(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
-    """The delivery of a campaign by its planned placements, at least one. If the delivery of one placement is
-    unknown, so is that of the campaign.
+    """The delivery of a campaign by its planned placements, at least one. It is unknown if the delivery of a
+    placement is unknown.
     """
     booked, counts = sum(each.booked for each in parts), [each.delivered for each in parts]
     delivered = None if None in counts else sum(count or 0 for count in counts)
-    priced = [one for one in parts if one.money is not None]
-    currencies = {one.currency for one in priced}
+    priced = [part for part in parts if part.money is not None]
+    currencies = {part.currency for part in priced}
     money = currency = None
     if len(currencies) == 1:
         currency = currencies.pop()
         money = tuple(
-            _added(one.money[window] for one in priced if one.money is not None) for window in range(_WINDOWS)
+            _added(part.money[window] for part in priced if part.money is not None)
+            for window in range(_WINDOWS)
         )
     times = (
-        min(one.start_ms for one in parts),
-        max(one.end_ms for one in parts),
-        max(one.remaining_ms for one in parts),
+        min(part.start_ms for part in parts),
+        max(part.end_ms for part in parts),
+        max(part.remaining_ms for part in parts),
     )
-    least, since_ms = sum(one.least for one in parts), max(one.counted_since_ms for one in parts)
-    balances = [one.opening.balance for one in parts if one.opening.balance is not None]
-    gaps = [one.opening.gap_ms for one in parts if one.opening.gap_ms]
+    least, since_ms = sum(part.least for part in parts), max(part.counted_since_ms for part in parts)
+    balances = [part.opening.balance for part in parts if part.opening.balance is not None]
+    gaps = [part.opening.gap_ms for part in parts if part.opening.gap_ms]
     opening = Opening(sum(balances) if balances else None, gap_ms=max(gaps, default=None))
     common = (None, *times, None, currency, money, least, since_ms, opening)
-    short = _sum_of_known(one.short_by for one in parts)
-    at_stake = [one.stake for one in priced if one.stake is not None]
+    short = _sum_of_known(part.short_by for part in parts)
+    at_stake = [part.stake for part in priced if part.stake is not None]
     stake = Stake(*map(_sum_of_known, zip(*at_stake, strict=True))) if currency is not None else None
-    if all(one.states == ("not_started",) for one in parts):
+    if all(part.states == ("not_started",) for part in parts):
         return Figures(
             booked, delivered, None, None, None, ("not_started",), False, *common, short_by=short, stake=stake
         )
-    states = {state for one in parts for state in one.states}
+    states = {state for part in parts for state in part.states}
     ended = states <= {"complete", "ended_unknown", "ended_short"}
     paused = "paused" in states and states <= set(STILL)
-    expected = sum((one.expected or Fraction(0) for one in parts), Fraction(0))
-    judged = delivered is not None and not paused and any(one.indicator is not None for one in parts)
+    expected = sum((part.expected or Fraction(0) for part in parts), Fraction(0))
+    judged = delivered is not None and not paused and any(part.indicator is not None for part in parts)
     indicator = Fraction(delivered) / expected if delivered is not None and judged and expected else None
-    rates = [one.required_rate for one in parts if one.required_rate is not None]
+    rates = [part.required_rate for part in parts if part.required_rate is not None]
     is_short = delivered is not None and delivered < booked
     rate = sum(rates, Fraction(0)) if rates and is_short else None
-    bounds_of_parts = [one.bounds for one in parts if one.expected is not None]
+    bounds_of_parts = [part.bounds for part in parts if part.expected is not None]
     known_bounds = [each for each in bounds_of_parts if each is not None]
     bounds = None
     if len(known_bounds) == len(bounds_of_parts):

@@ -10,8 +10,10 @@ from flows.reconcile.scan import NEVER, NO_TIME, PLAIN, RECEIVED, SENT
 
 
 def receipts(rows: Any, times_by_line: Mapping[int, CollectorTimes]) -> Iterator[int]:
-    """The receipt of each line, epoch ms: `received_at` of a pixel, or its `ts` without that; the low mark of
-    a mark; 0 of any other line.
+    """The receipt of each line, epoch ms.
+
+    The receipt of a pixel is its `received_at`, or its `ts` without that field. The receipt of a mark is its
+    low mark. Any other line has 0.
 
     Args:
         rows: see `flows.reconcile.scan.ROW`.

@@ -31,7 +31,7 @@ _OF_RESTARTS: Final = ("flight", "labels", "bases", "campaigns", "_latest")
 
 
 class RowMoments(NamedTuple):
-    """A row, with the moments of its windows: counts at `at_ms`, reach at `reached_ms`; epoch ms."""
+    """A row, with the moment of its counts (`at_ms`) and the moment of its reach (`reached_ms`), epoch ms."""
 
     scope: str
     id: str

@@ -1,4 +1,4 @@
-"""The past of a simulated flight: plain plays, evenly over time, with their truth. It is made in seconds."""
+"""The past of a simulated flight, made in seconds: plain plays, evenly over time, with their truth."""
 
 from __future__ import annotations
 

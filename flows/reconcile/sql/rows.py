@@ -85,7 +85,7 @@ WHERE household IS NOT NULL AND NOT {IS["click"]};
 
 _OF_ROW: Final = remembered("scope", "id", "minute")
 
-# The flight of a planned placement begins with the minute of the plan's start. That of any other row has all
+# The flight of a planned placement begins with the minute of the plan's start. Any other row's flight has all
 # its pixels.
 FLOWN: Final = "(scope <> 'placement' OR coalesce(minute >= start_ms - start_ms % 60000, true))"
 
