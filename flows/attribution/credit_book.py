@@ -77,7 +77,8 @@ class CreditBook(Shard):
         plans: their currency takes precedence over that of the first credit; see
         `have_plans`.
         currencies: the currency of each row's values, including claimed ones.
-        valueless: the rows that have a currency from plans, but no value in it yet.
+        valueless: the rows that have a currency from plans, but no value in it yet, with the campaign of
+            their first value. An empty currency is determined again at the next value.
         decided: the numbers of all accepted, attributed and unattributed conversions, and of those with a
             noisy household. The numbers of a campaign are stored with its row.
         secret: see `flows.state.homes`.
@@ -86,14 +87,14 @@ class CreditBook(Shard):
     """
 
     STEP = "credits"
-    FORMAT = 8
+    FORMAT = 9
     PLAIN = ("currencies", "decided", "valueless", "_version")
     shards: int
     plans: PlanBook = field(default_factory=PlanBook)
     currencies: dict[RowName, str] = field(default_factory=dict)
     decided: tuple[int, int, int, int] = (0, 0, 0, 0)
     secret: bytes = b""
-    valueless: dict[RowName, None] = field(default_factory=dict)
+    valueless: dict[RowName, str | None] = field(default_factory=dict)
     claims_kept_ms: int = 60 * DAY_MS
     recovery: Path | None = None
     _version: str = ""
@@ -109,9 +110,7 @@ class CreditBook(Shard):
         """
         self.plans, before, self._version = plans, self._version, plans.version
         if before != self._version:
-            for row in self.valueless:
-                del self.currencies[row]
-            self.valueless.clear()
+            self.currencies |= dict.fromkeys(self.valueless, "")
 
     def cut(
         self, cut: Cut, decided: Sequence[Decided], counted: Sequence[ClientCounts] = ()
@@ -330,13 +329,15 @@ class CreditBook(Shard):
     def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
         """The currency of a row's value.
 
-        A placement has its plan's currency, else its campaign's. A campaign has the currency on which all its
-        plans with a currency agree. Every other row has the currency of its first credit. A known currency
-        stays; before the first value it is determined again when plans change.
+        A placement has its plan's currency, else that of its first value's campaign. A campaign has the
+        currency on which all its plans with a currency agree. Every other row has the currency of its first
+        credit. A known currency stays; before the first value in it, it is determined again when plans
+        change.
         """
         row_currency = self.currencies.pop(row, None)
-        if row_currency is None and currency is not None:
+        if not row_currency and currency is not None:
             scope, name = row
+            campaign = self.valueless.pop(row, campaign)
             if scope == "placement":
                 plan = self.plans.get(name)
                 row_currency = None if plan is None else plan.currency
@@ -346,7 +347,7 @@ class CreditBook(Shard):
                 row_currency = self._currency(("campaign", campaign), None, currency)
             row_currency = row_currency or currency
             if row_currency != currency:
-                self.valueless[row] = None
+                self.valueless[row] = campaign
         elif row_currency == currency and self.valueless:
             self.valueless.pop(row, None)
         if row_currency is not None:  # last in order: the first entry is dropped next
@@ -362,7 +363,7 @@ class CreditBook(Shard):
 
     def plain(self) -> dict[str, Any]:
         """See `Shard.plain`."""
-        return super().plain() | {"currencies": dict(self.currencies), "valueless": [*self.valueless]}
+        return super().plain() | {"currencies": dict(self.currencies), "valueless": dict(self.valueless)}
 
     def gather(self) -> None:
         """See `Shard.gather`."""
@@ -371,8 +372,7 @@ class CreditBook(Shard):
     def restore(self, state: tuple[Any, ...]) -> None:
         """See `Shard.restore`."""
         super().restore(state)
-        self.currencies = dict(self.currencies)
-        self.valueless = dict.fromkeys((scope, name) for scope, name in self.valueless)
+        self.currencies, self.valueless = dict(self.currencies), dict(self.valueless)
 
 
 def _in_order(decisions: Sequence[Decision]) -> list[Decision]:

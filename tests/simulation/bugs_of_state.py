@@ -57,7 +57,7 @@ def the_credit_books_account_is_not_saved(right: Any) -> Any:
 def currencies_of_campaigns_are_not_saved(right: Any) -> Any:
     def snapshot(self: Any) -> Any:
         form, shards, state = right(self)
-        return form, shards, state | {"currencies": {}, "valueless": []}
+        return form, shards, state | {"currencies": {}, "valueless": {}}
 
     return snapshot
 

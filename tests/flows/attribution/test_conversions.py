@@ -823,8 +823,8 @@ def money(
     }
 
 
-def planned(name: str, campaign: str | None, currency: str | None) -> Plan:
-    return Plan(name, 100, T0, T0 + DAY, campaign_id=campaign, currency=currency)
+def planned(name: str, campaign: str | None, currency: str | None, booked: int = 100) -> Plan:
+    return Plan(name, booked, T0, T0 + DAY, campaign_id=campaign, currency=currency)
 
 
 def bought(
@@ -881,6 +881,20 @@ def test_a_plan_without_a_currency_uses_its_campaigns_currency() -> None:
     )
     assert found["placement/b"] == found["campaign/red"] == (7, 1, "GBP")
     assert found["station/s"] == (10, 1, "EUR")
+
+
+def test_changed_plans_keep_the_campaign_of_a_placements_first_value() -> None:
+    """The second value is of another campaign, which no plan names."""
+    book = CreditBook(1)
+    for number, campaign in enumerate(("red", "blue")):
+        book.have_plans(PlanBook([planned("a", "red", "GBP", booked=100 + number)]))
+        made = bought("b", campaign, 10 + number, "EUR", T0 + number)
+        cut = moment(T0 + number, number=number)
+        book.cut(cut, [Decided(0, cut, [made], {campaign: 1}, 0, [])])
+        state, book = book.snapshot(), CreditBook(1)
+        book.restore(state)
+    assert book.currencies["placement", "b"] == "GBP"
+    assert book.valueless["placement", "b"] == "red"
 
 
 def test_a_currency_without_a_value_follows_changed_plans() -> None:
