@@ -68,7 +68,7 @@ def letters_are_saved_before_the_partitions_ticks_have_come(right: Any) -> Any:
     return lambda self, sink, shards, partitions, state: right(self, sink, shards, False, state)
 
 
-@mutation(saves, "KEPT")
+@mutation(saves, "KEPT_SAVES")
 def the_save_before_is_not_kept(_: Any) -> Any:
     return 1
 
