@@ -70,7 +70,7 @@ export class Mirror {
       else records.set(name, record);
     }
     if (all)
-      for (const [name, record] of this.#records) if (!records.has(name)) this.#forget(name, record);
+      for (const [name, record] of this.#records) if (!records.has(name)) this.#end(name, record);
     if (compare(reading.version, this.#meta) > 0)
       // The same version again does not show that the flow still writes.
       [this.#meta, this.#horizon] = [reading.version, reading.horizon];
@@ -83,7 +83,7 @@ export class Mirror {
     const lastVersion = shown?.version ?? this.#ended.get(name) ?? [-1, -1, -1];
     const { campaign, least, most } = this.#options;
     if (texts[0] === null || (campaign !== undefined && texts[this.#places.get("campaign_id")] !== campaign)) {
-      if (shown) this.#forget(name, shown);
+      if (shown) this.#end(name, shown);
       return null;
     }
     const record = recordOf(texts, least, most);
@@ -92,7 +92,8 @@ export class Mirror {
     return record;
   }
 
-  #forget(name, record) {
+  /** Remember the version of a row that has ended. */
+  #end(name, record) {
     this.#ended.set(name, record.version);
     if (this.#ended.size > MAX_ENDED) this.#ended.delete(this.#ended.keys().next().value);
   }

@@ -36,7 +36,8 @@ def discrepancy(
     impressions. The column excludes names parts that do not apply. The difference is split into signed parts;
     the rest is unexplained.
 
-    A difference up to 5 % of our count is fine, up to 10 % is worth a look, above 10 % is over the tolerance.
+    A difference up to 5 % of our count is fine, and up to 10 % is worth a look. Above 10 % it is over the
+    tolerance.
     A plan's tolerance replaces both limits. If our number is unknown, the band is "no verdict", and the row
     has the reason. Exit code 1: a row is over the tolerance. 2: no row is, but a row has no verdict; or Redis
     holds no counts of a flow, or damaged ones.

@@ -73,9 +73,9 @@ def forget(
     both are forgotten. Without that key it takes no address, and forgets only the ids themselves. With
     --household and no id, standard input is not read.
 
-    A receipt has the time, the shortened pseudonyms, the data that the flow held, the positions at which it
-    was dropped, and the data that remains, with its end. --status FILE asks again by a receipt, without a
-    key.
+    A receipt has the time, the shortened pseudonyms, and the data that the flow held, with the positions at
+    which it was dropped. It also has the data that remains, with its end. --status FILE asks again by a
+    receipt, without a key.
 
     Redis stores keyed hashes of the erased ids, never the ids, so that a restart does not count them again.
     Counts stay. The keyed hashes and sketches of reach also stay; no id can be derived from them without the

@@ -69,9 +69,9 @@ def rejected(
     malformed, too late or invalid traffic is not sent, nor one that lacks a field that was wrong (--set
     supplies it). The reasons of unsent letters are counted.
 
-    The letter of a source is handled without a call: its message is read again at its offset, by the present
-    mapping, and its pixel is written to the pixel topic under the same id as before. Correct the mapping
-    first. Exit code 1: a message is rejected again, or its topic has deleted it.
+    A letter of a source needs no call. The source's message is read again at its offset, by the present
+    mapping. Its pixel is written to the pixel topic under the same id as before. Correct the mapping first.
+    Exit code 1: a message is rejected again, or its topic has deleted it.
 
     Unsigned calls may be forged, so they are sent only with --sender. Conversions are sent only with
     --conversions: no touch gets credit for them, and the shop's own corrected call is then a repeat.

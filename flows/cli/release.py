@@ -75,8 +75,8 @@ def _refuse_unlisted(settings: Settings, collector: str) -> None:
     if collector in state_of:
         return
     names = [f"{shown(name)} ({state})" for name, state in list(state_of.items())[:MAX_LISTED]]
-    others = f", and {len(state_of) - MAX_LISTED} more" if len(state_of) > MAX_LISTED else ""
-    listed_text = f"listed are {', '.join(names)}{others}" if names else "it lists none"
+    unlisted = f", and {len(state_of) - MAX_LISTED} more" if len(state_of) > MAX_LISTED else ""
+    listed_text = f"listed are {', '.join(names)}{unlisted}" if names else "it lists none"
     raise AudiopixelError(
         f"Redis ({settings.namespace}) lists no collector {shown(collector)!r}, and nothing is released: "
         f"{listed_text}. --anyway releases an id that is not listed"

@@ -26,8 +26,8 @@ def top(
     """Watch placements, campaigns, creatives and apps live in the terminal. Rows that need attention come
     first.
 
-    Keys: / filters, s orders, j and k move, Enter opens a row, Tab changes between them,
-    ? shows all keys and the meaning of each column, q quits. In a pipe it prints all rows once.
+    Keys: / filters, s orders, j and k move, Enter opens a row, Tab changes the kind of rows, q quits. ? shows
+    all keys and the meaning of each column. In a pipe the command prints all rows once.
     """
     from flows.cli.owners import owners_of
     from flows.errors import UsageError

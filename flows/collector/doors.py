@@ -23,7 +23,7 @@ import msgspec
 from flows.collector.body import OBJECT, Number
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import ADDRESS_HEADERS, Caller, household_part, is_public
-from flows.collector.last_calls import HEADER, LastCalls, asks, is_local, is_trusted, words_of
+from flows.collector.last_calls import HEADER, LastCalls, has_debug_value, is_local, is_trusted, words_of
 from flows.collector.query import decoded, parameters, root_of, target_of
 from flows.collector.store import Store
 from flows.collector.understand import MAX_EVENTS, UNSIGNED, Understanding
@@ -195,7 +195,7 @@ class Doors:
             await self._keep([UNREAD], call)
             return TOO_LARGE
         understood = self.understanding.pixel(call)
-        is_debug = asks(call, self.understanding.signatures)
+        is_debug = has_debug_value(call, self.understanding.signatures)
         stored = await self._keep([understood], call, is_debug)
         answer = Answer(200, IMAGE, b"" if call.method == "HEAD" else GIF) if stored else REFUSED
         return self._with_verdict(answer, call, understood, stored, is_debug)
@@ -207,7 +207,8 @@ class Doors:
             return Answer(
                 400, [("content-type", "text/plain"), *_OPEN], b"the target is neither signed nor listed\n"
             )
-        understood, is_debug = self.understanding.pixel(call), asks(call, self.understanding.signatures)
+        understood = self.understanding.pixel(call)
+        is_debug = has_debug_value(call, self.understanding.signatures)
         stored = await self._keep([understood], call, is_debug)
         return self._with_verdict(redirect, call, understood, stored, is_debug)
 

@@ -32,8 +32,8 @@ OPT_OUTS: Final[Mapping[int, tuple[int, ...]]] = {
     **dict.fromkeys((11, 18), (14, 16)),  # usut usia
     **dict.fromkeys((24, *_NO_TYPES), (16, 18)),  # usmd usin usky usri
 }
-"""By section, the bit positions of the two-bit fields in its core that are 1 for a user who has opted out, as
-`@iabgpp/cmpapi` 3.2.0 writes them. The bits of other sections are unknown.
+"""By section, the bit positions of the two-bit fields in its core that are 1 for a user who has opted out.
+Source: `@iabgpp/cmpapi` 3.2.0. The bits of other sections are unknown.
 """
 _MAX_SECTIONS: Final = 64
 _MAX_SUBSECTIONS: Final = 8

@@ -489,12 +489,12 @@ class Lane:
                 await self._on_disk(self._ids.forget_before)
         return ended
 
-    async def close(self, forget: bool = False) -> None:
-        """Stop draining and release the directory; with `forget` also remove its id, which has ended."""
+    async def close(self, has_ended: bool = False) -> None:
+        """Stop draining and release the directory; with `has_ended` also remove the id."""
         await self._stop()
         if self._committing is not None:
             await self._committing
-        if forget:
+        if has_ended:
             with suppress(OSError):  # then the next process adopts it, and writes its bye again
                 self._ids.remove()
                 (self.directory / "clock").unlink()  # another id begins by the wall clock

@@ -1,8 +1,8 @@
 """The last calls and the outcome of each, for the live page and for senders that may see their own verdicts.
 
 Under load the calls are a sample. A sort is an outcome with its reason; calls with a signed debug value are a
-sort of their own. A collector keeps `A_SECOND` events of a sort in a second, and `OF_A_SORT` in all, so that
-a flood of one sort neither hides the others nor takes time.
+sort of their own. A collector keeps `A_SECOND` events of a sort in a second, and `OF_A_SORT` in all. A flood
+of one sort therefore neither hides the others nor takes time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
 """The form of a shown parameter name or unknown event: no e-mail address, no address, no number."""
 
 
-def asks(call: Call, signatures: Signatures) -> bool:
+def has_debug_value(call: Call, signatures: Signatures) -> bool:
     """True if a call carries a valid debug value."""
     if _DEBUG_IN not in call.query:
         return False
@@ -97,7 +97,7 @@ class LastCalls:
         self._second = -1
         self._taken: dict[str, int] = {}
         self._alike: dict[str, int] = {}
-        self._kept: dict[str, deque[LastCall]] = {}
+        self._calls_by_sort: dict[str, deque[LastCall]] = {}
 
     def take(
         self,
@@ -125,18 +125,18 @@ class LastCalls:
             if count >= A_SECOND:
                 self._alike[sort] = self._alike.get(sort, 0) + 1
                 continue
-            if sort not in self._kept and len(self._kept) >= MAX_SORTS:
+            if sort not in self._calls_by_sort and len(self._calls_by_sort) >= MAX_SORTS:
                 continue
             self._taken[sort] = count + 1
             self.changes += 1
-            calls = self._kept.setdefault(sort, deque(maxlen=OF_A_SORT))
+            calls = self._calls_by_sort.setdefault(sort, deque(maxlen=OF_A_SORT))
             calls.append(_last_call(call, result, outcome, dialect_of, self._alike.pop(sort, 0)))
 
     def shown(self) -> list[LastCall]:
         """At most `MAX_CALLS` calls, the latest first; at most half of them stored or with a debug value."""
         stored_calls: list[LastCall] = []
         other_calls: list[LastCall] = []
-        for sort, calls in list(self._kept.items()):
+        for sort, calls in list(self._calls_by_sort.items()):
             (stored_calls if sort == DEBUG or sort.startswith("stored/") else other_calls).extend(calls)
         latest = [*_latest(stored_calls, MOST_STORED), *_latest(other_calls, MAX_CALLS - MOST_STORED)]
         return _latest(latest, MAX_CALLS)

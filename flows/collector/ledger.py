@@ -20,9 +20,9 @@ class Ledger:
     Attributes:
         stored: acknowledged by Kafka, or on the spool; a few so late that they were answered as refused.
         refused: not stored, and answered as refused.
-        refused_by: the same by reason: `busy` (too many calls in hand), `calls` (too many of one address),
-            `clock` (the disk does not take the clock), `plans` (they decide, and have not been read yet),
-            `size` (an event that Kafka can never take), `store` (neither Kafka nor the spool took it).
+        refused_by: the same by reason. `busy`: too many calls in hand. `calls`: too many from one address.
+            `clock`: the disk does not take the clock. `plans`: they decide, and have not been read yet.
+            `size`: Kafka can never take the event. `store`: neither Kafka nor the spool took it.
         inherited: records that rested at the start, torn ones among them.
         acknowledged: events in the log, each once however often it was sent.
         torn: records without their end, which a kill left and whose calls were never answered, and damaged

@@ -15,7 +15,7 @@ class Call:
     """A call that is in hand: its time of receipt, and whether all of it is in the log or on the spool."""
 
     received_ms: int
-    done: bool = False
+    is_done: bool = False
 
 
 @dataclass
@@ -28,15 +28,15 @@ class InHand:
     _calls: deque[Call] = field(default_factory=deque)
 
     def take(self, received_ms: int) -> Call:
-        """Note an accepted call, which is in hand until `done`."""
+        """Note an accepted call, which is in hand until `finish`."""
         call = Call(received_ms)
         self._calls.append(call)
         return call
 
-    def done(self, call: Call) -> None:
+    def finish(self, call: Call) -> None:
         """Note that all of a call is in the log, on the spool, or refused."""
-        call.done = True
-        while self._calls and self._calls[0].done:
+        call.is_done = True
+        while self._calls and self._calls[0].is_done:
             self._calls.popleft()
 
     @property

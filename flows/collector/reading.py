@@ -271,7 +271,8 @@ def _path_parameters(path: str, dialect: Dialect) -> int:
     """The place in a path at which its parameters begin. Parameters begin after the first separator, or after
     the slash before it if the first parameter stands there (`/b/claritas/g=sale;ord=7`).
     """
-    first = min((at for mark in dialect.split if (at := path.find(mark)) >= 0), default=len(path))
+    places = (path.find(separator) for separator in dialect.split)
+    first = min((place for place in places if place >= 0), default=len(path))
     slash = path.rfind("/", 0, first)
     return slash + 1 if "=" in path[slash:first] else first + 1
 

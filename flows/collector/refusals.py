@@ -2,8 +2,8 @@
 explains a publisher's greater count.
 
 The counts go into Redis as absolute counts of one process, so that a repeated write changes nothing.
-Placements that have a row are counted one by one. An enemy may send any number of unknown names, so a bounded
-part of them is looked up each time, and those without a row are dropped.
+Placements that have a row are counted one by one. An enemy may send any number of unknown names. A bounded
+part of these is therefore looked up each time, and the names without a row are dropped.
 """
 
 from __future__ import annotations

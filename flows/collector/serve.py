@@ -304,7 +304,7 @@ class Collector:
             for lane in [orphan for orphan in self._orphans if not orphan.resting]:
                 if await lane.say_bye(BYE):
                     self._orphans.remove(lane)
-                    await lane.close(forget=True)
+                    await lane.close(has_ended=True)
                 else:  # each process that adopts it has another id, which needs a bye of its own
                     lane.start()
 
@@ -354,7 +354,7 @@ class Collector:
                     id=ending_lane.id,
                     resting=ending_lane.resting,
                 )
-            await ending_lane.close(forget=ended and (ending_lane is not lane or self.ended_by_clock))
+            await ending_lane.close(has_ended=ended and (ending_lane is not lane or self.ended_by_clock))
         letters.close()
         self._log.info("ended", ledger=self.ledger.line(sum(ending_lane.resting for ending_lane in lanes)))
         return 0 if all(byes) else RESTS

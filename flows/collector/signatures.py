@@ -24,7 +24,7 @@ from flows.model.catalogue.fields import SIGNED
 
 LABELS: Final = SIGNED
 DEBUG: Final = "dbg"
-"""The parameter by which a call asks for its verdict."""
+"""The parameter by which a call shows its verdict to its sender."""
 LONGEST_DEBUG_S: Final = 31 * 86_400
 """The longest validity of a debug value, in s."""
 _PORTS: Final = {"http": 80, "https": 443}

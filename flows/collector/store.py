@@ -204,9 +204,9 @@ class Store:
         else:
             ledger.refuse(waiting.count, "store")
         if stored or sending is None:
-            in_hand.done(waiting.in_hand)
+            in_hand.finish(waiting.in_hand)
         else:  # the events may arrive in the log all the same
-            sending.ended.add_done_callback(lambda _: in_hand.done(waiting.in_hand))
+            sending.ended.add_done_callback(lambda _: in_hand.finish(waiting.in_hand))
         waiting.settle(stored)
 
 

@@ -144,13 +144,12 @@ def places() -> str:
         ["Redis: decisions on conversions", "an order's id; no listener", _days("decisions_ttl")],
         [
             "Redis: figures of collectors, tags that are silent",
-            "of the ten networks (/24, /48) that speak most often for others' devices and are not "
-            f"believed the network, and from {AGENT_FROM} calls on the name in front of their user agent; "
-            "else nothing",
+            "the ten networks (/24, /48) that most often name other devices and have no right to; from "
+            f"{AGENT_FROM} calls on also the name in front of their user agent",
             "10 minutes; until they fire",
         ],
-        ["Redis: the deny-list of `forget`", "hashes", "until it is taken out"],
-        ["Redis: accounts of `forget`", "hashes, with numbers of touches", "until they are taken out"],
+        ["Redis: the deny-list of `forget`", "hashes", "until you remove it"],
+        ["Redis: accounts of `forget`", "hashes, with numbers of touches", "until you remove them"],
         ["the live page", "these networks and names", "as long as Redis has them"],
         ["logs, metrics", "nothing", "–"],
     ]

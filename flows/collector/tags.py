@@ -244,7 +244,7 @@ def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures 
     if dialect.note:
         warnings.append(dialect.note)
     if signatures is None:
-        warnings.append("unsigned: a collector that wants signed tags (its default) rejects them")
+        warnings.append("unsigned: a collector that takes signed tags alone (the default) rejects them")
     if order.base.startswith("http://"):
         warnings.append("http: players on secure pages do not fetch it, and anybody on the way reads it")
     return warnings

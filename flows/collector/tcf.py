@@ -62,7 +62,7 @@ class TcString:
         policy_version: of the framework's policies.
         service_specific: False for a string of the global scope, which no longer exists.
         purposes, interests: bit p - 1 from the left of 24: purpose p by consent, by legitimate interest.
-        purpose_one_treatment: the publisher's country does not ask for purpose 1.
+        purpose_one_treatment: whether the publisher's country requires no consent to purpose 1.
         vendors, vendor_interests: by consent, by legitimate interest.
         disclosed: vendors that the user was shown; None if the string has no list of them.
     """

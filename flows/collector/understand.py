@@ -195,8 +195,10 @@ class Understanding:
                 self.on_cleaning(name, word, how)
         call.laps.end("clean")
         unread = not reading.readable and reading.unreadable(*CLAIMS)
-        where = device(caller, reached, call.headers, words, dialect.device_from, dialect.masked, unread)
-        if where.ignored:
+        listener_device = device(
+            caller, reached, call.headers, words, dialect.device_from, dialect.masked, unread
+        )
+        if listener_device.ignored:
             self.on_cleaning(name, "ip", "claim_ignored")
         if "country" in words and not caller.trusted:
             self.on_cleaning(name, "country", "claim_ignored")
@@ -205,13 +207,13 @@ class Understanding:
         if not call.headers.get("user-agent", "").isascii():
             self.on_cleaning(name, "user_agent", "unreadable")
         call.laps.end("device")
-        if is_double(where.user_agent):
+        if is_double(listener_device.user_agent):
             return _not_counted("watch", trace)
         consent = self.policy.decide(signals_of(call, reading, caller))
         if consent.unknown_sections:
             self.on_cleaning(name, "gpp_sid", "unknown_section")
         call.laps.end("consent")
-        verdict = self.judge.verdict_on(where)
+        verdict = self.judge.verdict_on(listener_device)
         call.laps.end("invalid_traffic")
         event: dict[str, Any] = {
             "received_at": call.received_ms,
@@ -227,18 +229,18 @@ class Understanding:
             self._hide_listener(words, consent)
             ids = {word: words[word] for word in _IDS if word in words}
         self._fill(event, call, words, caller, ids)
-        event |= _judged(consent, verdict, where)
+        event |= _judged(consent, verdict, listener_device)
         if consent.is_given:
-            self._add_pseudonyms(event, words, where)
+            self._add_pseudonyms(event, words, listener_device)
         understood = Understood(outcome, reason, wrong, event, _kafka_key(event), consent.reason)
         understood.sender, understood.keeps_play = _sender(caller, name), not dialect.play_names_listener
         understood.laps = call.laps
-        understood.claimant = claimant_of(where, call, dialect.device_from)
+        understood.claimant = claimant_of(listener_device, call, dialect.device_from)
         call.laps.end("hash")
         if reading.cleaned:
             understood.unreplaced = any("unreplaced" in actions for actions in reading.cleaned.values())
         if trace:
-            understood.trace = tracing.trace_of(understood, reading, where, consent, verdict, rule)
+            understood.trace = tracing.trace_of(understood, reading, listener_device, consent, verdict, rule)
         return understood
 
     def _identify(self, event: dict[str, Any], call: Call, dialect: str, reading: Reading) -> str:
@@ -354,10 +356,12 @@ class Understanding:
                 conversion["claimed"] = True
             event["conversion"] = conversion
 
-    def _add_pseudonyms(self, event: dict[str, Any], words: Mapping[str, Any], where: Device) -> None:
+    def _add_pseudonyms(
+        self, event: dict[str, Any], words: Mapping[str, Any], listener_device: Device
+    ) -> None:
         listener = words.get("listener_id") or words.get("ifa")
-        event |= self.pseudonyms.of_listener(listener, where)
-        if event["event"] == "conversion" and (before := self.pseudonyms.previous(listener, where)):
+        event |= self.pseudonyms.of_listener(listener, listener_device)
+        if event["event"] == "conversion" and (before := self.pseudonyms.previous(listener, listener_device)):
             event["previous"] = before
         client = words.get("ga_client_id")
         if isinstance(client, str) and len(client) <= 64:
@@ -376,9 +380,9 @@ def _sender(caller: Caller, dialect: str) -> str:
     return f"token/{caller.name}" if caller.name else f"dialect/{dialect}"
 
 
-def _judged(consent: Consent, verdict: Verdict, where: Device) -> dict[str, Any]:
-    fields: dict[str, Any] = {"consent": consent.is_given, "device_basis": where.basis}
-    if where.basis == "transport":
+def _judged(consent: Consent, verdict: Verdict, listener_device: Device) -> dict[str, Any]:
+    fields: dict[str, Any] = {"consent": consent.is_given, "device_basis": listener_device.basis}
+    if listener_device.basis == "transport":
         fields["device_confirmed"] = True
     if verdict.reason:
         fields["invalid_traffic"] = verdict.reason

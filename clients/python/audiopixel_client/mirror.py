@@ -126,7 +126,7 @@ class Mirror:
             else:
                 records[name] = record
         for name in shown.keys() - records.keys() if whole else ():
-            self._forget(name, shown[name])
+            self._end(name, shown[name])
         if reading.version > self._meta:  # the same version again does not show that the flow still writes
             self._meta, horizon = reading.version, reading.horizon
         self._state, self.flush = (records, horizon), flush
@@ -137,7 +137,7 @@ class Mirror:
         campaign = texts[self._places.get("campaign_id", 0)]
         if texts[0] is None or self._campaign not in (None, campaign):
             if shown is not None:
-                self._forget(name, shown)
+                self._end(name, shown)
             return None
         record = record_of(self._places, list(texts), *self._bounds)
         if record.version >= last_version:
@@ -145,7 +145,8 @@ class Mirror:
             return record
         return None if shown is None else shown._replace(refused="stale")
 
-    def _forget(self, name: str, record: Record) -> None:
+    def _end(self, name: str, record: Record) -> None:
+        """Remember the version of a row that has ended, so that no older version comes back."""
         self._ended[name] = record.version
         if len(self._ended) > MAX_ENDED:
             del self._ended[next(iter(self._ended))]

@@ -155,7 +155,7 @@ def test_an_ended_lead_lowers_no_mark_of_a_busy_lane(tmp_path: Path) -> None:
         off_ms = 0
         await asyncio.sleep(0.01)
         calls.append(lane.in_hand.take(lane.clock.now_ms()))  # there is always one in hand
-        lane.in_hand.done(calls[0])
+        lane.in_hand.finish(calls[0])
         assert lane.low_ms() == calls[1].received_ms
         await lane.close()
 

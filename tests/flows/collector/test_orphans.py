@@ -167,7 +167,7 @@ def test_a_directory_with_an_undeletable_id_is_adopted_again(
         for lane in collector._adopted(LOG):
             with monkeypatch.context() as patch:
                 patch.setattr(Path, "unlink", unlink)
-                await lane.close(forget=True)
+                await lane.close(has_ended=True)
 
     before = descriptors()
     asyncio.run(end())
