@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows_support import batch as impressions
 
 from connectors.redis.client import Client
 from flows.cli.reconcile_settings import rules
@@ -219,6 +220,40 @@ def test_a_row_stays_for_its_whole_time_after_its_last_pixel() -> None:
     assert line.shard.ended_rows == []
     line.cut(T0 + 49 * HOUR, {"b": [1]})
     assert ("placement", "a") in line.shard.ended_rows
+
+
+def test_the_next_row_with_the_number_of_an_ended_row_has_no_minute_of_it() -> None:
+    day_of, before, now = (lambda minute: minute // 1440), T0 // MINUTE, (T0 + DAY) // MINUTE
+    shard, due = RowShard(0, 1, 600_000, 90_000, day_of, 1, limits=Limits(stays=60)), []
+    for number, at, minutes, row in (
+        (1, before, [before] * 3, ("campaign", "ended")),
+        (2, now, [*range(now, now + 20)], ("placement", "b")),  # few of all cells have expired
+        (3, now, [now], ("placement", "next")),
+    ):
+        cut = Cut(number, at * MINUTE, False, ())
+        due = shard.apply(cut, [impressions(cut, [(minute, 0) for minute in minutes], row)])[1]
+        assert (shard.ended_rows == [("campaign", "ended")]) == (number == 2)
+    minutes_of_next = [
+        (minute, some.final)
+        for some in due
+        for name, minute in zip(some.placements, some.minutes, strict=True)
+        if name == "next"
+    ]
+    assert minutes_of_next == [(now, False)]
+
+
+def test_a_row_that_ended_with_an_expired_minute_is_not_published_when_the_minute_is_mature() -> None:
+    day_of, before, now = (lambda minute: minute // 1440), T0 // MINUTE + 1375, (T0 + DAY) // MINUTE
+    shard = RowShard(0, 1, 600_000, 3 * HOUR, day_of, limits=Limits(stays=60))
+    for number, at, minutes, row in (
+        (1, before, [before], ("placement", "ended")),
+        (2, now, [*range(now, now + 20)], ("placement", "b")),
+        (3, before + 182, [before + 182], ("placement", "b")),
+    ):
+        cut = Cut(number, at * MINUTE, False, ())
+        windows, _ = shard.apply(cut, [impressions(cut, [(minute, 0) for minute in minutes], row)])
+    assert windows is not None
+    assert windows.rows == [("placement", "b")]
 
 
 def credited(at_ms: int) -> CreditBatch:
