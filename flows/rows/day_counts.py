@@ -40,8 +40,10 @@ from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import RowIndex
 from flows.state.arrays import I64, U32
 
-TURNS: Final = 60
-"""The number of cuts between two publications of a row."""
+TURNS: Final = 61
+"""The number of cuts between two publications of a row. It is a prime: the numbers of cuts are up to
+`UNWATCHED` apart, and a common divisor would leave rows without a turn.
+"""
 _COUNTED: Final = [SENT + SENT_COUNTED + kind * SENT_PARTS for kind in range(len(KINDS))]
 _OF_SIDE: Final[I64] = np.full(SEEN + len(BASES), -1, np.int64)
 """The column of a day of each of `flows.model.basis.SIDES`, or -1."""
