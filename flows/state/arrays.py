@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -38,7 +39,8 @@ def mapped_zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
         return np.zeros(shape, dtype)
     pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if (huge := getattr(mmap, "MADV_HUGEPAGE", None)) is not None:  # as numpy advises; Linux has it
-        pages.madvise(huge)
+        with suppress(OSError):  # a kernel without huge pages refuses it
+            pages.madvise(huge)
     return np.frombuffer(pages, dtype).reshape(shape)
 
 
@@ -65,7 +67,8 @@ def consumed(rows: Any) -> Iterator[Any]:
         end_byte = (begin + step) * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
         begin_byte = begin * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
         if end_byte <= len(pages):
-            pages.madvise(mmap.MADV_DONTNEED, begin_byte, end_byte - begin_byte)
+            with suppress(OSError):  # pages that are locked in memory stay
+                pages.madvise(mmap.MADV_DONTNEED, begin_byte, end_byte - begin_byte)
 
 
 def _pages_of(array: Any) -> mmap.mmap | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +35,20 @@ def test_the_pages_of_a_consumed_table_are_free() -> None:
     assert table[(1 << 22) // 32 :].all()
     list(parts)
     assert not table.any()
+
+
+def test_a_table_works_where_the_system_refuses_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without huge pages refuses that advice, and locked pages are not freed, both with `EINVAL`."""
+
+    class Refusing(mmap.mmap):
+        def madvise(self, *_: Any) -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Refusing)
+    table = mapped_zeros((1 << 20, 4), np.uint64)
+    assert not table.any()
+    table[:, 0] = np.arange(1 << 20)
+    assert np.array_equal(np.concatenate([part[:, 0] for part in consumed(table)]), np.arange(1 << 20))
 
 
 def test_a_view_of_a_mapped_table_is_not_freed() -> None:
