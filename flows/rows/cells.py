@@ -232,10 +232,12 @@ class Cells:
         move(old, self.keys, self.counts, self.flags, self.published_cuts, *new)
         (self.keys, self.counts, self.flags, self.published_cuts), self.used = new, len(old)
 
-    def drop_expired(self, oldest: int) -> None:
-        """Drop the cells of times before `oldest`, once they are many, since all other cells must move."""
+    def drop_expired(self, oldest: int, at_once: bool = False) -> None:
+        """Drop the cells of times before `oldest`, `at_once` or once they are many: all other cells must
+        move.
+        """
         expired = (self.keys != 0) & (split(self.keys)[1] < oldest)
-        if np.count_nonzero(expired) * MANY > self.used:
+        if at_once or np.count_nonzero(expired) * MANY > self.used:
             self.keep(~expired)
 
     def add(self, rows: I64, times: I64, columns: I64, amounts: I64) -> None:

@@ -9,6 +9,7 @@ from flows.attribution.claims import Claims
 from flows.plays import PlayShard
 from flows.publish import Ledger
 from flows.rows import RowShard
+from flows.rows.cells import Cells
 from flows.rows.turning import Turning
 from flows.state.journal import Journal
 from flows.state.rows import Rows
@@ -60,6 +61,11 @@ def currencies_of_campaigns_are_not_saved(right: Any) -> Any:
         return form, shards, state | {"currencies": {}, "valueless": {}}
 
     return snapshot
+
+
+@mutation(Cells, "drop_expired")
+def expired_minutes_of_an_ended_row_stay_in_its_number(right: Any) -> Any:
+    return lambda self, oldest, at_once=False: right(self, oldest)
 
 
 @mutation(Claims, "snapshot")

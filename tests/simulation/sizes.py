@@ -19,7 +19,7 @@ SMALL: Final = {
     "flows.plays.delay_counts": {"_ROOM": 1},
     "flows.rows.row_columns": {"ROOM": 2},
     "flows.rows.row_index": {"TURNED_A_SECOND": 1},
-    "flows.rows.cells": {"MIN_SLOTS": 4},
+    "flows.rows.cells": {"MIN_SLOTS": 4, "MANY": 1},
     "flows.rows.pairs": {"MIN_SLOTS": 4},
     "flows.intake.fingerprints": {"_SMALLEST": 8},
     "flows.intake.agents": {"_MAX_REASONS": 3},

@@ -141,7 +141,7 @@ def test_all_of_a_file_of_ids_are_forgotten_or_none(commanded: Settings, client:
 
     assert forget(lines=b"somebody-1\nsomebody-2\xe9\n") == (
         2,
-        "audiopixel: standard input is not UTF-8, and nothing is forgotten: save it as such",
+        "audiopixel: standard input is not UTF-8, and nothing is forgotten: save it as UTF-8",
     )
     assert forget("somebody-3", os.fsdecode(b"\xe9")) == (
         2,

@@ -389,7 +389,7 @@ def test_added_partitions_are_read_for_minutes(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_kept_minutes_are_bounded_with_a_begin() -> None:
-    kept = StoredMinutes(most_bytes=2_000)
+    kept = StoredMinutes(max_bytes=2_000)
     for place in range(50):
         kept.take(minute("a", place * 60_000))
     found = kept.of_placement("a")
