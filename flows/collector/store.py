@@ -54,8 +54,8 @@ class Store:
     """Makes events durable by one lane.
 
     While events rest for a partition, its fresh events follow them, so that the partition receives a
-    collector's events in order. In an outage the first callers wait for the deadline, and later callers do
-    not.
+    collector's events in order. A later call may overtake one with events for two partitions, of which one
+    rests. In an outage the first callers wait for the deadline, and later callers do not.
     """
 
     lane: Lane
