@@ -46,7 +46,7 @@ def moment_problem(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) ->
 def refusal(until_ms: int, since_ms: int, now_ms: int, zone: ZoneInfo) -> str:
     """The error message for a moment that does not split the counts; arguments as of `splits_counts`."""
     nearest_texts = " and ".join(moment_text(ms) for ms in nearest(until_ms, since_ms, now_ms, zone))
-    days = f"a midnight of the last {DAYS_OPEN} days in {zone.key}"
+    days = f"a midnight of today or the {DAYS_OPEN} days before, in {zone.key}"
     return (
         f"{moment_text(until_ms)}: counts before and after it are not stored separately. Takes a moment "
         f"up to {moment_text(since_ms)}, when counting began, {days}, or a minute of the last hour; "
