@@ -78,9 +78,9 @@ def test_consent_reach_and_robots_are_as_the_callers_say(
     for called, understood in calls:
         stored = [one.event for one in understood if one.outcome is Outcome.STORED]
         for truth, event in zip(called.truths, stored, strict=True):
-            if truth.also == "conversions" or truth.outcome == "repeated":
+            if truth.second_total == "conversions" or truth.outcome == "repeated":
                 continue
-            robot = truth.also == "invalid_traffic"
+            robot = truth.second_total == "invalid_traffic"
             assert ("invalid_traffic" in event) == robot, called
             checked["robots"] += robot
             if not robot:
