@@ -161,7 +161,8 @@ class Planning:
         for name, plans in self.plans.items():
             got = rows.get(("placement", name), {})
             if "delivery.state" in got:
-                moves = len({plan.flight for plan in plans}) > 1
+                # A row whose plan the file no longer has keeps for a moment what it showed.
+                moves = len({plan.flight for plan in plans}) > 1 or name not in self.file.plans
                 sure = not held and since_ms > 0 and (settled or not moves)
                 minutes_ms = model.impressions_ms(positions, ("placement", name))
                 of = plans, self._grace_ms, minutes_ms, sure, self._capped, since_ms
