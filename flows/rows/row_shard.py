@@ -326,8 +326,6 @@ class RowShard(RowTables):
         ]
         self.row_index.ended.drop_expired(minute - self.limits.remembered)
         if leaving:
-            # Another row gets their numbers, and with a number all cells that are left of it.
-            self.cells.drop_expired(self.oldest, at_once=True)
             self.due_days = self.day_counts.due(self.row_index, minute, cut, everything=True)
             self.ended_rows = self.take_out(leaving)
 

@@ -134,7 +134,9 @@ class RowTables(Shard):
     def take_out(self, rows: list[int]) -> list[RowName]:
         """End these rows and store their counts, packed; returns their names."""
         names, last_minutes = [], self.columns.last_minutes[rows].tolist()
-        cells = [cells.take_out(rows) for cells in self._cells[1:]]  # these rows have no counts by minute
+        # These rows have expired minutes alone. Other rows get the numbers, and would get the minutes too.
+        self.cells.drop_expired(self.oldest, at_once=True)
+        cells = [cells.take_out(rows) for cells in self._cells[1:]]
         columns = self.columns.take_out(rows)
         people = (reached.take_out(np.array(rows)) for reached in (self.reached, self.homes))
         for row, minute, row_values, *of_people in zip(rows, last_minutes, columns, *people, strict=True):
