@@ -29,7 +29,7 @@ longest gap.
 
 
 class Bar(NamedTuple):
-    """A figure of a bench, and the bound that it has to keep; `line` is that of `LINES`."""
+    """A figure of a bench, and its bound. `line` is a key of `LINES`."""
 
     line: int
     name: str
@@ -125,7 +125,7 @@ LINES: Final = {
         "Tried in rows, with these fields: unions of crowded rows where a row is "
         "published, rare counts summed before they spread, counts added by compiled loops: "
         "0.64 to 0.52 µs. Rolling reach gains nothing by waiting until a row is published, since its "
-        "work is by entry. What is left is three tables of reach for each entry.",
+        "work is by entry. Each entry still updates three tables of reach.",
     ),
     2: Line(
         "The flow never waits for a socket",
@@ -158,8 +158,8 @@ LINES: Final = {
         "grow by a quarter and free the old one's pages on the way, and one arena for all threads, 1,970 to "
         "1,704 and 1,754 by turns. A faster run has more pixels in a cut, whose copies stay free in the "
         "heap. Tried: returning freed memory every two seconds, without gain. Tried: a lower bound for the "
-        "C library's own pages, a sixth more processor time. The rate with 1 M plays is that of a log of a "
-        "second, which ends within two saves; with 10 M eleven saves write 1.2 GB.",
+        "C library's own pages, a sixth more processor time. A log of 1 M plays takes a second and two "
+        "saves. With 10 M, eleven saves write 1.2 GB.",
     ),
     6: Line(
         "Many rows",
@@ -308,7 +308,7 @@ def markdown(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def fill(text: str, found: Mapping[str, Saved]) -> str:
-    """A document with its tables anew; one whose bench has not been run stays."""
+    """A document with its tables rewritten from the last runs. A table without a run stays."""
 
     def block(match: re.Match[str]) -> str:
         head, name, end = match.group(1), match.group(2), match.group(3)

@@ -1,4 +1,4 @@
-"""The alerts about placements and campaigns, and the records behind them.
+"""The alerts about placements and campaigns, and the recording rules that they use.
 
 The alerts are judged on records that exist while the numbers are fresh (`pipeline_rules.FRESH`), so a
 pipeline that stands still raises no under-delivery. While a placement is not judged, as during a silence of

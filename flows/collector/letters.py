@@ -1,4 +1,4 @@
-"""Dead letters of rejected calls. They go to their topic if Kafka takes them, and never to the spool."""
+"""Dead letters of rejected calls. The collector sends a letter to its topic, or drops it; none is spooled."""
 
 from __future__ import annotations
 

@@ -443,8 +443,8 @@ def _lessen(reading: Reading) -> None:
 
 
 def _stricter(word: str, first: str, second: str) -> str:
-    """The stricter of two values on consent: the value that refuses, or cannot be read. Of two strings the
-    first counts.
+    """The stricter of two values on consent: the value that refuses, or cannot be read. The first of two
+    strings counts.
     """
     if word in _LISTS:
         return f"{first},{second}"[:LONGEST_VALUE]

@@ -149,8 +149,8 @@ class Pacer:
             structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
 
     def runs(self, name: str, now_ms: int) -> Plan | None:
-        """The plan of a placement that may deliver at a watermark; None for any other placement. Such a
-        flight has begun, has not ended, is not paused, and has delivered less than it booked.
+        """The plan of a placement that may deliver at a watermark, else None. A flight may deliver if it has
+        begun, has not ended, is not paused, and has delivered less than it booked.
         """
         plan, counted, paced = self.book.get(name), self.counted.get(name), self._deliveries.get(name)
         if plan is None or not plan.start_ms <= now_ms < plan.end_ms or plan.flight.paused(now_ms):

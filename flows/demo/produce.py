@@ -61,8 +61,8 @@ class Simulator:
         return self._thread.is_alive()
 
     def waits_s(self) -> float:
-        """The time, in s, for which Kafka has accepted nothing while messages wait. Each call measures it
-        anew, so frequent calls make it exact.
+        """The time, in s, for which Kafka has accepted nothing while messages wait. It is
+        measured at calls alone, so call it often.
 
         Raises:
             BaseException: the sender has failed.

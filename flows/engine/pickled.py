@@ -67,7 +67,7 @@ def _packed(message: Message) -> bytes:
 def _array(array: npt.NDArray[Any]) -> str | tuple[Any, ...]:
     if array.dtype.kind not in _PLAIN or not array.dtype.isnative:
         return array.__reduce__()
-    # Not bytes: an array on them cannot be written, and a compiled loop is compiled anew for such an array.
+    # An array on bytes is read-only, and numba compiles a loop once more for such an array.
     return array_of, (bytearray(array.tobytes()), array.dtype.char, array.shape)
 
 

@@ -291,7 +291,7 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
     """
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
-        # One day more: by then every confirmation of a claim is decided, whatever the watermark of its cut.
+        # A claim stays a day longer: each of its confirmations is decided by then, at any cut's watermark.
         claims_kept = settings.conversion_horizon + settings.allowed_lateness + timedelta(days=1)
         self._book, self._plans = (
             CreditBook(

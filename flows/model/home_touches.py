@@ -11,8 +11,8 @@ from flows.state.arrays import I64, U8, U32, U64
 
 
 class HomeTouches(NamedTuple):
-    """Touches of households, by column. `combos` index `names`; `tags` are those of
-    `flows.state.home_tags.tags_of`.
+    """Touches of households, by column. `combos` index `names`; `flows.state.home_tags.tags_of` makes
+    `tags`.
     """
 
     names: list[Dimensions]

@@ -37,5 +37,5 @@ def _between(difference: Difference, with_erased: Difference) -> bool:
     low, high = sorted(end for end in ends if end is not None)
     if low > EXACT_REACH and difference.metric.endswith(".reach"):
         low, high = low * (1 - REACH_TOLERANCE), high * (1 + REACH_TOLERANCE)
-    # Of quotients and quantiles over a part of the listeners, only the presence can be checked.
+    # Only the presence of quotients and quantiles over a part of the listeners can be checked.
     return low <= actual <= high or difference.metric.endswith((".frequency", "_seconds"))

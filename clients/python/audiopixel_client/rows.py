@@ -39,7 +39,7 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def clock_s() -> float:
-    """A clock in s that nobody sets. In Linux it also counts the time for which the machine is suspended."""
+    """A monotonic clock, in seconds. In Linux it also counts the time for which the machine is suspended."""
     return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
@@ -107,8 +107,8 @@ def _finite(text: str) -> float:
 
 
 def _factor(booked: float, delivered: float, projected: float, least: float, most: float) -> float | None:
-    """The factor by which to multiply the present rate. It is made of `delivery.projected`, which counts the
-    flight's time without its pauses; `1h.impressions` counts both.
+    """The factor by which to multiply the present rate, by `delivery.projected`. That field leaves out the
+    flight's pauses, and `1h.impressions` does not.
     """
     if projected <= delivered:
         return None
@@ -169,7 +169,7 @@ class Row(Mapping[str, Value]):
 
     @property
     def blocked(self) -> int:
-        """Impressions in blocked content that nobody has reviewed, even if the row is stale: stop at once."""
+        """Impressions in blocked content without a review, of a stale row too. Stop if there are any."""
         blocked = self._record.blocked
         return max(0, blocked - self._horizon.reviewed.get(self.name, 0)) if blocked else 0
 
