@@ -897,6 +897,19 @@ def test_changed_plans_keep_the_campaign_of_a_placements_first_value() -> None:
     assert book.valueless["placement", "b"] == "red"
 
 
+def test_a_full_book_stays_full_when_plans_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each placement has a value in another currency than its plans' alone, so no currency is settled."""
+    monkeypatch.setattr(credit_book, "MAX_CURRENCIES", 10)
+    book = CreditBook(1)
+    for number in range(60):
+        book.have_plans(PlanBook([planned("a", "red", "GBP", booked=100 + number // 7)]))
+        made = bought(f"made-up-{number}", "red", 1 + number, "EUR", T0 + number)
+        cut = moment(T0 + number, number=number)
+        book.cut(cut, [Decided(0, cut, [made], {"red": 1}, 0, [])])
+        assert book.valueless.keys() <= book.currencies.keys()
+        assert len(book.currencies) <= 10
+
+
 def test_a_currency_without_a_value_follows_changed_plans() -> None:
     wrong, right = (PlanBook([planned("a", "red", of), planned("b", "red", None)]) for of in ("EUR", "GBP"))
     book, rows = CreditBook(1), RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440)
