@@ -26,6 +26,7 @@ from flows.collector.callers import ADDRESS_HEADERS, Caller, household_part, is_
 from flows.collector.last_calls import HEADER, LastCalls, has_debug_value, is_local, is_trusted, words_of
 from flows.collector.query import decoded, parameters, root_of, target_of
 from flows.collector.store import Store
+from flows.collector.tag_question import Question, question_of
 from flows.collector.understand import MAX_EVENTS, UNSIGNED, Understanding
 from flows.errors import UNREADABLE, AudiopixelError
 
@@ -43,7 +44,7 @@ RETRY_AFTER_S: Final = 2
 _T = TypeVar("_T")
 Headers = list[tuple[str, str]]
 EventsCallback = Callable[[Sequence[Understood]], None]
-TagAnswers = Callable[[Mapping[str, str]], dict[str, Any]]
+TagAnswers = Callable[[Question], dict[str, Any]]
 _OPEN: Final[Headers] = [
     ("access-control-allow-origin", "*"),
     ("vary", "origin"),
@@ -100,7 +101,7 @@ class Doors:
         calls_per_caller: the greatest number of calls a second from one address; 0 for no cap.
         undecided: whether it is still unknown which placements may make a row.
         calls_in_hand: the greatest number of calls at a time; further calls are refused before any work.
-        tags: the answer to a form about tags; raises `AudiopixelError`.
+        tags: the answer to a question about tags; raises `AudiopixelError`.
         last: keeps the last calls for the live page.
     """
 
@@ -257,13 +258,13 @@ class Doors:
         if len(call.body) > MAX_PIXEL_BYTES:
             return TOO_LARGE
         try:
-            form = msgspec.json.decode(call.body, type=dict[str, str])
+            question = question_of(msgspec.json.decode(call.body, type=dict[str, str]))
         except UNREADABLE as error:
             return _error(f"takes a JSON object of texts: {error}")
-        if caller.campaigns and form and "check" not in form and form.get("campaign") not in caller.campaigns:
+        if caller.campaigns and question.signs and question.fields.get("campaign") not in caller.campaigns:
             return FORBIDDEN
         try:
-            tag_answer = tags(form)
+            tag_answer = tags(question)
         except AudiopixelError as error:
             return _error(str(error))
         return Answer(200, _JSON, msgspec.json.encode(tag_answer))

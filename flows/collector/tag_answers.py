@@ -16,6 +16,7 @@ from flows.collector.checker import Checked, check
 from flows.collector.dialects import Dialect, load_dialects
 from flows.collector.from_settings import signatures_of, understanding_of
 from flows.collector.signatures import Signatures
+from flows.collector.tag_question import Kind, Question
 from flows.collector.understand import IsPlanned, Understanding
 from flows.errors import UsageError
 from flows.model.catalogue.events import ONCE_HEARD
@@ -122,30 +123,37 @@ def of_checked(verdict: Checked) -> dict[str, Any]:
     return dict(verdict.trace) | {"findings": findings}
 
 
-def answer(settings: Settings, door: Understanding, form: Mapping[str, str]) -> dict[str, Any]:
-    """The answer to a form: `check` a URL, a `conversion`'s snippet, a `placement`'s tags, else the choices.
+def answer(settings: Settings, door: Understanding, question: Question) -> dict[str, Any]:
+    """The answer to a question about tags.
 
     Args:
         door: the understanding of the URL to check.
 
     Raises:
-        UsageError: the form's request cannot be built.
+        UsageError: what is asked for cannot be built.
         SettingsError: no tag can be built or checked by these settings.
     """
+    form = question.fields
     if any(len(value) > LONGEST_FIELD for value in form.values()):
         raise UsageError(f"a field takes {LONGEST_FIELD:,} characters at most")
-    if form.get("check"):
-        verdict = check(door, form["check"], time.time_ns() // 1_000_000)
-        return of_checked(verdict) | {"good": verdict.good}
-    if form.get("conversion"):
-        return {"snippet": snippet(settings, form)}
-    if not form.get("dialect") and not form.get("placement"):
-        return choices(settings)
+    match question.kind:
+        case Kind.CHECK:
+            verdict = check(door, form["check"], time.time_ns() // 1_000_000)
+            return of_checked(verdict) | {"good": verdict.good}
+        case Kind.CONVERSION:
+            return {"snippet": snippet(settings, form)}
+        case Kind.CHOICES:
+            return choices(settings)
+        case Kind.PLACEMENT:
+            return _placement(settings, form)
+
+
+def _placement(settings: Settings, form: Mapping[str, str]) -> dict[str, Any]:
     built = build(settings, form)
-    name = form.get("dialect") or "native"
     vast = "" if "progress" in built.urls or "postback" in built.urls else tags.as_vast(built)
-    body = tags.as_body(name, built) | {"vast": vast, "signed": bool(settings.collect_signing_keys)}
-    return body | ({"curl": curl(settings, form)} if form.get("placement") else {})
+    body = tags.as_body(form.get("dialect", "native"), built)
+    body |= {"vast": vast, "signed": bool(settings.collect_signing_keys)}
+    return body | ({"curl": curl(settings, form)} if "placement" in form else {})
 
 
 def curl(settings: Settings, form: Mapping[str, str]) -> str:

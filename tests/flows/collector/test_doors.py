@@ -263,6 +263,17 @@ def test_a_tagging_token_gets_tags_valid_at_the_same_door() -> None:
         (TAG, "spring", 200),
         (TAG | {"campaign": "autumn"}, "spring", 401),
         ({"placement": "morning"}, "spring", 401),
+        # An empty field is absent: it changes neither the question nor the right that it needs.
+        *(
+            (TAG | {"campaign": "autumn", field: ""}, "spring", 401)
+            for field in ("check", "conversion", "dialect")
+        ),
+        ({"conversion": "purchase", "campaign": "autumn"}, "spring", 401),
+        ({"conversion": "purchase", "campaign": "autumn", "check": ""}, "spring", 401),
+        ({"conversion": "purchase", "campaign": "spring"}, "spring", 200),
+        ({"dialect": "triton", "campaign": "autumn"}, "spring", 401),
+        ({"check": "https://px.example/p?e=start&pl=a&cm=autumn", "campaign": "autumn"}, "spring", 200),
+        ({"campaign": "autumn"}, "spring", 200),  # the choices of a form, which sign nothing
         ({}, "spring", 200),
         (b"[1]", "desk", 400),
         (b"", "desk", 400),
