@@ -9,7 +9,6 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,13 +26,9 @@ from flows.simulate import Traffic, run_log
 KEY: Final = b"a key of sixteen bytes or more"
 
 
-def _do(write: Callable[[], object]) -> None:
-    write()
-
-
 def archive_of(log: Path, root: Path, most_bytes: int) -> None:
     """An archive of one partition with the lines of a log."""
-    series = Series(Directory(root), Part(topic="t", partition=0, first=0), None, most_bytes, _do)
+    series = Series(Directory(root), Part(topic="t", partition=0, first=0), None, most_bytes)
     series.begin()
     reader, nobody = FileInput([str(log)]).open(str(log), None), Forgetting(KEY, ())
     try:

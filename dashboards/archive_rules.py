@@ -1,4 +1,6 @@
-"""The alerts about the archive: messages that it does not have yet, and messages that it will never have."""
+"""The alerts about the archive: messages that it does not have yet, messages that it will never have, and
+objects that cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +36,15 @@ ALERTS: Final = (
         f"The archive lacks messages of {shown('$labels.partition')}",
         "Kafka had deleted {{ $value | printf `%.0f` }} messages before the archive read them. A count that "
         "begins from the archive is without them.",
+    ),
+    Alert(
+        "AudiopixelArchiveDamaged",
+        f"max by (instance) ({m.ARCHIVE_UNREADABLE.name}) > 0",
+        "critical",
+        "pipeline",
+        f"The archive, {shown('$labels.instance')}, has objects that cannot be read",
+        "{{ $value | printf `%.0f` }} segments or parts of its manifest are damaged or missing. Forgotten "
+        "people are not removed from them, and a count that begins from the archive stops there.",
     ),
 )
 

@@ -19,7 +19,7 @@ import msgspec
 from connectors.redis import Client, read_rows, server_clock
 from flows.errors import UNREADABLE, AudiopixelError
 from flows.model.messages import ERASED
-from flows.model.redis_keys import collector_keys_key, deny_key, erased_field, erased_key
+from flows.model.redis_keys import archive_key, collector_keys_key, deny_key, erased_field, erased_key
 from flows.model.ticks import DAY_MS, sum_of
 from flows.settings import Settings
 from flows.shown import shown
@@ -252,6 +252,11 @@ class Case:
             reasons.append(
                 f"{absent} of {len(erasures)} names are not on the deny-list: run audiopixel forget for them"
             )
+        if unreadable := _unreadable_archive_objects(client, self.settings.namespace):
+            reasons.append(
+                f"the archive has {_counted(unreadable, 'object')} that cannot be read, and nobody is "
+                "removed from them: audiopixel archive check names them"
+            )
         return erasures, [*filter(None, reasons)]
 
     def erasures(self, client: Client) -> list[Erasure]:
@@ -306,6 +311,13 @@ class Case:
             cuts={name: {"at": moment(cut.at_ms), "positions": cut.positions} for name, cut in cuts.items()},
             not_reached=unreached(self.settings, retention),
         )
+
+
+def _unreadable_archive_objects(client: Client, namespace: str) -> int:
+    """The number that the archive's writer has published; 0 without an archive."""
+    (row,) = read_rows(client, [archive_key(namespace)], ["unreadable"])
+    count = row.get("unreadable", "0")
+    return int(count) if count.isdecimal() else 0
 
 
 def state_of(erasures: Sequence[Erasure], reasons: Sequence[str]) -> State:

@@ -119,7 +119,7 @@ ARCHIVE_MESSAGES = ARCHIVE.counter(
     "archive_messages_total", "Messages taken into the archive by this process.", "partition"
 )
 ARCHIVE_RETRIED = ARCHIVE.counter(
-    "archive_retried_total", "Writes that the archive's store did not take, and that are repeated."
+    "archive_retried_total", "Calls that the archive's store did not answer, and that are repeated."
 )
 ARCHIVE_THROUGH = ARCHIVE.gauge(
     "archive_through_timestamp_seconds",
@@ -134,6 +134,10 @@ ARCHIVE_MISSING = ARCHIVE.gauge(
     "archive_missing_messages",
     "Messages that Kafka had deleted before they were read, among those of the newest part of the manifest.",
     "partition",
+)
+ARCHIVE_UNREADABLE = ARCHIVE.gauge(
+    "archive_unreadable_objects",
+    "Segments and parts of the manifest that the last removal of forgotten people could not read.",
 )
 ARCHIVE_FORGOTTEN = ARCHIVE.gauge(
     "archive_forgotten_timestamp_seconds",

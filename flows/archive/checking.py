@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from connectors.objects import Objects
@@ -18,6 +19,8 @@ from flows.errors import StateError
 from flows.model.redis_keys import row_key
 
 AT_ONCE: Final = 10_000
+LATE_S: Final = 1_800.0
+"""The age of a message, in s, from which an archive without it is at fault, as by the alert."""
 WAIT_S: Final = 10.0
 """The longest wait for a next message that must exist."""
 
@@ -30,6 +33,7 @@ class Checked:
         partitions, segments, messages, malformed, bytes, raw_bytes: totals of the archive.
         through_ms: the epoch ms before which all partitions are whole.
         wrong: the faults, in sentences.
+        behind: for each partition that ends before the flow's position, by how many messages, in sentences.
         compared: the number of partitions that were compared with the ledger.
         not_compared: the reasons why the other partitions were not, in sentences.
     """
@@ -43,6 +47,7 @@ class Checked:
     raw_bytes: int = 0
     through_ms: int = 0
     wrong: list[str] = field(default_factory=list)
+    behind: list[str] = field(default_factory=list)
     compared: int = 0
     not_compared: list[str] = field(default_factory=list)
 
@@ -52,12 +57,14 @@ class Ledgers:
     """Access to the flow's ledger, and to the topic.
 
     Attributes:
+        partitions: the partitions that the ledger names.
         row: reads the ledger's row of a partition.
         begun: the flow's first offset, by partition. For a partition without one the archive's first counts.
         open_topic: opens a partition of the topic at an offset, to count messages that are not archived yet.
             None if the topic is not read.
     """
 
+    partitions: Collection[str]
     row: Callable[[str], Mapping[str, str]]
     begun: Mapping[str, int]
     open_topic: Callable[[str, int], Reader] | None
@@ -88,6 +95,14 @@ def check(
         checked.through_ms = min(checked.through_ms, through) if checked.partitions > 1 else through
         if ledgers is not None:
             _compare_with_ledger(store, newest, counted, ledgers, checked)
+    if ledgers is not None:
+        archived = {f"{checked.topic}/{partition}" for partition in paths}
+        for name in sorted(set(ledgers.partitions) - archived):
+            row = ledgers.row(name)
+            if name.rpartition("/")[0] == checked.topic and "position" in row:
+                checked.wrong.append(
+                    f"{name}: is not in the archive, and the ledger has {_ledger_count(row):,} messages of it"
+                )
     checked.wrong += [
         f"{path}: is listed by no manifest; the next start of audiopixel archive --to deletes it"
         for path in store.names(SEGMENTS)
@@ -96,9 +111,15 @@ def check(
     return checked
 
 
-def ledger_of(client: Client, namespace: str) -> Callable[[str], Mapping[str, str]]:
-    """The ledger's rows in Redis."""
-    return lambda name: read_rows(client, [row_key(namespace, "partition", name)])[0]
+def ledger_of(client: Client, namespace: str) -> tuple[list[str], Callable[[str], Mapping[str, str]]]:
+    """The partitions of the ledger in Redis, and the reader of its rows.
+
+    Raises:
+        ConnectError: Redis does not answer.
+    """
+    (row,) = read_rows(client, [f"{namespace}:positions"], ["positions"])
+    names = [*msgspec.json.decode(row.get("positions", "{}"), type=dict[str, int])]
+    return names, lambda name: read_rows(client, [row_key(namespace, "partition", name)])[0]
 
 
 @dataclass
@@ -168,25 +189,41 @@ def _compare_with_ledger(
     if begun < counted.first:
         checked.not_compared.append(f"{name}: the flow began at {begun}, the archive at {counted.first}")
         return
-    position, ledger_count = int(row["position"]), int(row.get("marks") or 0) + int(row.get("received") or 0)
-    messages = _before(store, counted, min(position, newest.next)) - _before(store, counted, begun)
+    position, ledger_count = int(row["position"]), _ledger_count(row)
+    try:
+        messages = _before(store, counted, min(position, newest.next)) - _before(store, counted, begun)
+    except (ConnectError, StateError):  # it stands among the faults already
+        checked.not_compared.append(f"{name}: the segment at an end of the comparison cannot be read")
+        return
     if position > newest.next:
-        between = None
-        if ledgers.open_topic is not None:
-            between = _between(ledgers.open_topic(name, newest.next), position)
+        if ledgers.open_topic is None:
+            checked.not_compared.append(f"{name}: the archive is behind the flow, and Kafka was not read")
+            return
+        between = _between(ledgers.open_topic(name, newest.next), position)
         if between is None:
-            checked.not_compared.append(
-                f"{name}: the ledger is at {position}, the archive ends at {newest.next}, and Kafka was not "
-                "read, or lacks messages between the two"
+            checked.wrong.append(
+                f"{name}: the archive ends at offset {newest.next}, the flow is at {position}, and Kafka "
+                "lacks messages between the two"
             )
             return
-        messages += between
+        count, oldest_ms = between
+        messages += count
+        behind = f"{name}: {count:,} messages before the flow's position {position} are not archived yet"
+        if oldest_ms and time.time() - oldest_ms / 1000 > LATE_S:
+            minutes = int(time.time() - oldest_ms / 1000) // 60
+            checked.wrong.append(f"{behind}, the first for {minutes:,} minutes")
+        else:
+            checked.behind.append(behind)
     checked.compared += 1
     if messages != ledger_count:
         checked.wrong.append(
             f"{name}: {messages:,} messages from offset {begun} to {position}, and the ledger has "
             f"{ledger_count:,} marks and received"
         )
+
+
+def _ledger_count(row: Mapping[str, str]) -> int:
+    return int(row.get("marks") or 0) + int(row.get("received") or 0)
 
 
 def _before(store: Objects, counted: _Counted, position: int) -> int:
@@ -198,11 +235,12 @@ def _before(store: Objects, counted: _Counted, position: int) -> int:
     return counted.messages
 
 
-def _between(reader: Reader, position: int) -> int | None:
-    """The number of messages of a topic's partition from the position of `reader` up to an offset. None if
-    they do not arrive within `WAIT_S`, or if Kafka has deleted them.
+def _between(reader: Reader, position: int) -> tuple[int, int] | None:
+    """The number of messages of a topic's partition from the position of `reader` up to an offset, and the
+    timestamp of the first one, in epoch ms. None if they do not arrive within `WAIT_S`, or if Kafka has
+    deleted them.
     """
-    count, deadline_s = 0, time.monotonic() + WAIT_S
+    count, oldest_ms, deadline_s = 0, 0, time.monotonic() + WAIT_S
     try:
         while reader.position < position:
             messages = reader.read(AT_ONCE)
@@ -211,9 +249,11 @@ def _between(reader: Reader, position: int) -> int | None:
                     return None
                 time.sleep(0.01)
             else:
+                if not count and messages.timestamps_ms:
+                    oldest_ms = messages.timestamps_ms[0]
                 count += int(np.searchsorted(np.array(messages.positions, np.int64), position))
                 deadline_s = time.monotonic() + WAIT_S
-        return count
+        return count, oldest_ms
     except ConnectError:  # Kafka has deleted them
         return None
     finally:

@@ -72,11 +72,12 @@ def hours(settings: Settings, source: str, to: str, report: Callable[[str], None
         raise StateError(f"{to}: another audiopixel archive parquet writes there: run one for it") from None
 
 
-def _publish_reach(settings: Settings, through_ms: int, missing: int) -> None:
+def _publish_reach(settings: Settings, through_ms: int, missing: int, unreadable: int) -> None:
     """Publish the moment up to which the archive is whole. If Redis is away, the next call publishes it."""
     fields = {
         "through_ms": str(through_ms),
         "missing": str(missing),
+        "unreadable": str(unreadable),
         "updated_ms": str(time.time_ns() // 1_000_000),
     }
     with suppress(ConnectError):

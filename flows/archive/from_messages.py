@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from connectors.objects import Objects
@@ -39,7 +39,7 @@ def write_from_messages(
         series = written.get(partition)
         if series is None:
             part = Part(topic=topic, partition=partition, first=0)
-            series = written[partition] = Series(store, part, None, _SEGMENT_BYTES, _at_once)
+            series = written[partition] = Series(store, part, None, _SEGMENT_BYTES)
             series.begin()
         first = series.reached
         reached = first + len(values)
@@ -56,7 +56,3 @@ def write_from_messages(
     for series in written.values():
         series.seal()
     return {partition: series.part.next for partition, series in written.items()}
-
-
-def _at_once(write: Callable[[], object]) -> None:
-    write()

@@ -15,6 +15,7 @@ class Instruments:
         self.registry = registry = Registry()
         self.messages = registry.counter(m.ARCHIVE_MESSAGES)
         self.retried = registry.counter(m.ARCHIVE_RETRIED)
+        self.unreadable = registry.gauge(m.ARCHIVE_UNREADABLE)
         self.forgotten = registry.gauge(m.ARCHIVE_FORGOTTEN)
         self._through, self._lag = registry.gauge(m.ARCHIVE_THROUGH), registry.gauge(m.ARCHIVE_LAG)
         self._missing, self._offset = registry.gauge(m.ARCHIVE_MISSING), registry.gauge(m.ARCHIVE_OFFSET)

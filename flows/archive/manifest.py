@@ -2,10 +2,15 @@
 
 A part is an object of one partition, named by its first offset. Its segments follow each other without a gap,
 and the next part begins at its end. A segment belongs to the archive once a part lists it.
+
+A writer claims a part by writing its own epoch into it, by a compare-and-swap. Every later change of another
+writer then fails, since the object's tag is another one. A writer puts and deletes files of claimed parts
+alone.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import Final, Literal
 
@@ -30,6 +35,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         first: the offset at which the part begins.
         log_id: the id of the topic's log, with the position up to which it was read (`KafkaReader.log_id`).
         through_ms: the epoch ms before which the archive has all messages, by the broker's timestamps.
+        epoch: the random name of the writer that has claimed the part.
+        following: the first offset of the next part. It is set before that part is written, so that no writer
+            can claim this part as the newest one any more.
         segments: the segments in order of offsets.
     """
 
@@ -39,6 +47,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     log_id: str = ""
     through_ms: int = 0
+    epoch: str = ""
+    following: int | None = None
     segments: tuple[Segment, ...] = ()
 
     @property
@@ -70,10 +80,15 @@ def part_path(partition: int, first: int) -> str:
     return f"{FOLDER}/{partition:05d}/{first:020d}.json"
 
 
-def segment_path(partition: int, first: int, following: int, revision: int = 0) -> str:
-    """The path of a segment. Its `revision` is the number of times that the segment was written again."""
-    suffix = f".r{revision}{SUFFIX}" if revision else SUFFIX
-    return f"{SEGMENTS}/{partition:05d}/{first:020d}-{following:020d}{suffix}"
+def segment_path(partition: int, first: int, following: int) -> str:
+    """A new path for a segment. Its random part keeps a late upload of one writer off the file of another."""
+    return f"{SEGMENTS}/{partition:05d}/{first:020d}-{following:020d}.{secrets.token_hex(4)}{SUFFIX}"
+
+
+def part_of_segment(segment: str, paths: list[str]) -> str:
+    """The path of the part that lists a segment, or would list it, among the parts of its partition."""
+    first = segment.rpartition("/")[2]
+    return max((path for path in paths if path.rpartition("/")[2] <= first), default=paths[0])
 
 
 def encoded(part: Part) -> bytes:
@@ -98,10 +113,10 @@ def read_part(store: Objects, path: str) -> tuple[Part, str | None]:
     return part, tag
 
 
-def part_paths(store: Objects) -> dict[int, list[str]]:
-    """The paths of all parts, in order, by partition."""
+def part_paths(store: Objects, partition: int | None = None) -> dict[int, list[str]]:
+    """The paths of all parts, in order, by partition; of one partition if it is given."""
     paths: dict[int, list[str]] = {}
-    for path in store.names(FOLDER):
+    for path in store.names(FOLDER if partition is None else f"{FOLDER}/{partition:05d}"):
         if path.endswith(".json"):
             paths.setdefault(int(path.split("/")[-2]), []).append(path)
     return paths

@@ -19,7 +19,7 @@ from flows.archive.manifest import part_paths, read_part, segment_path
 from flows.archive.message_lines import Forgetting
 from flows.archive.segments import Builder, Segment, opened
 from flows.archive.series import Series
-from flows.errors import UNREADABLE
+from flows.errors import UNREADABLE, StateError
 from flows.model.redis_keys import erased_field
 from flows.settings import Settings
 from flows.state.arrays import U64
@@ -33,10 +33,13 @@ class RemovedPeople(msgspec.Struct):
     Attributes:
         keys: as the deny-list's fields in Redis (`erased_field`).
         at_s: the end of the last pass, in epoch s.
+        unreadable: the paths of the segments and parts that the last pass could not read. The people of that
+            pass are not in `keys`, so that the next pass looks for them again.
     """
 
     keys: list[str] = []
     at_s: float = 0.0
+    unreadable: list[str] = []
 
     @property
     def denied(self) -> frozenset[int]:
@@ -80,34 +83,57 @@ class RemovalPass:
             series: the sealed series, by partition.
             secret: the listeners' key.
         """
-        forgetting = Forgetting(secret, self.keys)
+        forgetting, log = Forgetting(secret, self.keys), structlog.get_logger("archive")
         rewritten = segments = 0
+        unreadable: list[str] = []
+
+        def skip(path: str, error: Exception) -> None:
+            unreadable.append(path)
+            if path not in self.before.unreadable:
+                log.error("the archive has an object that cannot be read", path=path, error=str(error))
+
         for partition, paths in part_paths(store).items():
             partition_series = series.get(partition)
             if partition_series is None:
                 continue
             for path in paths:
                 newest = partition_series.part
-                part = newest if path == newest.path else read_part(store, path)[0]
+                try:
+                    part = newest if path == newest.path else read_part(store, path)[0]
+                except (StateError, NotThere) as error:
+                    skip(path, error)
+                    continue
                 for segment in part.segments:
                     segments += 1
-                    rewritten += _rewrite(store, partition_series, path, segment, forgetting)
+                    try:
+                        rewritten += _rewrite(store, partition_series, path, segment, forgetting)
+                    except (StateError, NotThere) as error:
+                        # A second writer, who has claimed the part, may have written the segment again.
+                        if segment in partition_series.claim(path).segments:
+                            skip(segment.path, error)
                     yield
-        keys = sorted({*self.before.keys, *map(erased_field, self.keys)})
-        body = msgspec.json.encode(RemovedPeople(keys, time.time()))
-        next(iter(series.values())).persist(lambda: store.put(FILE, body))
-        structlog.get_logger("archive").info(
-            "forgotten people are removed from the archive",
+        found = frozenset[int]() if unreadable else self.keys
+        keys = sorted({*self.before.keys, *map(erased_field, found)})
+        store.put(FILE, msgspec.json.encode(RemovedPeople(keys, time.time(), unreadable)))
+        log.info(
+            "forgotten people are removed from the archive"
+            if not unreadable
+            else "forgotten people are removed from what can be read of the archive",
             names=len(self.keys),
             segments=segments,
             rewritten=rewritten,
+            unreadable=len(unreadable),
         )
 
 
 def _rewrite(store: Objects, series: Series, path: str, segment: Segment, forgetting: Forgetting) -> bool:
     """Write a segment again if it names a person of `forgetting`. Returns True if it was written again.
 
-    The order is: write the new file, write the manifest, delete the old file.
+    The order is: claim the part, write the new file, write the manifest, delete the old file.
+
+    Raises:
+        StateError: the segment is damaged.
+        NotThere: its file is missing.
     """
     body, _ = store.get(segment.path)
     content = opened(body, segment)
@@ -115,17 +141,12 @@ def _rewrite(store: Objects, series: Series, path: str, segment: Segment, forget
     changed = [forgetting.redacted(line) for line in lines]
     if all(one is other for one, other in zip(lines, changed, strict=True)):
         return False
+    series.claim(path)
     builder = Builder(segment.first, segment.hour_ms, segment.lost)
     builder.add(changed, content.offsets.tolist(), content.stamps_ms.tolist(), content.malformed)
-    new_path = segment_path(series.part.partition, segment.first, segment.next, _revision(segment) + 1)
+    new_path = segment_path(series.part.partition, segment.first, segment.next)
     packed, new = builder.close(segment.next, new_path)
-    series.persist(lambda: store.put(new.path, packed))
+    store.put(new.path, packed)
     series.replace(path, segment, new)
-    series.persist(lambda: store.delete(segment.path))
+    store.delete(segment.path)
     return True
-
-
-def _revision(segment: Segment) -> int:
-    """The number of times that a segment was written again."""
-    _, suffix, *_ = segment.path.rpartition("/")[2].split(".")
-    return int(suffix[1:]) if suffix.startswith("r") else 0

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from msgspec.structs import replace
 
+from connectors.durable import Taken
 from connectors.objects import Objects
 from connectors.stream import Messages
-from flows.archive.manifest import SEGMENTS, Part, encoded, part_path, parts, read_part, segment_path
+from flows.archive.manifest import (
+    SEGMENTS,
+    Part,
+    encoded,
+    part_of_segment,
+    part_paths,
+    parts,
+    read_part,
+    segment_path,
+)
 from flows.archive.message_lines import Forgetting, lines_of
 from flows.archive.segments import HOUR_MS, Builder, Segment
-
-Persist = Callable[[Callable[[], object]], None]
-"""Calls a function that writes to the store, and repeats the call until the write succeeds."""
 
 
 @dataclass
@@ -27,14 +34,16 @@ class Series:
         part: the newest part of the manifest.
         tag: the tag of that part's object; None if the object is not written yet.
         most_bytes: the size of lines at which a segment is closed.
-        persist: runs each change of the store.
+        epoch: the random name of the writer, by which it claims parts.
+
+    Each change of the manifest raises `Taken` if another writer has claimed the part meanwhile.
     """
 
     store: Objects
     part: Part
     tag: str | None
     most_bytes: int
-    persist: Persist
+    epoch: str = ""
     builder: Builder | None = None
     began_s: float = 0.0
 
@@ -56,12 +65,35 @@ class Series:
         """The next offset after the last taken message."""
         return self._reached
 
-    def tidy(self, paths: Sequence[str]) -> None:
-        """Delete files that no part of the manifest lists, which a kill has left."""
-        listed = {one.path for part in parts(self.store, [*paths]) for one in part.segments}
-        for path in self.store.names(f"{SEGMENTS}/{self.part.partition:05d}"):
+    def tidy(self) -> None:
+        """Delete files that no part of the manifest lists, which a kill has left.
+
+        The part that would list a file is claimed first: a writer that has put the file and not listed it yet
+        cannot list it any more.
+        """
+        present = self.store.names(f"{SEGMENTS}/{self.part.partition:05d}")
+        # Read after the files: what another writer puts from now on is not among them.
+        paths = part_paths(self.store, self.part.partition).get(self.part.partition, [])
+        listed = {one.path for part in parts(self.store, paths) for one in part.segments}
+        for path in present:
             if path not in listed:
-                self.persist(lambda path=path: self.store.delete(path))  # type: ignore[misc]
+                part = self.claim(part_of_segment(path, paths))
+                if all(one.path != path for one in part.segments):
+                    self.store.delete(path)
+
+    def claim(self, path: str) -> Part:
+        """Claim an older part. The newest part must still be claimed. Returns the part.
+
+        Raises:
+            Taken: another writer has claimed it meanwhile.
+        """
+        part, tag = read_part(self.store, path)
+        if part.epoch != self.epoch:
+            if path == self.part.path:
+                raise Taken
+            part = replace(part, epoch=self.epoch)
+            self.store.swap(path, encoded(part), tag)
+        return part
 
     def take(
         self, messages: Messages, log_id: str, now_ms: int, now_s: float, forgetting: Forgetting
@@ -99,10 +131,15 @@ class Series:
         following = self._reached if next_offset is None else next_offset
         path = segment_path(self.part.partition, builder.first, following)
         body, segment = builder.close(following, path)
-        self.persist(lambda: self.store.put(path, body))
+        self.store.put(path, body)
         if self.part.full_for(segment.hour_ms):
+            self._list(replace(self.part, following=segment.first))
             part = Part(
-                topic=self.part.topic, partition=self.part.partition, first=segment.first, segments=(segment,)
+                topic=self.part.topic,
+                partition=self.part.partition,
+                first=segment.first,
+                epoch=self.epoch,
+                segments=(segment,),
             )
         else:
             part = replace(self.part, segments=(*self.part.segments, segment))
@@ -123,22 +160,38 @@ class Series:
         return self.part.through_ms if self.builder is not None else max(self.part.through_ms, self._clock_ms)
 
     def replace(self, path: str, old: Segment, new: Segment) -> None:
-        """Replace the segment `old` with `new` in the part at `path`."""
+        """Replace the segment `old` with `new` in the claimed part at `path`."""
         if path == self.part.path:
             self._list(_exchanged(self.part, old, new))
             return
         part, tag = read_part(self.store, path)
-        changed = _exchanged(part, old, new)
-        self.persist(lambda: self.store.swap(path, encoded(changed), tag))
+        if part.epoch != self.epoch:
+            raise Taken
+        self.store.swap(path, encoded(_exchanged(part, old, new)), tag)
 
     def _list(self, part: Part) -> None:
         tag = self.tag if part.first == self.part.first else None
-
-        def swap() -> None:
-            self.tag = self.store.swap(part_path(part.partition, part.first), encoded(part), tag)
-
-        self.persist(swap)
+        self.tag = self.store.swap(part.path, encoded(part), tag)
         self.part = part
+
+
+def claimed(store: Objects, partition: int, epoch: str) -> tuple[Part, str | None] | None:
+    """Claim the newest part of a partition. Returns it with its tag; None if there is no part.
+
+    The writer of that part may go on meanwhile: the claim is tried again at what it has written.
+
+    Raises:
+        StateError: the newest part is damaged.
+    """
+    while paths := part_paths(store, partition).get(partition):
+        part, tag = read_part(store, paths[-1])
+        if part.following is None:
+            part = replace(part, epoch=epoch)
+        else:  # its writer has ended before it wrote the next part
+            part, tag = replace(part, first=part.following, following=None, segments=(), epoch=epoch), None
+        with suppress(Taken):
+            return part, store.swap(part.path, encoded(part), tag)
+    return None
 
 
 def _exchanged(part: Part, old: Segment, new: Segment) -> Part:

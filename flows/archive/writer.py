@@ -1,11 +1,13 @@
 """Writes an archive: each message of the topic once, as segments.
 
 The manifest alone holds the writer's position, so the listed segments and the position never differ. A kill
-leaves at most a file that no manifest lists, which the next start deletes.
+leaves at most a file that no manifest lists, which the next start deletes. No answer of the store ends the
+writer: while the store is away, it waits.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +23,9 @@ from connectors.stream import Reader
 from flows.archive.instruments import Instruments
 from flows.archive.manifest import Part, part_paths, read_part
 from flows.archive.message_lines import Forgetting
-from flows.archive.removal import RemovalPass, removed_people
-from flows.archive.series import Series
+from flows.archive.patient_store import PatientStore
+from flows.archive.removal import RemovalPass, RemovedPeople, removed_people
+from flows.archive.series import Series, claimed
 from flows.errors import StateError
 from flows.intake import DenyList
 from flows.settings import Settings, kafka_options
@@ -37,13 +40,13 @@ LOOK_S: Final = 60.0
 """The time between two checks for new partitions."""
 REPORT_EVERY_S: Final = 10.0
 AGAIN_S: Final = 5.0
-"""The pause before a write to the store is repeated."""
+"""The pause before a call of the store is repeated."""
 YOUNG_MS: Final = 2_000
 """The longest time from a message's timestamp until the topic has it."""
 
 
 class _Stopped(Exception):
-    """The process must end while the store accepts no writes."""
+    """The process must end while the store is away."""
 
 
 @dataclass
@@ -62,12 +65,13 @@ class Writer:
     """Reads all partitions and writes their segments.
 
     Args:
-        store: a store that no other process writes.
+        store: the archive's store. Of two writers of one bucket the later one claims it, and the earlier one
+            ends.
         stop: ends the writer once it is set.
         once: whether the writer ends at the present end of the topic.
         denied: reads the deny-list; by default from Redis.
-        report: receives every few seconds the epoch ms before which the archive has all messages, and the
-            number of missing messages.
+        report: receives every few seconds the epoch ms before which the archive has all messages, the number
+            of missing messages, and the number of objects that the last removal pass could not read.
     """
 
     settings: Settings
@@ -76,7 +80,7 @@ class Writer:
     once: bool = False
     instruments: Instruments = field(default_factory=Instruments)
     denied: Callable[[], U64] | None = None
-    report: Callable[[int, int], None] = lambda through_ms, missing: None
+    report: Callable[[int, int, int], None] = lambda through_ms, missing, unreadable: None
     clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
     def __post_init__(self) -> None:
@@ -88,7 +92,9 @@ class Writer:
         self._forgetting = Forgetting(self._secret, ())
         self._pass: Iterator[None] | None = None
         self._looked_s = self._reported_s = float("-inf")
-        self._removed = removed_people(self.store)
+        self._removed = RemovedPeople()
+        self._patient = PatientStore(self.store, self._wait, self._answers_again)
+        self._epoch, self._is_away = secrets.token_hex(8), False
 
     def run(self) -> None:
         """Write until `stop`. Everything that was read is then in segments.
@@ -107,6 +113,7 @@ class Writer:
         )
         every_s = settings.archive_interval.total_seconds()
         try:
+            self._took_up(removed_people(self._patient))
             while not self.stop.is_set():
                 self._open_new(source)
                 self._read_deny_list()
@@ -124,10 +131,10 @@ class Writer:
                 self._show(partition)
             self._report(last=True)
         except _Stopped:
-            self._log.warning("the store accepts no writes: the next start reads what is not written")
+            self._log.warning("the store is away: the next start reads what is not written")
         except Taken:
             raise StateError(
-                "another process has written to this archive meanwhile: run one archive for it"
+                "another process has claimed this archive meanwhile: run one archive for it"
             ) from None
         finally:
             for partition in self._open.values():
@@ -138,26 +145,26 @@ class Writer:
         if time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
-        paths = part_paths(self.store) if not self._open else {}
         for name in source.partitions():
             if name not in self._open:
                 topic, _, partition = name.rpartition("/")
-                self._open[name] = self._opened(source, topic, int(partition), paths.get(int(partition), []))
+                self._open[name] = self._opened(source, topic, int(partition))
 
-    def _opened(self, source: KafkaInput, topic: str, partition: int, paths: list[str]) -> _OpenPartition:
-        part, tag = read_part(self.store, paths[-1]) if paths else (None, None)
-        if part is not None and part.topic != topic:
-            raise StateError(
-                f"the archive at this place is of the topic {part.topic}: name another for {topic}"
-            )
+    def _opened(self, source: KafkaInput, topic: str, partition: int) -> _OpenPartition:
+        paths = part_paths(self._patient, partition).get(partition)
+        if paths and (other := read_part(self._patient, paths[-1])[0].topic) != topic:
+            raise StateError(f"the archive at this place is of the topic {other}: name another for {topic}")
+        part, tag = claimed(self._patient, partition, self._epoch) or (None, None)
         name = f"{topic}/{partition}"
         reader = source.open(name, None if part is None else part.next, "" if part is None else part.log_id)
-        newest = part or Part(topic=topic, partition=partition, first=reader.position, log_id=reader.log_id)
+        first = Part(
+            topic=topic, partition=partition, first=reader.position, log_id=reader.log_id, epoch=self._epoch
+        )
         size, now_s = self.settings.archive_bytes, time.monotonic()
-        series = Series(self.store, newest, tag, size, self._persist, began_s=now_s)
+        series = Series(self._patient, part or first, tag, size, self._epoch, began_s=now_s)
         if part is None:
             series.begin()
-        series.tidy(paths or [series.part.path])
+        series.tidy()
         return _OpenPartition(reader, series)
 
     def _read(self, partition: _OpenPartition, every_s: float) -> bool:
@@ -182,7 +189,11 @@ class Writer:
         if self._open and (last or time.monotonic() - self._reported_s >= REPORT_EVERY_S):
             self._reported_s = time.monotonic()
             series = [one.series for one in self._open.values()]
-            self.report(min(one.through_ms for one in series), sum(one.lost for one in series))
+            self.report(
+                min(one.through_ms for one in series),
+                sum(one.lost for one in series),
+                len(self._removed.unreadable),
+            )
 
     def _show(self, partition: _OpenPartition) -> None:
         self.instruments.show(partition.series, partition.reader.lag)
@@ -208,28 +219,27 @@ class Writer:
             for partition in self._open.values():
                 partition.series.seal()
             self._pass = due.run(
-                self.store,
+                self._patient,
                 {one.series.part.partition: one.series for one in self._open.values()},
                 self._secret,
             )
         if next(self._pass, self) is self:
-            self._pass, self._removed = None, removed_people(self.store)
+            self._pass = None
+            self._took_up(removed_people(self._patient))
         return True
 
-    def _persist(self, write: Callable[[], object]) -> None:
-        """Write, and repeat until the store accepts."""
-        away = False
-        while True:
-            try:
-                write()
-            except Away as error:
-                if not away:
-                    self._log.warning("the store accepts no writes", error=str(error))
-                away = True
-                self.instruments.retried.inc()
-                if self.stop.wait(AGAIN_S):
-                    raise _Stopped from None
-            else:
-                if away:
-                    self._log.info("the store accepts writes again")
-                return
+    def _took_up(self, removed: RemovedPeople) -> None:
+        self._removed = removed
+        self.instruments.unreadable.set(len(removed.unreadable))
+
+    def _wait(self, error: Away) -> None:
+        if not self._is_away:
+            self._log.warning("the store is away", error=str(error))
+        self._is_away = True
+        self.instruments.retried.inc()
+        if self.stop.wait(AGAIN_S):
+            raise _Stopped from None
+
+    def _answers_again(self) -> None:
+        self._is_away = False
+        self._log.info("the store answers again")

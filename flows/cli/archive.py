@@ -39,7 +39,9 @@ def archive(
     each archive. audiopixel replay archive:DIR reads the archive.
 
     check reads every file, and verifies checksums, gaps, and that up to the flow's position the archive has
-    as many messages as the flow's ledger. Exit code 0: no error. 1: an error, which is printed.
+    as many messages as the flow's ledger. All errors are printed. Messages that the flow has read and the
+    archive has not yet are counted in Kafka: an error only if they are older than half an hour, or missing.
+    Exit code 0: no error. 1: at least one error. 3: the archive, Redis or Kafka cannot be read at all.
 
     parquet writes complete hours for a warehouse, and ends. It writes only hours that are missing there or
     have changed.
@@ -102,7 +104,7 @@ def _check(source: str) -> None:
 
     with phases("reading") as begin_phase:
         first = first_positions(settings.recovery_dir) or {}
-        ledgers = Ledgers(ledger_of(client, settings.namespace), first, open_topic)
+        ledgers = Ledgers(*ledger_of(client, settings.namespace), first, open_topic)
         result = check(store_of(source), ledgers, begin_phase)
     client.close()
     through = datetime.fromtimestamp(result.through_ms / 1000, UTC).isoformat(timespec="seconds")
@@ -112,7 +114,12 @@ def _check(source: str) -> None:
         f"through {through.replace('+00:00', 'Z')}; {result.bytes:,} bytes of {result.raw_bytes:,}"
     )
     typer.echo(f"ledger: {result.compared} of {result.partitions} partitions compared")
-    for line in (*result.not_compared, *result.wrong):
-        typer.echo(shown(line, LINE))
+    for kind, lines in (
+        ("behind", result.behind),
+        ("not compared", result.not_compared),
+        ("error", result.wrong),
+    ):
+        for line in lines:
+            typer.echo(f"{kind}: {shown(line, LINE)}")
     if result.wrong:
         raise typer.Exit(1)

@@ -76,8 +76,8 @@ def collector_keys_key(namespace: str) -> str:
 
 
 def archive_key(namespace: str) -> str:
-    """A hash: the receipt up to which the archive has all messages, the number that it lacks, and the time of
-    that statement.
+    """A hash: the receipt up to which the archive has all messages, the number that it lacks, the number of
+    its objects that cannot be read, and the time of that statement.
     """
     return f"{namespace}:archive"
 

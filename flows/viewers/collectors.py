@@ -38,7 +38,7 @@ COUNTS: Final = (
     *("inherited", "acknowledged", "resting", "torn", "spool_bytes"),
 )
 TIMES: Final = ("started_ms", "updated_ms", "oldest_resting_ms", "low_ms")
-ARCHIVE: Final = ("through_ms", "missing", "updated_ms")
+ARCHIVE: Final = ("through_ms", "missing", "unreadable", "updated_ms")
 SOURCE_COUNTS: Final = (
     *("read", "pixels", "not_ours", "rejected", "behind", "waiting"),
     *("started_ms", "updated_ms", "low_ms"),

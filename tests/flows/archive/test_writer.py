@@ -139,11 +139,11 @@ def test_a_bucket_has_the_same_and_finds_a_second_writer(
         """Somebody else writes the manifest first."""
 
         def swap(self, path: str, body: bytes, tag: str | None) -> str | None:
-            self._store.put(path, body)
+            self._store.put(path, body + b"\n")
             return self._store.swap(path, body, tag)
 
     send(settings, [(0, pixel(1), NOW_MS)])
-    with pytest.raises(StateError, match="another process has written"):
+    with pytest.raises(StateError, match="another process has claimed"):
         archived(settings, Meddled(store, 10**9, False))
 
 
