@@ -65,7 +65,7 @@ class Writer:
     """Reads all partitions and writes their segments.
 
     Args:
-        store: the archive's store. Of two writers of one bucket the later one claims it, and the earlier one
+        store: the archive's store. Of two writers of one place the later one claims it, and the earlier one
             ends.
         stop: ends the writer once it is set.
         once: whether the writer ends at the present end of the topic.
