@@ -87,7 +87,7 @@ class Archive(Worker):
 def against_the_archive(place: Path, settings: Settings, client: Any, brokers: str) -> Iterator[str]:
     """The differences of an archive from its topic and the flow's ledger."""
     store, topic = store_of(str(place)), KafkaInput(brokers, [settings.kafka_topic])
-    checked = check(store, Ledgers(ledger_of(client, settings.namespace), {}, topic.open))
+    checked = check(store, Ledgers(*ledger_of(client, settings.namespace), {}, topic.open))
     yield from (f"archive: {one}" for one in [*checked.wrong, *checked.not_compared])
     archived = Counter(_archived(ArchiveInput(store)))
     written = Counter[tuple[str, int, bytes]]()

@@ -190,7 +190,7 @@ class Formats:
 
         schema_id = self._registry.put("protobuf", PROTO, "PROTOBUF")
         kinds = ProtobufSchema(Text("PROTOBUF", PROTO, {}))._file.message_types_by_name
-        made = GetMessageClass(kinds["Event"])
+        made: Any = GetMessageClass(kinds["Event"])
 
         def encoded(event: Event) -> bytes:
             message: Any = made(consent=event["consent"], **{name: event[name] for name in _TEXTS})

@@ -163,8 +163,8 @@ class Shown:
     def __init__(self, url: str) -> None:
         self.seen: list[Mark] = []
         self._thread = threading.Thread(target=self._look, daemon=True)
-        self._client = connect(url)
-        self._updates: Any = self._client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py's
+        self._client: Any = connect(url)
+        self._updates: Any = self._client.pubsub(ignore_subscribe_messages=True)
         self._updates.subscribe(f"{NAMESPACE}:updates")
         self._over = threading.Event()
 

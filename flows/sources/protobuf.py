@@ -19,13 +19,15 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from flows.collector.body import Unreadable
-from flows.sources.avro import float32_digits, time_text, unchanged
+from flows.sources.avro import float32_digits, time_text
 from flows.sources.schemas import Text, UnusableError
 from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape
 
 COMPILE_S: Final = 30
 MAX_INDEXES: Final = 16
 """The greatest depth of messages within messages."""
+MAX_FIELDS: Final = 10_000
+"""The greatest number of fields of a schema's messages, with those of the files that it imports."""
 MAX_MEMBERS: Final = 10_000
 """The greatest number of items of a list or map. A longer one cannot be read."""
 _TOP: Final = "audiopixel-schema.proto"
@@ -104,10 +106,14 @@ class ProtobufSchema:
         if text.kind != "PROTOBUF":
             raise UnusableError(f"it is of the kind {text.kind}, not PROTOBUF")
         pool = descriptor_pool.DescriptorPool()
-        for file in _compiled(text).file:
+        files = _compiled(text).file
+        if sum(map(_field_count, (one for file in files for one in file.message_type))) > MAX_FIELDS:
+            raise UnusableError(f"it has over {MAX_FIELDS:,} fields")
+        for file in files:
             pool.AddSerializedFile(file.SerializeToString())
         self._file = pool.FindFileByName(_TOP)
         self._getters: dict[str, dict[str, Getter]] = {}
+        self._shapes: dict[str, Shape] = {}
         self._kinds: dict[tuple[int, ...], Kind | None] = {}
         if self._kind((0,)) is None:
             raise UnusableError("it has no message")
@@ -140,7 +146,7 @@ class ProtobufSchema:
             types = descriptor.nested_types
         if descriptor is None:
             return None
-        return Kind(descriptor, self._getters_of(descriptor), _shape(descriptor, ()))
+        return Kind(descriptor, self._getters_of(descriptor), self._shape(descriptor))
 
     def _getters_of(self, descriptor: Descriptor) -> dict[str, Getter]:
         name = descriptor.full_name
@@ -169,7 +175,7 @@ class ProtobufSchema:
             names = {number: one.name for number, one in field.enum_type.values_by_number.items()}
             return lambda value: names.get(value, value)
         if field.message_type is None:
-            return float32_digits if field.type == FieldDescriptor.TYPE_FLOAT else unchanged
+            return float32_digits if field.type == FieldDescriptor.TYPE_FLOAT else _unchanged
         kind = field.message_type
         if kind.full_name == _TIMESTAMP:
             return _milliseconds
@@ -183,28 +189,42 @@ class ProtobufSchema:
         getters = self._getters_of(kind)
         return lambda value: Fields(value, getters)
 
+    def _shape(self, descriptor: Descriptor) -> Shape:
+        """The shape of a type's messages. Each type is looked at once, since types refer to each other as a
+        graph. A type within itself may have any shape.
+        """
+        name = descriptor.full_name
+        if name not in self._shapes:
+            self._shapes[name] = TEXT
+            fields: dict[str, Shape] = {}
+            for field in descriptor.fields:
+                if field.message_type is not None and field.message_type.GetOptions().map_entry:
+                    shape: Shape = MapOf(self._shape_of(field.message_type.fields_by_name["value"]))
+                else:
+                    shape = self._shape_of(field)
+                    if field.is_repeated:
+                        shape = ListOf(shape)
+                fields |= dict.fromkeys((field.json_name, field.name), shape)
+            self._shapes[name] = fields
+        return self._shapes[name]
 
-def _shape(descriptor: Descriptor, above: tuple[str, ...]) -> Shape:
-    fields: dict[str, Shape] = {}
-    for field in descriptor.fields:
-        shape = _shape_of(field, (*above, descriptor.full_name))
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            shape = MapOf(_shape_of(field.message_type.fields_by_name["value"], above))
-        elif field.is_repeated:
-            shape = ListOf(shape)
-        fields |= dict.fromkeys((field.json_name, field.name), shape)
-    return fields
+    def _shape_of(self, field: FieldDescriptor) -> Shape:
+        kind = field.message_type
+        if kind is None:
+            return TEXT if field.type == FieldDescriptor.TYPE_STRING else PLAIN
+        if kind.full_name in _WRAPPERS:
+            return self._shape_of(kind.fields_by_name["value"])
+        if kind.full_name in (_TIMESTAMP, _DURATION):
+            return PLAIN
+        return TEXT if kind.full_name in _OF_JSON else self._shape(kind)
 
 
-def _shape_of(field: FieldDescriptor, above: tuple[str, ...]) -> Shape:
-    kind = field.message_type
-    if kind is None:
-        return TEXT if field.type == FieldDescriptor.TYPE_STRING else PLAIN
-    if kind.full_name in _WRAPPERS:
-        return _shape_of(kind.fields_by_name["value"], above)
-    if kind.full_name in (_TIMESTAMP, _DURATION):
-        return PLAIN
-    return TEXT if kind.full_name in above or kind.full_name in _OF_JSON else _shape(kind, above)
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _field_count(message: descriptor_pb2.DescriptorProto) -> int:
+    return len(message.field) + sum(map(_field_count, message.nested_type))
 
 
 def _milliseconds(value: Any) -> Any:

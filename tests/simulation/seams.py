@@ -140,7 +140,7 @@ class SeamedLog(HistoryInput):
         self._series: dict[str, Series] = {}
         for number, name in enumerate(entries):
             part = Part(topic=TOPIC, partition=number, first=0, log_id=NamedReader.log_id)
-            series = Series(self._memory, part, None, 1 << 20)  # type: ignore[arg-type]
+            series = Series(self._memory, part, None, 1 << 20)
             series.begin()
             self._series[name] = series
         self._grow()

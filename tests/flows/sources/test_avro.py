@@ -8,6 +8,7 @@ import json
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -81,10 +82,11 @@ def test_types_with_units_become_values_with_units(kind: Any, value: Any, wanted
     assert value_of(kind, value) == wanted
 
 
-def test_a_union_of_two_units_is_not_guessed() -> None:
+def test_a_union_of_two_units_is_read_by_its_branch() -> None:
     days = {"type": "int", "logicalType": "date"}
-    found = value_of(["null", days, {"type": "long", "logicalType": "timestamp-micros"}], ("long", 5_000))
-    assert type(found).__name__ == "Unreadable"
+    union = ["null", days, {"type": "long", "logicalType": "timestamp-micros"}]
+    assert value_of(union, ("long", 5_000)) == 5
+    assert value_of(union, ("int", 5_000)) == "1983-09-10"
 
 
 # 10.4: right, or a dead letter that names the field.
@@ -214,6 +216,57 @@ def test_a_schema_with_values_of_no_bytes_is_refused() -> None:
         layers = {"type": "record", "name": f"L{number}", "fields": fields}
     with pytest.raises(UnusableError, match=r"over 10,000 values"):
         AvroSchema(Text("AVRO", json.dumps(layers), {}))
+
+
+def chained(count: int, own: Callable[[str], list[Any]]) -> str:
+    """A schema of records, each with fields that refer to the record before it."""
+    fields: list[Any] = [{"name": "f0", "type": {"type": "record", "name": "R0", "fields": own("int")}}]
+    for n in range(1, count + 1):
+        fields.append(
+            {"name": f"f{n}", "type": {"type": "record", "name": f"R{n}", "fields": own(f"R{n - 1}")}}
+        )
+    return json.dumps({"type": "record", "name": "Top", "fields": fields})
+
+
+def union(of: str) -> list[Any]:
+    return [{"name": "u", "type": [{"type": "array", "items": of}, {"type": "map", "values": of}]}]
+
+
+def two_maps(of: str) -> list[Any]:
+    return [{"name": name, "type": {"type": "map", "values": of}} for name in ("a", "b")]
+
+
+def two_records(of: str) -> list[Any]:
+    return [{"name": name, "type": of} for name in ("a", "b")]
+
+
+def wide_branches() -> str:
+    """A schema with a union of four records, of which a message has one."""
+    fields = [{"name": f"f{n}", "type": "int"} for n in range(3_000)]
+    union = [{"type": "record", "name": f"R{n}", "fields": fields} for n in range(4)]
+    return json.dumps({"type": "record", "name": "Top", "fields": [{"name": "u", "type": union}]})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (chained(18, union), ""),
+        (chained(40, union), "deep"),
+        (chained(18, two_maps), "values"),
+        (chained(60, two_records), "values"),
+        (wide_branches(), "fields"),
+        ("[" * 100_000, "no Avro schema"),
+    ],
+)
+def test_a_schema_costs_what_its_size_says(text: str, says: str) -> None:
+    began_s, wrong = time.process_time(), ""
+    try:
+        AvroSchema(Text("AVRO", text, {}))
+    except UnusableError as error:
+        wrong = str(error)
+    assert time.process_time() - began_s < 1
+    assert says in wrong
+    assert bool(says) == bool(wrong)
 
 
 def test_bad_messages_cost_at_most_five_times_a_good_one(reader: AvroReader) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,6 +97,25 @@ def reader(registry: SmallRegistry) -> OfProtobuf:
 @pytest.fixture(scope="module")
 def schema_id(reader: OfProtobuf) -> int:
     return reader.put(PROTO)
+
+
+@pytest.mark.parametrize(("messages", "fields", "says"), [(24, 2, ""), (300, 2, ""), (101, 100, "fields")])
+def test_a_schema_costs_what_its_size_says(messages: int, fields: int, says: str) -> None:
+    lines = ['syntax = "proto3";', "message Ok { string id = 1; }", "message M0 { int32 x = 1; }"]
+    for n in range(1, messages + 1):
+        own = " ".join(f"M{n - 1} f{at} = {at};" for at in range(1, fields + 1))
+        lines.append(f"message M{n} {{ {own} }}")
+    began_s, wrong = time.process_time(), ""
+    try:
+        schema = ProtobufSchema(Text("PROTOBUF", "\n".join(lines), {}))
+        last = (messages + 1) << 1  # a message names the last type of the file
+        found = schema.message(bytes([2, *([last] if last < 128 else [last & 127 | 128, last >> 7])]))
+        assert found is not None
+    except UnusableError as error:
+        wrong = str(error)
+    assert time.process_time() - began_s < 1
+    assert says in wrong
+    assert bool(says) == bool(wrong)
 
 
 def test_a_message_becomes_a_pixel(reader: OfProtobuf, schema_id: int) -> None:
