@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from connectors.redis.client import REASONS, Client, RedisUnavailable, RedisUnreachable, connect, shown
+from connectors.redis.address import shown
+from connectors.redis.client import REASONS, Client, RedisUnavailable, RedisUnreachable, connect
 from connectors.redis.commands import (
     SharedField,
     append,

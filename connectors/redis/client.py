@@ -9,14 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar, cast
-from urllib.parse import urlsplit
 
 from hiredis import pack_command
 from redis import Redis, RedisCluster
 from redis import exceptions as errors
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.connection import SSLConnection, parse_url
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel
 
+from connectors.redis.address import SENTINEL_PORT, Address, address_of
 from connectors.stream import ConnectError
 
 CHUNK: Final = 500
@@ -55,6 +58,7 @@ _REASON_BY_CLASS: Final[tuple[tuple[type[Exception], str], ...]] = (
 _REASON_BY_CODE: Final = {"BUSY": "busy", "MISCONF": "misconf", "NOREPLICAS": "noreplicas"}
 _FAILURES: Final = (errors.RedisError, errors.RedisClusterException)
 
+RIGHTS: Final = "docs/production.md lists the rights of each process"
 REASONS: Final = frozenset([reason for _, reason in _REASON_BY_CLASS] + list(_REASON_BY_CODE.values()))
 """All values of `RedisUnavailable.reason`."""
 
@@ -78,16 +82,18 @@ class RedisUnavailable(ConnectError):
 def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
     """A client of a Redis >= 7 or Valkey >= 8, after a check that it is ready. Detects a cluster.
 
+    Behind Sentinels each new connection leads to the primary that they name at that moment.
+
     Args:
-        url: `redis://[user:password@]host:port[/db]`, `rediss://…` (TLS) or `unix:///path`; user and
-            password percent-encoded. A cluster has only db 0.
+        url: see `connectors.redis.address`; user and password percent-encoded. A cluster has only db 0.
         timeout: for connecting, and for each reply.
 
     Raises:
         ConnectError: the server cannot be used; the error has the address (without user and password), the
             reason and the remedy.
     """
-    where = f"Redis at {shown(url)}"
+    address = address_of(url)
+    where = f"Redis at {address}"
     seconds = timeout.total_seconds()
     options: dict[str, Any] = {
         "decode_responses": True,
@@ -98,23 +104,79 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
         "retry": Retry(NoBackoff(), 0),
     }
     try:
-        client: Client = Redis.from_url(url, **options)
-        client.ping()
-        check_version(client.info("server"), where)
-        if int(client.info("cluster")["cluster_enabled"]):
-            client.close()
-            client = RedisCluster.from_url(url, **options)
-    except (errors.AuthenticationError, errors.NoPermissionError) as error:
+        return _of_sentinels(address, options) if address.kind == "sentinel" else _of_nodes(address, options)
+    except errors.NoPermissionError as error:
+        raise ConnectError(f"{where} refuses a right of this user ({error}): {RIGHTS}") from None
+    except errors.AuthenticationError as error:
         raise ConnectError(f"{where} refuses the login ({error}): check user and password") from None
     except errors.TimeoutError:
         raise ConnectError(f"{where} does not answer within {seconds:g} s: is it overloaded?") from None
     except errors.BusyLoadingError:
         raise ConnectError(f"{where} is not ready: it is loading its data, try again later") from None
+    except MasterNotFoundError as error:
+        raise RedisUnreachable(
+            f"{where}: no Sentinel names a primary ({error}): check service and addresses"
+        ) from None
     except errors.ConnectionError as error:
         raise RedisUnreachable(f"{where} cannot be reached ({error}): start it") from None
     except (*_FAILURES, ValueError, TypeError) as error:
         raise ConnectError(f"{where} is not ready ({error}): check the server and its address") from None
+
+
+def _of_sentinels(address: Address, options: Mapping[str, Any]) -> Client:
+    name, database = address.service
+    sentinels = [(host, port or SENTINEL_PORT) for host, port in address.hosts]
+    # Sentinels that do not answer must not take the time of those that do.
+    sentinel_options = {**options, **address.sentinel_options}
+    found = Sentinel(sentinels, sentinel_kwargs=sentinel_options, **options)
+    own = {**address.credentials, **({"ssl": True} if address.scheme == "rediss" else {})}
+    client: Client = found.master_for(name, db=database, **own)
+    _check_greeting(client, address)
     return client
+
+
+def _of_nodes(address: Address, options: Mapping[str, Any]) -> Client:
+    urls = address.node_urls
+    for url in urls:
+        client = Redis.from_url(url, **options)
+        try:
+            mode = _check_greeting(client, address)
+        except (errors.ConnectionError, errors.TimeoutError):
+            if url == urls[-1]:
+                raise
+            continue
+        if mode != "cluster" and address.kind == "node":
+            return client
+        client.close()
+        break
+    if mode != "cluster":
+        raise ConnectError(f"Redis at {address} is no cluster: name the one primary, or its Sentinels")
+    own = {name: value for name, value in parse_url(url).items() if name not in ("host", "port", "db")}
+    if issubclass(own.pop("connection_class", object), SSLConnection):
+        own["ssl"] = True
+    seeds = [ClusterNode(host, port or 6379) for host, port in address.hosts]
+    return RedisCluster(startup_nodes=seeds, **{**own, **options})
+
+
+def _check_greeting(client: Client, address: Address) -> str:
+    """The mode of a server, `standalone` or `cluster`, by HELLO, which every user may send.
+
+    Raises:
+        ConnectError: the server is a Sentinel, or too old.
+    """
+    answer: Any = client.execute_command("HELLO")
+    pairs = answer if isinstance(answer, Mapping) else dict(zip(answer[::2], answer[1::2], strict=True))
+    greeting = {str(name): str(value) for name, value in pairs.items()}
+    if greeting["mode"] == "sentinel":
+        services = ""
+        with suppress(*_FAILURES):
+            services = ", ".join(sorted(map(str, client.sentinel_masters())))  # type: ignore[union-attr, arg-type]
+        raise ConnectError(
+            f"Redis at {address} is a Sentinel: write redis+sentinel://host:port,host:port/SERVICE; its "
+            f"services are {services or 'unknown to this user'}"
+        )
+    check_version(greeting, f"Redis at {address}")
+    return greeting["mode"]
 
 
 def replies(client: Client, commands: Sequence[Command], *, alike: bool = False) -> list[Any]:
@@ -168,6 +230,8 @@ def failures(client: Client, key: str | None = None) -> Iterator[None]:
     except _FAILURES as error:
         reason = _reason(error)
         if reason is None:
+            if isinstance(error, errors.NoPermissionError):
+                raise ConnectError(f"Redis refuses a right of this user ({error}): {RIGHTS}") from error
             keys = _refused(client, error, [] if key is None else [key])
             raise ConnectError(
                 f"Redis refuses{keys} ({error}): check the key's type and the user's rights"
@@ -271,31 +335,9 @@ def _reconnect(client: Any) -> None:
         client.connection_pool.disconnect(inuse_connections=False)
 
 
-def shown(url: str) -> str:
-    """The URL without user, password and options.
-
-    Raises:
-        ConnectError: the URL is malformed. The error shows no part of it, since any part may belong to the
-            password.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-        well_formed = url.count("@") == parts.netloc.count("@") <= 1 and (host or parts.scheme == "unix")
-    except ValueError:
-        well_formed = False
-    if not well_formed or parts.scheme not in ("redis", "rediss", "unix"):
-        raise ConnectError(
-            "the Redis URL is malformed: write redis://user:password@host:port/db, "
-            "and in user and password %40 for @, %2F for /, %23 for #, %3F for ?"
-        )
-    return f"{parts.scheme}://{host or ''}{f':{port}' if port else ''}{parts.path}"
-
-
-def check_version(info: Mapping[str, Any], where: str) -> None:
-    """Raise `ConnectError` for the `INFO server` of a Redis before 7 or a Valkey before 8."""
-    valkey = info.get("valkey_version")
-    version = str(valkey or info["redis_version"])
-    if int(version.partition(".")[0]) < (8 if valkey else 7):
-        name = "Valkey" if valkey else "Redis"
+def check_version(greeting: Mapping[str, str], where: str) -> None:
+    """Raise `ConnectError` for the answer to HELLO of a Redis before 7 or a Valkey before 8."""
+    is_valkey, version = greeting["server"] == "valkey", greeting["version"]
+    if int(version.partition(".")[0]) < (8 if is_valkey else 7):
+        name = "Valkey" if is_valkey else "Redis"
         raise ConnectError(f"{where} is {name} {version}, which is too old: run Redis >= 7 or Valkey >= 8")

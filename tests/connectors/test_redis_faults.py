@@ -295,17 +295,18 @@ def test_an_unresponsive_server_is_named_within_the_timeout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("info", "fits"),
+    ("server", "version", "fits"),
     [
-        ({"redis_version": "6.2.14"}, False),
-        ({"redis_version": "7.0.15"}, True),
-        ({"redis_version": "7.2.4", "valkey_version": "7.2.9"}, False),
-        ({"redis_version": "7.2.4", "valkey_version": "8.0.1"}, True),
+        ("redis", "6.2.14", False),
+        ("redis", "7.0.15", True),
+        ("valkey", "7.9.9", False),
+        ("valkey", "8.0.1", True),
     ],
 )
-def test_redis_before_7_and_valkey_before_8_are_refused(info: dict[str, str], fits: bool) -> None:
+def test_redis_before_7_and_valkey_before_8_are_refused(server: str, version: str, fits: bool) -> None:
+    greeting = {"server": server, "version": version}
     if fits:
-        check_version(info, "Redis")
+        check_version(greeting, "Redis")
     else:
         with pytest.raises(ConnectError, match="too old"):
-            check_version(info, "Redis")
+            check_version(greeting, "Redis")
