@@ -57,7 +57,6 @@ LONG: Final = {
     "tests/flows/collector/test_broken_calls.py::test_a_truncated_body": 20,
     "tests/flows/collector/test_clock_steps.py": 15,
     "tests/flows/collector/test_consent_libraries.py": 10,
-    "tests/flows/collector/test_damage.py::test_no_odd_byte": 5,
     "tests/flows/collector/test_kills.py": 60,
     "tests/flows/collector/test_planned.py": 20,
     "tests/flows/delivery/test_first_day.py": 10,
@@ -160,8 +159,6 @@ SHORT: Final = (
     *_seeds("flows/attribution/test_households.py", "test_every_conversion_is_joined_as_the_words_say", 20),
     *_cases("flows/attribution/test_listens.py", "test_a_play_is_one_listen_within_the_play_horizon", "1-"),
     *_seeds("flows/attribution/test_listens.py", "test_listens_match_the_oracle_for_repeated_plays", 2),
-    "tests/flows/collector/test_damage.py::test_no_odd_byte_anywhere_makes_another_event[GET-tag-",
-    *_cases("flows/collector/test_damage.py", "test_no_odd_byte_anywhere_makes_another_event", "POST-sale-"),
     "tests/flows/plays/test_plays_state.py::test_a_final_minute_stays_final",
     *_seeds(
         "flows/attribution/test_frequency.py",

@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from flows.collector.call import Call
-from flows.collector.damage import is_name
 from flows.collector.query import MAX_PARAMETERS, form_value, parameters
 from flows.errors import UNREADABLE
 
@@ -26,13 +25,11 @@ class BodyParameters(NamedTuple):
 
     Attributes:
         again: the later values of repeated parameters.
-        odd: the form as it came, if parts of it are no parameters; else empty.
     """
 
     values: Mapping[str, str]
     decode: Callable[[str], str]
     again: Sequence[tuple[str, str]] = ()
-    odd: str = ""
 
     def get(self, name: str) -> str:
         """The value of a parameter, decoded; empty if it is absent."""
@@ -78,15 +75,14 @@ def body_parameters(call: Call) -> BodyParameters | None:
     if body.count(b"&") >= MAX_PARAMETERS:
         return None
     again: list[tuple[str, str]] = []
-    odd: list[str] = []
     try:
         text = body.decode()
     except UnicodeDecodeError:
         return None
-    form = parameters(text, "&", again, odd)
+    form = parameters(text, "&", again)
     if not form and not call.query:
         return None
-    return BodyParameters(form, form_value, again, text if odd else "")
+    return BodyParameters(form, form_value, again)
 
 
 def field_parameters(fields: Mapping[str, Any]) -> BodyParameters:
@@ -101,8 +97,6 @@ def flat(event: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(conversion, dict):
         return fields
     flattened = {name: conversion[name] for name in CONVERSION_FIELDS if name in conversion}
-    # A damaged name may have been the name of one of these fields.
-    flattened |= {name: value for name, value in conversion.items() if not is_name(name)}
     return flattened | {name: value for name, value in fields.items() if name not in CONVERSION_FIELDS}
 
 

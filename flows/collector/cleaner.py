@@ -32,6 +32,7 @@ _UNREPLACED: Final = re.compile(f"{_MACRO}(?:-{_MACRO})*", re.VERBOSE | re.DOTAL
 _PLACEHOLDERS: Final = frozenset({"-1", "-2", "null", "undefined", "none", "AUDIT"})
 NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
 """An id that was withheld."""
+_NO_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 _ZEROS: Final = re.compile(r"-*0[0-]*")
 _NUMBER: Final = re.compile(r"\d{1,18}(?:\.\d*)?(?:[eE]\+?\d{1,2})?", re.ASCII)
 _AMOUNT: Final = re.compile(r"-?(?:\d+(?:\.\d*)?|\.\d+|\d\.\d+E-?\d{1,3}|\d(?:\.\d+)?e\+\d{1,3})", re.ASCII)
@@ -63,6 +64,11 @@ def present(value: str) -> tuple[str | None, How | None]:
     if len(text) < 10 and (text in _PLACEHOLDERS or text.lower() in ("null", "undefined", "none")):
         return None, "placeholder"
     return (None, "placeholder") if text == NO_UUID else (text, None)
+
+
+def is_text(text: str) -> bool:
+    """True if a decoded value has no control character and only bytes that were UTF-8."""
+    return (text.isascii() and text.isprintable()) or _NO_TEXT.search(text) is None
 
 
 def device_id(value: str) -> tuple[str | None, How | None]:

@@ -17,7 +17,6 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from flows.collector.cleaner import NO_UUID, present
-from flows.collector.damage import Names
 from flows.errors import SettingsError
 from flows.model.catalogue.fields import SCOPES
 from flows.settings import nearest
@@ -80,8 +79,6 @@ refusal counts at every door.
 """
 CONSENT: Final = frozenset((*SIGNALS.values(), "regulations"))
 """Words on consent. If a call has one of them several times, the refusal counts."""
-CASE: Final = "case"
-"""Stands for the word of a parameter that selects a dialect's case and has no meaning of its own."""
 CLAIMS: Final = frozenset(("ip", "user_agent", "server_side"))
 """Words by which a call names a device other than its caller."""
 _COMPOSED: Final = ("play_id", "event_id")
@@ -183,11 +180,6 @@ class Dialect(BaseModel):
     def remembered_parts(self) -> dict[str, Part]:
         """Parameters with plain values, by their text in a query; `flows.collector.reading` fills it."""
         return {}
-
-    @cached_property
-    def sent(self) -> Names:
-        """The names that this dialect reads, including those that select its cases."""
-        return Names(dict.fromkeys(self.case_parameters, CASE) | dict(self.meanings))
 
     @cached_property
     def _composed_ids(self) -> frozenset[str]:

@@ -43,10 +43,7 @@ def unquote_plus(text: str) -> str:
 
 
 def parameters(
-    text: str,
-    separators: str = "&",
-    again: list[tuple[str, str]] | None = None,
-    odd: list[str] | None = None,
+    text: str, separators: str = "&", again: list[tuple[str, str]] | None = None
 ) -> dict[str, str]:
     """The parameters of a query, or of a path that carries some, by name. The first value of a repeated
     parameter counts.
@@ -56,7 +53,6 @@ def parameters(
     Args:
         separators: each of these characters ends a parameter.
         again: receives the later values of repeated parameters.
-        odd: receives the parts that are no name, equals sign and value.
     """
     values: dict[str, str] = {}
     if not text:
@@ -65,8 +61,6 @@ def parameters(
         text = text.replace(separator, separators[0])
     for part in text.split(separators[0], MAX_PARAMETERS)[:MAX_PARAMETERS]:
         name, equals, value = part.partition("=")
-        if odd is not None and (not name or not equals or "=" in value):
-            odd.append(part)
         if equals and name and len(name) <= LONGEST_NAME:
             name = name_of(name)
             if name not in values:

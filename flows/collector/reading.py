@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,20 +11,7 @@ from flows.collector import cleaner
 from flows.collector.body import NO_PARAMETERS, BodyParameters, Number, Unreadable, field_parameters, flat
 from flows.collector.call import Call
 from flows.collector.cleaner import How
-from flows.collector.damage import (
-    Names,
-    as_perhaps_sent,
-    cut_parameters,
-    is_intact,
-    is_list_of_sections,
-    is_name,
-    is_plain,
-    is_text,
-    lost_parameters,
-    may_be_a_value,
-    torn_parameters,
-)
-from flows.collector.dialects import CASE, CLAIMS, CONSENT, Dialect, Part
+from flows.collector.dialects import CLAIMS, CONSENT, Dialect, Part
 from flows.collector.query import (
     LONGEST_NAME,
     LONGEST_VALUE,
@@ -35,7 +23,6 @@ from flows.collector.query import (
     readable,
     url_of,
 )
-from flows.collector.signatures import LABELS
 
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """Words that differ from call to call: with one of them a query's hash identifies a call and its retries."""
@@ -64,10 +51,14 @@ _MAX_CATEGORIES: Final = 32
 _LONGEST_CATEGORY: Final = 128
 _LENGTHS_BY_WORD: Final = (("playhead", "playhead_ms"), ("duration", "duration_ms"))
 _LENGTHS: Final = tuple(word for words in _LENGTHS_BY_WORD for word in words)
-_QUERY, _PATH, _FORM = range(3)
 _NOT_TAKEN: Final = ("", "")
-_LABELS: Final = frozenset((*LABELS, "episode", "creative_id"))
-_MAY_BE_SIGNED: Final = frozenset(("placement_id", "campaign_id", "signature", *LABELS))
+_PLAIN: Final = re.compile(
+    r"(?!_|-[12]\Z|(?i:null|undefined|none)\Z|AUDIT\Z|00000000-0000)[A-Za-z0-9._~-]{1,512}"
+)
+is_plain: Final = _PLAIN.fullmatch
+"""A match if a value has only characters that need no decoding, and is no macro and no placeholder; else
+None. A function around it would take half as long again.
+"""
 _WITH_A_FORM: Final = frozenset(("ifa", "value", "gpp_sid", "content_category"))
 """Words whose values have a form of their own."""
 _MAX_PARTS: Final = 16_384
@@ -92,7 +83,6 @@ class Reading:
         states: by word, the name of its parameter and `given`, `unreplaced` or `empty`.
         cleaned: by word, the actions of the cleaner.
         wrong: the field of a canonical event that is of a wrong type.
-        doubted: words whose values may be damaged, unless the tag's signature has them so.
     """
 
     words: dict[str, Any] = field(default_factory=dict)
@@ -100,7 +90,6 @@ class Reading:
     states: dict[str, tuple[str, str]] = field(default_factory=dict)
     cleaned: dict[str, list[How]] = field(default_factory=dict)
     wrong: str = ""
-    doubted: set[str] = field(default_factory=set)
     _unreadable: set[str] = field(default_factory=set)
 
     def unreadable(self, *words: str) -> bool:
@@ -139,44 +128,40 @@ def read(call: Call, dialect: Dialect, extra: BodyParameters = NO_PARAMETERS) ->
         extra: parameters of a body, which come after those of the URL.
     """
     again: list[tuple[str, str]] = []
-    odd: list[str] = []
-    unread: list[str] = []
     of_path: dict[str, str] = {}
-    query, path = readable(call.query), ""
-    raw = _parts(query, dialect, again, odd)
+    raw = _parts(readable(call.query), dialect, again)
     if dialect.split and (begin := _path_parameters(call.path, dialect)) < len(call.path):
-        path = as_perhaps_sent(readable(call.path[begin:]))
-        of_path = parameters(path, dialect.separators, again, odd)
+        of_path = parameters(readable(call.path[begin:]), dialect.separators, again)
         again += [(name, value) for name, value in of_path.items() if name in raw]
         of_path = {name: value for name, value in of_path.items() if name not in raw}
     call.laps.end("parse")
     reading, meanings = Reading(), dialect.meanings
     for name, value in of_path.items():
-        _take_or_note(reading, dialect, meanings.get(name), name, value, _path_value, unread)
+        if (word := meanings.get(name)) is not None:
+            _take(reading, dialect, word, name, value, decoded)
     words, states, word_texts = reading.words, reading.states, reading.word_texts
     for name, value, word, pair, state in raw.values():
-        if pair is not None and word is not None and word not in states:
+        if word is None:
+            continue
+        if pair is not None and word not in states:
             word_texts.append(pair)
             words[word], states[word] = value, state
         else:
-            _take_or_note(reading, dialect, word, name, value, decoded, unread)
+            _take(reading, dialect, word, name, value, decoded)
     for name, value in extra.values.items():
-        _take_or_note(reading, dialect, meanings.get(name), name, value, extra.decode, unread)
+        if (word := meanings.get(name)) is not None:
+            _take(reading, dialect, word, name, value, extra.decode)
     for decode, pairs in ((decoded, again), (extra.decode, extra.again)):
         for name, value in pairs:
             if (word := meanings.get(name)) in _REPEATED:
                 _take(reading, dialect, word, name, value, decode)
     if of_path:
         _leave_out_hidden(reading, meanings, of_path)
-    if odd or extra.odd or not all(map(is_name, unread)):
-        # Damage may have ended the path too early, before the first parameter of the query.
-        behind = (
-            f"{path.rpartition(dialect.split[0])[2]}{dialect.split[0]}{query}" if path and query else query
-        )
-        _doubt(reading, dialect, (behind, path, extra.odd), unread)
     named: dict[str, str] = {}
     if dialect.case_parameters:
-        named = _case_values(reading, dialect, {name: part[1] for name, part in raw.items()} | of_path, extra)
+        sent = {name: part[1] for name, part in raw.items()} | of_path
+        named = {name: decoded(sent[name]) for name in dialect.case_parameters if name in sent}
+        named |= {name: extra.get(name) for name in dialect.case_parameters if name in extra.values}
     for word, meant in dialect.fixed.items():
         if not reading.unreadable(word):
             reading.words.setdefault(word, meant)
@@ -195,7 +180,7 @@ def read(call: Call, dialect: Dialect, extra: BodyParameters = NO_PARAMETERS) ->
     return reading
 
 
-def _parts(query: str, dialect: Dialect, again: list[tuple[str, str]], odd: list[str]) -> dict[str, Part]:
+def _parts(query: str, dialect: Dialect, again: list[tuple[str, str]]) -> dict[str, Part]:
     """The parameters of a query by name, as `flows.collector.query.parameters` separates them.
 
     Plain values repeat from call to call, such as a placement's id, so a dialect remembers them.
@@ -210,8 +195,6 @@ def _parts(query: str, dialect: Dialect, again: list[tuple[str, str]], odd: list
         part = remembered.get(text)
         if part is None:
             name, equals, value = text.partition("=")
-            if not name or not equals or "=" in value:
-                odd.append(text)
             if not equals or not name or len(name) > LONGEST_NAME:
                 continue
             part = _part(name_of(name), value, dialect)
@@ -238,22 +221,6 @@ def _part(name: str, value: str, dialect: Dialect) -> Part:
     ):
         return name, value, word, (word, value), (name, "given")
     return name, value, word, None, _NOT_TAKEN
-
-
-def _take_or_note(
-    reading: Reading,
-    dialect: Dialect,
-    word: str | None,
-    name: str,
-    value: str,
-    decode: Callable[[str], str],
-    unread: list[str],
-) -> None:
-    """Take the value of a word from a parameter, or note the name of one that means nothing."""
-    if word is None:
-        unread.append(name)
-    else:
-        _take(reading, dialect, word, name, value, decode)
 
 
 def _leave_out_hidden(reading: Reading, meanings: Mapping[str, str], of_path: Mapping[str, str]) -> None:
@@ -286,22 +253,6 @@ def is_cut(call: Call, dialect: Dialect) -> bool:
     return query >= MAX_PARAMETERS or path >= MAX_PARAMETERS
 
 
-def _case_values(
-    reading: Reading, dialect: Dialect, raw: Mapping[str, str], extra: BodyParameters
-) -> dict[str, str]:
-    """The values that select a dialect's cases. If one of them may be damaged, the event is left out: a case
-    may determine it.
-    """
-    values = {name: decoded(raw[name]) for name in dialect.case_parameters if name in raw}
-    values |= {name: extra.get(name) for name in dialect.case_parameters if name in extra.values}
-    sent = [raw[name] for name in values if name in raw]
-    sent += [extra.values[name] for name in values if name in extra.values and extra.decode is not str]
-    whole = all(map(is_text, values.values())) and all(is_intact(CASE, value) for value in sent)
-    if not whole or reading.unreadable(CASE):
-        reading.leave_out("event", "event")
-    return values
-
-
 def _take(
     reading: Reading, dialect: Dialect, word: str, name: str, value: str, decode: Callable[[str], str]
 ) -> None:
@@ -324,12 +275,7 @@ def _take(
         reading.words[word] = value
         reading.word_texts.append((word, value))
         return
-    text, how, whole = _meant(word, value, decode)
-    if text is not None and not whole:
-        if word in _MAY_BE_SIGNED:
-            reading.doubted.add(word)
-        else:
-            text, how = None, "unreadable"
+    text, how = _meant(word, value, decode)
     if isinstance(text, str) and not dialect.is_whole(word, text):
         text, how = None, "unreplaced"
     if how is not None:
@@ -341,36 +287,28 @@ def _take(
         reading.word_texts.append((word, text if isinstance(text, str) else ",".join(text)))
 
 
-def _meant(
-    word: str, value: str, decode: Callable[[str], str]
-) -> tuple[str | list[str] | None, How | None, bool]:
-    """A value as it was meant, or None with the reason; and whether it can have been sent as it came."""
+def _meant(word: str, value: str, decode: Callable[[str], str]) -> tuple[str | list[str] | None, How | None]:
+    """A value as it was meant, or None with the reason."""
     if isinstance(value, Unreadable):
-        return None, "unreadable", False
-    number, whole = isinstance(value, Number), decode is str or is_intact(word, value)
-    if decode is _path_value:  # it is unknown which of its characters were encoded
-        whole = word in _LABELS or (whole and "%26" not in value)
+        return None, "unreadable"
+    number = isinstance(value, Number)
     if decode is form_value:  # a list, too, is decoded as a whole
         value, decode = form_value(value), str
     elif word == "landing_url" and decode is decoded:
         decode = url_of
     value = value[:LONGEST_VALUE]
     if word == "content_category":  # a list is split before its values are decoded
-        return *_categories(value, decode), whole
+        return _categories(value, decode)
     meant = decode(value)
     text, how = (cleaner.device_id if word == "ifa" else cleaner.present)(meant)
     if number and word == "value":
-        return f"{value}.0" if text is None else meant, None, whole  # to the flow, -1.0 is no placeholder
+        return f"{value}.0" if text is None else meant, None  # to the flow, -1.0 is no placeholder
     if text is not None:
-        if word != "cachebuster" and not is_text(meant):
+        if word != "cachebuster" and not cleaner.is_text(meant):
             text, how = None, "unreadable"
         elif word == "value":
             text, how = cleaner.amount(text)
-        elif word == "gpp_sid" and not is_list_of_sections(text):
-            text, how = None, "unreadable"
-    elif how == "unreplaced" and may_be_a_value(word, meant):
-        how = "unreadable"
-    return text, how, whole
+    return text, how
 
 
 def _categories(value: str, decode: Callable[[str], str]) -> tuple[list[str] | None, How | None]:
@@ -379,7 +317,9 @@ def _categories(value: str, decode: Callable[[str], str]) -> tuple[list[str] | N
         return [value[:_LONGEST_CATEGORY]], None
     texts = [decode(part) for part in value.split(",", _MAX_CATEGORIES)]
     parts = [cleaner.present(text) for text in texts]
-    if not all(is_text(meant) for (text, _), meant in zip(parts, texts, strict=True) if text is not None):
+    if not all(
+        cleaner.is_text(meant) for (text, _), meant in zip(parts, texts, strict=True) if text is not None
+    ):
         return None, "unreadable"
     values = [text[:_LONGEST_CATEGORY] for text, _ in parts[:_MAX_CATEGORIES] if text]
     return values or None, next((how for _, how in parts if how is not None), None)
@@ -387,48 +327,14 @@ def _categories(value: str, decode: Callable[[str], str]) -> tuple[list[str] | N
 
 def _take_again(reading: Reading, word: str, name: str, value: str, decode: Callable[[str], str]) -> None:
     """Take a further value of a word on consent, or of a word that names a device."""
-    text, how, whole = _meant(word, value, decode)
-    if how == "unreadable" or (text is not None and not whole):
+    text, how = _meant(word, value, decode)
+    if how == "unreadable":
         reading.clean(word, "unreadable")
     elif isinstance(text, str) and word in CONSENT and word in reading.words:
         reading.words[word] = _stricter(word, reading.words[word], text)
     elif text is not None and word in CLAIMS and text != reading.words.get(word):
         reading.words["server_side"] = "1"  # a caller that names two devices is a server
         reading.states["server_side"] = name, "given"
-
-
-def _path_value(value: str) -> str:
-    """A value of the path, which the server has decoded. In a label any character may have been meant."""
-    return decoded(value)
-
-
-def _doubt(reading: Reading, dialect: Dialect, texts: tuple[str, str, str], unread: Sequence[str]) -> None:
-    """Treat parameters as damaged if no sender separates parameters in this way.
-
-    Args:
-        texts: the query, the part of the path that has parameters, and the form.
-        unread: names without a meaning.
-    """
-    lost: list[tuple[str, str]] = []
-    for place, text in enumerate(texts):
-        if not text:
-            continue
-        if place == _PATH:
-            text = text.replace("%2B", "+")
-        separators = "&" if place == _FORM else dialect.separators
-        damaged = [*cut_parameters(text, separators, dialect.sent, _LABELS if place == _PATH else ())]
-        damaged += torn_parameters(text, separators, dialect.sent, reading.states)
-        for name, word in damaged:
-            if word in _MAY_BE_SIGNED and word in reading.words:
-                reading.doubted.add(word)
-            elif word != "cachebuster":
-                reading.leave_out(word, name)
-        lost += lost_parameters(text, separators, dialect.sent)
-    for unread_name in unread:
-        lost += [(name, dialect.sent.words[name]) for name in dialect.sent.near(unread_name)]
-    for name, word in lost:
-        if word not in reading.states:
-            reading.leave_out(word, name)
 
 
 def _lessen(reading: Reading) -> None:
@@ -438,8 +344,6 @@ def _lessen(reading: Reading) -> None:
         reading.leave_out("value", "value")
     if reading.unreadable("listener_id"):
         words.pop("ifa", None)
-    if reading.unreadable("dialect"):
-        reading.wrong = "dialect"
 
 
 def _stricter(word: str, first: str, second: str) -> str:
@@ -502,25 +406,18 @@ def _typed(reading: Reading, word: str, meant: str, cleaned: tuple[Any, How | No
         reading.words[meant] = value
 
 
-_CLAIMED: Final = Names({"claimed": "claimed"})
-
-
 def canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
     """The reading of a canonical event, whose fields are words already. Fields that no caller may set are
     left out.
     """
     conversion = raw.get("conversion")
     fields = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
-    read_fields = {
-        name: value for name, value in fields.items() if dialect.word(name) is not None or not is_name(name)
-    }
+    read_fields = {name: value for name, value in fields.items() if dialect.word(name) is not None}
     reading = read(Call("POST", "/v1/events", "", {}, b"", "", 0), dialect, field_parameters(read_fields))
     # A retry may have another consent, and must have the same id.
     reading.word_texts = [word_text for word_text in reading.word_texts if word_text[0] != "consent"]
     if reading.unreadable("consent"):
         reading.wrong = "consent"
-    if isinstance(conversion, dict) and (
-        conversion.get("claimed") is True or any(map(_CLAIMED.near, conversion))
-    ):
+    if isinstance(conversion, dict) and conversion.get("claimed") is True:
         reading.words["claimed"] = True
     return reading

@@ -15,8 +15,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 from xml.sax.saxutils import escape
 
-from flows.collector.cleaner import present
-from flows.collector.damage import is_text
+from flows.collector.cleaner import is_text, present
 from flows.collector.dialects import NATIVE, Dialect, Word, plain
 from flows.collector.query import decoded
 from flows.collector.reading import PER_FIRE

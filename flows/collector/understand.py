@@ -7,7 +7,6 @@ with `trace`, so that its verdict is always the door's.
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,7 +44,6 @@ LONGEST_ID: Final = 128
 _IDS: Final = (*UNSIGNED_FIELDS, "play_id", *SIGNED, "episode")
 """Texts of a call. The app is not among them, since it is recognised and never sent."""
 MAX_EVENTS: Final = 1_000
-_DIALECT: Final = re.compile(r"[\w.-]+", re.ASCII)
 
 _NOWHERE: Final = Reached(None, "", False)
 _encode: Final = msgspec.json.Encoder().encode
@@ -105,9 +103,6 @@ class Understanding:
                 return _not_counted(TRACKED, trace)
             if not reading.unreadable("event"):
                 reading.words.setdefault("event", "click")
-        mark_in_a_name = "?" in call.query and "?" in call.query.partition("=")[0][1:]
-        if mark_in_a_name or (len(call.path) > 2 and not self._may_be_named(call, dialect)):
-            reading.wrong = "dialect"
         return self._understood(call, caller, reached, name, dialect, reading, trace)
 
     def events(self, call: Call, raws: Sequence[Mapping[str, Any]]) -> list[Understood]:
@@ -154,29 +149,6 @@ class Understanding:
                 return spelling, self.dialects[spelling]
         return "native", self.dialects["native"]
 
-    def _may_be_named(self, call: Call, dialect: Dialect) -> bool:
-        """True if a path names a known dialect, or may name an unknown one, which is read as our own.
-
-        A call with a damaged name would be read by the rules of another dialect.
-        """
-        segments, semicolon, _ = call.path.partition(";")
-        if semicolon and ";" not in dialect.split:
-            return False
-        named = segments.strip("/").partition("/")[2]
-        name, _, file_name = named.partition("/")  # as in `/p/triton/pixel.gif`
-        if not named or name.lower() in self.dialects:
-            return not file_name or bool(dialect.split) or _DIALECT.fullmatch(file_name) is not None
-        return _DIALECT.fullmatch(named) is not None
-
-    def _settle_doubts(self, reading: Reading) -> None:
-        """Leave out values that may be damaged, unless the tag's signature confirms them."""
-        words = reading.words
-        if self._signed(words, words.get("placement_id"), words.get("campaign_id")):
-            labels = words["signature"].split(".")[2:]
-            reading.doubted -= {"signature", "placement_id", "campaign_id", *",".join(labels).split(",")}
-        for word in sorted(reading.doubted):
-            reading.leave_out(word, word)
-
     def _understood(
         self,
         call: Call,
@@ -188,8 +160,6 @@ class Understanding:
         trace: bool,
     ) -> Understood:
         words = reading.words
-        if reading.doubted:
-            self._settle_doubts(reading)
         for word, actions in reading.cleaned.items():
             for how in actions:
                 self.on_cleaning(name, word, how)

@@ -295,7 +295,6 @@ def merged_reading(tag: Reading, mapped: Reading) -> Reading:
     for word, done in mapped.cleaned.items():
         for how in done:
             tag.clean(word, how)
-    tag.doubted |= mapped.doubted
     tag.wrong = tag.wrong or mapped.wrong
     for word in differing:
         tag.leave_out(word, word)

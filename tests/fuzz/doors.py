@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from fuzz.collector import BodyDoor, GetDoor, HeadersDoor
-from fuzz.damage import DamageDoor
 from fuzz.exporter import ExporterDoor, ShownDoor
 from fuzz.exports import ExportsDoor
 from fuzz.files import ClaimsDoor, LettersDoor, LogFilesDoor, PeopleDoor, PlansDoor, SavesDoor
@@ -19,7 +18,6 @@ DOORS: Final[dict[str, Opened]] = {
     "collector-body": BodyDoor,
     "collector-headers": HeadersDoor,
     "strangers": StrangersDoor,
-    "damage": DamageDoor,
     "source": SourceDoor,
     "pixels": MessagesDoor,
     "conversions": conversions_door,

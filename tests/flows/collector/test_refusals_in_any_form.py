@@ -115,13 +115,6 @@ def test_a_pixel_with_an_unreadable_signal_counts_without_consent(word: str, sai
     assert (found.outcome, found.consent, is_anonymous(found)) == (Outcome.STORED, "unreadable", True)
 
 
-@pytest.mark.parametrize("word", ["lmt", "coppa", "gdpr"])
-def test_a_lone_dollar_may_be_a_damaged_yes_and_is_no_consent(word: str) -> None:
-    for found in (understanding().pixel(call(SAYS_YES | {word: "$"})), event(**{word: "$"})):
-        assert (found.outcome, found.consent) == (Outcome.STORED, "unreadable")
-    assert event(consent="$").consent == "unreadable"
-
-
 @pytest.mark.parametrize("word", ["lmt", "coppa", "gdpr", "gpp_sid", "consent"])
 @pytest.mark.parametrize("said", ["", "[X]", "${GDPR}", "$GDPR", "-1", "undefined", "null"])
 def test_an_unfilled_signal_refuses_nothing(word: str, said: str) -> None:

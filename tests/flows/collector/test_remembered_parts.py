@@ -41,7 +41,7 @@ def dialect() -> Dialect:
 
 
 def shape(found: Reading) -> tuple[object, ...]:
-    return found.words, found.word_texts, found.states, found.cleaned, found.wrong, found.doubted
+    return found.words, found.word_texts, found.states, found.cleaned, found.wrong
 
 
 def test_a_flood_of_placements_is_remembered_up_to_the_bound(
@@ -67,13 +67,11 @@ def test_a_query_reads_the_same_whatever_came_before(name: str) -> None:
     for _ in range(2_000):
         query = "".join(rng.choices(LETTERS, k=rng.randrange(1, 24)))
         again: list[tuple[str, str]] = []
-        odd: list[str] = []
-        parts = reading._parts(query, warm, again, odd)
+        parts = reading._parts(query, warm, again)
         expected_again: list[tuple[str, str]] = []
-        expected_odd: list[str] = []
-        expected = parameters(query, warm.separators, expected_again, expected_odd)
+        expected = parameters(query, warm.separators, expected_again)
         assert {part_name: part[1] for part_name, part in parts.items()} == expected
-        assert (again, odd) == (expected_again, expected_odd)
+        assert again == expected_again
         cold = warm.model_copy()
         cold.__dict__.pop("remembered_parts", None)
         assert shape(read(call(query), warm)) == shape(read(call(query), cold))
