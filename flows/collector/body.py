@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from flows.collector.call import Call
-from flows.collector.query import MAX_PARAMETERS, form_value, parameters
+from flows.collector.query import form_value, parameters
 from flows.errors import UNREADABLE
+from flows.model.catalogue.limits import MAX_PARAMETERS
 
 CONVERSION_FIELDS: Final = ("type", "order_id", "value", "currency")
 """Fields of an event's conversion."""

@@ -17,7 +17,6 @@ from connectors.http_path import as_served
 from flows.collector.call import Call, Outcome
 from flows.collector.cleaner import present
 from flows.collector.dialects import CLAIMS, CONSENT, Dialect, plain
-from flows.collector.doors import MAX_LINE_BYTES
 from flows.collector.invalid_traffic import UNVERIFIED
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.reading import PER_FIRE
@@ -25,6 +24,7 @@ from flows.collector.tags import CONSENT_STRINGS, LONGEST_URL, VENDOR
 from flows.collector.tracing import LOOKED_FOR
 from flows.collector.understand import TRACKED, Understanding
 from flows.collector.unread import near, unread_names
+from flows.model.catalogue.limits import MAX_LINE_BYTES
 
 AGENT: Final = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1"
 """The user agent of a player, so that the checker itself is no bot."""

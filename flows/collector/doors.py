@@ -27,19 +27,17 @@ from flows.collector.last_calls import HEADER, LastCalls, has_debug_value, is_lo
 from flows.collector.query import decoded, parameters, root_of, target_of
 from flows.collector.store import Store
 from flows.collector.tag_question import Question, question_of
-from flows.collector.understand import MAX_EVENTS, UNSIGNED, Understanding
+from flows.collector.understand import UNSIGNED, Understanding
 from flows.errors import UNREADABLE, AudiopixelError
+from flows.model.catalogue.limits import (
+    MAX_BODY_BYTES,
+    MAX_EVENTS,
+    MAX_HEADERS,
+    MAX_LINE_BYTES,
+    MAX_PIXEL_BYTES,
+)
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
-MAX_BODY_BYTES: Final = 1 << 20
-"""The greatest length of a body of several events."""
-MAX_PIXEL_BYTES: Final = 64 << 10
-"""The greatest length of one pixel's body, which anybody may send. No browser's beacon, and no event of the
-flow, is longer.
-"""
-MAX_LINE_BYTES: Final = 16 << 10
-"""The greatest length of a path with its query."""
-MAX_HEADERS: Final = 64
 RETRY_AFTER_S: Final = 2
 _T = TypeVar("_T")
 Headers = list[tuple[str, str]]

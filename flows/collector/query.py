@@ -7,16 +7,11 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode, urlsplit
 from urllib.parse import unquote as unquote_any
 
+from flows.model.catalogue.limits import LONGEST_VALUE, MAX_PARAMETERS
 from flows.model.events import MAX_URL_BYTES, cut_bytes
 
-MAX_PARAMETERS: Final = 128
-"""The greatest number of parameters of one call; further ones are not read."""
 LONGEST_NAME: Final = 256
 """The greatest length of a parameter's name, still encoded. A longer name is unknown, and is not decoded."""
-LONGEST_VALUE: Final = 16_384
-"""The greatest length of a parameter's value, still encoded; the rest is not read. No URL is longer, but a
-body may be.
-"""
 MAX_DECODINGS: Final = 3
 """The greatest number of decodings: a URL within a URL within a third is encoded three times. Only an enemy
 encodes more often.

@@ -14,8 +14,6 @@ from flows.collector.cleaner import How
 from flows.collector.dialects import CLAIMS, CONSENT, Dialect, Part
 from flows.collector.query import (
     LONGEST_NAME,
-    LONGEST_VALUE,
-    MAX_PARAMETERS,
     decoded,
     form_value,
     name_of,
@@ -23,6 +21,7 @@ from flows.collector.query import (
     readable,
     url_of,
 )
+from flows.model.catalogue.limits import LONGEST_VALUE, MAX_PARAMETERS
 
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """Words that differ from call to call: with one of them a query's hash identifies a call and its retries."""

@@ -16,6 +16,7 @@ from flows.collector.pseudonyms import MAX_DEVICES
 from flows.collector.unverified import AGENT_FROM
 from flows.erasures import unreached as not_reached
 from flows.model.catalogue.fields import IN_LETTERS, SIGNED
+from flows.model.catalogue.limits import LIMITS
 from flows.settings import Settings
 
 KEPT, BY_URL, HASHED, DECIDES, IN_TOPIC = (
@@ -178,11 +179,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def limits() -> str:
+    """The table of the limits of a call."""
+    rows = [[of, f"{most:,} {unit}".strip(), beyond] for of, most, unit, beyond in LIMITS]
+    return table(["limit of a call", "at most", "beyond it"], rows)
+
+
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "vendors": vendors,
     "parameters": parameters,
     "consent": consent,
     "fields": fields,
+    "limits": limits,
     "places": places,
     "unreached": unreached,
 }

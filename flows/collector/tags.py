@@ -20,10 +20,10 @@ from flows.collector.dialects import NATIVE, Dialect, Word, plain
 from flows.collector.query import decoded
 from flows.collector.reading import PER_FIRE
 from flows.collector.signatures import DEBUG, LABELS, Signatures
-from flows.collector.understand import LONGEST_ID
 from flows.errors import UsageError
 from flows.model.catalogue.events import ONCE_HEARD
 from flows.model.catalogue.fields import UNSIGNED_FIELDS
+from flows.model.catalogue.limits import LONGEST_ID
 from flows.model.events import CODES, CONVERSION_TYPES
 
 LONGEST_URL: Final = 2_000

@@ -32,6 +32,7 @@ from flows.collector.signatures import Signatures
 from flows.collector.unverified import claimant_of
 from flows.model.basis import BASES
 from flows.model.catalogue.fields import SIGNED, UNSIGNED_FIELDS
+from flows.model.catalogue.limits import LONGEST_ID
 from flows.model.events import CODES, CONVERSION_TYPES, INVALID, UNKNOWN_EVENT
 
 UNSIGNED: Final = "unsigned"
@@ -40,10 +41,8 @@ TRACKED: Final = "tracked"
 IsPlanned = Callable[[str | None, str | None], bool]
 """A test of (placement, campaign): True if the plans have them."""
 Placements = Literal["signed", "planned", "any"]
-LONGEST_ID: Final = 128
 _IDS: Final = (*UNSIGNED_FIELDS, "play_id", *SIGNED, "episode")
 """Texts of a call. The app is not among them, since it is recognised and never sent."""
-MAX_EVENTS: Final = 1_000
 
 _NOWHERE: Final = Reached(None, "", False)
 _encode: Final = msgspec.json.Encoder().encode

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.collector.cleaner import boolean, device_id, epoch_ms, event_name, playhead_ms, present
-from flows.collector.query import MAX_PARAMETERS, decoded, parameters
+from flows.collector.query import decoded, parameters
+from flows.model.catalogue.limits import MAX_PARAMETERS
 from flows.model.events import absent
 
 

@@ -14,9 +14,10 @@ from test_doors import Kept
 from flows.collector import query
 from flows.collector.call import Call, Outcome
 from flows.collector.dialects import NATIVE
-from flows.collector.doors import MAX_LINE_BYTES, MAX_PIXEL_BYTES, Doors
-from flows.collector.query import LONGEST_NAME, LONGEST_VALUE, MAX_DECODINGS, MAX_PARAMETERS
+from flows.collector.doors import Doors
+from flows.collector.query import LONGEST_NAME, MAX_DECODINGS
 from flows.collector.store import Store
+from flows.model.catalogue.limits import LONGEST_VALUE, MAX_LINE_BYTES, MAX_PARAMETERS, MAX_PIXEL_BYTES
 
 KNOWN = list(NATIVE)
 

@@ -13,7 +13,7 @@ from flows.collector.call import Call, Outcome, Understood
 from flows.collector.checker import check, in_words
 from flows.collector.cleaner import boolean, sections
 from flows.collector.consent import Policy
-from flows.collector.query import MAX_PARAMETERS
+from flows.model.catalogue.limits import MAX_PARAMETERS
 
 OPTED_OUT = "DBACTvA~1---~BUkAAABA.QA~BFoAABA"
 """Its section 8 opts out; 9 does not."""
