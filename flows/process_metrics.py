@@ -25,9 +25,6 @@ COLLECT_SENDERS = COLLECT.counter(
     "sender",
     "outcome",
 )
-COLLECT_INHERITED = COLLECT.counter(
-    "collect_inherited_total", "Events that rested on the spool at the start."
-)
 COLLECT_TORN = COLLECT.counter("collect_torn_total", "Damaged records that were cut off the spool.")
 COLLECT_REFUSED = COLLECT.counter(
     "collect_refused_total", "Events that were not stored, by reason.", "reason"
@@ -66,7 +63,6 @@ COLLECT_OLDEST = COLLECT.gauge(
     "collect_oldest_resting_seconds", "Age of the oldest event on the spool; 0: the spool is empty."
 )
 COLLECT_RESTING = COLLECT.gauge("collect_resting_events", "Events on the spool.")
-COLLECT_SPOOL_BYTES = COLLECT.gauge("collect_spool_bytes", "Bytes of the spool.")
 COLLECT_SPOOL_FULL = COLLECT.gauge("collect_spool_full_ratio", "Share of the spool that is in use.")
 COLLECT_LOW = COLLECT.gauge(
     "collect_low_mark_timestamp_seconds", "Receipt of the oldest event that is not in the log."

@@ -20,7 +20,7 @@ from flows.collector.query import decoded
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 DeviceFrom = Literal["transport", "x-device", "xff-first", "xff-last", "query"]
-Right = Literal["write", "debug", "tag", "read"]
+Right = Literal["write", "debug", "tag"]
 Basis = Literal["transport", "trusted", "claimed"]
 Grade = Literal["device", "masked", "none"]
 

@@ -139,7 +139,6 @@ class Instruments(Registered):
         }
         yield _counter(m.COLLECT_EVENTS, {(name,): value for name, value in outcomes.items()})
         yield _counter(m.COLLECT_ACKNOWLEDGED, {(): ledger.acknowledged})
-        yield _counter(m.COLLECT_INHERITED, {(): ledger.inherited})
         yield _counter(m.COLLECT_TORN, {(): ledger.torn})
         yield _counter(m.COLLECT_UNSENT, {(): self.unsent()})
         for definition, counts in (*self.by_reason.values(), (m.COLLECT_ANSWERS, self._answers)):
@@ -158,7 +157,6 @@ class Instruments(Registered):
             yield _offsets(lane)
             yield _gauge(m.COLLECT_RESTING, lane.resting)
             yield _gauge(m.COLLECT_OLDEST, age_ms / 1000)
-            yield _gauge(m.COLLECT_SPOOL_BYTES, lane.spool.bytes)
             yield _gauge(m.COLLECT_SPOOL_FULL, lane.spool.full)
             yield _gauge(m.COLLECT_LOW, lane.published_ms / 1000)
 

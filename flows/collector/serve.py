@@ -39,6 +39,8 @@ from flows.collector.understand import Understanding
 from flows.errors import SettingsError, StateError
 from flows.settings import Settings, kafka_options
 
+CONNECTIONS: Final = 10_000
+"""The greatest number of connections that one process takes."""
 RESTS: Final = 75
 """Exit code (EX_TEMPFAIL) of a collector that ends while something rests on its spool."""
 UNREADY_ABOVE: Final = 0.8
@@ -120,7 +122,7 @@ class Collector:
             lambda request: _answered(doors, lane, instruments, request),
             settings.collect_host,
             settings.collect_port,
-            settings.collect_connections,
+            CONNECTIONS,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._leave, server)
@@ -165,7 +167,6 @@ class Collector:
             on_events,
             calls_per_caller=settings.collect_calls_per_caller,
             undecided=lambda: not self._has_plans,
-            calls_in_hand=settings.collect_calls_in_hand,
             tags=partial(tag_answers.answer, settings, understanding),
         )
 

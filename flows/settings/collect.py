@@ -33,7 +33,7 @@ class TokenSetting(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    rights: tuple[Literal["write", "debug", "tag", "read"], ...] = ()
+    rights: tuple[Literal["write", "debug", "tag"], ...] = ()
     campaigns: tuple[str, ...] = ()
     device_from: DeviceFrom | None = None
     masked: bool = False
@@ -77,13 +77,6 @@ class CollectSettings(BaseModel):
         timedelta(seconds=10),
         ge=timedelta(0),
         description="how long the collector goes on serving after SIGTERM, until balancers send elsewhere",
-    )
-    collect_connections: int = Field(10_000, ge=1, description="connections that one process takes")
-    collect_calls_in_hand: int = Field(
-        2_000,
-        ge=1,
-        description="calls that one process works on at a time; others are answered 503 at once, and nothing "
-        "of them is stored",
     )
     collect_calls_per_caller: int = Field(
         1_000,

@@ -64,9 +64,7 @@ class Topic(str):
         return self.removeprefix("kafka:")
 
 
-INTERNAL: Final = frozenset(
-    {"collect_connections", "linger", "rows_namespace", "touch_clicks_in_all", "touch_listens_in_all"}
-)
+INTERNAL: Final = frozenset({"linger", "rows_namespace", "touch_clicks_in_all", "touch_listens_in_all"})
 """Fields that only code may set. The environment and a file may not: no installation has needed to."""
 
 

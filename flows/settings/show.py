@@ -43,8 +43,8 @@ TUNING: Final = (
     *("max_state", "mature_after", "save_interval", "batch_messages", "reject_share", "reject_least"),
     *("half_life", "touch_listens", "touch_clicks", "household_listeners", "decisions_ttl"),
     *("read_minutes", "read_session", "export_connections", "export_timeout", "export_give_up"),
-    *("export_ga4_url", "export_adcp_operation", "collect_calls_in_hand", "collect_calls_per_caller"),
-    *("collect_drain", "collect_figures", "collect_spool_bytes"),
+    *("export_ga4_url", "export_adcp_operation", "collect_calls_per_caller", "collect_drain"),
+    *("collect_figures", "collect_spool_bytes"),
 )
 """The settings whose default fits nearly every installation. They are the last group."""
 _GROUPS: Final = (

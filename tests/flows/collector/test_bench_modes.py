@@ -24,10 +24,10 @@ def test_each_mode_of_the_benchmark_answers_a_call(tmp_path: Path) -> None:
 def test_the_error_of_a_server_that_does_not_start_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AUDIOPIXEL_COLLECT_CONNECTIONS", "many")
+    monkeypatch.setenv("AUDIOPIXEL_COLLECT_VENDOR", "many")
     with (
         EmbeddedBroker() as broker,
-        pytest.raises(RuntimeError, match="COLLECT_CONNECTIONS"),
+        pytest.raises(RuntimeError, match="COLLECT_VENDOR"),
         served("kafka", broker, tmp_path),
     ):
         pass

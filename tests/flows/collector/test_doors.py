@@ -262,7 +262,7 @@ def tagged(body: Any, name: str = "desk", **headers: str) -> Answer:
     tokens = {
         "desk": {"sha256": HASH, "rights": ["tag"]},
         "spring": {"sha256": HASH, "rights": ["tag"], "campaigns": ["spring"]},
-        "rest": {"sha256": HASH, "rights": ["write", "debug", "read"]},
+        "rest": {"sha256": HASH, "rights": ["write", "debug"]},
     }
     keys = {"a1": "a secret of 16 bytes"}
     doors = doors_of(

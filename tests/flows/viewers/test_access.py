@@ -558,7 +558,7 @@ def test_the_exporter_requests_tags_from_the_collector_and_explains_refusals(set
         assert built["tags"][0]["url"].startswith("https://px.example/p?e=impression&pl=a&cm=b&k=a1.")
         assert answered(**door | {"collect_token": "desk.wrong"})[0] == 502
     assert answered(**door)[0] == 503, "it is gone"
-    with tag_door(rights=("write", "debug", "read"), **signs) as door:
+    with tag_door(rights=("write", "debug"), **signs) as door:
         status, refused = answered(**door)
         assert (status, "AUDIOPIXEL_COLLECT_TOKEN" in refused["error"]) == (502, True)
 
