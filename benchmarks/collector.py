@@ -99,7 +99,7 @@ async def _gif(port: int) -> None:
     async def answer(request: Request) -> Answer:
         return Answer(200, IMAGE, GIF)
 
-    server = HttpServer(answer, "127.0.0.1", port, 10_000)
+    server = HttpServer(answer, "127.0.0.1", port, 10_000, 1 << 20)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
     await server.serve()
 

@@ -26,7 +26,6 @@ from connectors.ports import family_of
 
 HEADER_DEADLINE_MS: Final = 5_000
 BODY_DEADLINE_S: Final = 5.0
-MAX_BODY_BYTES: Final = 1 << 20
 MAX_HEADER_BYTES: Final = 64 << 10
 NOT_ASCII: Final = "\ufffd"
 """The value of a present header with bytes beyond ASCII: no readable header has this letter."""
@@ -71,12 +70,18 @@ class HttpServer:
     Args:
         handler: answers a request; whatever it raises is answered 500.
         connections: that are taken at a time.
+        body_bytes: the greatest length of a body.
     """
 
     def __init__(
-        self, handler: Callable[[Request], Awaitable[Answered]], host: str, port: int, connections: int
+        self,
+        handler: Callable[[Request], Awaitable[Answered]],
+        host: str,
+        port: int,
+        connections: int,
+        body_bytes: int,
     ) -> None:
-        self._handler, self._answering = handler, 0
+        self._handler, self._body_bytes, self._answering = handler, body_bytes, 0
         self._host, self._port = host, port
         self._server = Server(
             self,
@@ -124,7 +129,7 @@ class HttpServer:
             return
         self._answering += 1
         try:
-            body, fault = await _body(scope, protocol)
+            body, fault = await _body(scope, protocol, self._body_bytes)
             answer = await self._handler(_request(scope, body, fault))
             protocol.response_bytes(answer.status, answer.headers, answer.body)
         finally:
@@ -158,17 +163,17 @@ def _request(scope: Any, body: bytes, fault: int) -> Request:
     return Request(scope.method, encoded(scope.path), scope.query_string, headers, body, peer, fault)
 
 
-async def _body(scope: Any, protocol: Any) -> tuple[bytes, int]:
+async def _body(scope: Any, protocol: Any, most: int) -> tuple[bytes, int]:
     """The whole body, or the status for one that is not whole, too long or too slow."""
     if scope.method not in ("POST", "PUT", "PATCH"):
         return b"", 0
     length = scope.headers.get("content-length")
-    if length is not None and (not length.isdigit() or int(length) > MAX_BODY_BYTES):
+    if length is not None and (not length.isdigit() or int(length) > most):
         return b"", 413
     try:
         async with asyncio.timeout(BODY_DEADLINE_S):
             if length is None:
-                return await _chunks(protocol)
+                return await _chunks(protocol, most)
             body = await protocol()
     except TimeoutError:
         return b"", 408
@@ -177,7 +182,7 @@ async def _body(scope: Any, protocol: Any) -> tuple[bytes, int]:
     return (body, 0) if len(body) == int(length) else (b"", 400)
 
 
-async def _chunks(protocol: Any) -> tuple[bytes, int]:
+async def _chunks(protocol: Any, most: int) -> tuple[bytes, int]:
     """A body of unknown length.
 
     The server yields an empty chunk for the end, and one more before it if the body broke off or its framing
@@ -187,7 +192,7 @@ async def _chunks(protocol: Any) -> tuple[bytes, int]:
     chunks, size, empty = [], 0, 0
     async for chunk in protocol:
         size += len(chunk)
-        if size > MAX_BODY_BYTES:
+        if size > most:
             return b"", 413
         empty += not chunk
         chunks.append(chunk)

@@ -37,6 +37,7 @@ from flows.collector.refusals import Refusals
 from flows.collector.store import Store
 from flows.collector.understand import Understanding
 from flows.errors import SettingsError, StateError
+from flows.model.catalogue.limits import MAX_BODY_BYTES
 from flows.settings import Settings, kafka_options
 
 CONNECTIONS: Final = 10_000
@@ -123,6 +124,7 @@ class Collector:
             settings.collect_host,
             settings.collect_port,
             CONNECTIONS,
+            MAX_BODY_BYTES,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._leave, server)

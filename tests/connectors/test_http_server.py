@@ -60,7 +60,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     server: list[HttpServer] = []
 
     async def serve() -> None:
-        server.append(HttpServer(served.answer, "127.0.0.1", served.port, 4_000))
+        server.append(HttpServer(served.answer, "127.0.0.1", served.port, 4_000, 1 << 20))
         await server[0].serve()
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)

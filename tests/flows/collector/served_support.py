@@ -19,7 +19,7 @@ from connectors.http_server import HttpServer, Request
 from flows.collector.call import Call
 from flows.collector.doors import Answer, Doors
 from flows.collector.store import Store
-from flows.collector.understand import Understanding
+from flows.model.catalogue.limits import MAX_BODY_BYTES
 
 
 @dataclass
@@ -32,12 +32,8 @@ class Served:
     async def answer(self, request: Request) -> Answer:
         call = Call(request.method, request.path, request.query, request.headers, request.body, HOME, NOW_MS)
         book = self.books.setdefault(request.headers["host"], Kept())
-        doors = Doors(self.understanding_for(request), cast(Store, book))
+        doors = Doors(understanding(), cast(Store, book))
         return await (doors.unread(call, request.fault) if request.fault else doors.answer(call))
-
-    def understanding_for(self, request: Request) -> Understanding:
-        """The settings of the doors that a request comes to."""
-        return understanding()
 
     def new_book(self) -> str:
         """The host of the calls of one test."""
@@ -55,16 +51,16 @@ class Served:
 
 
 @contextmanager
-def serving(kind: type[Served] = Served) -> Iterator[Served]:
+def serving() -> Iterator[Served]:
     """Serve until the end of the block."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        found = kind(one.getsockname()[1])
+        found = Served(one.getsockname()[1])
     loop = asyncio.new_event_loop()
     server: list[HttpServer] = []
 
     async def serve() -> None:
-        server.append(HttpServer(found.answer, "127.0.0.1", found.port, 4_000))
+        server.append(HttpServer(found.answer, "127.0.0.1", found.port, 4_000, MAX_BODY_BYTES))
         await server[0].serve()
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
