@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -24,9 +24,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 from redis.cluster import RedisCluster
 
 from connectors.kafka import ANSWER_S, TIMEOUT_S, Cluster
-from connectors.redis import Client, RedisUnavailable, connect, read_rows
+from connectors.redis import Client, RedisUnavailable, connect, read_fields, read_rows, scan_index
 from connectors.stream import ConnectError
 from flows.errors import UNREADABLE, StateError
+from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import collectors_key, row_key, sources_key
 from flows.settings import Settings, kafka_options
 from flows.shown import LINE, shown
@@ -50,6 +51,10 @@ class Level(StrEnum):
     OK = "ok"
     LOOK = "look"
     WRONG = "wrong"
+
+
+MAX_NAMED: Final = 10
+"""The greatest number of rows that a finding names."""
 
 
 class Finding(NamedTuple):
@@ -108,6 +113,7 @@ class Doctor:
         try:
             for part, examine in (
                 ("flow", self._flow),
+                ("rows", self._rows),
                 ("collectors", self._collectors),
                 ("sources", self._sources),
             ):
@@ -287,6 +293,43 @@ class Doctor:
         yield from self._lag(client)
         if silent := meta.get("silent"):
             yield look("feeds", f"silent: {_units(silent)}", "docs/runbook.md#audiopixelfeedsilent")
+
+    def _rows(self, client: Client) -> Iterator[Finding]:
+        """The finding on rows that the indexes name, and that are missing, without a version, or of another
+        generation. A row that ends meanwhile leaves its index first, so a faulty row is looked up twice.
+        """
+        total, faulty = 0, list[str]()
+        for scope in SCOPES:
+            names = scan_index(client, f"{self.settings.namespace}:index:{scope}")
+            total += len(names)
+            if unsound := self._unsound(client, scope, names):
+                listed = {*scan_index(client, f"{self.settings.namespace}:index:{scope}")}
+                unsound = self._unsound(client, scope, [name for name in unsound if name in listed])
+                faulty += [f"{scope} {shown(name, 60)}" for name in unsound]
+        words = f"{total - len(faulty):,} of {total:,} that the indexes name are there with their version"
+        if not faulty:
+            yield ok("rows", words)
+            return
+        more = f" and {len(faulty) - MAX_NAMED:,} more" if len(faulty) > MAX_NAMED else ""
+        yield wrong(
+            "rows",
+            f"{words}; not {', '.join(faulty[:MAX_NAMED])}{more}",
+            "something deleted or changed them: the flow writes a row again when it next counts, and all rows "
+            "after a restart",
+        )
+
+    def _unsound(self, client: Client, scope: str, names: Sequence[str]) -> list[str]:
+        """The names whose row has no version of the generation of `meta`."""
+        namespace = self.settings.namespace
+        (meta,) = read_rows(client, [f"{namespace}:meta"], ["generation"])
+        keys = [row_key(namespace, scope, name) for name in names]
+        versions = read_fields(client, keys, ("generation", "fence", "rev"))
+        return [
+            name
+            for name, version in zip(names, versions, strict=True)
+            if not all(part is not None and part.isdecimal() for part in version)
+            or version[0] != meta.get("generation")
+        ]
 
     def _judged(self, meta: Mapping[str, str], now_ms: int) -> Finding:
         behind_s = (now_ms - _number(meta, "watermark_ms")) / 1000

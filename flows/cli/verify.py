@@ -35,8 +35,11 @@ def verify(
 
     A minute becomes final AUDIOPIXEL_ALLOWED_LATENESS after its end, so the compared minutes began that long
     before SPAN ago. The topic is read from AUDIOPIXEL_HORIZON before these minutes. If AUDIOPIXEL_KAFKA_START
-    is an archive, older messages are read from it. Exit code 0: all counts are equal. 1: a difference, which
-    is printed. 2: a wrong option, no minute became final within SPAN, or Kafka has deleted its messages.
+    is an archive, older messages are read from it. Rows in Redis are not read: audiopixel reconcile compares
+    them with a log, and audiopixel doctor finds those that are missing.
+
+    Exit code 0: all counts are equal. 1: a difference, which is printed. 2: a wrong option, no minute became
+    final within SPAN, or Kafka has deleted its messages.
     """
     from connectors.redis import connect
     from flows.cli.progress import phases

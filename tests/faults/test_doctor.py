@@ -71,6 +71,24 @@ def test_an_unreadable_value_in_redis_is_a_finding() -> None:
         assert findings(server.url)["flow"][0] == "wrong"
 
 
+def test_rows_that_are_deleted_or_changed_in_redis_are_named() -> None:
+    now_ms = str(int(time.time() * 1000))
+    with EmbeddedValkey() as server, Redis.from_url(server.url) as client:
+        client.hset("d:v1:meta", mapping={"flushed_ms": now_ms, "generation": "1"})
+        for n in range(30):
+            client.zadd("d:v1:index:placement", {f"p{n}": n})
+            client.hset(f"d:v1:placement:{{p{n}}}", mapping={"generation": "1", "fence": "2", "rev": "3"})
+        words = "of 30 that the indexes name are there with their version"
+        assert findings(server.url)["rows"] == ("ok", f"30 {words}")
+        client.delete("d:v1:placement:{p1}")
+        client.hdel("d:v1:placement:{p2}", "rev")
+        client.hset("d:v1:placement:{p3}", "generation", "0")
+        level, found = findings(server.url)["rows"]
+        assert (level, found) == ("wrong", f"27 {words}; not placement p1, placement p2, placement p3")
+        client.set("d:v1:placement:{p1}", "no hash")
+        assert findings(server.url)["rows"][0] == "wrong"
+
+
 @pytest.mark.apache
 def test_doctor_passes_a_sound_installation_and_names_each_fault(kafka_world: World, tmp_path: Path) -> None:
     world = kafka_world
