@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 from urllib.parse import parse_qs, urlsplit
 
 from connectors import durable
-from connectors.files import decompressed
 from connectors.objects import Away, Directory, NotThere, Objects
 from connectors.stream import ConnectError
 
@@ -211,7 +210,7 @@ class BucketFiles:
 
     @contextmanager
     def open(self, url: str) -> Iterator[BinaryIO]:
-        """A file of `files`, decompressed if it is `.gz` or `.zst`.
+        """A file of `files`, opened for reading its bytes.
 
         Raises:
             ConnectError: the file cannot be read, or was replaced meanwhile.
@@ -225,8 +224,8 @@ class BucketFiles:
         except Exception as error:
             raise self._failed(url, error) from None
         plain = cast(BinaryIO, io.BufferedReader(_Object(reader), _AT_ONCE))
-        with plain, decompressed(url, plain) as file:
-            yield file
+        with plain:
+            yield plain
         try:
             after = obstore.head(self._store, path)
         except Exception as error:

@@ -8,33 +8,21 @@ blank line is `b""`.
 
 from __future__ import annotations
 
-import io
+import codecs
 import os
 import stat
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import BinaryIO, Final
 
 import numpy as np
-import zstandard
 
 from connectors.stream import ConnectError, EndOfInput, LineEnds, Lines, Messages, line_ends
+from connectors.wrapping import MAX_LINE_BYTES, READ_ERRORS, is_plain, lines_of, unwrapped
 
-MAX_LINE_BYTES = 16 << 20
-_COMPRESSED: Final = (".gz", ".zst")
-# Small, since zstandard decompresses a piece at once, to up to 32,768 times its size.
-_COMPRESSED_PIECE_BYTES = 2 << 10
-# By then zstandard and zlib have returned something: their blocks are 128 KiB at most, and smaller.
-_FIRST_BLOCK_BYTES = 256 << 10
-_UNPACKED_BYTES: Final = 256 << 10
 _FULL: Final = 0.98
 """The share of a batch to which a block is cut: the next lines may be a little shorter."""
-READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
-"""Errors of reading a file that may be compressed."""
 
 
 def regular(path: str) -> os.stat_result:
@@ -65,7 +53,7 @@ def logs(paths: Sequence[str]) -> list[str]:
 
     Raises:
         ConnectError: there is no path, or a path is not a `regular` file, leads to the same file as another,
-            is not UTF-8, or has compressed content without the suffix for it.
+            is not UTF-8, or has content of a kind that is not read.
     """
     path_by_inode: dict[tuple[int, int], str] = {}
     for path in paths:
@@ -78,18 +66,18 @@ def logs(paths: Sequence[str]) -> list[str]:
         if same in path_by_inode:
             raise ConnectError(f"{path}: the same file as {path_by_inode[same]}; give each file once")
         path_by_inode[same] = path
-        if not path.endswith(_COMPRESSED) and (kind := _kind(path)):
-            raise ConnectError(f"{path}: its content is compressed: rename it to end in {kind}")
+        with unpacked(path):
+            pass
     if not path_by_inode:
         raise ConnectError("no input files given")
     return list(path_by_inode.values())
 
 
 class FileInput:
-    """A set of NDJSON files, plain, `.gz` or `.zst`. The name of a partition is its path, unchanged.
+    """A set of NDJSON files, each in its wrappings. The name of a partition is its path, unchanged.
 
     Args:
-        paths: files, at least one; the suffix decides the compression.
+        paths: files, at least one; their content decides the compression.
         block_bytes: the greatest number of bytes of one read; a reader holds about twice as many. Each batch
             has a fixed cost, so a block of a plain file is cut to whole batches, by the line length of the
             block before. 16 MiB of 472-byte lines are a batch of the usual size.
@@ -141,8 +129,10 @@ class FileReader:
         except OSError as error:
             raise ConnectError(f"{path}: {error.strerror}") from error
         self._size = os.fstat(self._file.fileno()).st_size
-        self._blocks = _blocks(path, self._file, block_bytes)
-        self._plain = not path.endswith(_COMPRESSED)
+        steps, self._blocks = unwrapped(path, self._file, block_bytes=block_bytes)
+        self._plain = is_plain(steps)
+        if self._plain:  # a block is then read as it suits a batch
+            self._file.seek(len(codecs.BOM_UTF8) if steps else 0)
         self._block_bytes, self._line_bytes = block_bytes, 0.0
         try:
             while self._line < position:
@@ -231,101 +221,17 @@ class FileReader:
             self.log_id = blake2b(lines[0], digest_size=8).hexdigest()
 
 
-class _Decoder(Protocol):
-    """The common interface of zlib's and zstandard's decompression objects."""
+def unpacked(path: str, encoding: str = "") -> BinaryIO:
+    """A file, opened for reading its lines without their wrappings.
 
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-_DECODERS: Final[Mapping[str, Callable[[], _Decoder]]] = {
-    ".gz": partial(zlib.decompressobj, wbits=31),
-    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
-}
-
-
-def _kind(path: str) -> str | None:
-    """The suffix that a compressed file should have; None for an uncompressed file.
-
-    The test decompresses the beginning: a sender who chooses the first bytes of a log must not make it pass
-    for compressed.
-    """
-    for suffix, new_decoder in _DECODERS.items():
-        decoder = new_decoder()
-        with suppress(*READ_ERRORS), open(path, "rb") as file:
-            while file.tell() < _FIRST_BLOCK_BYTES and (data := file.read(_COMPRESSED_PIECE_BYTES)):
-                if decoder.decompress(data) or decoder.eof:
-                    return suffix
-    return None
-
-
-def _blocks(path: str, file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
-    for suffix, new_decoder in _DECODERS.items():
-        if path.endswith(suffix):
-            return _decompressed(file, new_decoder, block_bytes)
-    return iter(partial(file.read, block_bytes), b"")
-
-
-def _decompressed(file: BinaryIO, new_decoder: Callable[[], _Decoder], block_bytes: int) -> Iterator[bytes]:
-    # Not zstandard's stream_reader, which accepts a file that ends in the middle of a frame.
-    decoder: _Decoder | None = None
-    pieces: list[bytes] = []
-    size = 0
-    while data := file.read(_COMPRESSED_PIECE_BYTES):
-        while data:
-            decoder = decoder or new_decoder()
-            pieces.append(decoder.decompress(data))
-            size += len(pieces[-1])
-            data = b""
-            if decoder.eof:
-                data, decoder = decoder.unused_data, None
-        if size >= block_bytes:
-            yield b"".join(pieces)
-            pieces, size = [], 0
-    if size:
-        yield b"".join(pieces)
-    if decoder:
-        raise EOFError("it ends in the middle of its compressed data")
-
-
-def unpacked(path: str) -> BinaryIO:
-    """A file (plain, `.gz` or `.zst`), opened for reading decompressed bytes.
+    Args:
+        encoding: of text without a byte order mark; UTF-8 by default.
 
     Raises:
         OSError: it cannot be opened. Reading may raise any of `READ_ERRORS`, for example on a truncated file.
+        ConnectError: see `connectors.wrapping.unwrapped`.
     """
-    return decompressed(path, open(path, "rb"))
-
-
-def decompressed(name: str, file: BinaryIO) -> BinaryIO:
-    """An open file, decompressed if its name ends in `.gz` or `.zst`. Closing the result closes `file`."""
-    return io.BufferedReader(_Unpacked(name, file)) if name.endswith(_COMPRESSED) else file
-
-
-class _Unpacked(io.RawIOBase):
-    """The decompressed content of a file."""
-
-    def __init__(self, name: str, file: BinaryIO) -> None:
-        self._file = file
-        self._blocks = _blocks(name, file, _UNPACKED_BYTES)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = memoryview(next(self._blocks, b""))
-        size = min(len(buffer), len(self._rest))
-        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
-        return size
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+    return lines_of(path, open(path, "rb"), encoding)
 
 
 class NdjsonWriter:

@@ -96,6 +96,19 @@ def check(files: Sequence[str], result: CheckResult, report: Callable[[str], Non
             report(shown(f"{where}: {fault_words(rejection)}", LINE))
 
 
+def first_fault(files: Sequence[str]) -> str | None:
+    """The first line that is no pixel, with its place; None if all are pixels.
+
+    Raises:
+        ConnectError: a file cannot be read.
+    """
+    source = FileInput(files)
+    for file in source.partitions():
+        for line, rejection in _rejected(source, file, CheckResult()):
+            return shown(f"{file}:{line}: {fault_words(rejection)}", LINE)
+    return None
+
+
 def fault_words(rejection: Rejection) -> str:
     """The reason, the field, and the values that the field takes; never the value in the message."""
     name = rejection.field or ""

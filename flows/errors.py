@@ -17,6 +17,10 @@ CANNOT_BEGIN: Final = (2, 3, 4)
 """Exit codes of a process that would end in the same way if it was started again: setting, state, input."""
 
 
+MOST_REJECTED: Final = 0.1
+"""The share of rejected messages up to which a run that reads files to their end ends with exit code 0."""
+
+
 class AudiopixelError(Exception):
     """A failure that a person can act on, shown as one line without a traceback. Its exit code is not 0."""
 
@@ -45,6 +49,12 @@ class RejectingError(AudiopixelError):
     """Nearly all messages are rejected: the flow probably reads another input than intended."""
 
     exit_code = 4
+
+
+class ManyRejectedError(AudiopixelError):
+    """A run has read all of its input, and has rejected more than `MOST_REJECTED` of it."""
+
+    exit_code = 3
 
 
 class DifferencesError(AudiopixelError):

@@ -13,6 +13,7 @@ from connectors.files import FileInput
 from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
 from flows.archive import ADDRESS, ArchiveInput, store_of
+from flows.check import first_fault
 from flows.delivery import require_label_plans
 from flows.engine import (
     FileOutput,
@@ -26,7 +27,7 @@ from flows.engine import (
     settings_of_store,
     store_methodology,
 )
-from flows.errors import UsageError
+from flows.errors import MOST_REJECTED, UsageError
 from flows.intake import DenyList, line_ends, refuse_less
 from flows.methodology import methodology
 from flows.model.dimensions import SCOPES
@@ -182,12 +183,13 @@ def _refuse_other_numbers(partitions: Sequence[str], settings: Settings, recompu
     client.close()
 
 
-def closing_line(files: Sequence[str], settings: Settings) -> str:
+def closing_line(files: Sequence[str], settings: Settings) -> tuple[str, str]:
     """The closing line of a replay, from Redis: the accounts of its logs, the number of rows, and the end of
-    the last final minute.
+    the last final minute. Then the reason against these numbers, if over `MOST_REJECTED` of the messages were
+    rejected; else an empty text.
 
     Raises:
-        ConnectError: Redis does not serve.
+        ConnectError: Redis does not serve, or a log cannot be read again.
     """
     namespace = settings.namespace
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
@@ -205,7 +207,13 @@ def closing_line(files: Sequence[str], settings: Settings) -> str:
     client.close()
     ends = [datetime.fromtimestamp(int(row["final_through_ms"]) / 1000, UTC) for row in through if row]
     final = f", final through {ends[0].isoformat().replace('+00:00', 'Z')}" if ends else ""
-    return (
-        f"received {total('received'):,} = accepted {total('accepted'):,} + repeated {total('repeated'):,} "
+    received = total("received")
+    line = (
+        f"received {received:,} = accepted {total('accepted'):,} + repeated {total('repeated'):,} "
         f"+ rejected {rejected:,}; {rows:,} rows{final}"
     )
+    if rejected <= MOST_REJECTED * received:
+        return line, ""
+    fault = None if files[0].startswith(ADDRESS) else first_fault(files)
+    where = f"the first at {fault}" if fault else "each is a pixel by itself; --out lists the reasons"
+    return line, f"{rejected:,} of {received:,} messages are rejected: {where}"

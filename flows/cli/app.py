@@ -38,7 +38,7 @@ app = typer.Typer(
 
 FILES = Annotated[
     list[str],
-    typer.Argument(help="NDJSON logs, plain, .gz or .zst; each is one source partition.", show_default=False),
+    typer.Argument(help="NDJSON logs, also compressed; each is one source partition.", show_default=False),
 ]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import FILES, command
+from flows.errors import ManyRejectedError
 
 
 @command
@@ -38,6 +39,8 @@ def replay(
 ) -> None:
     """Run the same flow over log files, into the configured Redis. The replay ends with the files; every
     window is then final.
+
+    Exit code 3: over a tenth of the messages is rejected.
 
     archive:DIR, or archive:s3://NAME/PREFIX, in place of files is an archive, read at its topic's offsets.
     """
@@ -82,4 +85,7 @@ def replay(
     if stop.requested:
         typer.echo("audiopixel: stopped before the end of the logs", err=True)
         raise typer.Exit(130)
-    typer.echo(closing_line(files, settings))
+    line, fault = closing_line(files, settings)
+    typer.echo(line)
+    if fault:
+        raise ManyRejectedError(fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from flows.cli.app import command, interruptible
-from flows.errors import UsageError
+from flows.errors import MOST_REJECTED, ManyRejectedError, UsageError
 from flows.shown import LINE, print_table, shown
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def sources(
     live source is too late.
 
     run writes a live source's topic to the pixel topic until SIGTERM. A batch (files, or mode = "batch")
-    ends: --out writes a log for audiopixel replay, --to writes to another topic. The guide: docs/sources.md.
+    ends: --out writes a log for audiopixel replay, --to writes to another topic. Exit code 3: over a tenth of
+    a batch is rejected. The guide: docs/sources.md.
     """
     interruptible()
     if step == "draft":
@@ -83,7 +85,8 @@ def sources(
 def _draft(names: list[str], out: Path | None, registry: str) -> None:
     from flows.settings import load
     from flows.sources.draft import MAX_MESSAGES, draft
-    from flows.sources.messages import OneColumnError, sample_messages
+    from flows.sources.messages import EncodingError, OneColumnError, sample_messages
+    from flows.sources.report import MOST_REJECTED as A_FEW
     from flows.sources.source import OF_A_REGISTRY, Source
 
     if len(names) != 1:
@@ -97,13 +100,19 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
         raise UsageError("--registry: an address with a password is a secret: name a variable, env:NAME")
     options = {"registry": {"url": registry}} if registry else {}
     for format_ in OF_A_REGISTRY if registry else _formats_of(name):
-        source = Source(name="draft", format=format_, **origin, **options)  # type: ignore[arg-type]
-        try:
-            messages = list(sample_messages(source, settings, MAX_MESSAGES))
-        except OneColumnError:
-            origin["separator"] = ";"
-            source = Source(name="draft", format=format_, **origin)  # type: ignore[arg-type]
-            messages = list(sample_messages(source, settings, MAX_MESSAGES))
+        while True:
+            source = Source(name="draft", format=format_, **origin, **options)  # type: ignore[arg-type]
+            try:
+                messages = list(sample_messages(source, settings, MAX_MESSAGES))
+            except OneColumnError as error:
+                origin["separator"] = error.separator
+            except EncodingError:
+                origin["encoding"] = "latin-1"
+            else:
+                not_utf8 = sum(message.wrong == "encoding" for message in messages)
+                if not_utf8 <= A_FEW * len(messages):  # a few are damage, or a sender's jest
+                    break
+                origin["encoding"] = "latin-1"
         if any(message.document is not None for message in messages):
             break
     else:
@@ -111,11 +120,19 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
         hint = (
             f"; {framed:,} messages begin with a schema id: give --registry" if framed else ": wait for some"
         )
+        if "files" in origin:
+            hint = (
+                f": {messages[0].topic}:{messages[0].offset} is none"
+                if messages
+                else ": it is empty, or has a header alone"
+            )
         raise UsageError(f"{name}: has no message that is an object or a row{hint}")
     text = draft(messages, origin, source.format, registry)
     if out is None:
         typer.echo(text)
         return
+    valid_name = re.sub(r"[^a-z0-9_-]+", "-", out.stem.lower()).strip("-_")[:64]
+    out = out.with_name(f"{valid_name or 'drafted'}.toml")
     if out.exists():
         raise UsageError(f"{out}: exists already, and draft overwrites no file: name another file")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +142,7 @@ def _draft(names: list[str], out: Path | None, registry: str) -> None:
 
 def _formats_of(name: str) -> tuple[str, ...]:
     """The possible formats of a file, by its name, or of a topic without a registry, the likeliest first."""
-    bare = name.removesuffix(".gz").removesuffix(".zst")
+    bare = name.lower().removesuffix(".gz").removesuffix(".zst").removesuffix(".bz2")
     formats_by_suffix = {".csv": ("csv",), ".parquet": ("parquet",), ".tsv": ("snowplow-enriched", "tsv")}
     return formats_by_suffix.get(Path(bare).suffix, ("json", "snowplow-enriched"))
 
@@ -275,6 +292,7 @@ def _batch(source: Source, settings: Settings, out: Path | None, to: str) -> Non
     from flows.settings import kafka_options
     from flows.sources.batch import in_order, pixels_of, write_file
     from flows.sources.live import Ledger
+    from flows.sources.messages import remedy_of
     from flows.sources.pixels import understanding_of
 
     if (out is None) is (not to):
@@ -302,7 +320,16 @@ def _batch(source: Source, settings: Settings, out: Path | None, to: str) -> Non
                 writer.write([(line.key, line.body)])
             writer.close()
     typer.echo(ledger.line())
+    for words in ledger.unreadable.lines():
+        typer.echo(shown(words, LINE))
     for reason, position in positions.items():
         typer.echo(shown(f"rejected: {reason}: first at {position}", LINE), err=True)
-    if not ledger.pixels:
+    rejected_count = ledger.rejected.total()
+    if rejected_count > MOST_REJECTED * (ledger.pixels + rejected_count):
+        reason, position = next(iter(positions.items()))
+        raise ManyRejectedError(
+            f"{source.name}: {rejected_count:,} of {ledger.pixels + rejected_count:,} messages are rejected: "
+            f"the first at {position}: {reason}{remedy_of(reason)}"
+        )
+    if ledger.read and not ledger.pixels:
         raise typer.Exit(1)

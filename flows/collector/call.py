@@ -71,6 +71,7 @@ class Understood:
         reason, wrong: the reason why it is rejected or not counted, and the field.
         consent: the reason of the decision on consent.
         unreplaced: whether the call had an unreplaced macro.
+        unreadable: of a source's message, the values that cannot be read, by field.
         event: the canonical event, without `collector` and `low_ms`, which the store adds; empty if
             there is none.
         key: of the Kafka message: play, else listener, else event id; of a conversion order, else event id.
@@ -88,6 +89,7 @@ class Understood:
     key: bytes = b""
     consent: str = ""
     unreplaced: bool = False
+    unreadable: Mapping[str, Any] = field(default_factory=dict)
     sender: str = UNKNOWN_SENDER
     keeps_play: bool = False
     trace: dict[str, Any] | None = None

@@ -13,12 +13,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from connectors.wrapping import READ_ERRORS
 from flows.errors import AudiopixelError
 from flows.reconcile.client_keys import client_columns
 from flows.reconcile.fields import BASES
 from flows.reconcile.holds import CollectorTimes, Holds
 from flows.reconcile.line import KINDS, Denied, Pixel, Rejected, is_macro, mark_of, parse, pixel_of
-from flows.reconcile.logs import READ_ERRORS, blocks
+from flows.reconcile.logs import blocks
 from flows.reconcile.polynomials import Hash
 from flows.reconcile.receipts import receipts
 from flows.reconcile.scan import (
@@ -142,7 +143,7 @@ class Reader:
         self._begin_agents()
 
     def read(self, src: int, path: Path) -> Iterator[Batch]:
-        """The well-formed pixels of a file (plain, `.gz` or `.zst`), in its order.
+        """The well-formed pixels of a file (in its wrappings), in its order.
 
         Raises:
             AudiopixelError: the file cannot be read.

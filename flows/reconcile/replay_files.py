@@ -8,10 +8,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from connectors.files import unpacked
+from connectors.wrapping import READ_ERRORS
 from flows.errors import AudiopixelError
 from flows.reconcile.capped import unexplained_by_caps
 from flows.reconcile.fields import CLIENTS, DERIVED_RATES, MINUTE, MINUTE_METRICS, Check
-from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Number, Recomputation
 from flows.reconcile.values import decimal_of, ratio, wrong_of
@@ -39,7 +40,7 @@ def late_letters(rejected_file: Path) -> list[tuple[str, int, str, int]]:
 
 def _documents(path: Path, kind: str) -> Iterator[tuple[int, Any]]:
     try:
-        with open_log(path) as lines:
+        with unpacked(str(path)) as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     yield number, json.loads(line)

@@ -412,7 +412,13 @@ def _shape_of(source: Source) -> _Shape | None:
 def _compiled(source: Source) -> _Shape:
     readable = {*_LABELS, *_CONSENT, *_DEVICE, *_LISTENER, *_OF_A_MESSAGE, *_OF_CONVERSIONS}
     settled = {*source.fixed, *(name for fields in source.when.values() for name in fields)}
-    if source.url or source.format != "json" or source.files is not None or source.names.keys() - readable:
+    if (
+        source.url
+        or source.decimal != "."
+        or source.format != "json"
+        or source.files is not None
+        or source.names.keys() - readable
+    ):
         raise ValueError("reads more than fields")
     if (settled | source.values.keys()) - {*_LABELS, *_CONSENT, *_OF_CONVERSIONS}:
         raise ValueError("settles what no table holds")

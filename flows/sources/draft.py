@@ -53,7 +53,8 @@ def draft(messages: Iterable[Message], where: Mapping[str, str], format_: Format
     """The text of a source's file. Comments name the fields that could not be guessed.
 
     Args:
-        where: `topic` or `files`, and the `separator` if it is not a comma, as keys of the source's file.
+        where: `topic` or `files`, and `separator` and `encoding` if they are not the usual ones, as keys of
+            the source's file.
         format_: of the messages.
         registry: the address of their schema registry.
     """

@@ -31,6 +31,7 @@ from flows.sources.compiled import Compiled, MappedBatch
 from flows.sources.instruments import Instruments
 from flows.sources.messages import Awaited, RecordDecoder
 from flows.sources.pixels import Pixels
+from flows.sources.unreadable import UnreadableValues
 
 AT_ONCE: Final = 5_000
 WAIT: Final = timedelta(milliseconds=100)
@@ -85,12 +86,15 @@ class _Lane:
 
 @dataclass
 class Ledger:
-    """Counts of messages: `read` = `pixels` + `not_ours` + `rejected`."""
+    """Counts of messages: `read` = `pixels` + `not_ours` + `rejected`. Only `take` counts `unreadable`
+    values.
+    """
 
     read: int = 0
     pixels: int = 0
     not_ours: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    unreadable: UnreadableValues = field(default_factory=UnreadableValues)
 
     def add(self, batch: MappedBatch) -> None:
         """Count a batch."""
@@ -104,7 +108,9 @@ class Ledger:
         self.read += 1
         if understood is None or understood.outcome is Outcome.NOT_COUNTED:
             self.not_ours += 1
-        elif understood.outcome is Outcome.STORED:
+            return
+        self.unreadable.take(understood)
+        if understood.outcome is Outcome.STORED:
             self.pixels += 1
         else:
             self.rejected[understood.reason] += 1

@@ -18,10 +18,11 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple, Protocol
 import msgspec
 
 from connectors.buckets import BucketFiles, in_bucket
-from connectors.files import READ_ERRORS, regular, unpacked
+from connectors.files import regular
 from connectors.kafka import GroupReader, Place, Record, SharedReader
 from connectors.kafka.read_once import sample
 from connectors.stream import ConnectError
+from connectors.wrapping import READ_ERRORS, lines_of
 from flows.collector.body import Number
 from flows.errors import UNREADABLE, UsageError
 from flows.settings import Settings, kafka_options
@@ -49,7 +50,13 @@ GIVE_UP_S: Final = 60.0
 """The time after which `check` and a batch give up on a registry that does not answer."""
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Number)
 _SEPARATORS: Final = {"csv": ",", "tsv": "\t"}
+_OTHER_SEPARATORS: Final = {";": "semicolons", "|": "bars", "\t": "tabs"}
 _LINE_ENDS: Final = ("\n", "\r")
+
+
+def remedy_of(reason: str) -> str:
+    """The remedy for a reason of rejections, after a colon; empty if the reason says enough."""
+    return ': not UTF-8: set encoding = "latin-1", or another one' if reason == "malformed encoding" else ""
 
 
 def document_of(value: bytes) -> dict[str, Any] | None:
@@ -275,10 +282,12 @@ def of_file(source: Source, path: str) -> Iterator[Message]:
         with _opened(source, path) as file:
             if source.format == "parquet":
                 yield from _parquet(source, file, name)
-            elif source.format in _SEPARATORS:
-                yield from _rows(file, name, source)
-            else:
-                yield from _lines(file, name, _LINES[source.format])
+                return
+            with lines_of(path, file, source.encoding) as lines:
+                if source.format in _SEPARATORS:
+                    yield from _rows(lines, name, source)
+                else:
+                    yield from _lines(lines, name, _LINES[source.format])
     except READ_ERRORS as error:
         raise ConnectError(f"{path}: cannot be read: {error}") from None
 
@@ -287,7 +296,7 @@ def _opened(source: Source, path: str) -> AbstractContextManager[BinaryIO]:
     if in_bucket(path):
         return BucketFiles(source.files or path, source.storage_options()).open(path)
     regular(path)
-    return unpacked(path)
+    return open(path, "rb")
 
 
 def _parquet(source: Source, file: BinaryIO, name: str) -> Iterator[Message]:
@@ -321,11 +330,28 @@ def _lines(
         if not whole:
             yield Message(None, name, 0, number)
         elif line.strip():
-            yield Message(document(line), name, 0, number)
+            message = Message(document(line), name, 0, number)
+            wrong = message.document is None and not _is_utf8(line)
+            yield message._replace(wrong="encoding") if wrong else message
 
 
 class OneColumnError(ConnectError):
-    """A table's header is one column with semicolons, and the source names no separator."""
+    """A table's header is one column with other separators, and the source names none.
+
+    Attributes:
+        separator: the one that the header has most often.
+    """
+
+    def __init__(self, name: str, header: str) -> None:
+        self.separator = max(_OTHER_SEPARATORS, key=header.count)
+        super().__init__(
+            f"{name}: its first row is one column with {_OTHER_SEPARATORS[self.separator]}: "
+            f'separator = "{self.separator}"'
+        )
+
+
+class EncodingError(ConnectError):
+    """A table's header is not UTF-8."""
 
 
 def _rows(file: BinaryIO, name: str, source: Source) -> Iterator[Message]:
@@ -333,7 +359,7 @@ def _rows(file: BinaryIO, name: str, source: Source) -> Iterator[Message]:
     long, or if its quotes do not match. An unclosed quote would otherwise take the following rows into its
     cell.
     """
-    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
     separator = source.separator or _SEPARATORS[source.format]
     rows = csv.reader(_TextLines(text), delimiter=separator, strict=True)
     try:
@@ -341,9 +367,9 @@ def _rows(file: BinaryIO, name: str, source: Source) -> Iterator[Message]:
     except csv.Error as error:
         raise ConnectError(f"{name}: its first row names no columns: {error}") from None
     if columns is not None and any(_is_not_utf8(one) for one in columns):
-        raise ConnectError(f"{name}: its first row is not UTF-8: save the table as UTF-8")
-    if columns is not None and len(columns) == 1 and ";" in columns[0] and not source.separator:
-        raise OneColumnError(f'{name}: its first row is one column with semicolons: separator = ";"')
+        raise EncodingError(f'{name}: its first row is not UTF-8: encoding = "latin-1", or another one')
+    if columns and len(columns) == 1 and not source.separator and _OTHER_SEPARATORS.keys() & {*columns[0]}:
+        raise OneColumnError(name, columns[0])
     if columns is not None and len(set(columns)) < len(columns):
         raise ConnectError(f"{name}: two columns have one name: rename one, or read it with header = false")
     while True:
@@ -355,7 +381,9 @@ def _rows(file: BinaryIO, name: str, source: Source) -> Iterator[Message]:
             yield Message(None, name, 0, rows.line_num)
             continue
         if row:
-            yield Message(_row(row, columns), name, 0, rows.line_num)
+            document = _row(row, columns)
+            wrong = "encoding" if document is None and any(map(_is_not_utf8, row)) else ""
+            yield Message(document, name, 0, rows.line_num, wrong=wrong)
 
 
 class _TextLines:
@@ -386,6 +414,14 @@ def _row(row: list[str], columns: list[str] | None) -> Mapping[str, Any] | None:
     names = columns or map(str, range(1, len(row) + 1))
     cells = {name: cell for name, cell in zip(names, row, strict=False) if cell}
     return None if any(map(_is_not_utf8, row)) else cells
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_not_utf8(cell: str) -> bool:

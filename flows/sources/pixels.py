@@ -35,6 +35,7 @@ OF_ONE_BEACON: Final = frozenset(("play_id", "cachebuster"))
 and the message's own time is no part of the URL.
 """
 _TIMES: Final = frozenset(("ts", "received_at"))
+_DECIMALS: Final = frozenset(("duration", "playhead", "value"))
 _STRINGS: Final = ("gdpr_consent", "gpp")
 
 
@@ -134,6 +135,9 @@ class Pixels:
             reading.words["event_id"] = id_
         understood = self.understanding.sourced(self.source.name, self.caller, dialect, reading, received_ms)
         understood.unreplaced = any("unreplaced" in done for done in mapped.cleaned.values())
+        understood.unreadable = {
+            word: fields.get(word, "") for word, done in mapped.cleaned.items() if "unreadable" in done
+        }
         return understood
 
     def _is_unlisted(self, message: Message) -> bool:
@@ -171,6 +175,10 @@ class Pixels:
         if self._zone is not None:
             for name in _TIMES & fields.keys():
                 fields[name] = _with_offset(fields[name], self._zone)
+        if self.source.decimal == ",":
+            for name in _DECIMALS & fields.keys():
+                if fields[name].__class__ is str:
+                    fields[name] = fields[name].replace(".", "").replace(",", ".")
         return fields
 
     def _tag(self, message: Message) -> tuple[Dialect, Reading] | Understood | None:

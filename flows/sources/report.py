@@ -18,6 +18,7 @@ from flows.model.events import UNKNOWN_EVENT
 from flows.shown import LINE, cell, shown
 from flows.sources.paths import Message, Path, is_present, plain
 from flows.sources.source import Source, alternatives, parse_source, presets
+from flows.sources.unreadable import UnreadableValues
 
 MOST_REJECTED: Final = 0.01
 """The greatest acceptable share of rejected messages among ours."""
@@ -80,6 +81,7 @@ class Report:
         categories: pixels with an object or a list at `consent`.
         walls: pixels whose time has no offset.
         ids: pixels by hash of their event id.
+        unreadable: values that cannot be read.
     """
 
     source: Source
@@ -103,6 +105,7 @@ class Report:
     categories: int = 0
     walls: int = 0
     ids: Counter[int] = field(default_factory=Counter)
+    unreadable: UnreadableValues = field(default_factory=UnreadableValues)
 
     def __post_init__(self) -> None:
         self._paths = {
@@ -120,6 +123,7 @@ class Report:
             if event_name:
                 _count(self.foreign, event_name)
             return
+        self.unreadable.take(understood)
         if understood.outcome is Outcome.REJECTED:
             reason = understood.reason, understood.wrong
             self.rejected[reason] += 1
@@ -259,6 +263,7 @@ class Report:
         if self.walls:
             zone = self.source.timezone or 'UTC (timezone = "Europe/Stockholm" names another zone)'
             yield f"times: {self.walls:,} have no offset: read as {zone}"
+        yield from self.unreadable.lines()
 
     def _unseen(self) -> list[str]:
         """The events of the source's own table, not of its preset's, that no message has."""
@@ -295,7 +300,7 @@ class Report:
     def faults(self) -> Sequence[str]:
         """The reasons against running this source."""
         reasons, ours = [], self.pixels + self.rejected.total()
-        if not self.pixels:
+        if not self.pixels and (self.read or self.source.files is None):
             reasons.append("no message is a pixel")
         elif self.rejected.total() > MOST_REJECTED * ours:
             reasons.append(

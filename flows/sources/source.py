@@ -7,6 +7,7 @@ The file is TOML, `<directory>/<name>.toml`. Words, times and playheads are thos
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import tomllib
@@ -86,6 +87,8 @@ class Source(BaseModel):
         when: by condition, the fields that it sets. A later condition wins.
         fixed: values of fields that a message does not set itself.
         separator: the character between the cells of a CSV file; a comma by default.
+        encoding: of files without a byte order mark, as Python names it; UTF-8 by default.
+        decimal: the character before the decimals of a duration, playhead or value that is text.
         time, playhead: as in a dialect.
         timezone: the IANA time zone of times that name no offset; UTC by default.
         skip: conditions of messages that are not ours.
@@ -116,6 +119,8 @@ class Source(BaseModel):
     when: Mapping[str, Mapping[str, str]] = {}
     fixed: Mapping[str, str] = {}
     separator: str = ""
+    encoding: str = ""
+    decimal: Literal[".", ","] = "."
     time: Literal["", "s", "ms", "us", "iso"] = ""
     timezone: str = ""
     playhead: Literal["ms", "s", "hms"] = "ms"
@@ -167,6 +172,16 @@ class Source(BaseModel):
         except (KeyError, ValueError, OSError):
             raise ValueError("is no IANA time zone, such as Europe/Stockholm") from None
 
+    @field_validator("encoding")
+    @classmethod
+    def _text_encoding(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding or "utf-8")
+            name = codecs.lookup(encoding or "utf-8").name
+        except (LookupError, ValueError):
+            raise ValueError("is no encoding of text, such as latin-1") from None
+        return "" if name == "utf-8" else name
+
     @field_validator("separator")
     @classmethod
     def _one_character(cls, separator: str) -> str:
@@ -190,6 +205,8 @@ class Source(BaseModel):
             raise ValueError(
                 f'registry: {self.format} needs the address of a schema registry: [registry] url = "https://…"'
             )
+        if self.encoding and (self.files is None or self.format == "parquet"):
+            raise ValueError("encoding: belongs to files of text alone")
         if self.separator and self.format != "csv":
             raise ValueError('separator: belongs to format = "csv" alone')
         for path in (*self.identity, *([self.url] if self.url else [])):

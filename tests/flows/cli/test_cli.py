@@ -27,11 +27,11 @@ from typer.testing import CliRunner
 
 from benchmarks.measure import process_cpu_s
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.files import unpacked
 from connectors.ports import free_run
 from flows.cli.commands import app
 from flows.cli.help import GUIDE, LINES, PANELS
 from flows.errors import AudiopixelError
-from flows.reconcile.logs import open_log
 from flows.simulate.feed import run_log
 from flows.simulate.traffic import Traffic
 
@@ -95,7 +95,7 @@ def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
         (["replay", "fifo"], 1, "fifo: not a regular file: write its data to a regular file"),
         (["reconcile", "LOG", "--rejected", "fifo"], 1, "fifo: not a regular file"),
         (["reconcile", "LOG", "--rejected", "letters"], 2, "letters: is of another log, other.ndjson"),
-        (["replay", "packed"], 1, "packed: its content is compressed: rename it to end in .gz"),
+        (["replay", "sheet"], 1, "sheet: is a zip archive or an Excel workbook: unpack it"),
         (["replay", "\udcff.ndjson"], 1, "\ufffd.ndjson: its name is not UTF-8: rename it"),
         (["reconcile", "\udcff.ndjson"], 1, "\ufffd.ndjson: its name is not UTF-8: rename it"),
         (["replay", "x" * 300], 1, "cannot be read: File name too long"),
@@ -134,7 +134,7 @@ def test_a_users_error_is_one_line(
     (tmp_path / "words").write_text("no JSON\n")
     letter = {"reason": "too_late", "partition": "other.ndjson", "offset": 1}
     (tmp_path / "letters").write_text(json.dumps(letter | {"event": {"event": "start", "ts": 1}}) + "\n")
-    (tmp_path / "packed").write_bytes(gzip.compress(b"{}\n"))
+    (tmp_path / "sheet").write_bytes(b"PK\x03\x04" + bytes(60))
     (tmp_path / os.fsdecode(b"\xff.ndjson")).write_text("{}\n")
     os.mkfifo(tmp_path / "fifo")
     done = run(*[one.replace("LOG", str(log)) for one in arguments])
@@ -210,16 +210,16 @@ def test_all_frames_are_read_and_a_truncated_last_one_fails(tmp_path: Path, cut:
     frames = [zstandard.compress(b"".join(lines[at : at + 1000])) for at in range(0, 3000, 1000)]
     path = tmp_path / "log.zst"
     path.write_bytes(b"".join(frames))
-    with open_log(path) as file:
+    with unpacked(str(path)) as file:
         assert list(file) == lines
     path.write_bytes(b"".join(frames)[:-cut])
-    with pytest.raises(EOFError, match="cut short"), open_log(path) as file:
+    with pytest.raises(EOFError, match="in the middle"), unpacked(str(path)) as file:
         list(file)
     path.write_bytes(b"".join(frames[:2]))
-    with open_log(path) as file:
+    with unpacked(str(path)) as file:
         assert list(file) == lines[:2000]
     path.write_bytes(b"".join(frames) + b"more")
-    with pytest.raises(zstandard.ZstdError), open_log(path) as file:
+    with pytest.raises(zstandard.ZstdError), unpacked(str(path)) as file:
         list(file)
 
 
@@ -228,7 +228,7 @@ def test_a_cut_log_is_refused_by_the_name_of_its_file(tmp_path: Path) -> None:
 
     path = tmp_path / "log.zst"
     path.write_bytes(zstandard.compress(b'{"n": 1}\n' * 1000)[:-4])
-    with pytest.raises(AudiopixelError, match=r"log\.zst: cannot be read: .*cut short"):
+    with pytest.raises(AudiopixelError, match=r"log\.zst: cannot be read: .*middle of its compressed data"):
         recompute([path])
 
 

@@ -22,7 +22,7 @@ def pixel(event: str, **fields: Any) -> bytes:
     [
         (b"", "malformed"),
         (b"{", "malformed"),
-        (b"[]", "malformed"),
+        (b"[1]", "malformed"),
         (b'{"event_id":"\xff","event":"start"}', "malformed"),
         (b'{"event_id":"\\ud800","event":"start"}', "malformed"),
         (b'{"x":NaN}', "malformed"),
