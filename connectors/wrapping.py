@@ -61,7 +61,7 @@ _REFUSED: Final = (
     ),
     (re.compile(rb"\s*<(?:\?xml|!doctype|html)", re.I), "XML or HTML, perhaps the page of an error"),
 )
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|["{}\[\]]', re.DOTALL)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
 _BETWEEN: Final = b" \t\r\n,[]"
 
 
@@ -145,6 +145,19 @@ def lines_of(path: str, file: BinaryIO, encoding: str = "") -> BinaryIO:
     return io.BufferedReader(_Content(file, blocks))
 
 
+def table_of(path: str, data: bytes) -> bytes:
+    """The content of a file, a table, without its wrappings.
+
+    Raises:
+        ConnectError: it cannot be unwrapped.
+    """
+    try:
+        with lines_of(path, io.BytesIO(data)) as file:
+            return file.read()
+    except READ_ERRORS as error:
+        raise ConnectError(f"{path}: cannot be read: {error}") from None
+
+
 def is_plain(steps: tuple[str, ...]) -> bool:
     """True if the content is the bytes of the file, perhaps after a byte order mark."""
     return steps in ((), ("byte order mark",))
@@ -173,7 +186,7 @@ class _Content(io.RawIOBase):
 
 
 def _peeked(blocks: Blocks, size: int) -> tuple[bytes, Blocks]:
-    """The first bytes, at least `size` if there are so many, and all blocks. An error stays behind the blocks
+    """The first bytes, at least `size` if there are so many, and all blocks. An error follows the blocks
     before it.
     """
     pieces: list[bytes] = []
@@ -226,12 +239,16 @@ _DECODERS: Final[Mapping[str, Callable[[], _Decoder]]] = {
 }
 
 
+def _pieces(data: bytes) -> Blocks:
+    return (data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES))
+
+
 def _decompresses(name: str, head: bytes) -> bool:
     """True if compressed content begins with `head`. A block of bz2 may be longer; its magic is enough."""
     decoder = _DECODERS[name]()
     try:
-        for at in range(0, len(head), _PIECE_BYTES):
-            if decoder.decompress(head[at : at + _PIECE_BYTES]) or decoder.eof:
+        for piece in _pieces(head):
+            if decoder.decompress(piece) or decoder.eof:
                 return True
     except READ_ERRORS:
         return False
@@ -241,7 +258,7 @@ def _decompresses(name: str, head: bytes) -> bool:
 def _decompressed(blocks: Blocks, name: str) -> Blocks:
     # Not zstandard's stream_reader, which accepts a file that ends in the middle of a frame.
     decoder: _Decoder | None = None
-    for data in blocks:
+    for data in chain.from_iterable(map(_pieces, blocks)):
         while data:
             decoder = decoder or _DECODERS[name]()
             yield decoder.decompress(data)

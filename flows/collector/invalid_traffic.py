@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -279,7 +280,10 @@ def opawg(content: bytes) -> list[tuple[re.Pattern[str], str]]:
 
 def lines(content: bytes) -> list[str]:
     """Lines of a list, without comments."""
-    texts = (line.partition("#")[0].strip() for line in content.decode("latin-1").splitlines())
+    texts = (
+        line.partition("#")[0].strip()
+        for line in content.removeprefix(BOM_UTF8).decode("latin-1").splitlines()
+    )
     return [text for text in texts if text]
 
 

@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from connectors.stream import ConnectError
+from connectors.wrapping import table_of
 from flows.delivery.plan_columns import (
     BALANCE,
     COLUMNS,
@@ -84,6 +86,8 @@ def _parsed(data: bytes, path: Path) -> tuple[PlanBook, tuple[Problem, ...]]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise PlanError("takes the name of a .csv or a .json file")
+    if reader is _csv_rows:
+        data = _table(path, data)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -117,6 +121,13 @@ def _parsed(data: bytes, path: Path) -> tuple[PlanBook, tuple[Problem, ...]]:
     return PlanBook(plans.values(), unsure), tuple(problems)
 
 
+def _table(path: Path, data: bytes) -> bytes:
+    try:
+        return table_of(str(path), data)
+    except ConnectError as error:
+        raise PlanError(str(error).removeprefix(f"{path}: ")) from None
+
+
 def with_balances(path: Path, plans: Mapping[str, Plan], balances: Mapping[str, Mapping[str, Any]]) -> bytes:
     """The content of a file of plans with other opening balances. Other columns of a `.csv` stay the same.
 
@@ -129,7 +140,7 @@ def with_balances(path: Path, plans: Mapping[str, Plan], balances: Mapping[str, 
         objects = (msgspec.json.decode(plan_to_json(plan)) for plan in plans.values())
         changed = [_with_balance(row, balances.get(row["placement_id"]), {}) for row in objects]
         return b"[\n" + b",\n".join(map(msgspec.json.encode, changed)) + b"\n]\n"
-    rows = [row for _, row in _csv_rows(path.read_bytes().decode("utf-8-sig")) if isinstance(row, dict)]
+    rows = [row for _, row in _csv_rows(_table(path, path.read_bytes()).decode()) if isinstance(row, dict)]
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, list(dict.fromkeys([*rows[0], *BALANCE])), "", lineterminator="\n")
     writer.writeheader()

@@ -312,7 +312,7 @@ def load_source(directory: File, name: str) -> Source:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise SettingsError(f"{file}: is over {MAX_FILE_BYTES // 1024} KiB")
-        text = file.read_text()
+        text = file.read_text("utf-8-sig")
     except FileNotFoundError:
         source_names = sorted(one.stem for one in directory.glob("*.toml"))
         hint = nearest(name, source_names) or (

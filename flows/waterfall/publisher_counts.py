@@ -15,6 +15,7 @@ from uuid import UUID
 
 from connectors.files import regular
 from connectors.stream import ConnectError
+from connectors.wrapping import table_of
 from flows.errors import UsageError
 from flows.model.basis import BASES
 from flows.model.client_counts import WINDOWS
@@ -118,7 +119,7 @@ def _claims(name: str, rows: Iterator[tuple[int, Mapping[str, Any]]], most: int)
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    return _csv_rows(str(path), path.read_bytes())
+    return _csv_rows(str(path), table_of(str(path), path.read_bytes()))
 
 
 def _csv_rows(path: str, data: bytes) -> Iterator[tuple[int, Mapping[str, Any]]]:

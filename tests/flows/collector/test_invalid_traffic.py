@@ -136,6 +136,11 @@ def test_iab_and_abc_lists_are_read_in_their_own_format(
     assert judge.iab(agent) is invalid
 
 
+def test_the_first_line_of_a_list_counts_behind_a_byte_order_mark(make_judge: MakeJudge) -> None:
+    judge = make_judge(iab_include=b"\xef\xbb\xbfmozilla|1|1\n")
+    assert judge.verdict_on(device("Mozilla/5.0")).reason == ""
+
+
 def test_a_podcast_app_is_valid_before_the_browser_list_applies(make_judge: MakeJudge) -> None:
     judge = make_judge(**opawg(), iab_include=b"mozilla|1|1\n")
     assert judge.verdict_on(device(APP)).reason == ""

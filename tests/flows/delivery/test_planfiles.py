@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from flows.delivery import plan_files
 from flows.delivery.plan_columns import COLUMNS
@@ -131,6 +134,22 @@ def test_a_shared_file_is_parsed_once_per_change(tmp_path: Path, monkeypatch: py
         told = [file.refresh(now_ms) for file in followers]
     assert len(parsed) == 3
     assert all(map(bool, told)), "each tells its own step"
+
+
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, zstandard.compress, lambda text: text.decode().encode("utf-16")]
+)
+def test_a_table_in_its_wrapping_has_the_same_plans(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    text = (DOCS / "plans.example.csv").read_bytes()
+    plain, _ = read_plans(written(tmp_path / "plain.csv", text))
+    assert read_plans(written(tmp_path / "wrapped.csv", pack(text)))[0].version == plain.version
+
+
+def test_a_workbook_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        PlanError, match=r"book\.csv: is a zip archive or an Excel workbook: unpack it, or save"
+    ):
+        read_plans(written(tmp_path / "book.csv", b"PK\x03\x04" + bytes(60)))
 
 
 def test_an_unknown_column_is_reported_once(tmp_path: Path) -> None:

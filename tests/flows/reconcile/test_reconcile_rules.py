@@ -343,14 +343,17 @@ def test_a_value_is_exact_however_it_is_written(run: Run) -> None:
     assert bought_for(run, values) == [(1, 1_000_000, 0)] * len(values)
 
 
-def test_files_are_read_by_suffix_and_damage_is_one_error(tmp_path: Path) -> None:
+def test_files_are_read_by_content_and_damage_is_one_error(tmp_path: Path) -> None:
     log = tmp_path / "log.ndjson.zst"
     frame = zstandard.compress(json.dumps(pixel("start")).encode() + b"\n")
     log.write_bytes(frame + zstandard.compress(json.dumps(pixel("complete", 9)).encode()))
     assert placement(recompute([log]))["completes"] == 1
     damaged = tmp_path / "log.ndjson.gz"
     damaged.write_bytes(frame)
-    with pytest.raises(AudiopixelError, match=r"log\.ndjson\.gz"):
+    assert placement(recompute([damaged]))["starts"] == 1
+    damaged = damaged.rename(tmp_path / "cut.zst")
+    damaged.write_bytes(frame[:-2])
+    with pytest.raises(AudiopixelError, match=r"cut\.zst"):
         recompute([damaged])
 
 

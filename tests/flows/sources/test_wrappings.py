@@ -198,6 +198,13 @@ def test_check_of_a_source_counts_values_that_cannot_be_read(
     assert (done.returncode, said in done.stdout) == (code, True), done.stdout + done.stderr
 
 
+def test_a_sources_own_file_may_have_a_mark(run: Run, tmp_path: Path) -> None:
+    source(tmp_path, CSV, ROWS.encode())
+    file = tmp_path / "sources" / "x.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert run("sources", "check", "x").returncode == 0
+
+
 def test_no_value_of_a_person_is_shown(run: Run, tmp_path: Path) -> None:
     source(
         tmp_path, CSV + 'currency = "c"\nip = "i"\n', f"e,p,t,d,c,i\nstart,a,{AT_MS},1,x,9.9.9.999\n".encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -137,6 +138,9 @@ def test_the_same_rows_are_read_from_csv_json_and_parquet(tmp_path: Path) -> Non
     parquet = tmp_path / "a.parquet"
     duckdb.sql(f"COPY (FROM read_csv('{tmp_path / 'a.csv'}', all_varchar = true)) TO '{parquet}'")
     assert read_claims(parquet) == of_csv
+    for wrapped in (gzip.compress(text.encode()), text.encode("utf-16")):
+        (tmp_path / "wrapped.csv").write_bytes(wrapped)
+        assert read_claims(tmp_path / "wrapped.csv") == of_csv
     assert [(one.scope, one.name, one.day, one.number) for one in of_csv] == [
         ("placement", "a", DAY, 7),
         ("campaign", "c", None, 9),
