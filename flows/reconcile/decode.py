@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from connectors.stream import ConnectError
 from connectors.wrapping import READ_ERRORS
 from flows.errors import AudiopixelError
 from flows.reconcile.client_keys import client_columns
@@ -155,6 +156,8 @@ class Reader:
                 self.received[src] += len(ends)
                 yield self._batch(src, line, block, ends, state, holds)
                 line += len(ends)
+        except ConnectError as error:
+            raise AudiopixelError(str(error)) from error
         except READ_ERRORS as error:
             raise AudiopixelError(f"{path}: cannot be read: {error}") from error
         self.greatest[src] = int(state[0]), int(state[1])
