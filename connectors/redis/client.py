@@ -230,7 +230,8 @@ def failures(client: Client, key: str | None = None) -> Iterator[None]:
     except _FAILURES as error:
         reason = _reason(error)
         if reason is None:
-            if isinstance(error, errors.NoPermissionError):
+            # A script's refused command is no error of its own class.
+            if isinstance(error, errors.NoPermissionError) or "ACL failure in script" in str(error):
                 raise ConnectError(f"Redis refuses a right of this user ({error}): {RIGHTS}") from error
             keys = _refused(client, error, [] if key is None else [key])
             raise ConnectError(
