@@ -4,6 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { createClient } from "@redis/client";
 
+import { addressOf, inWords, primaryOf, within } from "./address.js";
 import { META, Mirror } from "./mirror.js";
 import { STALE_MS, compare, now } from "./rows.js";
 
@@ -14,6 +15,12 @@ const CHUNK = 1_000;
 /** The time without a message after which the client reads `meta`. A subscription may be dead without an error. */
 const QUIET_MS = 1_000;
 const LONGEST_PAUSE_MS = 500;
+
+/** No texts for a key that holds no hash; throws any other error. */
+const noHash = (error) => {
+  if (error.message.startsWith("WRONGTYPE")) return [];
+  throw error;
+};
 
 /** The waiting messages, and the first error of a connection. */
 class Inbox {
@@ -53,13 +60,15 @@ class Inbox {
  *     const client = await new Client("redis://127.0.0.1:6379/0", { campaign: "autumn-sale" }).open();
  *     const row = client.get("breakfast-uk");
  *
+ * `url`: address of Redis or Valkey, `redis://user:password@host:6379/0`, or of its Sentinels,
+ * `redis+sentinel://host:26379,host2:26379/service/0`; a RangeError if malformed, or a Redis Cluster's.
  * `fields`: fields of a row, besides those that the rules need. `placements`: the placements to read; by default all.
  * `campaign`: the only campaign whose placements are read; by default any. `namespace`: the flow's
  * `AUDIOPIXEL_NAMESPACE`. `least`, `most`: bounds of `row.factor`. `staleMs`: the age of the flow's last write beyond
  * which no row is usable; at most 30,000. `timeoutMs`: the time that Redis may take to answer.
  */
 export class Client {
-  #url;
+  #address;
   #mirror;
   #wanted;
   #namespace;
@@ -76,7 +85,7 @@ export class Client {
   constructor(url, options = {}) {
     const { fields = [], placements, campaign, namespace = "audiopixel:v1" } = options;
     const { least = 0.5, most = 2, staleMs = STALE_MS, timeoutMs = 1_000 } = options;
-    this.#url = url;
+    this.#address = addressOf(url);
     this.#wanted = placements === undefined ? null : new Set(placements);
     this.#mirror = new Mirror({ fields, campaign, staleMs, least, most, reviewed: this.reviewed });
     [this.#namespace, this.#timeoutMs] = [namespace, timeoutMs];
@@ -114,11 +123,12 @@ export class Client {
     while (!this.#over) {
       const inbox = (this.#inbox = new Inbox());
       const socket = { reconnectStrategy: false, connectTimeout: this.#timeoutMs };
-      const commands = createClient({ url: this.#url, socket });
-      const subscriber = commands.duplicate();
-      const connections = [commands, subscriber];
-      for (const connection of connections) connection.on("error", (error) => inbox.fail(error));
+      const connections = [];
       try {
+        const commands = createClient(await primaryOf(this.#address, socket));
+        const subscriber = commands.duplicate();
+        connections.push(commands, subscriber);
+        for (const connection of connections) connection.on("error", (error) => inbox.fail(error));
         await this.#within(Promise.all(connections.map((connection) => connection.connect())));
         const channel = `${this.#namespace}:updates`;
         await this.#within(subscriber.subscribe(channel, (message) => inbox.push(message)));
@@ -126,7 +136,7 @@ export class Client {
         pauseMs = 50;
         await this.#follow(commands, inbox);
       } catch (error) {
-        this.error = error; // of any kind: rows become stale, and the next turn connects again
+        this.error = inWords(error); // of any kind: rows become stale, and the next turn connects again
       }
       for (const connection of connections) if (connection.isOpen) connection.destroy();
       if (!this.#over) await sleep(pauseMs * (0.5 + Math.random() / 2));
@@ -134,16 +144,8 @@ export class Client {
     }
   }
 
-  async #within(answer) {
-    let timer;
-    const late = new Promise((_, fail) => {
-      timer = setTimeout(() => fail(new Error("Redis does not answer")), this.#timeoutMs);
-    });
-    try {
-      return await Promise.race([answer, late]);
-    } finally {
-      clearTimeout(timer);
-    }
+  #within(answer) {
+    return within(this.#timeoutMs, answer);
   }
 
   /** Read the rows that messages name, until the end, or until a message was lost without an error. */
@@ -212,7 +214,7 @@ export class Client {
     const sent = [
       commands.sendCommand(["TIME"]),
       commands.sendCommand(["HMGET", `${this.#namespace}:meta`, ...META]),
-      ...names.map((name) => commands.sendCommand(["HMGET", key(name), ...this.#mirror.fields])),
+      ...names.map((name) => commands.sendCommand(["HMGET", key(name), ...this.#mirror.fields]).catch(noHash)),
     ];
     const [[seconds, micros], meta, ...texts] = await this.#within(Promise.all(sent));
     const reading = this.#mirror.read(meta, Number(seconds) * 1_000 + Number(micros) / 1_000, asked);

@@ -3,10 +3,10 @@
  * no input or output. The client reads `meta` before the rows, and passes both to the mirror.
  */
 
-import { RULE_FIELDS, Row, STALE_MS, WATERMARK_MS, absentRecord, compare, integer, recordOf } from "./rows.js";
+import { RULE_FIELDS, Row, SCHEMA, STALE_MS, WATERMARK_MS, absentRecord, compare, integer, recordOf } from "./rows.js";
 
 export const META = [
-  "generation", "fence", "rev", "flush", "judged", "unjudged_reason", "flushed_ms", "watermark_ms",
+  "generation", "fence", "rev", "flush", "judged", "unjudged_reason", "flushed_ms", "watermark_ms", "schema",
 ];
 /** The greatest number of ended rows whose versions are remembered. */
 const MAX_ENDED = 100_000;
@@ -43,7 +43,7 @@ export class Mirror {
    * ms, read just before `meta`; `asked`: `now()` before the request for that clock. Throws if `meta` is absent, or older
    * than at an earlier reading.
    */
-  read([generation, fence, rev, flush, judged, reason, flushedMs, watermarkMs], redisMs, asked) {
+  read([generation, fence, rev, flush, judged, reason, flushedMs, watermarkMs, schema], redisMs, asked) {
     if ([generation, fence, rev, flush].includes(null))
       throw new Error("no flow has written to this namespace yet, or Redis has lost its data");
     const version = [generation, fence, rev].map(integer);
@@ -53,7 +53,8 @@ export class Mirror {
       this.#options.staleMs - Math.max(0, redisMs - integer(flushedMs ?? "0")),
       WATERMARK_MS - Math.max(0, redisMs - integer(watermarkMs ?? "0")),
     );
-    const unjudged = judged === "1" ? null : reason || "unjudged";
+    let unjudged = judged === "1" ? null : reason || "unjudged";
+    if (schema !== SCHEMA) unjudged = "unknown_schema";
     const horizon = { unjudged, asked, leftMs, reviewed: this.#options.reviewed, generation: version[0] };
     return { version, flush: [version[0], version[1], integer(flush)], horizon };
   }
@@ -77,16 +78,19 @@ export class Mirror {
     [this.#records, this.flush] = [records, flush];
   }
 
-  /** The record to show; null if the row is absent, or another campaign's. */
+  /** The record to show; null if the row is absent, or another campaign's. A key that holds no hash has no texts. */
   #newest(name, texts) {
     const shown = this.#records.get(name);
-    const lastVersion = shown?.version ?? this.#ended.get(name) ?? [-1, -1, -1];
+    const before = shown ?? absentRecord([]);
+    if (!texts.length) return { ...before, refused: "incomplete" };
     const { campaign, least, most } = this.#options;
-    if (texts[0] === null || (campaign !== undefined && texts[this.#places.get("campaign_id")] !== campaign)) {
+    const another = campaign !== undefined && texts[this.#places.get("campaign_id")] !== campaign;
+    if (another || texts.every((text) => text === null)) {
       if (shown) this.#end(name, shown);
       return null;
     }
-    const record = recordOf(texts, least, most);
+    const record = recordOf(texts, before, least, most);
+    const lastVersion = shown?.version ?? this.#ended.get(name) ?? [];
     if (compare(record.version, lastVersion) < 0) return shown ? { ...shown, refused: "stale" } : null;
     this.#ended.delete(name);
     return record;

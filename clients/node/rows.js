@@ -5,12 +5,26 @@ export const WATERMARK_MS = 300_000;
 const STEERABLE = new Set(["on_track", "under", "at_risk", "over"]);
 const UNKNOWN = new Set(["unknown_before", "ended_unknown"]);
 
-/** The fields that the rules need, in the order in which a row has them; the caller's fields follow. */
-export const RULE_FIELDS = [
-  "generation", "fence", "rev", "delivery.state", "delivery.judged", "delivery.unjudged_reason",
-  "delivery.booked", "delivery.delivered", "delivery.projected",
-  "5m.impressions", "1h.impressions", "flight.blocked_impressions",
-];
+/** The schema of rows, in `meta.schema`, for which these rules are made. */
+export const SCHEMA = "1";
+
+const INTEGER = /^\d{1,18}$/;
+const DECIMAL = /^\d{1,18}(\.\d{1,18})?$/;
+const FLAG = /^[01]$/;
+const TEXT = /^\w{1,64}$/;
+const FORMS = {
+  "generation": INTEGER, "fence": INTEGER, "rev": INTEGER,
+  "5m.impressions": INTEGER, "1h.impressions": INTEGER, "flight.blocked_impressions": INTEGER,
+  "delivery.state": TEXT, "delivery.judged": FLAG, "delivery.booked": INTEGER,
+  "delivery.delivered": INTEGER, "delivery.projected": DECIMAL, "delivery.unjudged_reason": TEXT,
+};
+/** The fields that the rules read, each of its form, in the order in which a row has them; the caller's follow. */
+export const RULE_FIELDS = Object.keys(FORMS);
+const VERSION = RULE_FIELDS.slice(0, 3);
+/** The fields that every row has. */
+const EVERY_ROW = RULE_FIELDS.slice(0, 6);
+/** The fields that every row with a plan has, and no other. */
+const PLANNED = RULE_FIELDS.slice(6, 9);
 
 const TEXTS = new Set([
   "campaign_id", "platform", "station", "podcast", "program", "creative_id", "app",
@@ -22,14 +36,9 @@ const TEXTS = new Set([
 /** A moment in ms, by a clock that nobody sets and by the wall clock. In a suspended machine only the second goes on. */
 export const now = () => [performance.now(), Date.now()];
 
-/** Compare two versions: below 0, 0 or above 0, as a difference of numbers. */
-export const compare = (left, right) => left[0] - right[0] || left[1] - right[1] || left[2] - right[2];
-
-const number = (text) => {
-  const value = Number(text);
-  if (text.trim() === "" || !Number.isFinite(value)) throw new RangeError(`not a number: ${text}`);
-  return value;
-};
+/** Compare two versions: below 0, 0 or above 0. A version of no numbers is below all others. */
+export const compare = (left, right) =>
+  left.length - right.length || left[0] - right[0] || left[1] - right[1] || left[2] - right[2] || 0;
 
 export const integer = (text) => {
   if (!/^-?\d+$/.test(text ?? "")) throw new RangeError(`not an integer: ${text}`);
@@ -37,28 +46,44 @@ export const integer = (text) => {
 };
 
 /**
- * The record of a row: the rules applied to its texts, which begin with those of `RULE_FIELDS`. Throws if the row's
- * version cannot be read.
+ * The record of a row: the rules applied to its texts, which begin with those of `RULE_FIELDS`. `before`: the record
+ * shown before. A damaged row keeps its version and its blocked impressions.
  */
-export function recordOf(texts, least, most) {
-  const version = texts.slice(0, 3).map(integer);
-  const [state, judged, reason, ...pacing] = texts.slice(3, 9);
-  const [fiveMinutes, hour, blockedText] = texts.slice(9, 12);
-  const unjudged = judged === null || judged === "1" ? null : reason || "unjudged";
-  let refused = UNKNOWN.has(state) ? "unknown_before" : null;
-  let blocked = 0, factor = null;
-  try {
-    blocked = blockedText === null ? 0 : integer(blockedText);
-    const [booked, delivered, projected] = pacing.map((text) => (text === null ? null : number(text)));
-    const stopped = fiveMinutes !== null && integer(fiveMinutes) === 0 && (hour === null || integer(hour) !== 0);
-    const known = booked !== null && delivered !== null && projected !== null;
-    if (known && STEERABLE.has(state) && !stopped && projected > delivered)
-      // `delivery.projected` counts the flight's time without its pauses; `1h.impressions` counts both.
-      factor = Math.min(Math.max((booked - delivered) / (projected - delivered), least), most);
-  } catch {
-    refused = "unreadable";
-  }
-  return { version, texts, unjudged, refused, blocked, factor };
+export function recordOf(texts, before, least, most) {
+  const row = new Map();
+  let whole = true;
+  RULE_FIELDS.forEach((name, place) => {
+    const text = texts[place];
+    if (text !== null && FORMS[name].test(text)) row.set(name, text);
+    else if (text !== null || EVERY_ROW.includes(name)) whole = false;
+  });
+  const version = VERSION.every((name) => row.has(name)) ? VERSION.map((name) => Number(row.get(name))) : before.version;
+  const blocked = Number(row.get("flight.blocked_impressions") ?? before.blocked);
+  const unjudged = row.get("delivery.judged") === "0" ? (row.get("delivery.unjudged_reason") ?? "unjudged") : null;
+  const refused = whole ? refusal(row) : "incomplete";
+  return { version, texts, unjudged, refused, blocked, factor: refused ? null : factor(row, least, most) };
+}
+
+/** The reason not to act on a row whose fields have the right form, and which has those of every row. */
+function refusal(row) {
+  const planned = PLANNED.filter((name) => row.has(name)).length;
+  if (planned < PLANNED.length) return planned ? "incomplete" : "no_plan";
+  const state = row.get("delivery.state");
+  if (UNKNOWN.has(state)) return "unknown_before";
+  return STEERABLE.has(state) && !row.has("delivery.delivered") ? "incomplete" : null;
+}
+
+/**
+ * The factor by which to multiply the present rate, by `delivery.projected`. That field leaves out the flight's pauses,
+ * and `1h.impressions` does not. A row without it has no known rate.
+ */
+function factor(row, least, most) {
+  const stopped = Number(row.get("5m.impressions")) === 0 && Number(row.get("1h.impressions")) !== 0;
+  if (!STEERABLE.has(row.get("delivery.state")) || stopped || !row.has("delivery.projected")) return null;
+  const [booked, delivered, projected] =
+    ["booked", "delivered", "projected"].map((name) => Number(row.get(`delivery.${name}`)));
+  if (projected <= delivered) return null;
+  return Math.min(Math.max((booked - delivered) / (projected - delivered), least), most);
 }
 
 /** The record of a row that Redis does not have. */
@@ -116,7 +141,7 @@ export class Row {
     if (place === undefined) throw new RangeError(`${field} is not read: name it in fields`);
     const text = this.#record.texts[place] ?? null;
     if (text === null || TEXTS.has(field)) return text;
-    if (text.includes(".")) return number(text);
-    return Number.isSafeInteger(integer(text)) ? integer(text) : BigInt(text);
+    if (!/^-?\d+(\.\d+)?$/.test(text)) return null;
+    return text.includes(".") || Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text);
   }
 }

@@ -38,6 +38,9 @@ class Play:
             case {"publish": message}:
                 with Redis.from_url(self._url) as redis:
                     redis.publish(f"{self._namespace}:updates", message)
+            case {"retype": name}:
+                with Redis.from_url(self._url) as redis:
+                    redis.set(f"{self._namespace}:placement:{{{name}}}", "no hash")
             case {"empty": True}:
                 with Redis.from_url(self._url) as redis:
                     redis.delete(*redis.scan_iter(f"{self._namespace}:*"))

@@ -12,6 +12,8 @@ from audiopixel_client import rows
 from audiopixel_client.testing import fill
 
 from connectors.embedded import EmbeddedValkey
+from flows.model.fields import FIELDS
+from flows.publish.layout import SCHEMA
 from flows.viewers.rows_json import TEXTS
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,8 @@ def test_its_program_decides_by_a_row_of_each_reason(valkey: EmbeddedValkey) -> 
         "feed_silent": f"{leave} (feed_silent)",
         "gone": f"{leave} (gone)",
         "blocked": "stop (12 impressions in blocked content)",
+        "no_plan": f"{leave} (no_plan)",
+        "incomplete": f"{leave} (incomplete)",
         "unknown_before": f"{leave} (unknown_before)",
         "complete": f"{leave} (complete)",
         "stopped": f"{leave} (under)",
@@ -63,11 +67,14 @@ def test_both_clients_have_the_same_rules_and_texts() -> None:
     script = (ROOT / "clients" / "node" / "rows.js").read_text()
 
     def listed(name: str) -> list[str]:
-        block = re.search(rf"const {name} = (?:new Set\()?\[(.*?)\]", script, re.S)
+        block = re.search(rf"const {name} = (?:new Set\()?[\[{{](.*?)[\]}}]", script, re.S)
         assert block is not None
         return re.findall(r'"([^"]+)"', block[1])
 
-    assert listed("RULE_FIELDS") == list(rows.RULE_FIELDS)
+    assert listed("FORMS") == list(rows.RULE_FIELDS)
+    assert set(rows.RULE_FIELDS) - {*rows.VERSION} <= set(FIELDS)
+    assert f'SCHEMA = "{rows.SCHEMA}"' in script
+    assert str(SCHEMA) == rows.SCHEMA
     assert set(listed("TEXTS")) == rows.TEXTS
     assert listed("STEERABLE") == list(rows.STEERABLE)
     assert listed("UNKNOWN") == list(rows.UNKNOWN)

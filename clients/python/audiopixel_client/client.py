@@ -8,10 +8,11 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Optional
 
-from redis import Redis
+from redis import ResponseError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from audiopixel_client.address import connect, in_words
 from audiopixel_client.mirror import META, Mirror, OlderStateError, Reading
 from audiopixel_client.rows import STALE_S, Row, clock_s
 
@@ -41,7 +42,8 @@ class Client:
     needs a client of its own.
 
     Args:
-        url: address of Redis or Valkey, one primary node: `redis://user:password@host:6379/0`.
+        url: address of Redis or Valkey, `redis://user:password@host:6379/0`, or of its Sentinels,
+            `redis+sentinel://host:26379,host2:26379/service/0`.
         fields: fields of a row, as docs/bidders.md names them, besides those that the rules need.
         placements: the placements to read; None for all.
         campaign: the only campaign whose placements are read; None for any.
@@ -49,6 +51,9 @@ class Client:
         least, most: bounds of `row.factor`.
         stale_s: the age of the flow's last write, in s, beyond which no row is usable; at most 30.
         timeout_s: the time that Redis may take to answer, in s.
+
+    Raises:
+        ValueError: `url` is malformed, or a Redis Cluster's.
 
     Attributes:
         reviewed: by placement, impressions in blocked content that a person has reviewed; set by the program.
@@ -73,7 +78,7 @@ class Client:
         self._wanted = None if placements is None else dict.fromkeys(placements)
         self._mirror = Mirror(fields, campaign, stale_s, least, most, self.reviewed)
         self._namespace, self._timeout_s = namespace, timeout_s
-        self._redis: Any = Redis.from_url(
+        self._redis = connect(
             url,
             decode_responses=True,
             encoding_errors="replace",
@@ -131,7 +136,7 @@ class Client:
                     pause_s = 0.05
                     self._follow(pubsub)
             except Exception as error:  # of any kind: rows become stale, and the next turn connects again
-                self.error = error
+                self.error = in_words(error)
             finally:
                 pubsub.close()
                 self._connection.disconnect()
@@ -202,5 +207,16 @@ class Client:
             key = _packed("HMGET", f"{self._namespace}:placement:{{{name}}}")
             commands.append(b"*%d\r\n%s%s" % (2 + len(self._mirror.fields), key, fields))
         self._connection.send_packed_command([b"".join(commands)])
-        (seconds, micros), meta, *rows = [read() for _ in range(2 + len(names))]
+        (seconds, micros), meta = read(), read()
+        rows = [self._read_row() for _ in names]
         return self._mirror.read(meta, int(seconds) + int(micros) / 1e6, asked_s), dict(zip(names, rows))
+
+    def _read_row(self) -> list[str | None]:
+        """The texts of a row; none at all for a key that holds no hash."""
+        try:
+            texts: list[str | None] = self._connection.read_response()
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return []
+        return texts

@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional
 
 from audiopixel_client.rows import (
     RULE_FIELDS,
+    SCHEMA,
     STALE_S,
     VERSION,
     WATERMARK_S,
@@ -22,9 +23,11 @@ from audiopixel_client.rows import (
     record_of,
 )
 
-META = (*VERSION, "flush", "judged", "unjudged_reason", "flushed_ms", "watermark_ms")
+META = (*VERSION, "flush", "judged", "unjudged_reason", "flushed_ms", "watermark_ms", "schema")
 Rows = Mapping[str, Sequence[Optional[str]]]
-"""The texts of rows by placement, in the order of `Mirror.fields`; None for an absent field."""
+"""The texts of rows by placement, in the order of `Mirror.fields`; None for an absent field, and no texts at
+all for a key that holds no hash.
+"""
 MAX_ENDED = 100_000
 """The greatest number of ended rows whose versions are remembered."""
 
@@ -96,7 +99,7 @@ class Mirror:
         Raises:
             OlderStateError: `meta` is absent, or older than at an earlier reading.
         """
-        generation, fence, rev, flush, judged, reason, flushed_ms, watermark_ms = meta
+        generation, fence, rev, flush, judged, reason, flushed_ms, watermark_ms, schema = meta
         if generation is None or fence is None or rev is None or flush is None:
             raise OlderStateError("no flow has written to this namespace yet, or Redis has lost its data")
         version = (int(generation), int(fence), int(rev))
@@ -107,6 +110,8 @@ class Mirror:
             WATERMARK_S - max(0.0, now_s - int(watermark_ms or 0) / 1000),
         )
         unjudged = None if judged == "1" else reason or "unjudged"
+        if schema != SCHEMA:
+            unjudged = "unknown_schema"
         horizon = Horizon(unjudged, asked_s + min(left_s), self._reviewed, version[0])
         return Reading(version, (version[0], version[1], int(flush)), horizon)
 
@@ -133,14 +138,16 @@ class Mirror:
 
     def _newest(self, name: str, texts: Sequence[str | None], shown: Record | None) -> Record | None:
         """The record to show; None if the row is absent, or another campaign's."""
-        last_version = shown.version if shown is not None else self._ended.get(name, ())
+        before = self._absent if shown is None else shown
+        if not texts:
+            return before._replace(refused="incomplete")
         campaign = texts[self._places.get("campaign_id", 0)]
-        if texts[0] is None or self._campaign not in (None, campaign):
+        if all(text is None for text in texts) or self._campaign not in (None, campaign):
             if shown is not None:
                 self._end(name, shown)
             return None
-        record = record_of(self._places, list(texts), *self._bounds)
-        if record.version >= last_version:
+        record = record_of(self._places, list(texts), before, *self._bounds)
+        if record.version >= (self._ended.get(name, ()) if shown is None else shown.version):
             self._ended.pop(name, None)
             return record
         return None if shown is None else shown._replace(refused="stale")

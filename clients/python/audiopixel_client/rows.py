@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, NoReturn, Union
@@ -16,13 +16,29 @@ STEERABLE = ("on_track", "under", "at_risk", "over")
 UNKNOWN = ("unknown_before", "ended_unknown")
 """The states of delivery whose delivered impressions are unknown."""
 VERSION = ("generation", "fence", "rev")
-RULE_FIELDS = (
-    *VERSION,
-    *("delivery.state", "delivery.judged", "delivery.unjudged_reason"),
-    *("delivery.booked", "delivery.delivered", "delivery.projected"),
-    *("5m.impressions", "1h.impressions", "flight.blocked_impressions"),
-)
-"""The fields that the rules need, in the order in which a row has them; the caller's fields follow."""
+SCHEMA = "1"
+"""The schema of rows, in `meta.schema`, for which these rules are made."""
+INTEGER = re.compile(r"\d{1,18}", re.ASCII)
+DECIMAL = re.compile(r"\d{1,18}(\.\d{1,18})?", re.ASCII)
+FLAG = re.compile("[01]")
+TEXT = re.compile(r"\w{1,64}", re.ASCII)
+RULE_FIELDS = {
+    **dict.fromkeys(VERSION, INTEGER),
+    "5m.impressions": INTEGER,
+    "1h.impressions": INTEGER,
+    "flight.blocked_impressions": INTEGER,
+    "delivery.state": TEXT,
+    "delivery.judged": FLAG,
+    "delivery.booked": INTEGER,
+    "delivery.delivered": INTEGER,
+    "delivery.projected": DECIMAL,
+    "delivery.unjudged_reason": TEXT,
+}
+"""The fields that the rules read, and the form of each. A row has them in this order; the caller's follow."""
+EVERY_ROW = tuple(RULE_FIELDS)[:6]
+"""The fields that every row has."""
+PLANNED = tuple(RULE_FIELDS)[6:9]
+"""The fields that every row with a plan has, and no other."""
 TEXTS = frozenset(
     (
         *("campaign_id", "platform", "station", "podcast", "program", "creative_id", "app"),
@@ -71,27 +87,40 @@ class Record(NamedTuple):
     factor: float | None
 
 
-def record_of(places: Mapping[str, int], texts: list[str | None], least: float, most: float) -> Record:
+def record_of(
+    places: Mapping[str, int], texts: list[str | None], before: Record, least: float, most: float
+) -> Record:
     """The record of a row: the rules applied to its texts, which begin with those of `RULE_FIELDS`.
 
-    Raises:
-        ValueError: the row's version cannot be read.
+    Args:
+        before: the record shown before. A damaged row keeps its version and its blocked impressions.
     """
-    version = tuple(int(text or "") for text in texts[:3])
-    state, judged, reason, *pacing = texts[3:9]
-    five_minutes, hour, blocked = texts[9:12]
-    unjudged = (reason or "unjudged") if judged not in (None, "1") else None
-    refused = "unknown_before" if state in UNKNOWN else None
-    blocked_impressions, factor = 0, None
-    try:
-        blocked_impressions = int(blocked or 0)
-        booked, delivered, projected = (None if text is None else _finite(text) for text in pacing)
-        stopped = five_minutes is not None and int(five_minutes) == 0 and (hour is None or int(hour) != 0)
-        if None not in (booked, delivered, projected) and state in STEERABLE and not stopped:
-            factor = _factor(booked, delivered, projected, least, most)  # type: ignore[arg-type]  # none is None
-    except ValueError:
-        refused = "unreadable"
-    return Record(version, places, texts, unjudged, refused, blocked_impressions, factor)
+    row, whole = dict[str, str](), True
+    for (name, form), text in zip(RULE_FIELDS.items(), texts):
+        if text is not None and form.fullmatch(text):
+            row[name] = text
+        elif text is not None or name in EVERY_ROW:
+            whole = False
+    version, blocked = before.version, before.blocked
+    if row.keys() >= {*VERSION}:
+        version = tuple(int(row[name]) for name in VERSION)
+    if "flight.blocked_impressions" in row:
+        blocked = int(row["flight.blocked_impressions"])
+    unjudged = row.get("delivery.unjudged_reason", "unjudged") if row.get("delivery.judged") == "0" else None
+    refused = _refused(row) if whole else "incomplete"
+    factor = None if refused else _factor(row, least, most)
+    return Record(version, places, texts, unjudged, refused, blocked, factor)
+
+
+def _refused(row: Mapping[str, str]) -> str | None:
+    """The reason not to act on a row whose fields have the right form, and which has those of every row."""
+    planned = sum(name in row for name in PLANNED)
+    if planned < len(PLANNED):
+        return "incomplete" if planned else "no_plan"
+    if row["delivery.state"] in UNKNOWN:
+        return "unknown_before"
+    steered = row["delivery.state"] in STEERABLE
+    return "incomplete" if steered and "delivery.delivered" not in row else None
 
 
 def absent_record(version: Version, places: Mapping[str, int]) -> Record:
@@ -99,17 +128,15 @@ def absent_record(version: Version, places: Mapping[str, int]) -> Record:
     return Record(version, places, [None] * len(places), None, "gone", 0, None)
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"not a number: {text}")
-    return number
-
-
-def _factor(booked: float, delivered: float, projected: float, least: float, most: float) -> float | None:
+def _factor(row: Mapping[str, str], least: float, most: float) -> float | None:
     """The factor by which to multiply the present rate, by `delivery.projected`. That field leaves out the
-    flight's pauses, and `1h.impressions` does not.
+    flight's pauses, and `1h.impressions` does not. A row without it has no known rate.
     """
+    stopped = int(row["5m.impressions"]) == 0 and int(row["1h.impressions"]) != 0
+    if row["delivery.state"] not in STEERABLE or stopped or "delivery.projected" not in row:
+        return None
+    booked, delivered = int(row["delivery.booked"]), int(row["delivery.delivered"])
+    projected = float(row["delivery.projected"])
     if projected <= delivered:
         return None
     return min(max((booked - delivered) / (projected - delivered), least), most)
@@ -144,8 +171,8 @@ class Row(Mapping[str, Value]):
 
         No row is judged: `catching_up`, `switching`, `starting`, `collector`, `stalled`, `lagging`,
         `rejecting`. This row is not judged: `feed_silent`, or `unjudged` if its reason is absent. A row whose
-        generation is not the meta row's is `switching`, too. Other reasons: `stale`, `gone`, `blocked`,
-        `unknown_before`, `unreadable`.
+        generation is not the meta row's is `switching`, too. Other reasons: `unknown_schema`, `stale`,
+        `gone`, `blocked`, `no_plan`, `unknown_before`, `incomplete`.
         """
         record, horizon = self._record, self._horizon
         unjudged = horizon.unjudged or record.unjudged
@@ -182,7 +209,10 @@ class Row(Mapping[str, Value]):
         text = self._record.texts[self._record.places[field]]
         if text is None or field in TEXTS:
             return text
-        return float(text) if "." in text else int(text)
+        try:
+            return float(text) if "." in text else int(text)
+        except ValueError:
+            return None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._record.places)

@@ -14,6 +14,8 @@ from typing import Any
 
 from redis import Redis
 
+from audiopixel_client.rows import SCHEMA
+
 ROW = {
     "delivery.state": "under",
     "delivery.judged": 1,
@@ -27,10 +29,13 @@ ROW = {
     "campaign_id": "autumn-sale",
 }
 """A usable row with a factor of 1.25."""
+_NO_PLAN = [name for name in ROW if name.startswith("delivery.")]
 REASONS: Mapping[str, Mapping[str, Any] | None] = {
     "feed_silent": {"delivery.judged": 0, "delivery.unjudged_reason": "feed_silent"},
     "gone": None,
     "blocked": {"flight.blocked_impressions": 12},
+    "no_plan": dict.fromkeys(_NO_PLAN),
+    "incomplete": {"1h.impressions": None},
     "unknown_before": {
         "delivery.state": "unknown_before",
         **dict.fromkeys(("delivery.delivered", "delivery.projected")),
@@ -95,6 +100,7 @@ class Flow:
             **version,
             "flush": self._flush,
             "previous": json.dumps(self._previous),
+            "schema": SCHEMA,
             "judged": 1,
             "flushed_ms": now_ms,
             "watermark_ms": now_ms - 10_000,

@@ -142,6 +142,34 @@ def test_unknown_and_unsteerable_states_are_left(redis: Any, reader: ModuleType,
     assert reader.advice(redis, STEADY) == (None, f"state {state}")
 
 
+@pytest.mark.parametrize("value", [None, "many"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("5m.impressions", "1h.impressions", "flight.blocked_impressions", "fence", "rev"),
+        *("delivery.state", "delivery.judged", "delivery.booked"),
+    ],
+)
+def test_a_row_without_a_field_that_a_rule_reads_is_left(
+    redis: Any, reader: ModuleType, field: str, value: str | None
+) -> None:
+    set_fields(redis, STEADY, {field: value})
+    expected = "the row is incomplete" if (field, value) != ("delivery.state", "many") else "state many"
+    assert reader.advice(redis, STEADY) == (None, expected)
+
+
+@pytest.mark.parametrize("schema", [0, 2])
+def test_rows_of_another_schema_are_left(redis: Any, reader: ModuleType, schema: int) -> None:
+    redis.hset(META, "schema", schema)
+    assert reader.factor(redis, STEADY) is None
+
+
+def test_a_row_of_another_redis_type_is_left(redis: Any, reader: ModuleType) -> None:
+    redis.set("audiopixel:v1:placement:{text}", "no hash")
+    assert reader.advice(redis, "text") == (None, "the row is incomplete")
+    redis.delete("audiopixel:v1:placement:{text}")
+
+
 def test_a_row_without_its_pacing_is_left(redis: Any, reader: ModuleType) -> None:
     set_fields(redis, STEADY, {"delivery.state": "under", **dict.fromkeys(UNKNOWN)})
     assert reader.advice(redis, STEADY) == (None, "pacing is not known")
@@ -161,6 +189,7 @@ def paced(redis: Any, plan: Plan, delivered: int, last_hour: int) -> str:
         "start_ms",
     )
     row = {f"delivery.{name}": value for name in names if (value := getattr(found, name)) is not None}
+    row |= {"delivery.judged": 1, "5m.impressions": last_hour // 12, "flight.blocked_impressions": 0}
     key = f"audiopixel:v1:placement:{{{plan.placement_id}}}"
     redis.delete(key)
     redis.hset(key, mapping=row | {"1h.impressions": last_hour, "generation": 1, "fence": 1, "rev": 1})
@@ -251,7 +280,7 @@ def test_as_a_program_it_prints_a_line_a_placement(redis: Any, valkey: EmbeddedV
     )
     first, second = done.stdout.splitlines()
     assert re.fullmatch(rf"{STARVED} bid 2\.00 x \(needs \d+\.\d\d x its present rate\)", first)
-    assert second == "pl-nobody leave the bid as it is (state not known)"
+    assert second == "pl-nobody leave the bid as it is (there is no such row)"
     set_fields(redis, STARVED, {"flight.blocked_impressions": 1})
     command = [sys.executable, str(EXAMPLE), "--most", "0.75", valkey.url, STARVED, STEADY]
     stopped = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
