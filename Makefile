@@ -65,7 +65,7 @@ simulation: install  ## play SEEDS=n histories of the whole flow in one thread, 
 	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(or $(SEEDS),1000) $(SIMULATION)
 
 fuzz: install  ## INPUTS=n hostile inputs at each door; DOOR=name at one
-	@PYTHONPATH=tests:tests/support:tests/flows/collector $(BIN)/python -m fuzz --inputs $(or $(INPUTS),1000000) $(if $(DOOR),--door $(DOOR)) $(FUZZ)
+	@PYTHONPATH=tests:tests/support:tests/flows/collector:clients/python $(BIN)/python -m fuzz --inputs $(or $(INPUTS),1000000) $(if $(DOOR),--door $(DOOR)) $(FUZZ)
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1  \2/p' $(MAKEFILE_LIST) | while read -r target what; do printf '%-10s %s\n' "$$target" "$$what"; done

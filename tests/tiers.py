@@ -18,6 +18,7 @@ LONG: Final = {
     APACHE: 90,
     "tests/clients/test_client_cases.py": 25,
     "tests/clients/test_client_faults.py": 50,
+    "tests/clients/test_client_sentinel.py": 50,
     "tests/clients/test_client_wheel.py::test_it_runs_in_a_bare_python": 10,
     "tests/connectors/test_kafka_unanswered.py": 15,
     "tests/connectors/test_redis_faults.py": 10,

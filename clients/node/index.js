@@ -125,7 +125,8 @@ export class Client {
       const socket = { reconnectStrategy: false, connectTimeout: this.#timeoutMs };
       const connections = [];
       try {
-        const commands = createClient(await primaryOf(this.#address, socket));
+        const primary = await primaryOf(this.#address, socket);
+        const commands = createClient(primary);
         const subscriber = commands.duplicate();
         connections.push(commands, subscriber);
         for (const connection of connections) connection.on("error", (error) => inbox.fail(error));
@@ -134,7 +135,7 @@ export class Client {
         await this.#within(subscriber.subscribe(channel, (message) => inbox.push(message)));
         await this.#snapshot(commands);
         pauseMs = 50;
-        await this.#follow(commands, inbox);
+        await this.#follow(commands, inbox, primary.socket);
       } catch (error) {
         this.error = inWords(error); // of any kind: rows become stale, and the next turn connects again
       }
@@ -148,8 +149,8 @@ export class Client {
     return within(this.#timeoutMs, answer);
   }
 
-  /** Read the rows that messages name, until the end, or until a message was lost without an error. */
-  async #follow(commands, inbox) {
+  /** Read the rows that messages name, until the end, a promotion, or a message lost without an error. */
+  async #follow(commands, inbox, socket) {
     let late = false;
     while (!this.#over) {
       const messages = await inbox.take(late ? QUIET_MS / 2 : QUIET_MS);
@@ -158,6 +159,8 @@ export class Client {
         await this.#take(commands, messages);
         continue;
       }
+      const { host, port } = (await primaryOf(this.#address, socket)).socket;
+      if (host !== socket.host || port !== socket.port) return;
       const { reading } = await this.#read(commands, []);
       if (compare(reading.flush, this.#mirror.flush) === 0) this.#mirror.show([], reading, reading.flush);
       else if (late) return;

@@ -50,8 +50,8 @@ export class Mirror {
     if (compare(version, this.#meta) < 0)
       throw new Error(`meta is of version ${version}, and was of ${this.#meta}`);
     const leftMs = Math.min(
-      this.#options.staleMs - Math.max(0, redisMs - integer(flushedMs ?? "0")),
-      WATERMARK_MS - Math.max(0, redisMs - integer(watermarkMs ?? "0")),
+      this.#options.staleMs - Math.max(0, redisMs - integer(flushedMs || "0")),
+      WATERMARK_MS - Math.max(0, redisMs - integer(watermarkMs || "0")),
     );
     let unjudged = judged === "1" ? null : reason || "unjudged";
     if (schema !== SCHEMA) unjudged = "unknown_schema";

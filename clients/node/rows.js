@@ -41,7 +41,7 @@ export const compare = (left, right) =>
   left.length - right.length || left[0] - right[0] || left[1] - right[1] || left[2] - right[2] || 0;
 
 export const integer = (text) => {
-  if (!/^-?\d+$/.test(text ?? "")) throw new RangeError(`not an integer: ${text}`);
+  if (!INTEGER.test(text ?? "")) throw new RangeError(`not an integer: ${text}`);
   return Number(text);
 };
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fuzz.client import ClientDoor
 from fuzz.collector import BodyDoor, GetDoor, HeadersDoor
 from fuzz.exporter import ExporterDoor, ShownDoor
 from fuzz.exports import ExportsDoor
@@ -32,4 +33,5 @@ DOORS: Final[dict[str, Opened]] = {
     "exports": ExportsDoor,
     "exporter": ExporterDoor,
     "shown": ShownDoor,
+    "client": ClientDoor,
 }

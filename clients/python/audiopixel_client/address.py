@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from redis import Redis, ResponseError
 from redis.exceptions import MovedError
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 SENTINELS = ("redis+sentinel", "rediss+sentinel")
 SENTINEL_PORT = 26379
@@ -48,6 +48,14 @@ def connect(url: str, **options: Any) -> Any:
 def _host(text: str) -> tuple[str | None, int]:
     parts = urlsplit(f"//{text}")
     return parts.hostname, parts.port or SENTINEL_PORT
+
+
+def has_moved(redis: Any, connection: Any) -> bool:
+    """Whether Sentinels name another primary than the one that a connection leads to."""
+    pool = redis.connection_pool
+    if not isinstance(pool, SentinelConnectionPool):
+        return False
+    return tuple(pool.get_master_address()) != (connection.host, connection.port)
 
 
 def in_words(error: Exception) -> Exception:

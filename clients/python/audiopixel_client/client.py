@@ -12,7 +12,7 @@ from redis import ResponseError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from audiopixel_client.address import connect, in_words
+from audiopixel_client.address import connect, has_moved, in_words
 from audiopixel_client.mirror import META, Mirror, OlderStateError, Reading
 from audiopixel_client.rows import STALE_S, Row, clock_s
 
@@ -146,7 +146,7 @@ class Client:
         self._redis.close()
 
     def _follow(self, pubsub: Any) -> None:
-        """Read the rows that messages name, until the end, or until a message was lost without an error."""
+        """Read the rows that messages name, until the end, a promotion, or a lost message."""
         late = False
         while not self._over.is_set():
             message = pubsub.get_message(True, timeout=QUIET_S / 2 if late else QUIET_S)
@@ -154,6 +154,8 @@ class Client:
                 late = False
                 self._take(pubsub, message)
                 continue
+            if has_moved(self._redis, self._connection):
+                return
             reading, _ = self._read([])
             if reading.flush == self._mirror.flush:
                 self._mirror.show({}, reading, reading.flush)

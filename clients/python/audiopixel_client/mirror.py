@@ -20,6 +20,7 @@ from audiopixel_client.rows import (
     Row,
     Version,
     absent_record,
+    integer,
     record_of,
 )
 
@@ -98,22 +99,23 @@ class Mirror:
 
         Raises:
             OlderStateError: `meta` is absent, or older than at an earlier reading.
+            ValueError: a number of `meta` is none.
         """
         generation, fence, rev, flush, judged, reason, flushed_ms, watermark_ms, schema = meta
         if generation is None or fence is None or rev is None or flush is None:
             raise OlderStateError("no flow has written to this namespace yet, or Redis has lost its data")
-        version = (int(generation), int(fence), int(rev))
+        version = (integer(generation), integer(fence), integer(rev))
         if version < self._meta:
             raise OlderStateError(f"meta is of version {version}, and was of {self._meta}")
         left_s = (
-            self._stale_s - max(0.0, now_s - int(flushed_ms or 0) / 1000),
-            WATERMARK_S - max(0.0, now_s - int(watermark_ms or 0) / 1000),
+            self._stale_s - max(0.0, now_s - integer(flushed_ms or "0") / 1000),
+            WATERMARK_S - max(0.0, now_s - integer(watermark_ms or "0") / 1000),
         )
         unjudged = None if judged == "1" else reason or "unjudged"
         if schema != SCHEMA:
             unjudged = "unknown_schema"
         horizon = Horizon(unjudged, asked_s + min(left_s), self._reviewed, version[0])
-        return Reading(version, (version[0], version[1], int(flush)), horizon)
+        return Reading(version, (version[0], version[1], integer(flush)), horizon)
 
     def show(self, rows: Rows, reading: Reading, flush: Version, whole: bool = False) -> None:
         """Show rows, and with them the horizon of a reading.

@@ -87,6 +87,17 @@ class Record(NamedTuple):
     factor: float | None
 
 
+def integer(text: str | None) -> int:
+    """The integer of a text; no other form of a number is taken.
+
+    Raises:
+        ValueError: it is absent, or none.
+    """
+    if text is None or not INTEGER.fullmatch(text):
+        raise ValueError(f"not an integer: {text}")
+    return int(text)
+
+
 def record_of(
     places: Mapping[str, int], texts: list[str | None], before: Record, least: float, most: float
 ) -> Record:
@@ -178,7 +189,7 @@ class Row(Mapping[str, Value]):
         unjudged = horizon.unjudged or record.unjudged
         if unjudged:
             return unjudged
-        if record.version and record.version[0] != (horizon.generation or record.version[0]):
+        if record.version and horizon.generation not in (None, record.version[0]):
             return "switching"
         if clock_s() > horizon.until_s:
             return "stale"
