@@ -34,9 +34,7 @@ PLACES: dict[str, Callable[[], set[float]]] = {
     "the client for Node": lambda: {
         ms / 1000 for ms in spelt("clients/node/rows.js", r"STALE_MS = ([\d_]+)")
     },
-    "examples/bidder.py": lambda: {
-        ms / 1000 for ms in spelt("examples/bidder.py", r"flushed_ms > ([\d_]+)")
-    },
+    "examples/bidder.py": lambda: {ms / 1000 for ms in spelt("examples/bidder.py", r"flushed_ms > ([\d_]+)")},
     "AudiopixelPipelineStalled": lambda: {
         float(s) for s in re.findall(r"flush_age_seconds:min (?:<=|>) (\d+)", STALLED.expr)
     },
