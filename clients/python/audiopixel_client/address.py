@@ -39,23 +39,24 @@ def connect(url: str, **options: Any) -> Any:
     if not hosts or not service or not (db or "0").isdecimal():
         raise ValueError(f"an address of Sentinels is {parts.scheme}://host:{SENTINEL_PORT},…/service[/db]")
     user, _, password = login.partition(":")
-    tls = {"ssl": True} if parts.scheme == "rediss+sentinel" else {}
-    nodes = {"username": unquote(user) or None, "password": unquote(password) or None, "db": int(db or 0)}
+    tls: dict[str, Any] = {"ssl": True} if parts.scheme == "rediss+sentinel" else {}
+    nodes: dict[str, Any] = {"username": unquote(user) or None, "password": unquote(password) or None}
     sentinels = Sentinel([_host(text) for text in hosts.split(",")], sentinel_kwargs={**options, **tls})
-    return sentinels.master_for(unquote(service), **options, **tls, **nodes)
+    return sentinels.master_for(unquote(service), **options, **tls, **nodes, db=int(db or 0))
 
 
-def _host(text: str) -> tuple[str | None, int]:
+def _host(text: str) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
-    return parts.hostname, parts.port or SENTINEL_PORT
+    return parts.hostname or "", parts.port or SENTINEL_PORT
 
 
 def has_moved(redis: Any, connection: Any) -> bool:
     """Whether Sentinels name another primary than the one that a connection leads to."""
-    pool = redis.connection_pool
-    if not isinstance(pool, SentinelConnectionPool):
-        return False
-    return tuple(pool.get_master_address()) != (connection.host, connection.port)
+    sentinels = isinstance(redis.connection_pool, SentinelConnectionPool)
+    return sentinels and tuple(redis.connection_pool.get_master_address()) != (
+        connection.host,
+        connection.port,
+    )
 
 
 def in_words(error: Exception) -> Exception:
