@@ -1,4 +1,4 @@
-# Every target works from a fresh clone. Needs Python 3.11 or 3.12 and a package index; nothing else.
+# Every target works from a fresh clone. Needs a Python 3.11 or newer and a package index; nothing else.
 SECONDS_ARG = $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS),)
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && \
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
@@ -9,10 +9,20 @@ BIN = .venv/bin
 
 install: .venv/installed  ## .venv with everything, audiopixel included
 
+# Bytewax has no wheels for other Pythons than 3.11 and 3.12. Where neither is found, uv downloads one; pip brings uv.
+$(BIN)/python:
+ifneq ($(PYTHON),)
+	@$(PYTHON) -m venv .venv
+else
+	@echo "neither Python 3.11 nor 3.12 was found: uv downloads a Python 3.12 for .venv"
+	@uv=$$(mktemp -d) && trap 'rm -rf "$$uv"' EXIT && { \
+	python3 -m venv $$uv && $$uv/bin/python -m pip install --quiet --disable-pip-version-check uv && \
+	$$uv/bin/uv venv --quiet --allow-existing --seed --python 3.12 .venv; } || { \
+	echo "audiopixel needs Python 3.11 or 3.12 (Bytewax has no wheels for others); none was found, and uv of $$(command -v python3 || echo 'no python3') could not download one. Install one, or say make PYTHON=/path/to/python3.11"; exit 1; }
+endif
+
 # uv resolves and installs in a tenth of pip's time; pip alone brings it, and serves where it cannot be had.
 define installed
-	@test -n "$(PYTHON)" || { echo "audiopixel needs Python 3.11 or 3.12 (Bytewax has no wheels for others); none was found. Install one, or say make PYTHON=/path/to/python3.11"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "no uv: pip takes a minute longer"
 	@echo "installing audiopixel[$(1)] into .venv"
 	@if test -x $(BIN)/uv; then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(1)]'; \
@@ -20,11 +30,11 @@ define installed
 	@touch $@
 endef
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml | $(BIN)/python
 	$(call installed,dev)
 	@touch .venv/demo
 
-.venv/demo: pyproject.toml
+.venv/demo: pyproject.toml | $(BIN)/python
 	$(call installed,demo)
 
 demo: .venv/demo  ## a live demonstration on loopback; SECONDS=n ends by itself
@@ -47,7 +57,7 @@ lock: install  ## renew the image's locked packages, with their hashes
 	| $(BIN)/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $(LOCK) - --output-file deploy/build-requirements.txt
 
 audit: install  ## ask the package index for known vulnerabilities of what is installed; also fails where it does not answer
-	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	@test -x .venv/audit/bin/pip-audit || { $(BIN)/python -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
 	@$(BIN)/python -m pip list --disable-pip-version-check --format=freeze --exclude-editable >.venv/audit/installed.txt
 	.venv/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps --requirement .venv/audit/installed.txt
 

