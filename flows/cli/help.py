@@ -81,7 +81,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
         ),
     ),
     "release": (RUN, ("release 9f3c2ab1d4e5f607",)),
-    "top": (LOOK, ("top", "top --once --all", "top --campaigns")),
+    "top": (LOOK, ("top --sort stake", "top --filter under", "top --campaigns --once --all")),
     "explain": (LOOK, ("explain order-1234", "explain -- -1234")),
     "overlap": (LOOK, ("overlap breakfast-uk drivetime-uk", "overlap --campaigns spring autumn")),
     "methodology": (LOOK, ("methodology reach", "methodology breakfast-uk", "methodology --json")),

@@ -70,7 +70,7 @@ MIN_ROWS: Final = 10
 """The least number of placements on a low terminal, where the addresses above them scroll away."""
 FIRST: Final = {"placement": "my-first-pixel", "campaign": "my-campaign"}
 """The placement of the pixel that a viewer may send by hand."""
-TABLE_LINES: Final = 6
+TABLE_LINES: Final = 7
 """The lines of the live table that are not placements."""
 
 CATCHES_UP_MS: Final = 50_000

@@ -27,7 +27,6 @@ class Column(NamedTuple):
         key: a short name.
         title: its heading.
         unit: below it; `money` stands for the plans' currency.
-        means: its meaning, in a sentence.
         rank: its importance, 0 the greatest; a narrow terminal lacks the columns with the greatest numbers.
         value: returns the number or the text by which a row is sorted.
         text: returns the text of a cell.
@@ -38,7 +37,6 @@ class Column(NamedTuple):
     key: str
     title: str
     unit: str
-    means: str
     rank: float
     value: Value
     text: Text
@@ -130,7 +128,6 @@ def _column(declared: catalogue.Column) -> Column:
         key=declared.key,
         title=declared.title,
         unit=declared.unit,
-        means=declared.plain or declared.means,
         rank=declared.rank,
         value=value,
         text=text,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from flows.model.catalogue.fields import LABELS
@@ -39,11 +39,6 @@ class Row:
         """The delivery state, `none` without a plan, `unjudged` for a row that is not judged."""
         if self.fields.get("delivery.judged") == "0":
             return "unjudged"
-        return self.delivery_state
-
-    @property
-    def delivery_state(self) -> str:
-        """The delivery state, which a row keeps while it is not judged."""
         state = self.fields.get("delivery.state", "none")
         return state if state in STATES else "none"
 
@@ -110,13 +105,11 @@ class Desk:
         rows: the rows by scope.
         currency: the currency of all plans, if they agree.
         now_ms: wall clock, epoch ms.
-        by_id: the rows by scope and id.
     """
 
     rows: dict[str, list[Row]]
     currency: str | None = None
     now_ms: float = 0.0
-    by_id: dict[str, dict[str, Row]] = field(default_factory=dict)
 
     @classmethod
     def from_scopes(cls, scopes: Mapping[str, Rows], now_ms: float) -> Desk:
@@ -132,5 +125,4 @@ class Desk:
             scope: [Row(scope, name, fields) for name, fields in scopes.get(scope, {}).items()]
             for scope in ("placement", "campaign", "creative", "app")
         }
-        by_id = {scope: {row.id: row for row in scope_rows} for scope, scope_rows in rows.items()}
-        return cls(rows, shown(currencies.pop(), CURRENCY) if len(currencies) == 1 else None, now_ms, by_id)
+        return cls(rows, shown(currencies.pop(), CURRENCY) if len(currencies) == 1 else None, now_ms)

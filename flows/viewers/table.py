@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
-from flows.model.catalogue.columns import ORDERS as ORDERS
+from flows.model.catalogue.columns import ORDERS
 from flows.viewers.columns import BY_KEY, COLUMNS, Column
 from flows.viewers.desk import Desk, Row, attention
 from flows.viewers.words import NULL
@@ -76,14 +76,8 @@ def cell_of(column: Column, row: Row, desk: Desk) -> str:
         return NULL
 
 
-def lay_out(
-    rows: Sequence[Row], desk: Desk, scope: str, width: int, least: Mapping[str, int] | None = None
-) -> tuple[Layout, list[tuple[str, ...]]]:
-    """The columns that fit, the most important first, and the cells of `rows` in them.
-
-    Args:
-        least: the least width of each column, by key, so that a table does not jump while it is scrolled.
-    """
+def lay_out(rows: Sequence[Row], desk: Desk, scope: str, width: int) -> tuple[Layout, list[tuple[str, ...]]]:
+    """The columns that fit, the most important first, and the cells of `rows` in them."""
     wanted = [column for column in COLUMNS if scope == "placement" or column.key not in _OF_PLACEMENTS]
     cells: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}
@@ -91,7 +85,7 @@ def lay_out(
     for column in sorted(wanted, key=lambda column: column.rank):
         title, unit = column.heading(desk)
         texts = [cell_of(column, row, desk) for row in rows]
-        heads = len(scope if column.key == "id" else title), len(unit), (least or {}).get(column.key, 0)
+        heads = len(scope if column.key == "id" else title), len(unit)
         size = max(*heads, max(map(_size, texts), default=0))
         room -= size + GAP
         if room < 0 and column.rank:

@@ -1,7 +1,5 @@
 """The lines of `audiopixel top`: placements, campaigns, creatives and apps, those that need attention first,
 below the freshness of the numbers.
-
-`flows.viewers.top` prints them once, and `flows.viewers.top_app` draws them in a terminal, with keys.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from flows.viewers.collectors import STALE_MS
 from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import Snapshot
 from flows.viewers.silence import sentences, silence_of
-from flows.viewers.table import GAP, Layout, lay_out, ordered
+from flows.viewers.table import GAP, Layout, lay_out, ordered, sort_words
 from flows.viewers.words import NULL, amount, integer, moment, number, reason, since, span, whole
 
 SCOPES: Final = SHOWN
@@ -55,6 +53,8 @@ def render(
     width: int,
     height: int | None = None,
     scope: str = "placement",
+    sort: str = "",
+    words: Sequence[str] = (),
     zone: tzinfo | None = None,
 ) -> Group:
     """The table below its lines of state, in `width` columns and `height` lines; None shows all rows.
@@ -63,15 +63,20 @@ def render(
         snapshot: a reading of at least `flows.viewers.columns.FIELDS`.
         now_s: wall clock, epoch s.
         scope: one of `SCOPES`.
+        sort: an order of `flows.viewers.table.ordered`.
+        words: words in lower case that each shown row has in its id, its labels or its state.
         zone: the zone of the reader's clock; None: this machine's.
     """
     desk = Desk.from_scopes(snapshot.rows, 1000 * now_s)
     above = state(snapshot, now_s, zone)
     if height is not None and height < _TIGHT and snapshot.flushed_s is not None:
         del above[-1]
-    rows = ordered(desk.rows[scope], "", desk)
-    if not rows:
+    total = len(desk.rows[scope])
+    if not total:
         return Group(*above)
+    rows = ordered((row for row in desk.rows[scope] if row.matches(words)), sort, desk)
+    count = f"{len(rows):,} of {total:,} {scope}s with {' '.join(words)}" if words else f"{total:,} {scope}s"
+    above.append(_line(f"{count} · {sort_words(sort)} · {sums(rows, desk)}", "bold"))
     first = rows
     if height is not None and len(rows) > (room := max(1, height - len(above) - _HEAD_LINES)):
         first = rows[: max(1, room - 1)]

@@ -13,7 +13,6 @@ from flows.model.catalogue.states import ATTENTION as ATTENTION
 from flows.model.catalogue.states import ROW_REASONS as ROW_REASONS
 from flows.model.catalogue.states import STATES as STATES
 from flows.model.catalogue.states import UNJUDGED as UNJUDGED
-from flows.model.catalogue.states import UNKNOWN_BEFORE as UNKNOWN_BEFORE
 
 NULL: Final = "–"
 AWAY: Final = {"down": "the flow writes nothing", "redis": "Redis does not answer"}

@@ -54,7 +54,6 @@ class Column(NamedTuple):
         adds: whether a sum of rows shows the sum of its values.
         least_first: whether its order begins with the least.
         csv_title: its heading in CSV, if that differs.
-        plain: its sentence in a terminal, if that differs.
     """
 
     key: str
@@ -70,7 +69,6 @@ class Column(NamedTuple):
     adds: bool = False
     least_first: bool = False
     csv_title: str = ""
-    plain: str = ""
 
     @property
     def unit(self) -> str:
@@ -116,8 +114,7 @@ COLUMNS: Final = (
     Column("state", "state", Form.STATE, _STATE, 0, 164,
         "The delivery state (below), behind the impressions in content that the plan blocks."),
     Column("id", "placement", Form.NAME, (), 0, 150,
-        "The placement's, campaign's, creative's or app's id; opens it.",
-        plain="The placement's, campaign's, creative's or app's id."),
+        "The placement's, campaign's, creative's or app's id; opens it."),
     Column("campaign", "campaign", Form.LABEL, ("campaign_id",), 3.5, 92,
         "The campaign that the placement belongs to.", group="Labels"),
     Column("stake", "at stake", Form.MONEY, ("delivery.at_stake",), 1, 84,
@@ -143,7 +140,7 @@ COLUMNS: Final = (
     Column("progress", "of booked", Form.BAR, ("delivery.delivered", "delivery.booked", "delivery.expected"),
         9, 110,
         "Bar: delivered as a share of booked. Line: what is due by now.",
-        group="Pacing", plain="Delivered, of what is booked."),
+        group="Pacing"),
     Column("hour", "last hour", Form.COUNT, ("1h.impressions",), 8, 106,
         "Impressions of the last hour.", group="Pacing", counted="impressions/hour", adds=True),
     Column("needed", "needed", Form.COUNT, ("delivery.required_rate",), 7, 106,

@@ -32,11 +32,11 @@ from page_support import (
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
+from flows.model.catalogue.states import UNKNOWN_BEFORE
 from flows.viewers.reader import Snapshot
 from flows.viewers.rows_json import _FORMULA
 from flows.viewers.series import FIELDS
 from flows.viewers.silence import sentences, silence_of
-from flows.viewers.words import UNKNOWN_BEFORE
 
 pytestmark = [pytest.mark.debian, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 

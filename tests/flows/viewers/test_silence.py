@@ -24,12 +24,10 @@ from flows.viewers.feed import FIELDS as SHOWN
 from flows.viewers.feed import SCOPES, Feed, View
 from flows.viewers.page import plain_table
 from flows.viewers.reader import DAMAGED, RowsReader, Snapshot
-from flows.viewers.row_sheet import sheet
 from flows.viewers.series import FIELDS
 from flows.viewers.silence import SENT, Silence, Unit, named, sentences, silence_of
 from flows.viewers.table import ordered
 from flows.viewers.top_lines import render, sums, verdict
-from flows.viewers.words import UNKNOWN_BEFORE
 
 SINCE_MS = 1_764_086_400_000
 NOW_S = SINCE_MS / 1000 + 240  # 25 Nov 2025, 16:04 UTC
@@ -252,53 +250,6 @@ def test_a_waiting_row_is_not_under_and_sorts_after_under_ones() -> None:
     assert said.startswith("1 under · 1 not judged · ")
     assert "9,0" not in said, "a sum judges no row that is not judged"
     assert [row.id for row in desk.rows["placement"] if row.matches(["feed", "silent"])] == ["costly"]
-
-
-def test_a_rows_sheet_names_the_unit_and_the_frozen_state() -> None:
-    row = held("sender:collector-7\x1b") | {"delivery.since_ms": str(SINCE_MS - 3_600_000)}
-    desk = Desk.from_scopes(snapshot({"a": row}).rows, 1000 * NOW_S)
-    text = "\n".join(line.plain for line in sheet(desk.by_id["placement"]["a"], desk, UTC).renderables)  # type: ignore[union-attr]
-    assert "a  not judged: feed silent since 25 Nov, 16:00 UTC (4 min ago)" in text
-    assert (
-        "collector-7\ufffd (sender) is silent. Its delivery state stands still: under since 25 Nov, 15:00"
-        in text
-    )
-
-
-def test_a_rows_sheet_shows_its_counted_span_and_opening_balance() -> None:
-    counted_ms = SINCE_MS - 3_600_000
-    row = PLANNED | {
-        "delivery.start_ms": str(counted_ms - 86_400_000),
-        "flight.counted_since_ms": str(counted_ms),
-    }
-    balance = {
-        "delivery.delivered_before": "771400",
-        "delivery.delivered_before_until_ms": str(counted_ms - 600_000),
-        "delivery.delivered_before_source": "Heart\x1b[2J",
-        "delivery.gap_ms": "600000",
-    }
-    rows = {
-        "whole": PLANNED
-        | {
-            "flight.counted_since_ms": row["delivery.start_ms"],
-            "delivery.start_ms": row["delivery.start_ms"],
-        },
-        "unknown": row | {"delivery.state": "unknown_before", "delivery.unknown_reason": "no_balance"},
-        "balanced": row | balance,
-    }
-    desk = Desk.from_scopes(snapshot(rows).rows, 1000 * NOW_S)
-
-    def text(name: str) -> str:
-        found = sheet(desk.by_id["placement"][name], desk, UTC).renderables
-        return "\n".join(line.plain for line in found)  # type: ignore[union-attr]
-
-    assert "counted since" not in text("whole")
-    assert "counted since         25 Nov, 15:00 UTC (64 min ago)" in text("unknown")
-    assert f"unknown               {UNKNOWN_BEFORE['no_balance']}" in text("unknown")
-    assert "delivered before      771,400 impressions, before 25 Nov, 14:50 UTC, by Heart\ufffd[2J" in text(
-        "balanced"
-    )
-    assert "not counted           10 min of the flight" in text("balanced")
 
 
 def test_both_viewers_read_every_field_of_a_silence() -> None:

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, timedelta
 from fcntl import ioctl
@@ -187,7 +186,7 @@ def test_every_row_shows_shortfall_money_at_stake_and_end() -> None:
     text = "\n".join(lines(planned(), 200))
     assert re.search(r"under +pl-dear +spring +200.00 +7.25 +40 % +5,000 +2 d 8 h ", text)
     assert re.search(r"⊘ blocked 12, on track +pl-blocked ", text)
-    head, units = lines(planned(), 200)[3:5]
+    head, units = lines(planned(), 200)[4:6]
     assert re.search("state +placement +campaign +at stake +by the end +pacing +short by +ends in", head)
     assert re.search("GBP +% +impressions", units)
 
@@ -202,11 +201,8 @@ def test_a_campaign_sums_its_placements_money_at_stake() -> None:
 
 def test_apps_have_a_table_of_their_own() -> None:
     rows = {**planned().rows, "app": {"an app": {"flight.impressions": "900"}}}
-    told = render(replace(planned(), rows=rows), NOW_S, 200, scope="app").renderables
-    assert re.search("an app +.*900", str(told[-1]))
-    asked = CliRunner().invoke(app, ["top", "--apps", "--campaigns"])
-    assert asked.exit_code == 2
-    assert "three beginnings" in asked.output
+    table = render(replace(planned(), rows=rows), NOW_S, 200, scope="app").renderables
+    assert re.search("an app +.*900", str(table[-1]))
 
 
 @pytest.mark.parametrize("sort", [f"{sign}{column.key}" for column in COLUMNS for sign in ("", "-")])
@@ -220,15 +216,15 @@ def test_every_column_sorts_both_ways_with_missing_values_last(sort: str) -> Non
     assert sort_words(sort)
 
 
-def test_a_filter_finds_every_word_in_ids_labels_and_states() -> None:
-    desk = Desk.from_scopes(planned().rows, 0)
-
-    def matching_ids(*words: str) -> set[str]:
-        return {row.id for row in desk.rows["placement"] if row.matches(words)}
-
-    assert matching_ids("spring", "at risk") == {"pl-at_risk"}
-    assert matching_ids("no plan") == {"pl-busy"}
-    assert matching_ids("nothing") == set()
+def test_a_filter_keeps_rows_with_every_word_in_id_labels_or_state() -> None:
+    for words, ids, count in (
+        (("spring", "at risk"), ["pl-at_risk"], "1 of 9 placements with spring at risk"),
+        (("no plan",), ["pl-busy"], "1 of 9 placements with no plan"),
+        (("nothing",), [], "0 of 9 placements with nothing"),
+    ):
+        out = [str(line) for line in render(planned(), NOW_S, 200, words=words).renderables]
+        assert placements(out) == ids
+        assert any(line.startswith(f"{count} · needs attention first") for line in out)
 
 
 def test_bad_states_are_coloured() -> None:
@@ -248,7 +244,7 @@ def test_no_line_is_wider_than_the_terminal_and_numbers_stay_whole(snapshot: Sna
 
 
 def test_eighty_columns_show_the_main_fields_and_wide_screens_all() -> None:
-    at_80, at_600 = (" ".join(lines(planned(), width)[3:4]) for width in (80, 600))
+    at_80, at_600 = (" ".join(lines(planned(), width)[4:5]) for width in (80, 600))
     for word in ("state", "placement", "pacing", "by the end", "ends in", "at stake"):
         assert word in at_80
     assert all(column.title in at_600 for column in COLUMNS)
@@ -258,7 +254,7 @@ def test_eighty_columns_show_the_main_fields_and_wide_screens_all() -> None:
 def test_top_fits_the_height_and_counts_hidden_rows(snapshot: Snapshot, height: int) -> None:
     shown = lines(snapshot, 80, height)
     assert len(shown) <= height
-    assert len(placements(shown)) >= min(10, height - 7)
+    assert len(placements(shown)) >= min(10, height - 8)
     more = re.search(r"^… and ([\d,]+) more$", "\n".join(shown), re.MULTILINE)
     total = len(placements(shown)) + (int(more[1]) if more else 0)
     assert total == len(snapshot.rows["placement"])
@@ -359,15 +355,13 @@ def test_numbers_are_written_as_on_the_page() -> None:
 
 
 def test_top_in_a_pipe_prints_plain_text_once(valkey: EmbeddedValkey, snapshot: Snapshot) -> None:
-    code = (
-        RUN.format(valkey.url, "") + "; import sys; print('textual' in sys.modules, 'numba' in sys.modules)"
-    )
+    code = RUN.format(valkey.url, "") + "; import sys; print('numba' in sys.modules)"
     with python(code, stdout=subprocess.PIPE) as process:
         out = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 0
     assert "\x1b" not in out
     assert sorted(placements(out.splitlines())) == sorted(snapshot.rows["placement"])
-    assert out.splitlines()[-1] == "False False"
+    assert out.splitlines()[-1] == "False"
 
 
 def test_ten_thousand_rows_take_less_than_a_second_of_processor() -> None:
@@ -388,46 +382,6 @@ def test_ten_thousand_rows_take_less_than_a_second_of_processor() -> None:
     assert float(told.decode().split()[-1]) < 3.0  # 1.0 on a quiet machine, start-up included
 
 
-class Terminal:
-    """The screen of `top` in a terminal of 120 columns and 40 lines, as text."""
-
-    def __init__(self, process: subprocess.Popen[bytes], ours: int) -> None:
-        self.process = process
-        self._ours = ours
-        self.drawn = b""
-
-    def read(self) -> bytes:
-        while select.select([self._ours], [], [], 0.05)[0]:
-            try:
-                self.drawn += os.read(self._ours, 65_536)
-            except OSError:  # how Linux says that the other side is closed
-                break
-        return self.drawn
-
-    def types(self, keys: str, until: bytes) -> None:
-        """Press keys; what is drawn from now on comes to hold a text."""
-        self.read()
-        self.drawn = b""
-        os.write(self._ours, keys.encode())
-        eventually(lambda: until in self.read(), 60)
-
-
-@contextmanager
-def terminal(url: str) -> Iterator[Terminal]:
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    with python(RUN.format(url, ""), stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        shown = Terminal(process, ours)
-        eventually(lambda: b"needs attention first" in shown.read(), 90)
-        yield shown
-        eventually(lambda: process.poll() is not None or not shown.read(), 60)
-        assert process.wait(timeout=60) == 0
-        assert b"Traceback" not in shown.read()
-        assert b"\x1b[?1049l" in shown.drawn
-    os.close(ours)
-
-
 @pytest.fixture(scope="module")
 def desk_server() -> Iterator[EmbeddedValkey]:
     with EmbeddedValkey() as server:
@@ -435,28 +389,92 @@ def desk_server() -> Iterator[EmbeddedValkey]:
         yield server
 
 
-def test_in_a_terminal_its_keys_filter_order_open_explain_and_quit(desk_server: EmbeddedValkey) -> None:
-    with terminal(desk_server.url) as top:
-        top.types("/", b"filter: placement")
-        top.types("dear\r", b"1 of 9 placements")
-        top.types("\x1b", b"9 placements")
-        top.types("s", b"most delivered first")
-        top.types("j\r", b"Quartiles of the flight")
-        top.types("\x1b", b"most delivered first")
-        top.types("\t", b"0 campaigns")
-        top.types("?", b"creatives or apps")
-        top.types("\x1b", b"0 campaigns")
-        top.types("q", b"\x1b[?1049l")
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        (["--sort", "short"], ["ended_short", "large"]),
+        (["--sort", "pacing"], ["dear", "under"]),
+        (["--sort", "pacing", "--reverse"], ["over", "blocked"]),
+        (["--filter", "SPRING dear"], ["dear"]),
+        (["--campaigns"], []),
+    ],
+)
+def test_flags_choose_rows_and_their_order(
+    desk_server: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch, options: list[str], ids: list[str]
+) -> None:
+    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", desk_server.url)
+    printed = CliRunner().invoke(app, ["top", "--once", *options])
+    assert printed.exit_code == 0, printed.output
+    found = placements(printed.output.splitlines())
+    assert found[: len(ids)] == [f"pl-{name}" for name in ids]
+    assert bool(found) == bool(ids)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--apps", "--campaigns"], "three tables"),
+        (["--all"], "--all goes with --once"),
+        (["--reverse"], "--reverse goes with --sort"),
+        (["--sort", "spark"], "--sort takes one of state, id, campaign, stake"),
+    ],
+)
+def test_flags_that_do_not_fit_end_with_2(options: list[str], told: str) -> None:
+    asked = CliRunner().invoke(app, ["top", *options])
+    assert asked.exit_code == 2
+    assert told in asked.output
+
+
+def test_help_names_every_column_to_sort_by() -> None:
+    text = CliRunner().invoke(app, ["top", "--help"], env={"COLUMNS": "2000"}).output
+    assert f"{', '.join(BY_KEY)}." in " ".join(text.split())
+
+
+def test_once_ends_with_1_where_redis_refuses_to_read() -> None:
+    with EmbeddedValkey() as server:
+        connect(server.url, timeout=timedelta(seconds=1)).acl_setuser(
+            "default",
+            enabled=True,
+            nopass=True,
+            reset_keys=True,
+            keys=["none"],
+            commands=["+ping", "+info", "+hello"],
+        )
+        printed = CliRunner().invoke(app, ["top", "--once"], env={"AUDIOPIXEL_REDIS_URL": server.url})
+    assert printed.exit_code == 1
+    assert "permission" in printed.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_leaves_the_screen_as_it_was(
+def test_in_a_terminal_it_redraws_until_a_signal_and_leaves_the_screen_as_it_was(
     desk_server: EmbeddedValkey, number: signal.Signals
 ) -> None:
-    with terminal(desk_server.url) as top:
-        top.drawn = b""
-        top.process.send_signal(number)
-        eventually(lambda: b"\x1b[?1049l" in top.read(), 60)
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    drawn = b""
+
+    def comes(text: bytes) -> bool:
+        nonlocal drawn
+        while select.select([ours], [], [], 0.05)[0]:
+            try:
+                drawn += os.read(ours, 65_536)
+            except OSError:  # how Linux says that the other side is closed
+                break
+        return text in drawn
+
+    with python(RUN.format(desk_server.url, ""), stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        eventually(lambda: comes(b"9 placements"), 90)
+        put_rows(desk_server.url, "audiopixel:v1", {f"pl-{number.name}": {"flight.impressions": 7}})
+        eventually(lambda: comes(f"pl-{number.name}".encode()), 60)
+        process.send_signal(number)
+        eventually(lambda: comes(b"\x1b[?1049l"), 60)
+        assert process.wait(timeout=60) == 0
+        connect(desk_server.url, timeout=timedelta(seconds=1)).delete(
+            f"audiopixel:v1:placement:{{pl-{number.name}}}"
+        )
+    assert b"Traceback" not in drawn
+    os.close(ours)
 
 
 # Sources

@@ -14,13 +14,14 @@ from redis import Redis
 
 import flows.viewers
 from flows.delivery.opening import Unknown
+from flows.model.catalogue.states import UNKNOWN_BEFORE
 from flows.viewers.columns import COLUMNS
 from flows.viewers.columns import FIELDS as READ
 from flows.viewers.desk import Desk
 from flows.viewers.feed import FIELDS, LABELS, Feed
 from flows.viewers.reader import RowsReader
 from flows.viewers.table import cell_of, ordered
-from flows.viewers.words import ATTENTION, STATES, UNKNOWN_BEFORE
+from flows.viewers.words import ATTENTION, STATES
 
 STATIC = Path(flows.viewers.__file__).parent / "static"
 NODE = shutil.which("node")
