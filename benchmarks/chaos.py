@@ -5,6 +5,7 @@ Beside it players call two collectors, and send again what is not answered; a so
 another shape, and `audiopixel archive` writes an archive. Flow processes, collectors, the source, the
 archive's writer, broker and Redis are killed and hindered at random moments, the last one after the last
 event; the flow is stopped, rescaled and started anew on the way. A reader polls every row all the time.
+The flow does not begin in an archive, and nobody is forgotten: the simulation plays these.
 Settings are so small that finality, expiry and retention happen within the run. The seed decides what is
 sent, and which faults come in which order; not how fast the machine is.
 

@@ -148,6 +148,7 @@ class Claims:
         if watermark_ms // DAY_MS <= self.swept_ms // DAY_MS:
             return
         self.swept_ms = watermark_ms
+        # Behind a restart the rows, as counters do, may take twice their memory until this has dropped some.
         self._expire()
         if self.names.is_due(turned=True):
             self._drop_names()

@@ -99,6 +99,7 @@ class Interner(Generic[Name]):
         """
         former_count = len(self)
         max_used = former_count - 1 if former_count >= self.limit else former_count // 2
+        # Close to the limit a few new names make it due again: a flood then renumbers all names each minute.
         self._due_at = min(max(DROP_AT, 2 * len(used)), self.limit - 1)
         if len(used) > max_used:
             return None

@@ -71,7 +71,7 @@ def marks() -> tuple[dict[str, Any], ...]:
 
 def says_twice(line: bytes) -> bool:
     """True if an object in a line has two values of one name, of which the flow checks both, the oracle the
-    later one (docs/open.md).
+    later one (docs/operations.md).
     """
     twice = False
 
