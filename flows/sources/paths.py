@@ -31,6 +31,8 @@ _STEP: Final = re.compile(
     re.VERBOSE,
 )
 _LIST: Final = msgspec.json.Decoder(list[Any], float_hook=Number)
+_NOTHING: Final[tuple[Any, ...]] = (None, "", [], ())
+"""Values with nothing inside: some writers encode an empty object as a list."""
 ROOTS: Final = ("$key", "$timestamp", "$partition", "$offset", "$topic", "$headers", "$schema")
 
 
@@ -124,7 +126,7 @@ class Path:
 
     def value_in(self, message: Message) -> Any:
         """The value at this path; None if there is none. `Unreadable` if a step leads into text that is not
-        JSON.
+        JSON, or through a value of another shape: consent that changes its shape is not absent.
         """
         if self.root:
             value = message.root(self.root)
@@ -137,11 +139,14 @@ class Path:
                 value = _parsed(value)
                 if value.__class__ is Unreadable:
                     return value
-            if isinstance(step, str):
-                value = value.get(step) if isinstance(value, Mapping) else None
+            if value in _NOTHING:
+                return None
+            if isinstance(step, str) and isinstance(value, Mapping):
+                value = value.get(step)
+            elif isinstance(step, str) or not isinstance(value, list | tuple):
+                return Unreadable()
             elif isinstance(step, int):
-                inside = isinstance(value, list) and -len(value) <= step < len(value)
-                value = value[step] if inside else None
+                value = value[step] if -len(value) <= step < len(value) else None
             else:
                 value = _first_object(value, *step)
             if value is None:
@@ -151,10 +156,8 @@ class Path:
         return value
 
 
-def _first_object(items: Any, name: str, wanted: str) -> Any:
+def _first_object(items: Sequence[Any], name: str, wanted: str) -> Any:
     """The first object of a list whose field has a value."""
-    if not isinstance(items, Sequence) or isinstance(items, str):
-        return None
     for item in items:
         if (
             isinstance(item, Mapping)

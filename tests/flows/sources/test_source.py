@@ -167,6 +167,8 @@ def test_a_boolean_consent_overrides_no_refusing_string() -> None:
     [
         ("us_privacy", "nested.usp", {"nested": '{"usp": "1YY'}, {}),
         ("gdpr_consent", "nested.tcf", {"nested": "no JSON"}, {}),
+        ("gdpr_consent", "nested.tcf", {"nested": False}, {}),
+        ("us_privacy", "nested.usp", {"nested": ["1YYN"]}, {}),
         ("us_privacy", "$headers.usp", {}, {"headers": {"usp": b"\xff1YYN"}}),
         ("lmt", "nested.lmt", {"nested": '{"lmt": "' + "x" * 70_000 + '"}'}, {}),
     ],
