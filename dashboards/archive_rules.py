@@ -19,7 +19,9 @@ _LAG: Final = number(f"sum({m.ARCHIVE_LAG.name})")
 ALERTS: Final = (
     Alert(
         "AudiopixelArchiveBehind",
-        f"{_AGE} > {BEHIND.total_seconds():.0f} or {_UP} == 0",
+        # A process that has opened no partition waits for its store, or for Kafka.
+        f"{_AGE} > {BEHIND.total_seconds():.0f} or {_UP} == 0 "
+        f"or ({_UP} == 1 unless on (instance) {m.ARCHIVE_THROUGH.name})",
         "warning",
         "pipeline",
         f"The archive, {shown('$labels.instance')}, is down or far behind the topic",

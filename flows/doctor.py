@@ -314,8 +314,8 @@ class Doctor:
         yield wrong(
             "rows",
             f"{words}; not {', '.join(faulty[:MAX_NAMED])}{more}",
-            "something deleted or changed them: the flow writes a row again when it next counts, and all rows "
-            "after a restart",
+            "something deleted or changed them: the flow writes a row again when it next counts, and all of "
+            "them after a restart",
         )
 
     def _unsound(self, client: Client, scope: str, names: Sequence[str]) -> list[str]:

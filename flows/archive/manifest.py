@@ -10,6 +10,7 @@ alone.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from typing import Final, Literal
@@ -24,6 +25,7 @@ FOLDER: Final = "manifest"
 SEGMENTS: Final = "segments"
 MAX_SEGMENTS: Final = 500
 """The greatest number of segments in a part. Each new segment writes the whole part again."""
+_PART_PATH: Final = re.compile(rf"{FOLDER}/([0-9]{{5}})/[0-9]{{20}}\.json")
 _DAY_MS: Final = 24 * HOUR_MS
 
 
@@ -117,8 +119,8 @@ def part_paths(store: Objects, partition: int | None = None) -> dict[int, list[s
     """The paths of all parts, in order, by partition; of one partition if it is given."""
     paths: dict[int, list[str]] = {}
     for path in store.names(FOLDER if partition is None else f"{FOLDER}/{partition:05d}"):
-        if path.endswith(".json"):
-            paths.setdefault(int(path.split("/")[-2]), []).append(path)
+        if part := _PART_PATH.fullmatch(path):  # whatever else somebody has put there is no part
+            paths.setdefault(int(part[1]), []).append(path)
     return paths
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import structlog
 from msgspec.structs import replace
 
 from connectors.durable import Taken
-from connectors.objects import Objects
+from connectors.objects import NotThere, Objects
 from connectors.stream import Messages
 from flows.archive.manifest import (
     SEGMENTS,
@@ -24,6 +25,7 @@ from flows.archive.manifest import (
 )
 from flows.archive.message_lines import Forgetting, lines_of
 from flows.archive.segments import HOUR_MS, Builder, Segment
+from flows.errors import StateError
 
 
 @dataclass
@@ -74,7 +76,13 @@ class Series:
         present = self.store.names(f"{SEGMENTS}/{self.part.partition:05d}")
         # Read after the files: what another writer puts from now on is not among them.
         paths = part_paths(self.store, self.part.partition).get(self.part.partition, [])
-        listed = {one.path for part in parts(self.store, paths) for one in part.segments}
+        try:
+            listed = {one.path for part in parts(self.store, paths) for one in part.segments}
+        except (StateError, NotThere) as error:  # what a damaged part lists is not known
+            structlog.get_logger("archive").error(
+                "unlisted files stay: a part cannot be read", error=str(error)
+            )
+            return
         for path in present:
             if path not in listed:
                 part = self.claim(part_of_segment(path, paths))

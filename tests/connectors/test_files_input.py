@@ -57,6 +57,7 @@ def test_lines_are_the_same_whatever_the_block_size(
     block_bytes: int,
     suffix: str,
 ) -> None:
+    lines = [b"{", *lines]  # no other format begins so
     # A blank last line without LF is no line.
     content = b"\n".join(lines) + (b"\n" if ends_in_lf or not lines[-1] else b"")
     path = _write(tmp_path_factory.getbasetemp(), content, suffix)

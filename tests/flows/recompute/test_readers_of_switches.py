@@ -57,6 +57,7 @@ def test_the_bidder_leaves_the_bid_of_a_row_of_another_generation(valkey: Embedd
         write(redis, meta, 1, judged=1, flushed_ms=now_ms, watermark_ms=now_ms)
         pacing = {"delivery__booked": 100, "delivery__delivered": 50, "delivery__projected": 90}
         write(redis, key, 1, delivery__state="under", delivery__judged=1, **pacing)
+        redis.hset(key, mapping=dict.fromkeys(runpy.run_path(str(BIDDER))["COUNTS"], 0))
         assert advice(redis, name)[0] == 1.25
         redis.hset(key, "generation", 2)
         assert advice(redis, name) == (
