@@ -1,6 +1,6 @@
 """The oracle's reader of logs: lines to columns of numbers.
 
-Listeners become numbers, and user agents a flag, so the database has nothing that identifies a person.
+Listeners become keyed hashes, and user agents a flag, so the database has nothing that identifies a person.
 """
 
 from __future__ import annotations
@@ -8,66 +8,42 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from connectors.stream import ConnectError
 from connectors.wrapping import READ_ERRORS
 from flows.errors import AudiopixelError
-from flows.reconcile.client_keys import client_columns
-from flows.reconcile.fields import BASES
-from flows.reconcile.holds import CollectorTimes, Holds
-from flows.reconcile.line import KINDS, Denied, Pixel, Rejected, is_macro, mark_of, parse, pixel_of
-from flows.reconcile.logs import blocks
-from flows.reconcile.polynomials import Hash
-from flows.reconcile.receipts import receipts
-from flows.reconcile.scan import (
-    AGENT,
-    BASIS,
-    BY_CLAIM,
-    BY_CLAIMED_ORDER,
-    BY_CONVERSION,
-    BY_EVENT,
-    BY_ORDER,
-    BY_PLAY,
-    BY_PROGRESS,
-    CODES,
-    COMBO,
-    CONFIRMED,
-    CONSENT,
-    EVENT,
-    GREATEST,
-    LINKED,
-    LOW,
-    NAMES,
-    NEW_AGENT,
-    NEW_COMBO,
-    NO_BASIS,
-    NO_TIME,
-    PLAIN,
-    RECEIVED,
-    ROW,
-    SENT,
-    SPANS,
-    T,
-    clock,
-    delays,
-    find_pair,
-    scan,
-)
+from flows.reconcile.fields import BASES, CODES, DELAYS_S, NAMES, NO_BASIS
+from flows.reconcile.holds import NO_TIME, Clock, Holds
+from flows.reconcile.line import HOUSEHOLD, KINDS, LISTENER, Denied, Pixel, Rejected, mark_of, pixel_of
+from flows.reconcile.logs import lines_of
 
-_AGENT_SPAN: Final = SPANS.index("user_agent")
-_COLLECTOR_SPAN: Final = SPANS.index("collector")
-_PEOPLE: Final = (*zip(KINDS, (2, 4), map(SPANS.index, ("listener_id", "household_id")), strict=True),)
-"""For listeners and for households: the kind, the first column in `keys`, and the span of the text."""
-_MAX_AGENTS: Final = 1 << 18
-_MAX_BROKEN: Final = 64
+_ROWS: Final = 65_536
+"""The greatest number of pixels in a batch."""
+_CACHED: Final = 65_536
+"""The number of user agents, of people, and of combos, whose judgement is cached."""
 _CATEGORY_WITH_PARTS: Final = re.compile(r"IAB[0-9]+", re.IGNORECASE)
 _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 NO_APPS: Final[dict[str, Collection[str]]] = {"app": ()}
 """The `listed` names of a reader for which no app counts."""
+_COLUMNS: Final = (
+    *("pos", "event", "t", "greatest", "combo", "linked", "consent", "bot", "denied", "denied_home"),
+    *("basis", "confirmed", "delay", "claims"),
+)
+_NO_DELAY: Final = 255
+_DELAYS_MS: Final = np.array([int(1000 * bound) for bound in DELAYS_S])
+_NOBODY: Final = bytes(16)
+_KEY_BITS: Final = 124
+"""The bits of a hash. A bot's key has one more bit."""
+_TIES: Final = 0x7FFFFFFF
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Batch(NamedTuple):
@@ -90,9 +66,8 @@ class Reader:
         agents: more such expressions. User agents with a match count as bots.
         blocked: placements to the content categories that are blocked there, case-insensitive. A category of
             Content Taxonomy 1, such as `IAB26`, also blocks its parts, such as `IAB26-1`.
-        guards_receipts: see `flows.reconcile.scan.clock`.
+        guards_receipts: see `flows.reconcile.holds.Clock`.
         denied: see `flows.reconcile.line.Denied`; None denies no listener.
-        plainly: whether `flows.reconcile.scan` reads plain lines, which changes the time and nothing else.
         waits: the arguments of `flows.reconcile.holds.Holds`.
         listed: fields to the only names that count in them; other names count as absent. By default no app
             counts.
@@ -102,11 +77,7 @@ class Reader:
         received: lines by partition number, without the marks of collectors.
         marks: the marks of collectors, by partition number.
         rejected: lines by partition number and reason; without `too_late`, which this reader cannot judge.
-        clock_skewed: pixels whose `ts` was clamped by more than 5 min, by partition number.
-        greatest: the greatest event time, and the jump that waits for the next pixel (`NO_TIME`: none), by
-            partition number.
-        holds: the collectors that a partition waited for, by partition number.
-        first_receipts: the receipt of the first line that has one, epoch ms, by partition number.
+        clocks: the clock of each partition at its end, by partition number.
         counts_server_only: returns whether only server conversions count for a campaign (or for None). It is
             set before the first `read`.
         denied_pixels: the number of consented pixels of listeners or households on the deny-list.
@@ -120,7 +91,6 @@ class Reader:
         agents: Collection[str] = (),
         guards_receipts: bool = True,
         denied: Denied | None = None,
-        plainly: bool = True,
         waits: tuple[int, int, int, int] = (10_000, 60_000, 21_600_000, 50_000_000),
         listed: Mapping[str, Collection[str]] = NO_APPS,
     ) -> None:
@@ -128,20 +98,20 @@ class Reader:
         self.received: Counter[int] = Counter()
         self.marks: Counter[int] = Counter()
         self.rejected: Counter[tuple[int, str]] = Counter()
-        self.clock_skewed: Counter[int] = Counter()
-        self.greatest: dict[int, tuple[int, int]] = {}
-        self.holds: dict[int, Holds] = {}
-        self.first_receipts, self.denied_pixels = dict[int, int](), 0
-        self._waits, self._listed, self._apps = waits, listed, "app" not in listed
-        self._consent_default = consent_default
+        self.clocks: dict[int, Clock] = {}
+        self.denied_pixels = 0
         self.counts_server_only: Callable[[str | None], bool] = lambda _: False
+        self._consent_default, self._guarded, self._waits = consent_default, guards_receipts, waits
+        self._listed = [(NAMES.index(field), names) for field, names in listed.items()]
         self._podcast_app = re.compile(podcast_apps, re.IGNORECASE)
         self._agents = [re.compile(agent, re.IGNORECASE) for agent in agents]
         self._blocking = {placement: _any_of(names) for placement, names in (blocked or {}).items()}
-        self._guarded, self._denied, self._plainly = guards_receipts, denied, plainly
-        self._hash = Hash()
-        self._combos, self._combos_used = _table(0), np.zeros(1, np.int64)
-        self._begin_agents()
+        self._secret = token_bytes(32)
+        self._numbers: dict[tuple[Any, ...], int] = {}
+        self._new_combos: list[tuple[Any, ...]] = []
+        self._combo = lru_cache(_CACHED)(self._combo_of)
+        self._is_bot = lru_cache(_CACHED)(self._judged_bot)
+        self._is_denied: Denied = lru_cache(_CACHED)(denied or (lambda *_: False))
 
     def read(self, src: int, path: Path) -> Iterator[Batch]:
         """The well-formed pixels of a file (in its wrappings), in its order.
@@ -149,286 +119,171 @@ class Reader:
         Raises:
             AudiopixelError: the file cannot be read.
         """
-        state, line = np.array([NO_TIME, NO_TIME], np.int64), 0
-        holds = self.holds[src] = Holds(*self._waits)
+        clock = self.clocks[src] = Clock(Holds(*self._waits), self._guarded)
+        rows, hashes = list[tuple[Any, ...]](), list[bytes]()
+        conversions, clients = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
+
+        def batch() -> Batch:
+            combos, self._new_combos = self._new_combos, []
+            made = Batch(_columns(src, rows, hashes), combos, conversions[:], clients[:])
+            for table in (rows, hashes, conversions, clients):
+                table.clear()
+            return made
+
         try:
-            for block, ends in blocks(path):
-                self.received[src] += len(ends)
-                yield self._batch(src, line, block, ends, state, holds)
-                line += len(ends)
+            for pos, line in enumerate(lines_of(path), 1):
+                self.received[src] += 1
+                try:
+                    pixel = pixel_of(line)
+                except Rejected as rejection:
+                    if (mark := mark_of(line)) is None:
+                        self.rejected[src, str(rejection)] += 1
+                    else:
+                        self.marks[src] += 1
+                        self.received[src] -= 1
+                        clock.take_mark(mark)
+                    continue
+                rows.append((pos, *self._row(src, pos, pixel, clock, hashes, conversions, clients)))
+                if len(rows) == _ROWS:
+                    yield batch()
         except ConnectError as error:
             raise AudiopixelError(str(error)) from error
         except READ_ERRORS as error:
             raise AudiopixelError(f"{path}: cannot be read: {error}") from error
-        self.greatest[src] = int(state[0]), int(state[1])
+        if rows:
+            yield batch()
 
-    def pixel(self, line: bytes) -> Pixel:
-        """The pixel of a line without its LF.
-
-        Raises:
-            Rejected: the line is no pixel.
-        """
-        document = parse(line)
-        if document is None:
-            raise Rejected("", "malformed")
-        return pixel_of(document, self._apps)
-
-    def _batch(self, src: int, before: int, block: bytes, ends: Any, state: Any, holds: Holds) -> Batch:
-        n = len(ends)
-        rows, keys = np.zeros((n, ROW), np.int64), np.zeros((n, 6), np.uint64)
-        spans = np.full((n, len(SPANS), 2), -1, np.int32)
-        self._make_room(n)
-        if self._plainly:
-            scan(
-                np.frombuffer(block + bytes(8), np.uint8), ends, _texts_of(block, ends),
-                self._consent_default, self._apps, bool(self._blocking), self._hash.points, self._combos,
-                self._combos_used, self._agent_tags, self._agents_used, rows, keys, spans,
-            )  # fmt: skip
-        plain = np.flatnonzero(rows[:, PLAIN])
-        combos = self._learn(block, plain, rows, spans)
-        bots = np.zeros(n, bool)
-        with_agent = plain[rows[plain, AGENT] >= 0]
-        bots[with_agent] = self._bot[rows[with_agent, AGENT]]
-        denied = self._denied_of(block, plain, keys, spans)
-        times_by_line: dict[int, CollectorTimes] = {
-            i: CollectorTimes(_text_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
-            for i in plain[rows[plain, LOW] >= 0].tolist()
-        }
-        conversions, clients, claims = [], [], np.zeros(n, bool)
-        for i in np.flatnonzero(rows[:, PLAIN] == 0).tolist():
-            text = block[int(ends[i - 1]) + 1 if i else 0 : int(ends[i])]
-            try:
-                pixel = self._countable(self.pixel(text))
-            except Rejected as rejection:
-                if (mark := mark_of(parse(text))) is not None:
-                    self.marks[src] += 1
-                    self.received[src] -= 1
-                    times_by_line[i] = mark
-                    continue
-                self.rejected[src, rejection.reason] += 1
-                continue
-            self._enter(pixel, rows[i], keys[i], combos)
-            if pixel.collector is not None:
-                times_by_line[i] = pixel.collector
-            bots[i] = pixel.invalid or (pixel.agent is not None and self._is_bot(pixel.agent))
-            denied[i] = [*map(self._is_denied, KINDS, (pixel.listener, pixel.household))]
-            if rows[i, CONSENT]:
-                client = client_columns(pixel, self._hash, self.tie_key, self._denied)
-                clients += [] if client is None else [(src, before + i + 1, *client)]
-            if pixel.conversion is not None:
-                kind, _, *details = pixel.conversion
-                conversions.append((src, before + i + 1, kind, *details, *self._previous_people(pixel)))
-                claims[i] = pixel.conversion.claims
-        greatest = int(state[0])
-        self.clock_skewed[src] += clock(rows, state, self._guarded)
-        if times_by_line or holds.has_collectors:
-            _wait(rows, times_by_line, holds, greatest)
-        if src not in self.first_receipts:
-            first = next(filter(None, receipts(rows, times_by_line)), 0)
-            if first:
-                self.first_receipts[src] = first
-        plain_rows = np.flatnonzero(rows[:, PLAIN])
-        self.denied_pixels += int((denied[plain_rows].any(axis=1) & (rows[plain_rows, CONSENT] != 0)).sum())
-        return Batch(
-            {
-                "src": np.full(len(plain_rows), src, np.int32),
-                "pos": before + 1 + plain_rows,
-                **_columns(rows[plain_rows], keys[plain_rows]),
-                "bot": bots[plain_rows],
-                "denied": denied[plain_rows, 0],
-                "denied_home": denied[plain_rows, 1],
-                "claims": claims[plain_rows],
-            },
-            combos,
-            conversions,
-            clients,
-        )
-
-    def _countable(self, pixel: Pixel) -> Pixel:
-        """A pixel with only the names that count. A conversion also gets its `apart`."""
-        pixel, conversion = pixel._replace(names=self._counted_names(pixel.names)), pixel.conversion
-        if conversion is None or not conversion.claimed or not self.counts_server_only(pixel.names[1]):
-            return pixel
-        return pixel._replace(conversion=conversion._replace(apart=True))
-
-    def _previous_people(self, pixel: Pixel) -> Iterator[int | bool | None]:
-        """The listener and the household by the edge's previous key, and whether each is on the deny-list."""
-        for person in pixel.before:
-            first, second = (0, 0) if person is None else self._hash(0, (person,))
-            yield None if person is None else (int(first) << 61) + int(second)
-        yield from map(self._is_denied, KINDS, pixel.before)
-
-    def _is_denied(self, kind: str, person: str | None) -> bool:
-        return self._denied is not None and person is not None and self._denied(kind, person.encode())
-
-    def _learn(self, block: bytes, plain: Any, rows: Any, spans: Any) -> list[tuple[Any, ...]]:
-        """Judge the user agents that are new in the plain lines; returns the combos that are new in them."""
-        for i in plain[rows[plain, NEW_AGENT] != 0].tolist():
-            agent = _text_at(block, spans[i, _AGENT_SPAN])
-            self._bot[int(rows[i, AGENT])] = agent is not None and not is_macro(agent) and self._is_bot(agent)
-        combos = []
-        for i in plain[rows[plain, NEW_COMBO] != 0].tolist():
-            *names, category = (_text_at(block, spans[i, field]) for field in range(len(NAMES) + 1))
-            categories = () if category is None else (category,)
-            combos.append(self._combo(int(rows[i, COMBO]), self._counted_names(names), categories))
-        return combos
-
-    def _counted_names(self, names: Sequence[str | None]) -> tuple[str | None, ...]:
-        """Names, with None for names that are not listed."""
-        pairs = zip(NAMES, names, strict=True)
-        return tuple(
-            None if field in self._listed and name not in self._listed[field] else name
-            for field, name in pairs
-        )
-
-    def _denied_of(self, block: bytes, plain: Any, keys: Any, spans: Any) -> Any:
-        """A flag for each plain line's listener and household on the deny-list, bool[lines, 2]."""
-        denied = np.zeros((len(keys), 2), bool)
-        for place, (kind, key, span) in enumerate(_PEOPLE if self._denied is not None else ()):
-            with_id = plain[(keys[plain, key] != 0) | (keys[plain, key + 1] != 0)]
-            _, firsts, text_numbers = np.unique(keys[with_id, key], return_index=True, return_inverse=True)
-            texts = [_text_at(block, spans[i, span]) for i in with_id[firsts].tolist()]
-            denied_texts = np.array([self._is_denied(kind, text) for text in texts], bool)
-            denied[with_id, place] = denied_texts[text_numbers]
-        return denied
-
-    def _enter(self, pixel: Pixel, row: Any, key: Any, combos: list[tuple[Any, ...]]) -> None:
-        """Write a line that is not plain into the arrays that `scan` fills."""
-        placement, campaign, *_ = pixel.names
-        linked = pixel.play is not None and pixel.conversion is None
-        kind: int
-        texts: tuple[str | None, ...]
-        if pixel.conversion is not None:
-            order = pixel.conversion.order_id
-            kinds = (BY_CLAIM, BY_CLAIMED_ORDER) if pixel.conversion.apart else (BY_CONVERSION, BY_ORDER)
-            kind = kinds[order is not None]
-            texts = (
-                campaign or "",
-                *((pixel.event_id,) if order is None else (pixel.conversion.kind, order)),
+    def _row(
+        self,
+        src: int,
+        pos: int,
+        pixel: Pixel,
+        clock: Clock,
+        hashes: list[bytes],
+        conversions: list[tuple[Any, ...]],
+        clients: list[tuple[Any, ...]],
+    ) -> tuple[Any, ...]:
+        """The columns of a pixel from `event` on; appends its rows of the other tables."""
+        combo, names = self._combo(pixel.names, pixel.categories if self._blocking else ())
+        event_ms, greatest_ms = clock.take_pixel(pixel.ts, pixel.received_at, pixel.times)
+        consent = self._consent_default if pixel.consent is None else pixel.consent
+        denied_listener, denied_household = self._denied_of(pixel.listener, pixel.household)
+        self.denied_pixels += consent and (denied_listener or denied_household)
+        claims, conversion = False, pixel.conversion
+        identity: tuple[Any, ...]
+        if conversion is not None:
+            if conversion.claimed and self.counts_server_only(names[1]):
+                conversion = conversion._replace(apart=True)
+            claims = conversion.claims
+            order = conversion.order_id
+            identity = (
+                "conversion",
+                conversion.apart,
+                names[1],
+                *((pixel.event_id,) if order is None else (conversion.kind, order)),
             )
-        elif not linked:
-            kind, texts = BY_EVENT, (placement, pixel.event_id)
+            before = (None if person is None else self._number(person) for person in pixel.before)
+            kind, _, *details = conversion
+            conversions.append((src, pos, kind, *details, *before, *self._denied_of(*pixel.before)))
+        elif pixel.play is None:
+            identity = names[0], pixel.event_id
         elif pixel.event == "progress":
-            kind = BY_PROGRESS
-            texts = placement, pixel.play, None if pixel.playhead is None else str(pixel.playhead)
+            identity = "progress", names[0], pixel.play, str(pixel.playhead)
         else:
-            kind, texts = BY_PLAY, (placement, pixel.play)
-        key[:2] = self._hash(kind, texts)
-        if pixel.listener is not None:
-            key[2:4] = self._hash(0, (pixel.listener,))
-        if pixel.household is not None:
-            key[4:] = self._hash(0, (pixel.household,))
-        combo_texts: tuple[str | None, ...] = pixel.names
-        if self._blocking:
-            combo_texts += pixel.categories or (None,)
-        first, second = self._hash(0, combo_texts)
-        slot = find_pair(self._combos, np.uint64(first), np.uint64(second))
-        if not self._combos[slot, 2]:
-            self._combos_used[0] += 1
-            self._combos[slot] = first, second, self._combos_used[0]
-            combos.append(self._combo(int(self._combos_used[0]) - 1, pixel.names, pixel.categories))
-        row[COMBO] = int(self._combos[slot, 2]) - 1
-        row[EVENT], row[LINKED], row[PLAIN] = CODES[pixel.event], linked, 1
-        row[BASIS] = BASES.index(pixel.basis) if pixel.basis in BASES else NO_BASIS
-        row[CONFIRMED] = pixel.confirmed
-        row[SENT] = min(max(pixel.ts, -(2**61)), 2**61)
-        # A receipt of 0 would stand for none.
-        row[RECEIVED] = NO_TIME if pixel.received_at is None else max(pixel.received_at, 1)
-        row[CONSENT] = self._consent_default if pixel.consent is None else pixel.consent
+            identity = "play", names[0], pixel.play
+        hashes.append(self._hash(identity))
+        hashes.append(_NOBODY if pixel.listener is None else self._hash(pixel.listener))
+        hashes.append(_NOBODY if pixel.household is None else self._hash(pixel.household))
+        if consent and pixel.client is not None and (content := _content(pixel, names)) is not None:
+            clients.append((src, pos, *self._client_columns(pixel.client, content, pixel.event_id)))
+        return (
+            CODES[pixel.event],
+            event_ms,
+            greatest_ms,
+            combo,
+            pixel.play is not None and conversion is None,
+            consent,
+            pixel.invalid or (pixel.agent is not None and self._is_bot(pixel.agent)),
+            denied_listener,
+            denied_household,
+            BASES.index(pixel.basis) if pixel.basis in BASES else NO_BASIS,
+            pixel.confirmed,
+            NO_TIME if pixel.received_at is None else pixel.received_at - event_ms,
+            claims,
+        )
 
-    def _combo(self, number: int, names: Sequence[str | None], categories: Sequence[str]) -> tuple[Any, ...]:
-        blocking = self._blocking.get(names[0] or "")
-        return number, *names, blocking is not None and any(map(blocking.fullmatch, categories))
+    def _hash(self, content: object) -> bytes:
+        return blake2b(_encode(content), digest_size=16, key=self._secret).digest()
 
-    def _make_room(self, lines: int) -> None:
-        """Make room in the tables for as many new combos and user agents as lines. A full table of agents is
-        emptied.
-        """
-        if 2 * (int(self._combos_used[0]) + lines) > len(self._combos):
-            self._combos = _moved(self._combos, int(self._combos_used[0]) + lines)
-        if int(self._agents_used[0]) + lines > _MAX_AGENTS:
-            self._begin_agents()
+    def _number(self, person: str) -> int:
+        """The number of a person in the database."""
+        return int.from_bytes(self._hash(person), "big") & ((1 << _KEY_BITS) - 1)
 
-    def _begin_agents(self) -> None:
-        self._agent_tags, self._agents_used = _table(_MAX_AGENTS), np.zeros(1, np.int64)
-        self._bot = np.zeros(_MAX_AGENTS, bool)
+    def _combo_of(
+        self, names: tuple[str | None, ...], categories: tuple[str, ...]
+    ) -> tuple[int, tuple[str | None, ...]]:
+        """The number of a combo, and its names; names that are not listed are None."""
+        counted = list(names)
+        for place, listed in self._listed:
+            if counted[place] not in listed:
+                counted[place] = None
+        blocking = self._blocking.get(counted[0] or "")
+        combo = (*counted, blocking is not None and any(map(blocking.fullmatch, categories)))
+        number = self._numbers.get(combo)
+        if number is None:
+            number = self._numbers[combo] = len(self._numbers)
+            self._new_combos.append((number, *combo))
+        return number, tuple(counted)
 
-    def _is_bot(self, agent: str) -> bool:
+    def _denied_of(self, listener: str | None, household: str | None) -> tuple[bool, bool]:
+        """Whether a listener and a household are on the deny-list."""
+        return (
+            listener is not None and self._is_denied(LISTENER, listener.encode()),
+            household is not None and self._is_denied(HOUSEHOLD, household.encode()),
+        )
+
+    def _judged_bot(self, agent: str) -> bool:
         if _BOT.search(agent) and not self._podcast_app.search(agent):
             return True
         return any(pattern.search(agent) for pattern in self._agents)
 
-
-def _columns(rows: Any, keys: Any) -> dict[str, Any]:
-    """The columns of the table `pixels` that `scan` fills in."""
-    return {
-        "event": rows[:, EVENT].astype(np.uint8),
-        "t": rows[:, T],
-        "greatest": rows[:, GREATEST],
-        "combo": rows[:, COMBO].astype(np.int32),
-        "key_1": keys[:, 0],
-        "key_2": keys[:, 1],
-        "listener_1": keys[:, 2],
-        "listener_2": keys[:, 3],
-        "household_1": keys[:, 4],
-        "household_2": keys[:, 5],
-        "linked": rows[:, LINKED].astype(bool),
-        "consent": rows[:, CONSENT].astype(bool),
-        "basis": rows[:, BASIS].astype(np.uint8),
-        "confirmed": rows[:, CONFIRMED].astype(bool),
-        "delay": delays(rows),
-    }
+    def _client_columns(self, client: str, content: tuple[Any, ...], event_id: str) -> tuple[str, int, bool]:
+        """The key of a delivery or download, its order among equal times (0 without `tie_key`), and whether
+        the client is on the deny-list.
+        """
+        tie = blake2b(event_id.encode(), digest_size=4, key=self.tie_key).digest() if self.tie_key else b""
+        return (
+            self._hash((client, *content)).hex(),
+            int.from_bytes(tie, "big") & _TIES,
+            self._is_denied(LISTENER, client.encode()),
+        )
 
 
-def _wait(rows: Any, times_by_line: Mapping[int, CollectorTimes], holds: Holds, greatest: int) -> None:
-    """Replace the pixels' greatest event times, so that they give the watermark that waits for collectors."""
-    for i in range(len(rows)):
-        times, moment = times_by_line.get(i), None
-        if rows[i, PLAIN]:
-            greatest = int(rows[i, GREATEST])
-            moment = None if rows[i, RECEIVED] == NO_TIME else max(int(rows[i, RECEIVED]), 1)
-        if moment is None and times is not None:
-            moment = times.logged_ms or times.now_ms or times.low_ms
-        natural = None if greatest == NO_TIME else greatest - holds.bound_ms
-        logged_ms = None if times is None else times.logged_ms
-        watermark_ms = holds.take_line(moment, times, natural, bool(rows[i, PLAIN]), logged_ms)
-        if rows[i, PLAIN] and watermark_ms is not None:
-            rows[i, GREATEST] = watermark_ms + holds.bound_ms
+def _content(pixel: Pixel, names: Sequence[str | None]) -> tuple[Any, ...] | None:
+    """What a client counts once: the creative or placement of a delivery in its episode, or the episode or
+    podcast of a download; None for any other event, and for a download without both.
+    """
+    placement, *_, podcast, _, creative, _ = names
+    if pixel.event == "delivered":
+        of_what = ("placement", placement) if creative is None else ("creative", creative)
+        return (*of_what, pixel.episode)
+    if pixel.event != "download" or (pixel.episode is None and podcast is None):
+        return None
+    return ("podcast", podcast) if pixel.episode is None else ("episode", pixel.episode)
 
 
-def _table(room: int) -> Any:
-    """An empty table of `flows.reconcile.scan.find_pair` that is at most half full with `room` pairs."""
-    return np.zeros((1 << max(10, (2 * room).bit_length()), 3), np.uint64)
-
-
-def _moved(table: Any, room: int) -> Any:
-    grown = _table(2 * room)
-    for pair in table[table[:, 2] != 0]:
-        grown[find_pair(grown, pair[0], pair[1])] = pair
-    return grown
-
-
-def _texts_of(block: bytes, ends: Any) -> Any:
-    """A flag for each line that is certainly UTF-8. After `_MAX_BROKEN` others, no line counts as certain."""
-    sure, view, begin = np.ones(len(ends), bool), memoryview(block), 0
-    for _ in range(_MAX_BROKEN):
-        try:
-            str(view[begin:], "utf-8")
-            return sure
-        except UnicodeDecodeError as error:
-            line = int(np.searchsorted(ends, begin + error.start))
-            if line == len(ends):
-                return sure
-            sure[line] = False
-            begin = int(ends[line]) + 1
-    sure[line:] = False
-    return sure
-
-
-def _text_at(block: bytes, span: Any) -> str | None:
-    """The text of a span (begin and length); None for a negative length."""
-    begin, length = span.tolist()
-    return None if length < 0 else block[begin : begin + length].decode()
+def _columns(src: int, rows: Sequence[tuple[Any, ...]], hashes: Sequence[bytes]) -> dict[str, Any]:
+    """The columns of the table `chunk` in `flows.reconcile.sql.judging.INSERT`."""
+    values = zip(*rows, strict=True) if rows else [()] * len(_COLUMNS)
+    columns = {name: np.array(column) for name, column in zip(_COLUMNS, values, strict=True)}
+    halves = np.frombuffer(b"".join(hashes), ">u8").astype(np.uint64).reshape(-1, 6)
+    for place, name in enumerate(("key", *KINDS)):
+        columns[f"{name}_1"] = halves[:, 2 * place] & np.uint64((1 << (_KEY_BITS - 64)) - 1)
+        columns[f"{name}_2"] = halves[:, 2 * place + 1]
+    delays = columns["delay"]
+    classes = np.searchsorted(_DELAYS_MS, np.minimum(delays, _DELAYS_MS[-1]))
+    columns["delay"] = np.where(delays == NO_TIME, _NO_DELAY, classes).astype(np.uint8)
+    return {"src": np.full(len(rows), src, np.int32), **columns}
 
 
 def _any_of(categories: Sequence[str]) -> re.Pattern[str]:

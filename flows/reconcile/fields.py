@@ -7,13 +7,19 @@ from enum import StrEnum
 from typing import Final
 
 from flows.model.catalogue.events import EVENTS, Way
+from flows.model.catalogue.fields import LISTED_FIELDS as LISTED_FIELDS
 from flows.model.catalogue.fields import SCOPE_FIELDS, SCOPE_NAMES
 from flows.model.catalogue.metrics import ACCOUNT, BY_CLIENT, CREDITED, JUDGED, WHOLE, names
 from flows.model.catalogue.metrics import MONEY as SPENDING
 from flows.model.catalogue.metrics import WINDOWS as WINDOWS
 
 SCOPES: Final = SCOPE_NAMES
-LABELS: Final = SCOPE_FIELDS[1:]
+NAMES: Final = SCOPE_FIELDS
+"""The fields with the names that pixels are counted by."""
+LABELS: Final = NAMES[1:]
+EVENT_NAMES: Final = tuple(event.name for event in EVENTS)
+CODES: Final = {name: code for code, name in enumerate(EVENT_NAMES)}
+"""Events to their codes, which are their places."""
 
 _UNLINKED: Final = (Way.START, Way.MILESTONE)
 COUNTS: Final = (
@@ -23,6 +29,8 @@ COUNTS: Final = (
 )
 BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
 """The bases of an impression, the strongest first."""
+NO_BASIS: Final = len(BASES)
+"""The number that stands for the basis of a pixel that names none."""
 CLIENTS: Final = tuple(name for name in names(BY_CLIENT) if not name.endswith("_provisional"))
 """Counts of deliveries and downloads, once a client. Final minutes have them, too."""
 SIDES: Final = (

@@ -1,10 +1,16 @@
-"""Low marks of collectors, by which the watermark of a log waits (specification 6.3)."""
+"""The clock of a log: its event times, and the low marks of collectors, by which its watermark waits
+(specification 1.4 and 6.3).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+NO_TIME: Final = -(2**62)
+"""The number that stands for an absent time."""
+_MINUTE_MS: Final = 60_000
+_DAY_MS: Final = 86_400_000
 _STEP_MS: Final = 10_000
 """The greatest step of the log's time between two lines."""
 _OFF_MS: Final = 60_000
@@ -150,3 +156,69 @@ class Holds:
             state.off_ms = self._log_time_ms
         if times.low_ms > state.low_ms:
             state.low_ms, state.rose_ms, state.released = times.low_ms, self._log_time_ms, False
+
+
+@dataclass
+class Clock:
+    """The event times and the watermark of one partition, line by line (specification 1.4).
+
+    Args:
+        guards_receipts: whether a jump of `received_at` waits for the next pixel, too, since no broker has
+            bounded that time.
+
+    Attributes:
+        greatest_ms: the greatest event time; `NO_TIME` before any.
+        jump_ms: the jump that waits for the next pixel; `NO_TIME` for none.
+        clock_skewed: the number of pixels whose `ts` was clamped by more than 5 min.
+        first_receipt_ms: the receipt of the first line that has one; 0 before any. The receipt of a pixel is
+            its `received_at`, or its `ts` without that field. The receipt of a mark is its low mark.
+    """
+
+    holds: Holds
+    guards_receipts: bool
+    greatest_ms: int = NO_TIME
+    jump_ms: int = NO_TIME
+    clock_skewed: int = 0
+    first_receipt_ms: int = 0
+
+    @property
+    def watermark_ms(self) -> int:
+        """The watermark after the lines so far."""
+        natural_ms = self.greatest_ms - self.holds.bound_ms
+        return max(0, (self.holds.watermark_ms or 0) if self.holds.has_collectors else natural_ms)
+
+    def take_pixel(self, ts: int, received_ms: int | None, times: CollectorTimes | None) -> tuple[int, int]:
+        """Take a pixel; returns its event time, and the greatest event time that gives the watermark."""
+        event_ms, before_ms = ts, self.greatest_ms
+        if received_ms is not None:
+            event_ms = max(min(ts, received_ms + _MINUTE_MS), received_ms - _DAY_MS, 0)
+            self.clock_skewed += abs(event_ms - ts) > 5 * _MINUTE_MS
+        if self.jump_ms != NO_TIME and event_ms >= self.jump_ms - _DAY_MS:
+            self.greatest_ms = max(self.greatest_ms, self.jump_ms)
+        self.jump_ms = NO_TIME
+        if (received_ms is not None and not self.guards_receipts) or event_ms <= self.greatest_ms + _DAY_MS:
+            self.greatest_ms = max(self.greatest_ms, event_ms)
+        else:
+            self.jump_ms = event_ms
+        self.first_receipt_ms = self.first_receipt_ms or (event_ms if received_ms is None else received_ms)
+        if times is None and not self.holds.has_collectors:
+            return event_ms, self.greatest_ms
+        moment_ms = received_ms if received_ms is not None or times is None else times.low_ms
+        watermark_ms = self._wait(moment_ms, times, before_ms, True)
+        return event_ms, NO_TIME if watermark_ms is None else watermark_ms + self.holds.bound_ms
+
+    def take_mark(self, mark: CollectorTimes) -> None:
+        """Take a mark."""
+        self.first_receipt_ms = self.first_receipt_ms or mark.low_ms or 0
+        moment_ms = mark.logged_ms or mark.now_ms or mark.low_ms
+        self._wait(moment_ms, mark, self.greatest_ms, False)
+
+    def _wait(
+        self, moment_ms: int | None, times: CollectorTimes | None, before_ms: int, is_pixel: bool
+    ) -> int | None:
+        """Take a line's times; returns the watermark. `before_ms` is the greatest event time before it."""
+        if not self.holds.has_collectors and before_ms != NO_TIME:
+            self.holds.watermark_ms = max(before_ms - self.holds.bound_ms, 0)
+        natural_ms = None if self.greatest_ms == NO_TIME else self.greatest_ms - self.holds.bound_ms
+        logged_ms = None if times is None else times.logged_ms
+        return self.holds.take_line(moment_ms, times, natural_ms, is_pixel, logged_ms)

@@ -17,10 +17,10 @@ from typing import Final
 from flows.errors import AudiopixelError
 from flows.reconcile.database import Database
 from flows.reconcile.decode import NO_APPS, Reader
-from flows.reconcile.fields import AGES_S, BASES
+from flows.reconcile.fields import AGES_S, BASES, LISTED_FIELDS
+from flows.reconcile.holds import NO_TIME
 from flows.reconcile.line import Denied
 from flows.reconcile.rules import Rules, ms
-from flows.reconcile.scan import LABELS, NO_TIME
 from flows.reconcile.sql import bases, judging
 from flows.reconcile.truth import Recomputation
 
@@ -46,7 +46,7 @@ def recompute(
         too_late: the dead letters of late pixels, as (path in `files`, line number from 1, event, event time
             in ms). None if each partition's log decides lateness; it decides orphans in both cases.
         denied: see `flows.reconcile.line.Denied`; None denies no listener.
-        guards_receipts: see `flows.reconcile.scan.clock`.
+        guards_receipts: see `flows.reconcile.holds.Clock`.
         threads, memory: see `flows.reconcile.database.Database`.
         progress: called with the name of each step.
 
@@ -73,8 +73,9 @@ def recompute(
     db.set({"ages": list(AGES_S), "erased": denied is not None})
     _judge(db, reader, files, rules, too_late, progress)
     ledger, totals = _ledger(db, reader, files)
-    watermarks, end_ms = _ends(reader, files, ms(rules.out_of_orderness))
-    since_ms = min(reader.first_receipts.values(), default=0)
+    watermarks, end_ms = _ends(reader, files)
+    receipts = (clock.first_receipt_ms for clock in reader.clocks.values())
+    since_ms = min(filter(None, receipts), default=0)
     recomputation = Recomputation(
         totals, ledger, watermarks, end_ms, since_ms, reader.denied_pixels, rules, db
     )
@@ -116,7 +117,8 @@ def _server_only(rules: Rules) -> Callable[[str | None], bool]:
 
 def _labels(rules: Rules) -> dict[str, set[str]]:
     """Fields of a pixel to the labels that count, if only labels of plans count; else nothing."""
-    labels_by_field: dict[str, set[str]] = {name: set() for name in LABELS if rules.labels == "planned"}
+    fields = LISTED_FIELDS if rules.labels == "planned" else ()
+    labels_by_field: dict[str, set[str]] = {name: set() for name in fields}
     for plan in rules.plans.values() if labels_by_field else ():
         for name, labels in plan.labels.items():
             labels_by_field[name].update(labels)
@@ -156,16 +158,12 @@ def _judge(
     progress("crediting conversions and adding up counts")
 
 
-def _ends(reader: Reader, files: Sequence[Path], out_of_orderness_ms: int) -> tuple[dict[str, int], int]:
+def _ends(reader: Reader, files: Sequence[Path]) -> tuple[dict[str, int], int]:
     """The watermark of each partition at its end, and the greatest event time of all logs, ms."""
-    greatest = [reader.greatest[src] for src in range(len(files))]
-    seen_ms = [event_ms for event_ms, _ in greatest if event_ms != NO_TIME]
-    waiting_ms = [jump_ms for _, jump_ms in greatest if jump_ms != NO_TIME]
-    watermarks = {}
-    for src, path in enumerate(files):
-        holds = reader.holds[src]
-        natural = greatest[src][0] - out_of_orderness_ms
-        watermarks[str(path)] = max(0, (holds.watermark_ms or 0) if holds.has_collectors else natural)
+    clocks = [reader.clocks[src] for src in range(len(files))]
+    seen_ms = [clock.greatest_ms for clock in clocks if clock.greatest_ms != NO_TIME]
+    waiting_ms = [clock.jump_ms for clock in clocks if clock.jump_ms != NO_TIME]
+    watermarks = {str(path): clock.watermark_ms for path, clock in zip(files, clocks, strict=True)}
     return watermarks, max(seen_ms or waiting_ms, default=0)
 
 
@@ -211,8 +209,8 @@ def _ledger(
         names += ["invalid_traffic"] if bot and verdict == "accepted" else []
         for name in names:
             account[name] = account.get(name, 0) + pixels
-    for src, pixels in reader.clock_skewed.items():
-        ledger[str(files[src])]["clock_skewed"] = pixels
+    for src, clock in reader.clocks.items():
+        ledger[str(files[src])]["clock_skewed"] = clock.clock_skewed
     counted = ("received", "marks", "accepted", "repeated", "invalid_traffic")
     totals: dict[str, int] = dict.fromkeys(counted, 0)
     for account in ledger.values():

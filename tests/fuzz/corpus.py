@@ -67,20 +67,3 @@ def marks() -> tuple[dict[str, Any], ...]:
         said | pixel,
         said | pixel | {"received_at": T0_MS + 5},
     )
-
-
-def says_twice(line: bytes) -> bool:
-    """True if an object in a line has two values of one name, of which the flow checks both, the oracle the
-    later one (docs/operations.md).
-    """
-    twice = False
-
-    def look(pairs: list[tuple[str, Any]]) -> None:
-        nonlocal twice
-        twice |= len(dict(pairs)) < len(pairs)
-
-    try:
-        json.loads(line, object_pairs_hook=look, parse_int=str)
-    except (ValueError, RecursionError):
-        return False
-    return twice

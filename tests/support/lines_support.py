@@ -25,8 +25,8 @@ from flows.model.pixel import (
     TS,
 )
 from flows.reconcile.decode import Reader
+from flows.reconcile.fields import EVENT_NAMES
 from flows.reconcile.rules import PODCAST_APPS
-from flows.reconcile.scan import EVENTS as CODES
 
 SENT = ("delivered", "download")
 """Events that have what their client counts once by, where others have a listener."""
@@ -36,22 +36,22 @@ WHOSE = ("impression", "start", "click", "conversion")
 """Events whose listener counts somewhere; of others the flow makes no key."""
 
 
-def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
+def by_the_oracle(log: list[bytes]) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
     """The line, event, time and flags of each pixel, if it has a listener or a key; and the reasons."""
     with TemporaryDirectory() as directory:
         file = Path(directory) / "log.ndjson"
         file.write_bytes(b"".join(line + b"\n" for line in log))
-        reader = Reader(False, PODCAST_APPS, plainly=plainly, listed={})
-        found = []
+        reader = Reader(False, PODCAST_APPS, listed={})
+        found, names = [], dict[int, list[str | None]]()
         for batch in reader.read(0, file):
-            names = {number: of for number, *of, _ in batch.combos}
+            names |= {number: of for number, *of, _ in batch.combos}
             columns = batch.pixels
             heard = (columns["listener_1"] != 0) | (columns["listener_2"] != 0)
             keyed = np.isin(columns["pos"], [pos for _, pos, *_ in batch.clients])
             for i in range(len(columns["pos"])):
                 flags = (bool(columns[name][i]) for name in ("linked", "consent", "bot"))
                 linked, consent, bot = flags
-                event = CODES[columns["event"][i]]
+                event = EVENT_NAMES[columns["event"][i]]
                 known = bool(keyed[i]) if event in SENT else bool(heard[i]) and consent and event in WHOSE
                 found.append(
                     (int(columns["pos"][i]), event, int(columns["t"][i]), linked, consent, bot, known,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flows.reconcile.fields import BASES
-from flows.reconcile.scan import NO_BASIS
+from flows.reconcile.fields import BASES, NO_BASIS
 from flows.reconcile.sql.terms import IS, remembered
 
 _NAMES: Final = "[" + ", ".join(f"'{name}'" for name in BASES) + "]"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flows.reconcile.fields import SCOPES
-from flows.reconcile.scan import CODES
+from flows.reconcile.fields import CODES, SCOPES
 from flows.reconcile.sql.terms import IS, NAMES, remembered
 
 TOUCHES: Final = f"""

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flows.reconcile.fields import SCOPES
-from flows.reconcile.scan import CODES
+from flows.reconcile.fields import CODES, SCOPES
 from flows.reconcile.sql.terms import EVENT_NAME, IS, JOINS, NAMES
 
 PIXELS: Final = f"""
@@ -37,9 +36,9 @@ CREATE TABLE restarts (of_scope VARCHAR, of_id VARCHAR, restart_ms BIGINT);
 # Pixels of bots are plays of their own. A listener or household without consent is left out.
 INSERT: Final = """
 INSERT INTO pixels SELECT src, pos, event, t, greatest, combo,
-    (key_1::HUGEINT << 61) + key_2 + if(bot, 1::HUGEINT << 124, 0::HUGEINT),
-    if(consent AND (listener_1 <> 0 OR listener_2 <> 0), (listener_1::HUGEINT << 61) + listener_2, NULL),
-    if(consent AND (household_1 <> 0 OR household_2 <> 0), (household_1::HUGEINT << 61) + household_2, NULL),
+    (key_1::HUGEINT << 64) + key_2 + if(bot, 1::HUGEINT << 124, 0::HUGEINT),
+    if(consent AND (listener_1 <> 0 OR listener_2 <> 0), (listener_1::HUGEINT << 64) + listener_2, NULL),
+    if(consent AND (household_1 <> 0 OR household_2 <> 0), (household_1::HUGEINT << 64) + household_2, NULL),
     linked, consent, bot, denied, denied_home, basis, confirmed, delay, claims AND NOT bot
 FROM chunk
 """

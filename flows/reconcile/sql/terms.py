@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from flows.reconcile.fields import SCOPES, WHOLE_METRICS
-from flows.reconcile.scan import CODES, EVENTS
+from flows.reconcile.fields import CODES, EVENT_NAMES, SCOPES, WHOLE_METRICS
 
 IS: Final = {name: f"event = {code}" for name, code in CODES.items()}
 MILESTONES: Final = f"event BETWEEN {CODES['firstQuartile']} AND {CODES['complete']}"
 JOINING: Final = ("firstQuartile", "midpoint", "thirdQuartile", "complete", "skip", "mute")
 JOINS: Final = f"event IN ({', '.join(str(CODES[name]) for name in JOINING)})"
 """The events that count in the minute of their play's start."""
-EVENT_NAME: Final = "[" + ", ".join(f"'{name}'" for name in EVENTS) + "][event + 1]"
+EVENT_NAME: Final = "[" + ", ".join(f"'{name}'" for name in EVENT_NAMES) + "][event + 1]"
 NAMES: Final = ", ".join(SCOPES)
 WHOLE: Final = ", ".join(f"'{metric}'" for metric in WHOLE_METRICS)
 

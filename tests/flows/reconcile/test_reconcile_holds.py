@@ -22,8 +22,8 @@ from flows.model.pixel import WATERMARK
 from flows.reconcile import Rules, recompute
 from flows.reconcile.comparison import differences
 from flows.reconcile.decode import Reader
+from flows.reconcile.holds import NO_TIME
 from flows.reconcile.rules import PODCAST_APPS
-from flows.reconcile.scan import NO_TIME
 from flows.replay import replay
 from flows.settings.fields import Settings
 
@@ -43,18 +43,17 @@ ALIKE += [Message(T0, None, "c", T0, bye=True), *[Message(T0, T0)] * 2, Message(
 """Two collectors have one low mark when more pixels have come than a hold may see."""
 
 
-@example([*ALIKE, Message(T0, T0)], True, False, 1, False, 1, HOUR)
+@example([*ALIKE, Message(T0, T0)], True, False, 1, 1, HOUR)
 @given(
     LOGS,
     st.booleans(),
     st.booleans(),
     st.integers(1, 40),
-    st.booleans(),
     st.sampled_from([1, 3, 50_000_000]),
     st.sampled_from([HOLD, HOUR]),
 )
 def test_flow_and_oracle_share_the_watermarks_of_a_file(
-    log: list[Message], received: bool, logged: bool, size: int, plainly: bool, most: int, hold: int
+    log: list[Message], received: bool, logged: bool, size: int, most: int, hold: int
 ) -> None:
     lines = lines_of(log, received, logged)
     decoder, ours = Decoder(KEY), list[int]()
@@ -68,11 +67,11 @@ def test_flow_and_oracle_share_the_watermarks_of_a_file(
     with TemporaryDirectory() as directory:
         file = Path(directory) / "log.ndjson"
         file.write_bytes(b"".join(line + b"\n" for line in lines))
-        reader = Reader(False, PODCAST_APPS, plainly=plainly, waits=(BOUND, QUIET, hold, most))
+        reader = Reader(False, PODCAST_APPS, waits=(BOUND, QUIET, hold, most))
         theirs = [of for batch in reader.read(0, file) for of in batch.pixels["greatest"].tolist()]
     assert [0 if of == NO_TIME else of - BOUND for of in theirs] == ours
-    if reader.holds[0].has_collectors:
-        assert clock.watermark_ms == (reader.holds[0].watermark_ms or 0)
+    if reader.clocks[0].holds.has_collectors:
+        assert clock.watermark_ms == reader.clocks[0].watermark_ms
 
 
 def test_the_oracle_counts_pixels_spooled_for_an_hour(tmp_path: Path) -> None:
