@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from flows.reconcile.accounts import Accounts
 from flows.reconcile.beyond_cap import BeyondCap
-from flows.reconcile.capped import sum_differences, unexplained_by_caps
-from flows.reconcile.erased import unexplained_by_erasure
+from flows.reconcile.bounds import unexplained_by_caps, unexplained_by_erasure
 from flows.reconcile.fields import ACCOUNTS, CLASSES, LABELS, ROW, SCOPES, WINDOWS, Check
 from flows.reconcile.forgotten import restarted_rows
 from flows.reconcile.live import plan_change_fields, unjudged_fields
@@ -78,16 +77,9 @@ def compare(
         comparison.differences, comparison.erased_fields = unexplained_by_erasure(
             comparison.differences, whole
         )
-    if comparison.differences and recomputation.capped:
-
-        def compare_again() -> list[Difference]:
-            return list(_Comparer(recomputation, redis_client, namespace, without, Comparison()).all())
-
-        comparison.differences, comparison.capped_fields = unexplained_by_caps(
-            comparison.differences, recomputation, compare_again
-        )
-        if "conversions" not in without:
-            comparison.differences += sum_differences(recomputation, redis_client, namespace)
+    comparison.differences, comparison.capped_fields = unexplained_by_caps(
+        comparison.differences, recomputation.capped
+    )
     return comparison
 
 

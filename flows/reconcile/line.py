@@ -259,7 +259,7 @@ def _checked(line: Any) -> Pixel:
     if received_at is not None and received_at.__class__ is not int:
         received_at = _epoch_ms(received_at)
     known = ts if received_at is None else received_at
-    if event_id is None or event not in CODES or ts is None or not 0 <= known < NEVER:
+    if event_id is None or event not in CODES or ts is None or known is None or not 0 <= known < NEVER:
         raise _Invalid
     numbers = line.playhead_ms, line.duration_ms, line.low_ms
     playhead, _, low_ms = (None if value.__class__ is str else value for value in numbers)

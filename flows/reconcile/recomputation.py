@@ -68,7 +68,7 @@ def recompute(
     db.set({name: ms(duration) for name, duration in durations.items()})
     caps = {name: getattr(rules, name) for name in ("touch_listens", "touch_clicks")}
     caps |= {"listens_in_all": rules.touch_listens_in_all, "clicks_in_all": rules.touch_clicks_in_all}
-    db.set({"household_listeners": rules.household_listeners, "capped_credits": "", **caps})
+    db.set({"household_listeners": rules.household_listeners, **caps})
     db.set({"judge": too_late is None, "model": rules.model})
     db.set({"ages": list(AGES_S), "erased": denied is not None})
     _judge(db, reader, files, rules, too_late, progress)

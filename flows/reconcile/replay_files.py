@@ -11,7 +11,7 @@ from typing import Any
 from connectors.files import unpacked
 from connectors.wrapping import READ_ERRORS
 from flows.errors import AudiopixelError
-from flows.reconcile.capped import unexplained_by_caps
+from flows.reconcile.bounds import unexplained_by_caps
 from flows.reconcile.fields import CLIENTS, DERIVED_RATES, MINUTE, MINUTE_METRICS, Check
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Number, Recomputation
@@ -72,10 +72,7 @@ def minute_differences(
         except (KeyError, TypeError):
             raise _wrong_kind(minutes_file, number, "a minute of replay --out") from None
     differences = _compared(recomputation, final, without)
-    if differences and recomputation.capped:
-        differences, _ = unexplained_by_caps(
-            differences, recomputation, lambda: _compared(recomputation, final, without)
-        )
+    differences, _ = unexplained_by_caps(differences, recomputation.capped)
     return sorted(differences)
 
 

@@ -41,7 +41,7 @@ class Comparison:
         erased_fields: the number of fields that erased listeners may have changed, and that lie within their
             bounds.
         capped_fields: the number of fields that a cap on touches may have changed, and that lie within their
-            bounds.
+            bounds; see `flows.reconcile.bounds`.
     """
 
     differences: list[Difference] = field(default_factory=list)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from flows.errors import SettingsError
@@ -226,30 +226,19 @@ class Recomputation:
         )
         self._db.run(client_windows.SIDES)
         self._db.run(crediting.TOUCHES)
-        self.credit_capped("")
+        self._db.run(crediting.CREDITS)
+        self._db.run(rows.FACTS)
+        self._clear(*_OF_RESTARTS, "minutes", "delivered", "flight_impressions", "currencies", "capped")
         totals = self._db.first(crediting.CONVERSIONS)
         assert totals is not None, "an aggregate without groups has one row"
         self.totals["conversions"], self.totals["unattributed"], self.totals["noisy_household"] = totals
 
-    def credit_capped(self, credited: Literal["", "none", "all"]) -> None:
-        """Make all numbers with other credits of capped conversions, of which a cap left out a touch. With ""
-        no cap applies. With "none" they are credited to no placement, and with "all" fully to each of their
-        touches.
-        """
-        self._db.set({"capped_credits": credited})
-        self._db.run(crediting.CREDITS)
-        self._db.run(rows.FACTS)
-        self._clear(*_OF_RESTARTS, "minutes", "delivered", "flight_impressions", "currencies", "capped")
-
     @cached_property
     def capped(self) -> dict[Key, int]:
-        """Rows that capped conversions may be credited to, to the number of these conversions."""
+        """Rows that capped conversions may be credited to, to the number of these conversions. A cap left out
+        a touch of a capped conversion, so that the flow may have credited other touches.
+        """
         return {(scope, name): count for scope, name, count in self._db.all(crediting.CAPPED)}
-
-    @property
-    def bounded_values(self) -> bool:
-        """True if a row's value lies between its values with fewer and with more conversions."""
-        return self._db.first(crediting.UNBOUNDED_VALUES) != (True,)
 
     def _check_ties(self) -> None:
         """Raise SettingsError if events of one client and moment need an order, and its key is unknown."""

@@ -197,16 +197,6 @@ WITH credited AS (
     SELECT credited.*, if(of_n <> conversion_n, 'confirms', if(apart, 'apart', 'counts')) AS counts_as
     FROM credited JOIN conversions ON n = of_n
     WHERE of_n <> conversion_n OR coalesce(behind NOT IN (SELECT conversion_n FROM credited), true)
-), recredited AS (
-    SELECT *, touch_n IS NOT NULL AND conversion_n IN (FROM capped) AS is_capped
-    FROM settled WHERE getvariable('capped_credits') = '' OR NOT is_capped
-    UNION ALL BY NAME
-    -- With `all`, each touch of a capped conversion is credited with all of it.
-    SELECT lookup, conversion_n, of_n, touch_n, 1000000 AS millionths, value, age, joined_by, counts_as,
-        true AS is_capped
-    FROM eligible JOIN (SELECT DISTINCT conversion_n, of_n, counts_as FROM settled) USING (conversion_n)
-    JOIN conversion_values USING (conversion_n, of_n)
-    WHERE getvariable('capped_credits') = 'all' AND conversion_n IN (FROM capped)
 )
 SELECT coalesce(target, touch.placement) AS placement,
     if(touch_n IS NULL, coalesce(own.campaign, of_target.planned_in), touch.campaign) AS campaign,
@@ -217,9 +207,8 @@ SELECT coalesce(target, touch.placement) AS placement,
     if(touch_n IS NULL, way = 'utm' AND getvariable('model') <> 'off'
             AND coalesce(c.household, c.before_listener, c.before_household) IS NOT NULL,
         joined_by = 'household' OR lookup <> 2 * c.n) AS of_home,
-    if(of_home, NULL, c.listener) AS listener, c.watermark, touch.t AS touched, touch.names AS named,
-    is_capped
-FROM recredited AS credited JOIN conversions AS c ON c.n = of_n
+    if(of_home, NULL, c.listener) AS listener, c.watermark, touch.t AS touched, touch.names AS named
+FROM settled AS credited JOIN conversions AS c ON c.n = of_n
 JOIN conversions AS own ON own.n = credited.conversion_n
 LEFT JOIN touches AS touch ON touch.n = touch_n LEFT JOIN plans AS of_target ON of_target.placement = target;
 
@@ -227,10 +216,7 @@ CREATE OR REPLACE TABLE credited_rows AS
 SELECT * FROM (
     SELECT *, unnest([{", ".join(f"'{scope}'" for scope in SCOPES)}]) AS scope, unnest([{NAMES}]) AS id
     FROM credits)
-WHERE id IS NOT NULL
--- With `all`, a capped conversion counts in a row once, even if several of its touches do.
-QUALIFY getvariable('capped_credits') <> 'all' OR NOT is_capped
-    OR row_number() OVER (PARTITION BY conversion_n, scope, id, way, joined_by ORDER BY touched, named) = 1;
+WHERE id IS NOT NULL;
 
 -- The values of a row are of one currency. Values in other currencies are only counted.
 CREATE OR REPLACE TABLE valued AS
@@ -352,9 +338,3 @@ SELECT scope, id, count(DISTINCT conversion_n) FROM (
     FROM eligible SEMI JOIN capped USING (conversion_n))
 WHERE coalesce(id, '') <> '' GROUP BY ALL
 """
-
-# Whether the values of rows have no bounds, since some are below 0, or in several currencies: a row takes the
-# currency of its first credit.
-UNBOUNDED_VALUES: Final = (
-    "SELECT count(DISTINCT currency) > 1 OR coalesce(min(value) < 0, false) FROM conversions"
-)

@@ -82,7 +82,7 @@ def listens(number: int, placements: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("model", ["first_touch", "linear", "time_decay", "last_touch"])
-def test_decisions_near_a_touch_cap_are_compared_as_sums(
+def test_decisions_near_a_touch_cap_differ_by_at_most_their_number(
     model: str, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
     """A listener with 70 listens: the flow reads the newest 64 of them, the oracle all."""
@@ -97,12 +97,12 @@ def test_decisions_near_a_touch_cap_are_compared_as_sums(
 
     key = f"{space}:placement:{{p6}}"
     had = client.hget(key, "flight.conversions") or "0"
-    client.hset(key, "flight.conversions", f"{float(had) + 0.25:g}")
-    assert {one.metric for one in compare(truth, client, space).differences} & {"flight.conversions"}
-    client.hset(key, "flight.conversions", "7")
-    assert ("p6", "flight.conversions") in {
-        (one.id, one.metric) for one in compare(truth, client, space).differences
-    }
+    for field, wrong in (("flight.conversions", float(had) + 3.25), ("flight.impressions", 11)):
+        before = client.hget(key, field) or "0"
+        client.hset(key, field, f"{wrong:g}")
+        found = {(one.scope, one.id, one.metric) for one in compare(truth, client, space).differences}
+        assert ("placement", "p6", field) in found
+        client.hset(key, field, before)
 
 
 @pytest.mark.parametrize("model", ["first_touch", "linear"])
