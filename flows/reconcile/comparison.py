@@ -7,7 +7,9 @@ standard errors of its sketch (specification 2.3).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
@@ -16,7 +18,6 @@ from flows.reconcile.accounts import Accounts
 from flows.reconcile.beyond_cap import BeyondCap
 from flows.reconcile.bounds import unexplained_by_caps, unexplained_by_erasure
 from flows.reconcile.fields import ACCOUNTS, CLASSES, LABELS, ROW, SCOPES, WINDOWS, Check
-from flows.reconcile.forgotten import restarted_rows
 from flows.reconcile.live import plan_change_fields, unjudged_fields
 from flows.reconcile.pacing import (
     JUDGED,
@@ -105,7 +106,7 @@ class _Comparer:
         comparison: Comparison,
     ) -> None:
         self._truth, self._client, self._namespace = recomputation, client, namespace
-        recomputation.restart_rows(restarted_rows(recomputation, client, namespace))
+        recomputation.restart_rows(_restarted_rows(recomputation, client, namespace))
         self._without, self._compared, self._comparison = without, comparison.compared, comparison
         self._meta = self._hash(f"{namespace}:meta")
         self._watermark_ms = watermark_of(self._meta, recomputation.end_ms)
@@ -403,6 +404,25 @@ class _Comparer:
             field_name = f"flight.conversions_{account}"
             want = Decimal(counts[field_name])
             yield field_name, want if want or row.get(field_name) is not None else None
+
+
+def _restarted_rows(truth: Recomputation, client: Any, namespace: str) -> dict[Key, int]:
+    """Rows that the flow dropped after `row_memory`, to the minute from which each counts, in epoch ms.
+
+    A row is dropped if it has ended and its next pixel comes later than `row_memory`. Whether it has ended
+    depends on the length of the log that one cut covers. After such a silence a row may therefore have
+    started again or not, and its `flight.since_ms` shows which. The flow judges the silence by its watermark,
+    which is ahead of a pixel's minute by up to the allowed lateness.
+    """
+    rules = truth.rules
+    minutes_by_row = {}
+    silences = truth.silences(rules.row_memory - rules.allowed_lateness - timedelta(minutes=1))
+    for (scope, name), minutes in silences.items():
+        since_ms = moment_of(hash_of(client, f"{namespace}:{scope}:{{{name}}}").get("flight.since_ms"))
+        before = 0 if since_ms is None else bisect_right(minutes, since_ms)
+        if before and (scope, name) not in rules.planned:
+            minutes_by_row[scope, name] = minutes[before - 1]
+    return minutes_by_row
 
 
 def _was_counted(row: Mapping[str, str]) -> bool:

@@ -1,4 +1,6 @@
-"""Viewers, settings and names are imported without the compiler, whose import takes half a second."""
+"""Viewers, settings, names and the oracle are imported without the compiler, whose import takes half a
+second.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ VIEWERS = sorted(
 )
 NAMES = ("flows.model.fields", "flows.model.messages", "flows.generated")
 COMMANDS = ("flows.cli.app", "flows.cli.exporter", "flows.cli.top", "flows.settings")
+ORACLE = ("flows.reconcile",)
 
 
 def loaded(modules: tuple[str, ...], wanted: str, *path: str) -> bool:
@@ -29,7 +32,9 @@ def loaded(modules: tuple[str, ...], wanted: str, *path: str) -> bool:
     return done.stdout.strip() == "True"
 
 
-@pytest.mark.parametrize("modules", [VIEWERS, NAMES, COMMANDS], ids=["viewers", "names", "commands"])
+@pytest.mark.parametrize(
+    "modules", [VIEWERS, NAMES, COMMANDS, ORACLE], ids=["viewers", "names", "commands", "oracle"]
+)
 def test_no_compiler_is_loaded(modules: tuple[str, ...]) -> None:
     assert not loaded(modules, "numba")
 
