@@ -25,7 +25,7 @@ from flows.reconcile.holds import NO_TIME, Clock, Holds
 from flows.reconcile.line import HOUSEHOLD, KINDS, LISTENER, Denied, Pixel, Rejected, mark_of, pixel_of
 from flows.reconcile.logs import lines_of
 
-_ROWS: Final = 65_536
+_ROWS: Final = 8_192
 """The greatest number of pixels in a batch."""
 _CACHED: Final = 65_536
 """The number of user agents, of people, and of combos, whose judgement is cached."""
@@ -236,7 +236,7 @@ class Reader:
         return number, tuple(counted)
 
     def _denied_of(self, listener: str | None, household: str | None) -> tuple[bool, bool]:
-        """Whether a listener and a household are on the deny-list."""
+        """Flags for a listener and a household on the deny-list."""
         return (
             listener is not None and self._is_denied(LISTENER, listener.encode()),
             household is not None and self._is_denied(HOUSEHOLD, household.encode()),
@@ -260,8 +260,8 @@ class Reader:
 
 
 def _content(pixel: Pixel, names: Sequence[str | None]) -> tuple[Any, ...] | None:
-    """What a client counts once: the creative or placement of a delivery in its episode, or the episode or
-    podcast of a download; None for any other event, and for a download without both.
+    """The content that counts once a client: the creative or placement of a delivery in its episode, or the
+    episode or podcast of a download. None for any other event, and for a download without both.
     """
     placement, *_, podcast, _, creative, _ = names
     if pixel.event == "delivered":

@@ -282,26 +282,26 @@ def _checked(line: Any) -> Pixel:
     elif names[0] is None or bytes(line.conversion)[:1] not in (b"{", b"n"):
         raise _Invalid
     return Pixel(
-        event,
-        ts,
-        None if received_at is None else max(received_at, 1),  # as the flow reads a receipt of 0
-        event_id,
-        tuple(names),
-        (category,) if category.__class__ is str else tuple(category or ()),
-        play,
-        listener,
-        household,
-        client,
-        episode,
-        _cut(line.user_agent, "user_agent"),
-        invalid is not None,
-        consent,
-        None if playhead in (-1, -2) else playhead,
-        basis,
-        confirmed is True,
-        times,
-        conversion,
-        before,
+        event=event,
+        ts=ts,
+        received_at=None if received_at is None else max(received_at, 1),  # as the flow reads a receipt of 0
+        event_id=event_id,
+        names=tuple(names),
+        categories=(category,) if category.__class__ is str else tuple(category or ()),
+        play=play,
+        listener=listener,
+        household=household,
+        client=client,
+        episode=episode,
+        agent=_cut(line.user_agent, "user_agent"),
+        invalid=invalid is not None,
+        consent=consent,
+        playhead=None if playhead in (-1, -2) else playhead,
+        basis=basis,
+        confirmed=confirmed is True,
+        times=times,
+        conversion=conversion,
+        before=before,
     )
 
 
