@@ -24,8 +24,8 @@ from simulation.mutations import mutated, mutations
 
 FOUND: Final = Path(__file__).with_name("found.json")
 TESTS: Final = Path(__file__).parents[1]
-_BUG: Final = "AUDIOPIXEL_TESTED_BUG"
-_FAILED: Final = "AUDIOPIXEL_TESTED_FAILED"
+_BUG: Final = "TESTED_BUG"
+_FAILED: Final = "TESTED_FAILED"
 _stack: Final = ExitStack()
 _failed: Final[set[str]] = set()
 
