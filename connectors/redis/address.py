@@ -5,7 +5,7 @@
   `redis+cluster://` is the same.
 - `redis+sentinel://[user:password@]host:port,host:port/service[/db]`, `rediss+sentinel://…`: the primary that
   the Sentinels name. User and password are the primary's. Those of the Sentinels stand behind the `?`, as
-  `sentinel_username` and `sentinel_password`.
+  `sentinel_username` and `sentinel_password`. `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` are for both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _URL: Final = re.compile(
     r"(?P<scheme>redis|rediss|unix)(?:\+(?P<kind>cluster|sentinel))?://(?P<login>(?:[^@/?#]*@)?)"
     r"(?P<hosts>[^@/?#]*)(?P<path>(?:/[^@?#]*)?)(?:\?(?P<query>[^@#]*))?"
 )
-_SENTINEL: Final = {"username", "password", "ssl"}
+_SENTINEL: Final = {"username", "password", "ssl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 _MALFORMED: Final = (
     "the Redis URL is malformed: write redis://user:password@host:port/db, redis://host:port,host:port for a "
     "cluster, or redis+sentinel://host:port,host:port/service, and in user and password %40 for @, %2F for "

@@ -5,6 +5,7 @@ Callers import `connectors.redis`. This module does not depend on rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -58,7 +59,8 @@ _REASON_BY_CLASS: Final[tuple[tuple[type[Exception], str], ...]] = (
 _REASON_BY_CODE: Final = {"BUSY": "busy", "MISCONF": "misconf", "NOREPLICAS": "noreplicas"}
 _FAILURES: Final = (errors.RedisError, errors.RedisClusterException)
 
-RIGHTS: Final = "docs/production.md lists the rights of each process"
+_RIGHTS: Final = "docs/production.md lists the rights of each process"
+_COMMAND: Final = re.compile("(?:run the|unknown command) ['`]([^'`]+)", re.IGNORECASE)
 REASONS: Final = frozenset([reason for _, reason in _REASON_BY_CLASS] + list(_REASON_BY_CODE.values()))
 """All values of `RedisUnavailable.reason`."""
 
@@ -105,22 +107,26 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
     }
     try:
         return _of_sentinels(address, options) if address.kind == "sentinel" else _of_nodes(address, options)
-    except errors.NoPermissionError as error:
-        raise ConnectError(f"{where} refuses a right of this user ({error}): {RIGHTS}") from None
     except errors.AuthenticationError as error:
-        raise ConnectError(f"{where} refuses the login ({error}): check user and password") from None
+        _refuse_sentinel(address, options)
+        raise ConnectError(f"{where} refuses the login ({_text(error)}): check user and password") from None
     except errors.TimeoutError:
         raise ConnectError(f"{where} does not answer within {seconds:g} s: is it overloaded?") from None
     except errors.BusyLoadingError:
         raise ConnectError(f"{where} is not ready: it is loading its data, try again later") from None
-    except MasterNotFoundError as error:
+    except MasterNotFoundError:
         raise RedisUnreachable(
-            f"{where}: no Sentinel names a primary ({error}): check service and addresses"
+            f"{where}: no Sentinel names a primary: check service and addresses, and sentinel_password"
         ) from None
     except errors.ConnectionError as error:
-        raise RedisUnreachable(f"{where} cannot be reached ({error}): start it") from None
+        raise RedisUnreachable(f"{where} cannot be reached ({_text(error)}): start it") from None
+    except errors.ResponseError as error:
+        _refuse_sentinel(address, options)
+        raise ConnectError(f"{where} is not ready ({_text(error)}): {_remedy(error)}") from None
     except (*_FAILURES, ValueError, TypeError) as error:
-        raise ConnectError(f"{where} is not ready ({error}): check the server and its address") from None
+        raise ConnectError(
+            f"{where} is not ready ({_text(error)}): check the server and its address"
+        ) from None
 
 
 def _of_sentinels(address: Address, options: Mapping[str, Any]) -> Client:
@@ -129,8 +135,8 @@ def _of_sentinels(address: Address, options: Mapping[str, Any]) -> Client:
     # Sentinels that do not answer must not take the time of those that do.
     sentinel_options = {**options, **address.sentinel_options}
     found = Sentinel(sentinels, sentinel_kwargs=sentinel_options, **options)
-    own = {**address.credentials, **({"ssl": True} if address.scheme == "rediss" else {})}
-    client: Client = found.master_for(name, db=database, **own)
+    tls = {name: value for name, value in address.sentinel_options.items() if name.startswith("ssl")}
+    client: Client = found.master_for(name, db=database, **address.credentials, **tls)
     _check_greeting(client, address)
     return client
 
@@ -156,6 +162,15 @@ def _of_nodes(address: Address, options: Mapping[str, Any]) -> Client:
         own["ssl"] = True
     seeds = [ClusterNode(host, port or 6379) for host, port in address.hosts]
     return RedisCluster(startup_nodes=seeds, **{**own, **options})
+
+
+def _refuse_sentinel(address: Address, options: Mapping[str, Any]) -> None:
+    """Raise `ConnectError` if a Sentinel answers: it has no databases, and seldom the nodes' login."""
+    if address.kind == "sentinel" or not address.hosts:
+        return
+    bare = address._replace(login="", path="")
+    with suppress(*_FAILURES), Redis.from_url(bare.node_urls[-1], **options) as client:
+        _check_greeting(client, bare)
 
 
 def _check_greeting(client: Client, address: Address) -> str:
@@ -230,15 +245,10 @@ def failures(client: Client, key: str | None = None) -> Iterator[None]:
     except _FAILURES as error:
         reason = _reason(error)
         if reason is None:
-            # A script's refused command is no error of its own class.
-            if isinstance(error, errors.NoPermissionError) or "ACL failure in script" in str(error):
-                raise ConnectError(f"Redis refuses a right of this user ({error}): {RIGHTS}") from error
             keys = _refused(client, error, [] if key is None else [key])
-            raise ConnectError(
-                f"Redis refuses{keys} ({error}): check the key's type and the user's rights"
-            ) from error
+            raise ConnectError(f"Redis refuses{keys} ({_text(error)}): {_remedy(error)}") from error
         _reconnect(client)
-        raise RedisUnavailable(reason, str(error)) from error
+        raise RedisUnavailable(reason, _text(error)) from error
     except UnicodeDecodeError as error:
         raise ConnectError(
             f"Redis holds text that is not UTF-8 ({error.object[:64]!r}): delete it, no flow wrote it"
@@ -342,3 +352,23 @@ def check_version(greeting: Mapping[str, str], where: str) -> None:
     if int(version.partition(".")[0]) < (8 if is_valkey else 7):
         name = "Valkey" if is_valkey else "Redis"
         raise ConnectError(f"{where} is {name} {version}, which is too old: run Redis >= 7 or Valkey >= 8")
+
+
+def _text(error: Exception) -> str:
+    """The error without a refused command's arguments, which may be a password, and without the Sentinels'
+    settings.
+    """
+    if isinstance(error, MasterNotFoundError):
+        return "no Sentinel names a primary"
+    if str(error).startswith("HELLO must be called"):
+        return "it needs one"
+    return str(error).partition(", with args")[0]
+
+
+def _remedy(error: Exception) -> str:
+    if found := _COMMAND.search(str(error)):
+        command = found[1].lower()
+        return f"give this user the right +{command}, and leave the command its name; {_RIGHTS}"
+    if isinstance(error, errors.NoPermissionError):
+        return f"give this user the right to the key (~) or channel (&); {_RIGHTS}"
+    return f"check the key's type and the user's rights; {_RIGHTS}"

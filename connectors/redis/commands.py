@@ -11,7 +11,7 @@ from redis.exceptions import InvalidResponse
 
 from connectors.redis.client import CHUNK, Client, Command, checked, chunks, failures, replies
 from connectors.redis.marks import mark_keys
-from connectors.redis.scripts import CLOCK, PUT
+from connectors.redis.scripts import PUT
 
 AT_ONCE: Final = 4 * CHUNK
 """The number of members of one scan, which takes the server less than a millisecond."""
@@ -211,6 +211,5 @@ def server_clock(client: Client, key: str, field: str) -> tuple[int, str | None]
     answers. Raises as `RowStore` does.
     """
     with failures(client, key):
-        answer: Any = client.eval(CLOCK, 1, key, field)
-    seconds, micros, *values = answer
-    return int(seconds) * 1000 + int(micros) // 1000, values[0] if values else None
+        value, (seconds, micros) = checked(replies(client, [(key, ("HGET", key, field)), (key, ("TIME",))]))
+    return int(seconds) * 1000 + int(micros) // 1000, value

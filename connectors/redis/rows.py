@@ -198,7 +198,7 @@ class RowStore:
         if not self._whole:
             raise Emptied
         if publish is not None:
-            with failures(self._client):
+            with failures(self._client, publish[0]):
                 self._client.publish(*publish)
         return outcomes
 

@@ -132,8 +132,3 @@ for keys in string.gmatch(ARGV[2], '%d+') do
 end
 return done
 """
-
-CLOCK: Final = """#!lua
-local now = redis.call('TIME')
-return {now[1], now[2], redis.call('HGET', KEYS[1], ARGV[1])}
-"""

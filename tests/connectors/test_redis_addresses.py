@@ -10,48 +10,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from redis_support import LAYOUTS, TIMEOUT, eventually, held, row
+from sentinel_support import SERVICE, Pair, Sentinel
 
 from connectors.embedded import EmbeddedValkey, form_cluster
 from connectors.ports import free_ports
-from connectors.redis import RedisUnavailable, RowStore, connect, shown
+from connectors.redis import RedisUnavailable, RowStore, connect, server_clock, shown
 from connectors.stream import ConnectError
-
-SERVICE = "pixels"
-
-
-class Sentinel(EmbeddedValkey):
-    """A Sentinel that alone may promote a replica, half a second after the primary's last answer."""
-
-    def __init__(self, primary: EmbeddedValkey) -> None:
-        super().__init__()
-        self._primary = primary
-
-    def _command(self, port: int, directory: Path) -> list[str]:
-        config = directory / "sentinel.conf"
-        config.write_text(
-            f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
-            f"sentinel monitor {SERVICE} 127.0.0.1 {self._primary.port} 1\n"
-            f"sentinel down-after-milliseconds {SERVICE} 500\nsentinel failover-timeout {SERVICE} 2000\n"
-        )
-        return [self._binary, str(config), "--sentinel"]
-
-
-class Pair(ExitStack):
-    """A primary with a replica, and their Sentinel."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.primary = self.enter_context(EmbeddedValkey())
-        follow = {"replicaof": f"127.0.0.1 {self.primary.port}", "repl-diskless-sync-delay": "0"}
-        self.replica = self.enter_context(EmbeddedValkey(follow))
-        self.sentinel = self.enter_context(Sentinel(self.primary))
-        with Redis(port=self.sentinel.port, decode_responses=True) as client:
-            eventually(lambda: client.sentinel_master(SERVICE)["num-slaves"] == 1, 30)  # type: ignore[no-untyped-call, index]
-
-    @property
-    def url(self) -> str:
-        dead = free_ports(1)[0]
-        return f"redis+sentinel://127.0.0.1:{dead},127.0.0.1:{self.sentinel.port}/{SERVICE}"
 
 
 @pytest.fixture
@@ -91,6 +55,79 @@ def test_a_sentinel_in_a_nodes_place_is_named_with_its_services(pair: Pair) -> N
     wrong_service = pair.url.replace(f"/{SERVICE}", "/other")
     with pytest.raises(ConnectError, match="no Sentinel names a primary"):
         connect(wrong_service, timeout=TIMEOUT)
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize("login", ["", f"user:{SECRET}@", f":{SECRET}@"])
+@pytest.mark.parametrize("path", ["", "/0", "/3"])
+def test_a_sentinel_is_named_whatever_login_and_database_are_asked_for(login: str, path: str) -> None:
+    with EmbeddedValkey() as primary, Sentinel(primary) as sentinel:
+        with pytest.raises(ConnectError, match=r"is a Sentinel: write redis\+sentinel://") as refused:
+            connect(f"redis://{login}127.0.0.1:{sentinel.port}{path}", timeout=TIMEOUT)
+        assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "fits"),
+    [(f"?sentinel_password={SECRET}", True), ("", False), (f"?sentinel_password={SECRET}!", False)],
+)
+def test_a_sentinel_gets_its_own_password_and_no_message_has_it(query: str, fits: bool) -> None:
+    with EmbeddedValkey() as primary, Sentinel(primary, SECRET) as sentinel:
+        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}{query}"
+        if fits:
+            assert SECRET not in f"{connect(url, timeout=TIMEOUT)!r}"
+            return
+        with pytest.raises(
+            ConnectError, match=r"no Sentinel names a primary: check .*sentinel_pass"
+        ) as refused:
+            connect(url, timeout=TIMEOUT)
+        assert SECRET not in str(refused.value)
+        assert len(str(refused.value)) < 200, "redis-py's own words have each option of each Sentinel"
+
+
+class Without(EmbeddedValkey):
+    """A server that lacks a command under its name, as managed services do."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__()
+        self._lacking = command
+
+    def _command(self, port: int, directory: Path) -> list[str]:
+        return [*super()._command(port, directory), "--rename-command", self._lacking, ""]
+
+
+@pytest.mark.parametrize("command", ["HELLO", "AUTH", "TIME", "EVAL"])
+def test_a_renamed_command_is_named_without_its_arguments(command: str) -> None:
+    with Without(command) as server:
+        login, query = (f":{SECRET}@", "?protocol=2") if command == "AUTH" else ("", "")
+        says = rf"unknown command '{command}'\): .*\+{command.lower()}"
+        with pytest.raises(ConnectError, match=says) as refused:
+            _use(f"redis://{login}127.0.0.1:{server.port}/0{query}")
+        assert SECRET not in str(refused.value)
+
+
+def _use(url: str) -> None:
+    client = connect(url, timeout=TIMEOUT)
+    server_clock(client, "k", "f")
+    RowStore(client, LAYOUTS).take_fence("fence")
+
+
+@pytest.mark.parametrize(
+    ("rights", "says"),
+    [
+        ("+@read ~a:*", r"'time' command.*the right \+time"),
+        ("+time ~a:*", r"'hget' command.*the right \+hget"),
+        ("+@read +time ~b:*", r"refuses 'a:k' .*the right to the key \(~\)"),
+    ],
+)
+def test_a_refused_right_is_named(rights: str, says: str) -> None:
+    with EmbeddedValkey() as server, Redis(port=server.port) as owner:
+        owner.execute_command("ACL SETUSER", "flow", "on", f">{SECRET}", *rights.split())
+        client = connect(f"redis://flow:{SECRET}@127.0.0.1:{server.port}/0", timeout=TIMEOUT)
+        with pytest.raises(ConnectError, match=says):
+            server_clock(client, "a:k", "f")
 
 
 def test_a_cluster_is_found_by_any_living_seed() -> None:

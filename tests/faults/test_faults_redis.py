@@ -5,9 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
-from faults_support import World, eventually
+from faults_support import World, eventually, in_memory
+from sentinel_support import Pair
+
+from connectors.embedded import EmbeddedBroker
 
 Fault = Callable[[World], AbstractContextManager[None]]
 
@@ -129,6 +133,35 @@ def test_a_redis_restored_from_an_older_copy_is_rewritten(world: World) -> None:
 
     eventually(lambda: world.row("quiet").get("flight.impressions") == "10", otherwise=flow.said)
     assert world.row()["flight.impressions"] == "60"
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_flow_follows_a_promotion_and_fills_what_the_replica_lacks(
+    broker: EmbeddedBroker, tmp_path: Path, older: bool
+) -> None:
+    with Pair() as pair:
+        world = in_memory(broker, pair.primary, tmp_path)
+        flow = world.start(REDIS_URL=pair.url)
+        world.send(60)
+        world.send(10, placement_id="quiet")
+        world.shown(flow)
+        if older:
+            pair.part()
+            world.send(40)
+            world.send(10, placement_id="quiet")
+            world.shown(flow)
+        fence = world.row("quiet")["fence"]
+        pair.primary.kill()
+        world.redis = pair.replica
+        world.send(50)
+        eventually(lambda: "redis takes rows again" in flow.said(), otherwise=flow.said)
+        world.shown(flow)
+        eventually(lambda: flow.metric("redis_pending_rows") == 0, otherwise=flow.said)
+        assert world.row()["flight.impressions"] == str(150 if older else 110)
+        quiet = world.row("quiet")
+        assert (quiet["flight.impressions"], quiet["fence"]) == ("20" if older else "10", fence)
+        assert ("redis lost its data" in flow.said()) == older
+        flow.stop()
 
 
 def test_without_redis_at_the_start_one_line_says_so(world: World) -> None:

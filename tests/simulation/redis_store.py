@@ -103,6 +103,13 @@ class Store:
     def _hgetall(self, key: str) -> dict[str, str]:
         return dict(self._hash(key))
 
+    def _time(self) -> tuple[int, int]:
+        now_ms = self._now_ms()
+        return now_ms // 1000, now_ms % 1000 * 1000
+
+    def _hget(self, key: str, field: str) -> str | None:
+        return self._hash(key).get(field)
+
     def _hmget(self, key: str, *fields: str) -> list[str | None]:
         held = self._hash(key)
         return [held.get(field) for field in fields]
@@ -267,10 +274,6 @@ class Store:
             at += 2
         return len(keys)
 
-    def _clock(self, keys: Sequence[str], args: Sequence[str]) -> list[Any]:
-        now_ms = self._now_ms()
-        return [str(now_ms // 1000), str(now_ms % 1000 * 1000), self._hash(keys[0]).get(args[0])]
-
     def _step(self, keys: Sequence[str], args: Sequence[str]) -> int:
         run, _, number = str(self._get(keys[0]) or "").partition("-")
         if run != args[0] or not int(args[1]) <= int(number) < int(args[2]):
@@ -287,7 +290,6 @@ SCRIPTS: dict[str, Callable[[Store, Sequence[str], Sequence[str]], Any]] = {
     scripts.RAISE: Store._raise,
     scripts.PUT_IN_OLDER: Store._put_in_older,
     scripts.PUT: Store._put,
-    scripts.CLOCK: Store._clock,
     marks._STEP: Store._step,
 }
 
