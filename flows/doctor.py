@@ -21,10 +21,18 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
-from redis.cluster import RedisCluster
 
 from connectors.kafka import ANSWER_S, TIMEOUT_S, Cluster
-from connectors.redis import Client, RedisUnavailable, connect, read_fields, read_rows, scan_index
+from connectors.redis import (
+    Client,
+    RedisUnavailable,
+    connect,
+    read_fields,
+    read_rows,
+    scan_index,
+    server_clock,
+    server_infos,
+)
 from connectors.stream import ConnectError
 from flows.errors import UNREADABLE, StateError
 from flows.model.dimensions import SCOPES
@@ -112,6 +120,7 @@ class Doctor:
             return
         try:
             for part, examine in (
+                ("clocks", self._clocks),
                 ("flow", self._flow),
                 ("rows", self._rows),
                 ("collectors", self._collectors),
@@ -122,7 +131,11 @@ class Doctor:
                 except RedisUnavailable as error:
                     yield wrong("Redis", str(error), "look at its log: it answered a moment ago")
                 except (ConnectError, StateError) as error:
-                    yield wrong(part, str(error), "look at what else writes into this namespace")
+                    yield wrong(
+                        part,
+                        str(error),
+                        "docs/production.md#3-redis lists the rights; does another program write here?",
+                    )
         finally:
             client.close()
 
@@ -215,7 +228,17 @@ class Doctor:
     # Redis
 
     def _redis(self, client: Client, took_ms: float) -> Iterator[Finding]:
-        infos = _of_primaries(client)
+        try:
+            infos = server_infos(client)
+        except RedisUnavailable:
+            raise
+        except ConnectError as error:
+            yield look(
+                "Redis",
+                f"answers in {took_ms:.0f} ms; its memory and maxmemory-policy are not seen: {error}",
+                "allow INFO, or look at both where the service shows them",
+            )
+            return
         version = infos[0].get("valkey_version") or infos[0].get("redis_version", "?")
         used = sum(int(info.get("used_memory", 0)) for info in infos)
         words = f"{version} answers in {took_ms:.0f} ms; {used / 2**20:,.0f} MiB used"
@@ -234,8 +257,10 @@ class Doctor:
             yield wrong("Redis", f"{words} of {full[0]['maxmemory'] / 2**20:,.0f}", "give it more memory")
         else:
             yield ok("Redis", words)
-        seconds, micros = client.time()
-        ahead_ms = seconds * 1000 + micros // 1000 - self.now_ms()
+
+    def _clocks(self, client: Client) -> Iterator[Finding]:
+        clock_ms, _ = server_clock(client, f"{self.settings.namespace}:meta", "rev")
+        ahead_ms = clock_ms - self.now_ms()
         if abs(ahead_ms) > CLOCKS_MS:
             yield look(
                 "clocks",
@@ -314,8 +339,8 @@ class Doctor:
         yield wrong(
             "rows",
             f"{words}; not {', '.join(faulty[:MAX_NAMED])}{more}",
-            "something deleted or changed them: the flow writes a row again when it next counts, and all of "
-            "them after a restart",
+            "something deleted or changed them: the flow writes a row again when it next counts, and all "
+            "rows after a restart",
         )
 
     def _unsound(self, client: Client, scope: str, names: Sequence[str]) -> list[str]:
@@ -457,16 +482,6 @@ class Doctor:
                 )
             else:
                 yield ok(part, counts)
-
-
-def _of_primaries(client: Client) -> list[Mapping[str, Any]]:
-    """The `INFO` of the server, or of each primary of a cluster, of which the client would read only one
-    node.
-    """
-    if not isinstance(client, RedisCluster):
-        return [client.info()]
-    infos: Mapping[str, Any] = client.info(target_nodes=RedisCluster.PRIMARIES)
-    return [infos] if "used_memory" in infos else [*infos.values()]
 
 
 def _number(row: Mapping[str, str], field: str) -> int:

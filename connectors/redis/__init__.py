@@ -18,6 +18,7 @@ from connectors.redis.commands import (
     read_rows,
     scan_index,
     server_clock,
+    server_infos,
     trim_index,
 )
 from connectors.redis.fenced_hash import FencedHash, RowVersion
@@ -48,6 +49,7 @@ __all__ = [
     "read_rows",
     "scan_index",
     "server_clock",
+    "server_infos",
     "shown",
     "trim_index",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from redis import RedisCluster
 from redis.exceptions import InvalidResponse
@@ -204,6 +204,15 @@ def eviction_policies(client: Client) -> set[str]:
         answers = replies(client, commands)
     lists = [next(iter(one.items())) if isinstance(one, dict) else one for one in answers if one]
     return {str(one[1]) for one in lists if not isinstance(one, Exception)}
+
+
+def server_infos(client: Client) -> list[Mapping[str, Any]]:
+    """The `INFO` of the server, or of each primary of a cluster. Raises as `RowStore` does."""
+    with failures(client):
+        if not isinstance(client, RedisCluster):
+            return [cast(Mapping[str, Any], client.info())]
+        infos: Mapping[str, Any] = client.info(target_nodes=RedisCluster.PRIMARIES)
+        return [infos] if "used_memory" in infos else [*infos.values()]
 
 
 def server_clock(client: Client, key: str, field: str) -> tuple[int, str | None]:

@@ -52,6 +52,25 @@ def test_each_primary_of_a_cluster_is_examined() -> None:
             assert words.endswith("by 2 primaries; maxmemory-policy is allkeys-lru")
 
 
+@pytest.mark.parametrize(
+    ("refused", "part", "says"),
+    [
+        ("info", "Redis", "its memory and maxmemory-policy are not seen"),
+        ("time", "clocks", "the right +time"),
+    ],
+)
+def test_a_refused_command_is_a_finding_and_the_other_parts_are_examined(
+    refused: str, part: str, says: str
+) -> None:
+    with EmbeddedValkey() as server, Redis.from_url(server.url) as client:
+        sound = findings(server.url)
+        client.execute_command("ACL SETUSER", "doctor", "on", ">x", "~*", "+@all", f"-{refused}")
+        found = findings(server.url.replace("//", "//doctor:x@"))
+    assert found[part][0] != "ok"
+    assert says in found[part][1]
+    assert {name for name, finding in found.items() if finding[0] != sound[name][0]} == {part}
+
+
 def test_an_unreadable_value_in_redis_is_a_finding() -> None:
     now_ms = str(int(time.time() * 1000))
     with EmbeddedValkey() as server, Redis.from_url(server.url) as client:
