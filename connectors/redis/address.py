@@ -52,7 +52,8 @@ class Address(NamedTuple):
         kind = "" if self.kind == "node" else f"+{self.kind}"
         return f"{self.scheme}{kind}://{','.join(map(_text, self.hosts))}{self.path}"
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
     @property
     def node_urls(self) -> list[str]:

@@ -136,7 +136,8 @@ def _of_sentinels(address: Address, options: Mapping[str, Any]) -> Client:
     sentinel_options = {**options, **address.sentinel_options}
     found = Sentinel(sentinels, sentinel_kwargs=sentinel_options, **options)
     tls = {name: value for name, value in address.sentinel_options.items() if name.startswith("ssl")}
-    client: Client = found.master_for(name, db=database, **address.credentials, **tls)
+    own: dict[str, Any] = {**address.credentials, **tls}
+    client: Client = found.master_for(name, db=database, **own)
     _check_greeting(client, address)
     return client
 
@@ -157,10 +158,11 @@ def _of_nodes(address: Address, options: Mapping[str, Any]) -> Client:
         break
     if mode != "cluster":
         raise ConnectError(f"Redis at {address} is no cluster: name the one primary, or its Sentinels")
-    own = {name: value for name, value in parse_url(url).items() if name not in ("host", "port", "db")}
+    options_of_url = parse_url(url)  # type: ignore[no-untyped-call]
+    own = {name: value for name, value in options_of_url.items() if name not in ("host", "port", "db")}
     if issubclass(own.pop("connection_class", object), SSLConnection):
         own["ssl"] = True
-    seeds = [ClusterNode(host, port or 6379) for host, port in address.hosts]
+    seeds = [ClusterNode(host, port or 6379) for host, port in address.hosts]  # type: ignore[no-untyped-call]
     return RedisCluster(startup_nodes=seeds, **{**own, **options})
 
 
@@ -179,13 +181,13 @@ def _check_greeting(client: Client, address: Address) -> str:
     Raises:
         ConnectError: the server is a Sentinel, or too old.
     """
-    answer: Any = client.execute_command("HELLO")
+    answer: Any = client.execute_command("HELLO")  # type: ignore[no-untyped-call]
     pairs = answer if isinstance(answer, Mapping) else dict(zip(answer[::2], answer[1::2], strict=True))
     greeting = {str(name): str(value) for name, value in pairs.items()}
     if greeting["mode"] == "sentinel":
         services = ""
         with suppress(*_FAILURES):
-            services = ", ".join(sorted(map(str, client.sentinel_masters())))  # type: ignore[union-attr, arg-type]
+            services = ", ".join(sorted(map(str, client.sentinel_masters())))  # type: ignore[union-attr]
         raise ConnectError(
             f"Redis at {address} is a Sentinel: write redis+sentinel://host:port,host:port/SERVICE; its "
             f"services are {services or 'unknown to this user'}"

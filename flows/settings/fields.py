@@ -100,8 +100,9 @@ class Settings(
         "audiopixel", description="group under which positions are reported to lag tools"
     )
 
-    redis_url: Annotated[SecretStr, Takes("redis:// or rediss:// URL")] = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="Redis >= 7 or Valkey >= 8, node or cluster"
+    redis_url: Annotated[SecretStr, Takes("redis://, rediss:// or redis+sentinel:// URL")] = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis >= 7 or Valkey >= 8: a node, nodes of a cluster, or Sentinels",
     )
     redis_timeout: timedelta = Field(timedelta(seconds=2), ge=_MOMENT, description="longest time of one call")
     row_ttl: timedelta = Field(
