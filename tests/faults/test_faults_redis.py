@@ -160,7 +160,8 @@ def test_a_flow_follows_a_promotion_and_fills_what_the_replica_lacks(
         assert world.row()["flight.impressions"] == str(150 if older else 110)
         quiet = world.row("quiet")
         assert (quiet["flight.impressions"], quiet["fence"]) == ("20" if older else "10", fence)
-        assert ("redis lost its data" in flow.said()) == older
+        # Replication is asynchronous: a whole replica may lack a flush of the last milliseconds, too.
+        assert not older or "redis lost its data" in flow.said()
         flow.stop()
 
 
