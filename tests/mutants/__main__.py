@@ -68,7 +68,7 @@ def write_contexts(tests: list[str]) -> int:
 
 
 def tests_of(data: CoverageData, mutant: Mutant) -> list[str]:
-    """The ids of tests that reach a mutant's line; else of those that reach its file, as for compiled loops."""
+    """The tests that reach a mutant's line; else those that reach its file, as for compiled loops."""
     by_line = data.contexts_by_lineno(str(ROOT / mutant.path))
     reached = set(by_line.get(mutant.line, ())) - {""} or {
         one for some in by_line.values() for one in some

@@ -54,10 +54,11 @@ def test_the_bidder_leaves_the_bid_of_a_row_of_another_generation(valkey: Embedd
     now_ms, name = int(time.time() * 1000), f"p{uuid.uuid4().hex[:8]}"
     key, meta = f"audiopixel:v1:placement:{{{name}}}", "audiopixel:v1:meta"
     try:
-        write(redis, meta, 1, judged=1, flushed_ms=now_ms, watermark_ms=now_ms)
+        write(redis, meta, 1, schema=1, judged=1, flushed_ms=now_ms, watermark_ms=now_ms)
         pacing = {"delivery__booked": 100, "delivery__delivered": 50, "delivery__projected": 90}
-        write(redis, key, 1, delivery__state="under", delivery__judged=1, **pacing)
-        redis.hset(key, mapping=dict.fromkeys(runpy.run_path(str(BIDDER))["COUNTS"], 0))
+        write(redis, key, 1, fence=1, rev=1, delivery__state="under", delivery__judged=1, **pacing)
+        counts = ("5m.impressions", "1h.impressions", "flight.blocked_impressions")
+        redis.hset(key, mapping=dict.fromkeys(counts, 0))
         assert advice(redis, name)[0] == 1.25
         redis.hset(key, "generation", 2)
         assert advice(redis, name) == (
