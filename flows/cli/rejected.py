@@ -13,7 +13,6 @@ from flows.shown import LINE, print_table, shown
 
 if TYPE_CHECKING:
     from flows.rejected import Letter
-    from flows.resend import ExtraLetters
     from flows.settings import Settings
 
 
@@ -42,12 +41,6 @@ def rejected(
         ),
     ] = None,
     resend: Annotated[bool, typer.Option("--resend", help="Send again what the letters hold.")] = False,
-    to: Annotated[
-        str,
-        typer.Option(
-            metavar="URL", help="The collector; AUDIOPIXEL_COLLECT_URL by default.", show_default=False
-        ),
-    ] = "",
     change: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,24 +50,18 @@ def rejected(
             show_default=False,
         ),
     ] = None,
-    conversions: Annotated[
-        bool, typer.Option("--conversions", help="With --resend: send conversions, too.")
-    ] = False,
 ) -> None:
     """List the dead letters by reason, field, sender and placement, with event ids as examples.
 
-    --resend calls the collector again with the fields of a letter, and with the token in
-    AUDIOPIXEL_COLLECT_TOKEN. The collector checks it like any call. Event ids stay the same, so no event
-    counts twice. Letters hold no listener and no app, so resent events have no reach. A letter that is
-    malformed, too late or invalid traffic is not sent, nor one that lacks a field that was wrong (--set
-    supplies it). The reasons of unsent letters are counted.
+    --resend makes pixels of the letters, and writes them to the pixel topic. It needs the settings of a
+    collector. A pixel has its event id and its time of receipt, so it counts once, however often it is sent.
+    The reasons of unsent letters are counted. Exit code 1: an event is rejected again, or a source's topic
+    has deleted its message.
 
-    A letter of a source needs no call. The source's message is read again at its offset, by the present
-    mapping. Its pixel is written to the pixel topic under the same id as before. Correct the mapping first.
-    Exit code 1: a message is rejected again, or its topic has deleted it.
-
-    Unsigned calls may be forged, so they are sent only with --sender. Conversions are sent only with
-    --conversions: no touch gets credit for them, and the shop's own corrected call is then a repeat.
+    The letter of a source names its message, which is read again, by the present mapping. Correct the mapping
+    first. Any other letter has the event without its listener and app, so its pixel has no reach. It is not
+    sent if it is malformed, too late, a conversion or invalid traffic, nor if it lacks a field that was wrong
+    (--set supplies it). Unsigned calls may be forged, so they are sent only with --sender.
 
     --against looks up the pixels of a sender's file. Exit code 1: a pixel has a dead letter, or a letter
     names no event (such as too_late) and cannot be compared. Leave out letters of others with --placement and
@@ -84,13 +71,12 @@ def rejected(
     from flows.cli.progress import progress
     from flows.collector.understand import UNSIGNED
     from flows.model.events import REASONS
-    from flows.resend import ExtraLetters
     from flows.settings import load, nearest
 
     if resend and against:
         raise UsageError("--resend and --against do not go together")
-    if (to or change or conversions) and not resend:
-        raise UsageError("--to, --set and --conversions take --resend")
+    if change and not resend:
+        raise UsageError("--set takes --resend")
     reasons = (*REASONS, UNSIGNED)
     if reason and reason not in reasons:
         choices = f"{', '.join(reasons[:-1])} or {reasons[-1]}{nearest(reason, reasons)}"
@@ -116,7 +102,7 @@ def rejected(
     try:
         with progress(lambda: f"{left.letters:,} letters"):
             if resend:
-                _resend(settings, letters(), to, change or [], ExtraLetters(conversions, bool(sender)))
+                _resend(settings, letters(), change or [], unsigned=bool(sender))
                 return
             if against:
                 compared = letters_of.compare(against, letters())
@@ -143,27 +129,20 @@ def rejected(
         print_table(groups.table(most))
 
 
-def _resend(
-    settings: Settings, letters: Iterator[Letter], to: str, changes: list[str], allowed: ExtraLetters
-) -> None:
+def _resend(settings: Settings, letters: Iterator[Letter], changes: list[str], unsigned: bool) -> None:
     """Send letters again, and print the outcome."""
     from time import time
 
     from connectors.redis import connect, read_rows
-    from flows.resend import SETTABLE, Door, ResendResult, resend
+    from flows.resend import SETTABLE, Resender
     from flows.settings import ms
-    from flows.sources.reread_letters import LetterRereader
 
-    url = to or settings.collect_url
     fields: dict[str, str] = {}
     for change in changes:
         name, sign, value = change.partition("=")
         if name not in SETTABLE or not sign:
             raise UsageError(f"--set {shown(change)}: takes FIELD=VALUE, FIELD one of {' '.join(SETTABLE)}")
         fields[name] = value
-    door = None
-    if url is not None and settings.collect_token is not None:
-        door = Door(url, settings.collect_token.get_secret_value())
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (meta,) = read_rows(client, [f"{settings.namespace}:meta"], ["watermark_ms", "allowed_lateness_ms"])
     try:
@@ -173,13 +152,11 @@ def _resend(
         raise AudiopixelError(
             f"a value of the flow in Redis ({settings.namespace}:meta) is damaged: {error}"
         ) from None
-    resent = ResendResult()
+    resender = Resender(settings, watermark_ms, lateness_ms, int(time() * 1000), fields, unsigned)
+    resent = resender.result
     try:
-        rereader = LetterRereader(settings, resent, watermark_ms, lateness_ms, changed=bool(fields))
-        door_letters, now_ms = rereader.apart(letters), int(time() * 1000)
-        resend(door_letters, door, watermark_ms, lateness_ms, fields, resent, allowed, now_ms)
-        rereader.end()
-    finally:  # also if the door fails, or the output is closed: accepted events stay accepted
+        resender.send(letters)
+    finally:  # also if Kafka fails, or the output is closed: pixels that Kafka has count
         typer.echo(resent.account())
         for outcome, count in (*resent.refused.most_common(), *resent.not_sent.most_common()):
             typer.echo(shown(f"{count:,} {outcome}", LINE))

@@ -116,8 +116,7 @@ class CollectSettings(BaseModel):
     )
     collect_token: Annotated[SecretStr | None, Takes("NAME.SECRET of a token, or unset")] = Field(
         None,
-        description="token that this process shows at the doors: `audiopixel rejected --resend` needs one "
-        "that may `write`, the exporter one that may `tag`",
+        description="token that the exporter shows at the doors, which may `tag`",
     )
     collect_vendor: int | None = Field(
         None, ge=1, description="your id in the Global Vendor List; without it only purposes are checked"

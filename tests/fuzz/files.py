@@ -30,7 +30,7 @@ from flows.model.plan import Plan
 from flows.reconcile.decode import Reader
 from flows.reconcile.rules import PODCAST_APPS
 from flows.rejected import Groups, compare, from_files
-from flows.resend import ResendResult, _events
+from flows.resend import Resender, ResendResult
 from flows.settings import load
 from flows.shown import LINE, shown
 from flows.state.people import People
@@ -190,6 +190,11 @@ class ClaimsDoor(_Files):
 class LettersDoor(_Files):
     """Files of dead letters, for `audiopixel rejected`, to be listed, looked up and sent again."""
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        settings = load(collect_key="a key of a test, 16 bytes or more")
+        self._resender = Resender(settings, T0_MS, 600_000, T0_MS, {"platform": "x"}, unsigned=True)
+
     def make(self, rng: Random) -> Input:
         event = rng.choice((*pixels(), *conversions()))
         letter = {
@@ -209,14 +214,15 @@ class LettersDoor(_Files):
         except (AudiopixelError, ConnectError) as error:
             in_words(error)
             return "refused"
-        groups, resent = Groups(), ResendResult()
+        groups, result = Groups(), ResendResult()
         for letter in letters:
             groups.take(letter)
         assert groups.letters.total() == len(letters)
         groups.table(50)
-        events = list(_events(letters, T0_MS, 600_000, {"platform": "x"}, resent))
-        json.dumps(events).encode()
-        assert len(events) + resent.not_sent.total() == len(letters)
+        self._resender.result = result
+        lines = [*self._resender.lines(letters)]
+        assert all(isinstance(json.loads(line.body)["event_id"], str) for line in lines)
+        assert len(lines) + result.refused.total() + result.not_sent.total() == len(letters)
         found = compare([str(path)], letters)
         assert 0 <= found.counts.total() <= found.lines
         found.table()

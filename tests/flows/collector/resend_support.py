@@ -1,28 +1,21 @@
-"""Dead letters of a door and of the flow, and a real door behind HTTP that they are sent to again."""
+"""Dead letters of a door and of the flow, and the pixels that are made of them."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, cast
+from typing import Any
 
-from collector_support import HOME, NOW_MS, SECRET, call, understanding, usual
+from collector_support import NOW_MS, call, understanding, usual
 
-from flows.collector.call import Call, Outcome, Understood
-from flows.collector.doors import Doors
+from flows.collector.call import Outcome
 from flows.collector.letters import letter
-from flows.collector.store import Store
 from flows.intake.dead_letters import explain
 from flows.intake.dead_letters import letter as flow_letter
 from flows.rejected import Letter, letter_of
-from flows.resend import Door, ExtraLetters, ResendResult, resend
+from flows.resend import Resender, ResendResult
+from flows.settings import load
 
-TOKEN = f"host.{SECRET}"
+KEY = "a key of a test, 16 bytes or more"
 PIXEL = {
     "event_id": "e1",
     "event": "start",
@@ -30,47 +23,6 @@ PIXEL = {
     "play_id": "play-1",
     "ts": NOW_MS,
 }
-
-
-@dataclass
-class Kept:
-    """A store that keeps all in memory."""
-
-    events: list[Understood] = field(default_factory=list)
-    full: int = 0
-
-    async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
-        if self.full:
-            self.full -= 1
-            return False
-        self.events += [one for one in understood if one.outcome is Outcome.STORED]
-        return True
-
-
-@contextmanager
-def doors_of(kept: Kept) -> Iterator[str]:
-    """A collector's doors on an HTTP server."""
-    doors = Doors(understanding(placements="signed"), cast(Store, kept))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            answer = asyncio.run(doors.answer(Call("POST", self.path, "", headers, body, HOME, NOW_MS)))
-            self.send_response(answer.status)
-            for header in (*answer.headers, ("content-length", str(len(answer.body)))):
-                self.send_header(*header)
-            self.end_headers()
-            self.wfile.write(answer.body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
 
 
 def of_the_door(placements: str = "signed", **parameters: Any) -> Letter:
@@ -90,17 +42,18 @@ def of_the_flow(**changes: Any) -> Letter:
     return made
 
 
-ALL = ExtraLetters(conversions=True, unsigned=True)
+class Again:
+    """Sends letters again, and has the pixels of all."""
 
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
 
-def sent(
-    letters: list[Letter], url: str, watermark_ms: int = NOW_MS, allowed: ExtraLetters = ALL, **changes: str
-) -> ResendResult:
-    return resend(
-        letters,
-        Door(url, TOKEN, sleep=lambda _: None),
-        watermark_ms=watermark_ms,
-        lateness_ms=600_000,
-        changes=changes,
-        allowed=allowed,
-    )
+    def __call__(
+        self, letters: list[Letter], watermark_ms: int = NOW_MS, unsigned: bool = True, **changes: str
+    ) -> ResendResult:
+        """Send letters again, at NOW_MS."""
+        sender = Resender(load(collect_key=KEY), watermark_ms, 600_000, NOW_MS, changes, unsigned)
+        for line in sender.lines(letters):
+            self.events.append(json.loads(line.body))
+            sender.result.accepted += 1
+        return sender.result

@@ -20,9 +20,8 @@ from sources_support import MAPPING, Running, Theirs, messages
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from flows.rejected import Letter
-from flows.resend import ResendResult
+from flows.resend import UNCHANGED, Resender, place_of
 from flows.settings.loading import load
-from flows.sources.reread_letters import UNCHANGED, LetterRereader, place_of
 
 KEY = "a key of a test, 16 bytes or more"
 
@@ -35,13 +34,14 @@ def world(tmp_path: Path) -> Iterator[World]:
         world.close()
 
 
-def resend(theirs: Theirs, *more: str) -> CompletedProcess[str]:
-    """`audiopixel rejected --resend` of the source's letters."""
+def resend(theirs: Theirs) -> CompletedProcess[str]:
+    """`audiopixel rejected --resend` of all letters."""
     told = theirs.world.settings | {"SOURCES": str(theirs.world.directory), "COLLECT_KEY": KEY}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
     environment |= {f"AUDIOPIXEL_{name}": value for name, value in told.items()} | {"COLUMNS": "200"}
-    arguments = ("rejected", "--resend", "--sender", f"source/{theirs.source.name}", *more)
-    return run_command(*arguments, directory=ROOT, environment=environment, into=theirs.world.directory)
+    return run_command(
+        "rejected", "--resend", directory=ROOT, environment=environment, into=theirs.world.directory
+    )
 
 
 def keep(theirs: Theirs, mapping: str = MAPPING) -> None:
@@ -60,26 +60,28 @@ def reject(theirs: Theirs, count: int) -> None:
     assert running.live.ledger.rejected == {"unknown_event": count}
 
 
-def test_behind_a_mended_mapping_each_rejected_message_counts_once(world: World) -> None:
+def test_each_rejected_message_of_a_source_and_of_the_flow_counts_once(world: World) -> None:
     theirs, flow = Theirs(world), world.start()
     reject(theirs, 30)
+    world.send(5, ip=7)
     eventually(lambda: world.row().get("flight.impressions") == "30", 60, flow.said)
+    eventually(lambda: len(messages(world, world.settings["KAFKA_REJECTED_TOPIC"])) == 35, 60, flow.said)
     keep(theirs)
     same = resend(theirs)
     assert same.returncode == 1, same.stderr
-    assert "letters 30 = taken 0 + rejected again 30 + not sent 0" in same.stdout
+    assert "letters 35 = taken 5 + rejected again 30 + not sent 0" in same.stdout
     assert "30 unknown_event: event" in same.stdout
     keep(theirs, MAPPING + '[values.event]\ngestartet = "impression"\n')
     for _ in range(2):
         mended = resend(theirs)
         assert mended.returncode == 0, mended.stderr
-        assert "letters 30 = taken 30 + rejected again 0 + not sent 0" in mended.stdout
-    eventually(lambda: world.ledger("repeated") == 30, 60, flow.said)
-    assert world.row()["flight.impressions"] == "60"
+        assert "letters 35 = taken 35 + rejected again 0 + not sent 0" in mended.stdout
+    eventually(lambda: world.ledger("repeated") == 40, 60, flow.said)
+    assert world.row()["flight.impressions"] == "65"
     pixels = [one for one in messages(world) if "event_id" in one]
-    assert len({one["event_id"] for one in pixels}) == 60
-    again = [one for one in pixels if "collector" not in one]
-    assert len(again) == 60, "they are of no lane, to which the source has made promises"
+    assert len({one["event_id"] for one in pixels}) == 65
+    again = [one for one in pixels if "collector" not in one and "ip" not in one]
+    assert len(again) == 75, "they are of no lane, to which the source has made promises"
     assert all(one["received_at"] <= time.time() * 1000 for one in again)
 
 
@@ -136,22 +138,18 @@ def test_a_letter_of_another_position_is_none_of_a_sources(position: str) -> Non
 
 def test_letters_of_absent_or_changed_sources_are_counted(tmp_path: Path) -> None:
     (tmp_path / "theirs.toml").write_text(MAPPING.format(topic="events"))
-    settings, resent = load(sources=tmp_path, collect_key=KEY), ResendResult()
-    rereader = LetterRereader(settings, resent, 0, 600_000, changed=False)
-    of_a_door = letter("collector/c1/e1")
-    letters = [letter("source/nobodys/events/0/7"), letter("source/theirs/before/0/7"), of_a_door]
-    assert list(rereader.apart(letters)) == [of_a_door]
-    rereader.end()
-    assert resent.not_sent == {
+    resender = Resender(load(sources=tmp_path, collect_key=KEY), 0, 600_000, 0)
+    resender.send([letter("source/nobodys/events/0/7"), letter("source/theirs/before/0/7")])
+    assert resender.result.not_sent == {
         "of the source nobodys, which AUDIOPIXEL_SOURCES does not have": 1,
         "of before, which the source theirs does not read any more": 1,
     }
 
 
 def test_no_field_of_a_sources_letter_is_set() -> None:
-    resent, letters = ResendResult(), [letter("source/theirs/events/0/7")]
-    assert list(LetterRereader(load(), resent, 0, 600_000, changed=True).apart(letters)) == []
-    assert resent.not_sent == {UNCHANGED: 1}
+    resender = Resender(load(), 0, 600_000, 0, {"placement_id": "p"})
+    resender.send([letter("source/theirs/events/0/7")])
+    assert resender.result.not_sent == {UNCHANGED: 1}
 
 
 def test_final_minutes_get_no_resent_pixels(world: World) -> None:
@@ -161,9 +159,8 @@ def test_final_minutes_get_no_resent_pixels(world: World) -> None:
     settings: Any = theirs.settings.model_copy(update={"sources": world.directory})
     settings = settings.model_copy(update={"collect_key": load(collect_key=KEY).collect_key})
     found = messages(world, world.settings["KAFKA_REJECTED_TOPIC"])
-    letters = [letter(one["position"]) for one in found]
-    resent = ResendResult()
-    rereader = LetterRereader(settings, resent, int(time.time() * 1000) + 660_000, 600_000, changed=False)
-    assert list(rereader.apart(letters)) == []
-    rereader.end()
+    now_ms = int(time.time() * 1000)
+    resender = Resender(settings, now_ms + 660_000, 600_000, now_ms)
+    resender.send([letter(one["position"]) for one in found])
+    resent = resender.result
     assert (resent.accepted, json.dumps(resent.not_sent)) == (0, '{"too late: its minute is final": 5}')
