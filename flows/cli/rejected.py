@@ -40,7 +40,7 @@ def rejected(
             show_default=False,
         ),
     ] = None,
-    resend: Annotated[bool, typer.Option("--resend", help="Send again what the letters hold.")] = False,
+    resend: Annotated[bool, typer.Option("--resend", help="Send the pixels of the letters again.")] = False,
     change: Annotated[
         list[str] | None,
         typer.Option(

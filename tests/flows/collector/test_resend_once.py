@@ -175,11 +175,11 @@ def test_pixels_of_one_event_id_have_separate_letters(tmp_path: Path, again: Aga
     assert again(list(from_files([str(file)]))).accepted == len(several)
 
 
-def test_no_unknown_field_of_a_letter_reaches_the_pixel(again: Again) -> None:
-    letter = of_the_flow(ip=5)
+def test_no_unknown_field_and_no_landing_url_of_a_letter_reaches_the_pixel(again: Again) -> None:
+    letter = of_the_flow(ip=5, event="click", landing_url="https://shop.example/a")
     letter.event.update(zzz="é" * 200_000, client_id="c", household_id="h")
     assert again([letter]).accepted == 1
-    assert not {"zzz", "client_id", "household_id"} & again.events[0].keys()
+    assert not {"zzz", "landing_url", "client_id", "household_id"} & again.events[0].keys()
 
 
 @pytest.mark.parametrize("categories", ["IAB26-1", ["IAB26-1", "IAB7"]])
