@@ -29,8 +29,6 @@ EXPORT_JOB: Final = "audiopixel-export"
 """Scrape job of the exports."""
 ARCHIVE_JOB: Final = "audiopixel-archive"
 """Scrape job of the process that writes the archive."""
-SOURCES_JOB: Final = "audiopixel-sources"
-"""Scrape job of the processes of live sources."""
 
 Area = Literal["delivery", "safety", "tags", "pipeline"]
 

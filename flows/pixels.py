@@ -99,23 +99,6 @@ from flows.settings import Settings, load
 from flows.settings.remedies import exit_code, with_remedy
 from flows.state.keys import fingerprint
 
-STEPS = (
-    "intake",
-    "plays",
-    "attribution",
-    "households",
-    "clients",
-    "credits",
-    "rows",
-    "ledger",
-    "redis",
-    "rejected",
-    "minutes",
-    "decisions",
-    "saves",
-)
-"""The steps with state. Their names are part of saves, and never change."""
-
 M = TypeVar("M", bound=Message)
 
 

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from bytewax.dataflow import Dataflow
+from save_support import STEPS
 
 from connectors.files import FileInput
 from flows.engine import LinesSink, PixelSource, RedisSink, StopSignal
-from flows.pixels import STEPS, Sinks, build
+from flows.pixels import Sinks, build
 from flows.settings import Settings
 
 ROOT = Path(__file__).parents[1]

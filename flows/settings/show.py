@@ -29,15 +29,6 @@ _NAMES: Final = [name.upper() for name in SETTABLE]
 _PARTS: Final = sorted({part for name in _NAMES for part in name.split("_")}, key=len)
 NEEDED: Final = ("kafka_brokers", "redis_url", "listener_key")
 """The settings that every installation sets."""
-EVERYDAY: Final = (
-    *NEEDED,
-    *("kafka_topic", "kafka_options", "kafka_start", "plans", "timezone", "consent"),
-    *("under", "over", "out_of_orderness", "allowed_lateness", "recovery_dir", "flush_interval"),
-    *("attribution", "click_window", "listen_window", "conversions_from", "platform_basis"),
-    *("collect_url", "collect_port", "collect_key", "collect_signing_keys", "collect_tokens"),
-    *("collect_proxies", "collect_servers", "collect_spool", "read_tokens", "docs_url"),
-)
-"""The settings that most installations change; docs/operations.md lists them."""
 TUNING: Final = (
     *("redis_timeout", "row_cap", "row_memory", "minutes_interval", "delivery_gap", "silent_history"),
     *("max_state", "mature_after", "save_interval", "batch_messages", "reject_share", "reject_least"),

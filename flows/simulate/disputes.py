@@ -91,10 +91,6 @@ class Dispute:
         """The event that the publisher counts."""
         return "impression" if self.metric == "impressions" else "delivered"
 
-    def shown_parts(self) -> dict[str, int]:
-        """The parts as a report shows them, without zeros and without excluded parts."""
-        return {name: count for name, count in self.parts.items() if count and not self.is_excluded(name)}
-
     def is_excluded(self, name: str) -> bool:
         """True if the publisher does not count a part either."""
         return name in self.excludes or name.partition(".")[0] in self.excludes

@@ -16,7 +16,7 @@ import yaml
 from prometheus_support import promtool
 from typer.testing import CliRunner
 
-from dashboards.rules import ARCHIVE_JOB, EXPORT_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, SOURCES_JOB
+from dashboards.rules import ARCHIVE_JOB, EXPORT_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows.cli.commands import app
 from flows.settings import load
 from flows.settings.fields import PREFIX, Settings
@@ -230,7 +230,7 @@ def test_a_job_in_comments_can_be_enabled() -> None:
     text = (ROOT / "dashboards" / "provisioning" / "prometheus.yml").read_text()
     taken_in = re.sub(r"^  # ( *(?:- )?\w+: )", r"  \1", text, flags=re.MULTILINE)
     jobs = [job["job_name"] for job in yaml.safe_load(taken_in)["scrape_configs"]]
-    assert {EXPORT_JOB, ARCHIVE_JOB, SOURCES_JOB} <= set(jobs)
+    assert {EXPORT_JOB, ARCHIVE_JOB, "audiopixel-sources"} <= set(jobs)
     assert len(set(jobs)) == len(jobs)
 
 

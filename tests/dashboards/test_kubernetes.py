@@ -16,7 +16,7 @@ from save_support import on_disks
 from typer.testing import CliRunner
 from yaml_support import read_all_yaml, read_yaml
 
-from dashboards.rules import ARCHIVE_JOB, COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, SOURCES_JOB
+from dashboards.rules import ARCHIVE_JOB, COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows.cli.commands import app
 from flows.engine.foundation import lay_foundation
 from flows.settings import load
@@ -278,7 +278,7 @@ def test_monitors_name_the_jobs_of_the_rules() -> None:
         if relabeling.get("targetLabel") == "job"
     ]
     assert sorted(set(jobs)) == sorted(
-        (FLOW_JOB, PLACEMENTS_JOB, EXPORTER_JOB, COLLECTOR_JOB, ARCHIVE_JOB, SOURCES_JOB)
+        (FLOW_JOB, PLACEMENTS_JOB, EXPORTER_JOB, COLLECTOR_JOB, ARCHIVE_JOB, "audiopixel-sources")
     )
 
 

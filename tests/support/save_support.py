@@ -9,6 +9,22 @@ from flows.engine.place import Place, member_of
 from flows.model.messages import shard_key
 from flows.state.saves import FORMAT, PARTITIONS, Manifest, SaveStore, Unwritten, encode
 
+STEPS = (
+    "intake",
+    "plays",
+    "attribution",
+    "households",
+    "clients",
+    "credits",
+    "rows",
+    "ledger",
+    "redis",
+    "rejected",
+    "minutes",
+    "decisions",
+    "saves",
+)
+"""The steps with state. Their names are part of saves, and never change."""
 KEYS = [shard_key(shard) for shard in range(8)]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from save_support import STEPS
 
 from flows.engine.ledger_step import LedgerLogic
 from flows.engine.steps import CreditsLogic, PlaysLogic
@@ -38,7 +39,6 @@ from flows.model.messages import (
 )
 from flows.model.pixel import COLUMNS, ConversionPixel
 from flows.model.ticks import Cut, Tick
-from flows.pixels import STEPS
 from flows.replay import replay
 from flows.settings.fields import Settings
 from flows.state.chunks import chunks
