@@ -173,9 +173,6 @@ CAMPAIGN_STATE = CAMPAIGN.gauge(
     "campaign_delivery_state", "1 for the delivery's present state; the others are absent.", "state"
 )
 
-BY_SCOPE: Final = {scope: _of_rows(scope) for scope in ("creative", "app")}
-"""The exporter's metrics of each creative, and of each listening app, over all its placements."""
-
 EXPORTER: Final = Metrics()
 """The exporter's metrics of itself: the last two at its `/metrics`, the others with the placements."""
 
@@ -195,12 +192,6 @@ EXPORTER_UNJUDGED = EXPORTER.gauge(
 EXPORTER_CUT = EXPORTER.gauge(
     "exporter_cut_placements", "Placements beyond the cap, shown only as part of other."
 )
-EXPORTER_CUT_BY_SCOPE = {
-    scope: EXPORTER.gauge(
-        f"exporter_cut_{scope}s", f"{scope.capitalize()}s beyond the cap, shown only as part of other."
-    )
-    for scope in BY_SCOPE
-}
 EXPORTER_RENDER = EXPORTER.histogram(
     "exporter_render_seconds", "Rendering the placements, reading Redis not included."
 )

@@ -47,13 +47,13 @@ from flows.viewers.adcp import Agent
 from flows.viewers.collectors import Collectors, SilentTags
 from flows.viewers.compared import Compared
 from flows.viewers.disputed import Disputed
-from flows.viewers.feed import Feed
+from flows.viewers.feed import SCOPES, Feed
 from flows.viewers.live import LiveCalls
 from flows.viewers.minutes_topic import MinutesTopic
 from flows.viewers.platforms import Platforms, PlatformSeries
 from flows.viewers.reader import RowsReader
 from flows.viewers.row_sentence import tags_of
-from flows.viewers.series import CAP, FIELDS, SCOPES, Placements
+from flows.viewers.series import CAP, FIELDS, Placements
 from flows.viewers.v1 import Api
 
 _GRACE_S: Final = 5

@@ -1,4 +1,4 @@
-"""Series of placements, campaigns, creatives and apps for Prometheus, rendered from rows in Redis."""
+"""Series of placements and campaigns for Prometheus, rendered from rows in Redis."""
 
 from __future__ import annotations
 
@@ -30,9 +30,6 @@ COUNTERS: Final = {metric: metric.field for metric in metrics.PLACEMENT if metri
 GAUGES: Final = {
     metric: metric.field for metric in metrics.PLACEMENT if metric.kind == "gauge" and metric.field
 }
-BESIDE_FIELDS: Final = tuple(
-    dict.fromkeys(metric.field for definitions in metrics.BY_SCOPE.values() for metric in definitions)
-)
 CAMPAIGN_GAUGES: Final = {metric: metric.field for metric in metrics.CAMPAIGN if metric.field}
 HOUR_S: Final = 3600
 SINCE: Final = "flight.since_ms"
@@ -61,23 +58,19 @@ UNITS: Final = {
 }
 """Functions from a field's text to its number in the series' unit, for fields whose series has another unit.
 """
-SCOPES: Final = ("placement", "campaign", *metrics.BY_SCOPE)
-"""The scopes that the exporter's `RowsReader` reads."""
 LABELS: Final = dict(
     zip(
         metrics.PLACEMENT_INFO.labels[1:], (*ROW_LABELS, "delivery.currency", "impression_basis"), strict=True
     )
 )
 FIELDS: Final = tuple(
-    dict.fromkeys(
-        (*COUNTERS.values(), *GAUGES.values(), *BESIDE_FIELDS, STATE, SINCE, *LABELS.values(), *feed.FIELDS)
-    )
+    dict.fromkeys((*COUNTERS.values(), *GAUGES.values(), STATE, SINCE, *LABELS.values(), *feed.FIELDS))
 )
 """The fields of a row that the exporter shows, and that its `RowsReader` reads."""
 
 
 class Cap:
-    """Separates the rows of a scope into those shown and those summed as `other`.
+    """Separates the rows of placements into those shown and those summed as `other`.
 
     Rows with a plan are shown whatever the cap. Among the others the busiest get the places, and keep them;
     later rows get a place while one is free. A row once in `other` stays there until the log is recomputed or
@@ -90,11 +83,10 @@ class Cap:
 
     Args:
         places: the most rows to show.
-        fields: the summed fields; by default those of placements.
     """
 
-    def __init__(self, places: int, fields: Sequence[str] = tuple(COUNTERS.values())) -> None:
-        self._places, self._fields = places, fields
+    def __init__(self, places: int) -> None:
+        self._places = places
         self._generation = ""
         self._begin()
 
@@ -102,7 +94,7 @@ class Cap:
         self._shown: set[str] = set()
         self._cut: dict[str, list[Decimal]] = {}
         self._counted_before: dict[str, list[Decimal]] = {}
-        self._ended = self._beyond = [Decimal()] * len(self._fields)
+        self._ended = self._beyond = [Decimal()] * len(COUNTERS)
         self._read_ms = 0.0
 
     def part(
@@ -154,7 +146,7 @@ class Cap:
 
     def _counts(self, row: Mapping[str, str]) -> list[Decimal]:
         # Shares of a conversion are decimals, which binary sums would falsify.
-        return [Decimal(row.get(field, 0)) for field in self._fields]
+        return [Decimal(row.get(field, 0)) for field in COUNTERS.values()]
 
 
 class _Named(NamedTuple):
@@ -172,29 +164,22 @@ class Placements:
 
     def __init__(self, cap: int = CAP, clock_s: Callable[[], float] = time.time) -> None:
         self._cap, self._clock_s = Cap(cap), clock_s
-        self._beside = {scope: Cap(cap, BESIDE_FIELDS) for scope in metrics.BY_SCOPE}
         self._named: dict[str, _Named] = {}
         self._lock = threading.Lock()
 
     def render(self, snapshot: Snapshot) -> bytes:
-        """The exposition: the exporter's own state, then placements, campaigns, creatives and apps, family
-        by family.
-        """
+        """The exposition: the exporter's own state, then placements and campaigns, family by family."""
         with self._lock:
             return self._render(snapshot).encode()
 
     def _render(self, snapshot: Snapshot) -> str:
         rows = snapshot.rows.get("placement", {})
-        generation_and_time = snapshot.meta.get("generation", ""), snapshot.watermark_s or 0.0
         names, cut, sums = self._cap.part(
-            rows, *generation_and_time, snapshot.beyond_cap.get("placement", NO_ROW)
+            rows,
+            snapshot.meta.get("generation", ""),
+            snapshot.watermark_s or 0.0,
+            snapshot.beyond_cap.get("placement", NO_ROW),
         )
-        beside = {
-            scope: cap.part(
-                snapshot.rows.get(scope, {}), *generation_and_time, snapshot.beyond_cap.get(scope, NO_ROW)
-            )
-            for scope, cap in self._beside.items()
-        }
         text = Exposition()
         exporter_values = {
             metrics.EXPORTER_UP: int(snapshot.up),
@@ -202,7 +187,6 @@ class Placements:
             metrics.EXPORTER_WATERMARK: snapshot.watermark_s,
             metrics.EXPORTER_LAST_FLUSH: snapshot.flushed_s,
             metrics.EXPORTER_CUT: cut,
-            **{metrics.EXPORTER_CUT_BY_SCOPE[scope]: parts[1] for scope, parts in beside.items()},
         }
         for definition, value in exporter_values.items():
             text.add(_family(definition), [""], [value])
@@ -227,8 +211,6 @@ class Placements:
         campaigns = [label_string({"campaign": name}) for name in planned]
         _gauges(text, CAMPAIGN_GAUGES, campaigns, [*planned.values()])
         _states(text, metrics.CAMPAIGN_STATE, planned, [*planned.values()])
-        for scope, part in beside.items():
-            _beside(text, scope, snapshot.rows.get(scope, {}), *part)
         return text.text()
 
     def _name(self, name: str, row: Mapping[str, str]) -> _Named:
@@ -255,17 +237,6 @@ def _gauges(
         if (shown := UNITS.get(field)) is not None:
             values = [None if value is None else shown(value) for value in values]
         text.add(_family(definition), labels, values)
-
-
-def _beside(
-    text: Exposition, scope: str, rows: Rows, names: Sequence[str], cut: int, sums: Sequence[Decimal]
-) -> None:
-    """Add the families of the shown creatives or apps, and the sums of the others."""
-    labels = [label_string({scope: name}) for name in names]
-    other_labels = [label_string({scope: OTHER})] if cut or any(sums) else []
-    for definition, total in zip(metrics.BY_SCOPE[scope], sums, strict=True):
-        shown = [rows[name].get(definition.field) for name in names]
-        text.add(_family(definition), [*labels, *other_labels], [*shown, *(str(total) for _ in other_labels)])
 
 
 def _states(

@@ -16,7 +16,7 @@ SERIES = [(metric, series) for metric in METRICS for series in metric.series]
 
 
 def test_each_catalogue_series_is_defined_once_with_its_field() -> None:
-    of_rows = (metrics.PLACEMENT, metrics.CAMPAIGN, metrics.PLATFORM, *metrics.BY_SCOPE.values())
+    of_rows = (metrics.PLACEMENT, metrics.CAMPAIGN, metrics.PLATFORM)
     defined = Counter((one.name, one.help, one.field) for of in of_rows for one in of)
     declared = Counter((PREFIX + one.name, one.help, metric.field(one.window)) for metric, one in SERIES)
     assert len(declared) > 50

@@ -29,8 +29,9 @@ from flows.shown import MAX_CELLS, cell, shown
 from flows.viewers.adcp_doors import TASKS
 from flows.viewers.collectors import Collectors
 from flows.viewers.exporter import create_app
+from flows.viewers.feed import SCOPES
 from flows.viewers.reader import RowsReader
-from flows.viewers.series import FIELDS, SCOPES
+from flows.viewers.series import FIELDS
 from fuzz.corpus import T0_MS
 from fuzz.mutate import damaged, document, query, raw_of, word
 from fuzz.run import Input

@@ -21,9 +21,10 @@ from flows.viewers.access import Access, Owner, Owners
 from flows.viewers.collectors import Collectors
 from flows.viewers.disputed import Disputed
 from flows.viewers.exporter import create_app
+from flows.viewers.feed import SCOPES
 from flows.viewers.minutes_topic import MinutesTopic
 from flows.viewers.reader import RowsReader
-from flows.viewers.series import FIELDS, SCOPES
+from flows.viewers.series import FIELDS
 
 SECRET = "a-secret-of-the-tests"
 DISPUTED = date(2026, 11, 24)

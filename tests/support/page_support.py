@@ -26,8 +26,9 @@ from redis import Redis
 
 from connectors.redis import connect
 from flows.viewers.exporter import create_app
+from flows.viewers.feed import SCOPES
 from flows.viewers.reader import RowsReader
-from flows.viewers.series import FIELDS, SCOPES
+from flows.viewers.series import FIELDS
 
 AXE = "axe-core@4.14.1"
 NO_AXE = f"needs npm and its registry for {AXE}; or AXE_CORE=FILE names its axe.min.js"

@@ -135,14 +135,6 @@ def names(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
     return tuple(metric.name for metric in metrics)
 
 
-def _everywhere(name: str, text: str, beside: str = "") -> tuple[Series, ...]:
-    """The series of a count for placements, creatives and apps; `beside` is the help of the last two."""
-    return (
-        Series(f"placement_{name}_total", text),
-        *(Series(f"{scope}_{name}_total", beside or text) for scope in ("creative", "app")),
-    )
-
-
 def _reached(name: str, part: str, series: tuple[Series, ...], *adcp: str) -> Metric:
     help_text = f"Plays that started and reached {part} of the ad, by their own pixel or a later milestone's."
     return Metric(name, Rule.START, "play", help_text, series=series, adcp=adcp)
@@ -155,9 +147,9 @@ def _unlinked(name: str, part: str) -> Metric:
 
 COUNTED: Final = (
     Metric("impressions", Rule.PLAY, "impression", "Impression pixels.",
-        series=_everywhere("impressions", "Impressions of the flight.")),
+        series=(Series("placement_impressions_total", "Impressions of the flight."),)),
     Metric("starts", Rule.PLAY, "play", "Plays whose start pixel came.",
-        series=_everywhere("starts", "Plays of the flight that started."), adcp=("views",)),
+        series=(Series("placement_starts_total", "Plays of the flight that started."),), adcp=("views",)),
     _reached("first_quartiles", "a quarter",
         (
             Series("placement_first_quartiles_total",
@@ -172,13 +164,12 @@ COUNTED: Final = (
                 "Started plays of the flight that reached three quarters."),
         ), "quartile_data.q3_views"),
     _reached("completes", "the end",
-        _everywhere("completes", "Started plays of the flight that completed.",
-            "Plays of the flight that were heard to the end, of those that started."), "completed_views",
-        "quartile_data.q4_views"),
+        (Series("placement_completes_total", "Started plays of the flight that completed."),),
+        "completed_views", "quartile_data.q4_views"),
     Metric("skips", Rule.OF_PLAY, "play", "Plays that were skipped."),
     Metric("mutes", Rule.OF_PLAY, "play", "Plays that were muted."),
     Metric("clicks", Rule.PLAY, "click", "Click pixels, one a play.",
-        series=_everywhere("clicks", "Clicks of the flight."), adcp=("clicks",)),
+        series=(Series("placement_clicks_total", "Clicks of the flight."),), adcp=("clicks",)),
     Metric("errors", Rule.PLAY, "play", "Plays whose player reported an error.",
         series=(Series("placement_errors_total", "Player errors of the flight."),)),
     Metric("orphans", Rule.PLAIN, "milestone",

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from connectors.redis.client import Client
 from connectors.redis.commands import scan_index
@@ -20,8 +19,6 @@ from flows.reconcile.comparison import differences
 from flows.reconcile.recomputation import recompute
 from flows.replay import replay
 from flows.settings.fields import Settings
-from flows.viewers.reader import RowsReader
-from flows.viewers.series import FIELDS, SCOPES, Placements
 
 KEY = b"a key of sixteen bytes or more"
 T0 = 1_790_000_000_000
@@ -108,21 +105,3 @@ def test_enabled_app_rows_add_up_to_the_cap(
     assert client.hget(f"{space}:placement:{{p}}", "app") in names
     assert client.hget(f"{space}:campaign:{{c}}", "app") is None
     assert differences(recompute([Path(file) for file in files], rules(settings)), client, space) == []
-
-
-def test_names_are_escaped_and_capped_in_prometheus(
-    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
-) -> None:
-    settings = settings_of(app_rows=True)
-    replay(written(tmp_path / "log.ndjson"), settings, KEY)
-    reader = RowsReader(client, settings.namespace, FIELDS, scopes=SCOPES)
-    for cap in (100, 5):
-        text = Placements(cap).render(reader.refresh()).decode()
-        (family,) = (
-            one for one in text_string_to_metric_families(text) if one.name == "audiopixel_app_impressions"
-        )
-        shown = {sample.labels["app"]: sample.value for sample in family.samples}
-        assert sum(shown.values()) == sum(
-            APPS[number % len(APPS)] not in (None, "[APP]") for number in range(400)
-        )
-        assert len(shown) == min(cap, len(APPS) - 3) + 1

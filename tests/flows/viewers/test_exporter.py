@@ -65,11 +65,11 @@ def board(url: str, namespace: str = "audiopixel:v1") -> RowsReader:
 
 
 def series(body: bytes) -> dict[str, dict[str, float]]:
-    """Values by sample name and placement, campaign, creative or app (empty where a sample has none)."""
+    """Values by sample name and placement or campaign (empty where a sample has none)."""
     values: dict[str, dict[str, float]] = defaultdict(dict)
     for family in text_string_to_metric_families(body.decode()):
         for sample in family.samples:
-            owners = [sample.labels.get(scope) for scope in ("placement", "campaign", *metrics.BY_SCOPE)]
+            owners = [sample.labels.get(scope) for scope in ("placement", "campaign")]
             whose = next((name for name in owners if name is not None), "")
             assert whose not in values[sample.name], "a series twice: Prometheus would refuse the scrape"
             values[sample.name][whose] = sample.value
@@ -108,25 +108,13 @@ def test_every_placement_shows_the_truth_of_the_log(snapshot: Snapshot) -> None:
 
 def test_every_definition_is_shown_and_nothing_else(snapshot: Snapshot) -> None:
     row = dict.fromkeys(FIELDS, "1")
-    rows = {"placement": {"pl-1": row}, "campaign": {"c-1": row}, "creative": {"k-1": row}, "app": {"a": row}}
+    rows = {"placement": {"pl-1": row}, "campaign": {"c-1": row}}
     body = Placements(clock_s=lambda: snapshot.read_s + 1_000).render(replace(snapshot, rows=rows))
     heads = dict(re.findall(r"# TYPE (\S+) (\S+)", body.decode()))
     every = (*metrics.EXPORTER, *metrics.PLACEMENT, *metrics.CAMPAIGN)
-    every += tuple(one for of in metrics.BY_SCOPE.values() for one in of)
     defined = {d.name: d.kind for d in every if d.kind != "histogram"}
     assert heads == {name: "gauge" if kind == "info" else kind for name, kind in defined.items()}
     assert set(series(body)) == set(defined)
-
-
-@pytest.mark.parametrize("scope", metrics.BY_SCOPE)
-def test_creatives_and_apps_beyond_the_cap_count_in_other(snapshot: Snapshot, scope: str) -> None:
-    rows = {f"k-{n}": {"flight.impressions": f"{10 * n}", "flight.starts": f"{n}"} for n in range(1, 6)}
-    whole = series(Placements().render(replace(snapshot, rows={scope: rows})))
-    assert whole[f"audiopixel_{scope}_starts_total"] == {f"k-{n}": n for n in range(1, 6)}
-    assert whole[f"audiopixel_exporter_cut_{scope}s"] == {"": 0}
-    cut = series(Placements(cap=2).render(replace(snapshot, rows={scope: rows})))
-    assert cut[f"audiopixel_{scope}_impressions_total"] == {"k-4": 40, "k-5": 50, "other": 60}
-    assert cut[f"audiopixel_exporter_cut_{scope}s"] == {"": 3}
 
 
 def test_it_says_since_when_and_why_delivery_is_not_judged(snapshot: Snapshot) -> None:
