@@ -17,7 +17,7 @@ from flows.viewers import feed
 from flows.viewers.reader import STATE, Rows, Snapshot
 
 CAP: Final = 20_000
-"""Placements with series of their own: up to 43 series of about 3 KB in the server each. The planned
+"""Placements with series of their own: up to 47 series of about 3 KB in the server each. The planned
 campaigns, nine series each, are fewer than the placements.
 """
 
