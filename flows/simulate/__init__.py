@@ -7,7 +7,6 @@ Must not import: anything of ours but errors.
 from __future__ import annotations
 
 from flows.simulate.client_truth import COUNTS
-from flows.simulate.disputes import Dispute, Disputes
 from flows.simulate.feed import now_ms, plans, pump, run_log, write_lines, write_plans
 from flows.simulate.first_day import FirstDay
 from flows.simulate.history import History
@@ -17,8 +16,6 @@ from flows.simulate.truth import Expected, PlayTruth, Tally, Truth
 __all__ = [
     "COUNTS",
     "Call",
-    "Dispute",
-    "Disputes",
     "Expected",
     "FirstDay",
     "History",

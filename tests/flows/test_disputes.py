@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from disputes_support import Dispute, Disputes
 
 from connectors.redis import put_fields, read_rows
 from connectors.redis.client import Client
@@ -20,7 +21,6 @@ from flows.delivery import read_book
 from flows.model.redis_keys import door_key, row_key
 from flows.replay import replay
 from flows.settings import Settings
-from flows.simulate import Dispute, Disputes
 from flows.waterfall import Difference, compare, read_claims
 
 CASES = 1_000
@@ -88,7 +88,7 @@ def disputes() -> Disputes:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_each_part_of_a_thousand_disputes_is_the_simulators_truth(
+def test_each_part_of_a_thousand_disputes_is_the_known_truth(
     workers: int,
     disputes: Disputes,
     settings_of: Callable[..., Settings],
