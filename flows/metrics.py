@@ -104,7 +104,6 @@ SKIPPED = PIPELINE.counter(
     "Messages that Kafka deleted before they were read, and that the settings allow to skip.",
     "partition",
 )
-SAVES = PIPELINE.counter("saves_total", "Saves committed: all state at a cut, on the disk.")
 SAVE_PAUSE = PIPELINE.counter(
     "save_pause_seconds_total", "Time for which the flow stood still to copy what a save needs."
 )

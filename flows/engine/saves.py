@@ -28,7 +28,6 @@ from flows.engine.place import ALONE, Place, member_of
 from flows.engine.save_threads import Defer, Work, in_threads
 from flows.engine.tick_clock import NOTHING, Published
 from flows.errors import StateError
-from flows.instruments import instruments
 from flows.model.messages import BOOK, Durable, PartitionStates, book_files, shard_key
 from flows.model.redis_keys import saves_key
 from flows.model.ticks import Cut
@@ -282,7 +281,6 @@ class Saves:
             self._settle(store, {})
         except OSError as error:
             raise self._unusable(error) from None
-        instruments().saves.inc()
         if self._whole[:1] != (cut.number,) and (self._exchanging is None or self._exchanging.done()):
             # In a thread of its own: no save waits for Redis.
             self._exchanging = self.defer(lambda: self._exchange_saves(store))
