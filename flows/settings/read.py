@@ -69,12 +69,6 @@ class ReadSettings(BaseModel):
         "without it a restart signs everybody out",
     )
 
-    read_minutes: timedelta = Field(
-        timedelta(hours=2),
-        ge=timedelta(0),
-        description="how far back the exporter reads the topic of minutes at the first request for minutes",
-    )
-
     theirs: Annotated[Path | None, Takes("path, or unset")] = Field(
         None,
         description="file of others' counts that the live page compares with ours, in the form of audiopixel "

@@ -33,7 +33,7 @@ TUNING: Final = (
     *("redis_timeout", "row_cap", "row_memory", "minutes_interval", "delivery_gap", "silent_history"),
     *("max_state", "mature_after", "save_interval", "batch_messages", "reject_share", "reject_least"),
     *("half_life", "touch_listens", "touch_clicks", "household_listeners", "decisions_ttl"),
-    *("read_minutes", "read_session", "export_connections", "export_timeout", "export_give_up"),
+    *("read_session", "export_connections", "export_timeout", "export_give_up"),
     *("export_ga4_url", "export_adcp_operation", "collect_calls_per_caller", "collect_drain"),
     *("collect_figures", "collect_spool_bytes"),
 )

@@ -19,6 +19,8 @@ from connectors.stream import ConnectError
 from flows.errors import UNREADABLE
 from flows.settings import Settings, kafka_options
 
+BACK_MS: Final = 2 * 3_600_000
+"""The span before the first request for minutes from which the topic is read."""
 MAX_BYTES: Final = 64 << 20
 """The most bytes of stored minutes."""
 FIRST_WAIT_S: Final = 5.0
@@ -107,10 +109,10 @@ class MinutesTopic:
 
     @classmethod
     def of_settings(cls, settings: Settings) -> MinutesTopic:
-        """The topic named in the settings, read from `read_minutes` ago on."""
+        """The topic named in the settings, read from `BACK_MS` ago on."""
 
         def table() -> KafkaTable:
-            since_ms = time.time_ns() // 1_000_000 - int(settings.read_minutes.total_seconds() * 1000)
+            since_ms = time.time_ns() // 1_000_000 - BACK_MS
             options, topic.from_ms = kafka_options(settings), since_ms
             return KafkaTable(
                 settings.kafka_brokers, settings.kafka_minutes_topic, options,
