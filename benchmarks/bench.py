@@ -23,12 +23,12 @@ from benchmarks import topic, touches
 from benchmarks.answers import differences
 from benchmarks.bars import console, finish, last, show, verdicts
 from benchmarks.measure import Answers, Job, Result, process_cpu_s
+from benchmarks.plain_log import write_log
 from benchmarks.report import FOOTNOTE, OURS, Row, ratios, table, worse
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.stream import ConnectError
 from flows.errors import AudiopixelError
 from flows.settings.fields import PREFIX
-from flows.simulate.plain_log import write_log
 
 EVENTS: Final = 1_000_000
 """The usual size of a log whose slowest contender takes 16 µs an event."""

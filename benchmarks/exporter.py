@@ -23,12 +23,12 @@ from typing import Final
 
 from benchmarks.bars import finish
 from benchmarks.measure import UNPLANNED, process_cpu_s
+from benchmarks.plain_log import write_log
 from connectors.embedded import EmbeddedValkey
 from connectors.ports import free_ports
 from flows.replay import replay
 from flows.settings.fields import PREFIX
 from flows.settings.loading import load
-from flows.simulate.plain_log import write_log
 
 PLACEMENTS: Final = 10_700
 EVENTS: Final = 1_000_000

@@ -26,11 +26,11 @@ import structlog
 from benchmarks.bars import finish
 from benchmarks.flow_file import KEY
 from benchmarks.measure import UNPLANNED, Meter, process_cpu_s
+from benchmarks.plain_log import write_log
 from connectors.embedded import EmbeddedValkey
 from flows.replay import replay
 from flows.settings.fields import PREFIX
 from flows.settings.loading import load
-from flows.simulate.plain_log import write_log
 
 MANY: Final = 20_000
 KNOWN: Final = 200

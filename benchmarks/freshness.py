@@ -31,6 +31,7 @@ from confluent_kafka import Producer
 from benchmarks.bars import RATES, console, finish
 from benchmarks.flow_file import KEY
 from benchmarks.measure import UNPLANNED, process_cpu_s
+from benchmarks.plain_log import write_log
 from benchmarks.topic import PARTITIONS, TOPIC, outputs, partition_of
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey, form_cluster
 from connectors.redis.client import connect
@@ -38,7 +39,6 @@ from flows.errors import AudiopixelError
 from flows.model.redis_keys import row_key
 from flows.settings.fields import PREFIX
 from flows.simulate.feed import now_ms
-from flows.simulate.plain_log import write_log
 from flows.state.arrays import F64, I64
 
 RUNS: Final = 5

@@ -25,6 +25,7 @@ from benchmarks.bars import finish
 from benchmarks.bench import SEED
 from benchmarks.flow_file import KEY
 from benchmarks.measure import UNPLANNED, Answers
+from benchmarks.plain_log import write_log
 from benchmarks.published import flights
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.redis.client import connect
@@ -32,7 +33,6 @@ from connectors.redis.commands import read_rows
 from flows.errors import AudiopixelError
 from flows.settings.fields import PREFIX
 from flows.settings.loading import load
-from flows.simulate.plain_log import write_log
 
 PROCESSES: Final = (1, 2, 4)
 EVENTS: Final = (1_000_000, 3_000_000)

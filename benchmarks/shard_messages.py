@@ -26,6 +26,7 @@ import structlog
 from benchmarks.bars import finish
 from benchmarks.flow_file import KEY
 from benchmarks.measure import UNPLANNED
+from benchmarks.plain_log import write_log
 from connectors.embedded import EmbeddedValkey
 from flows.engine.pickled import pickle_once
 from flows.engine.place import member_of
@@ -33,7 +34,6 @@ from flows.engine.saved_step import Saved
 from flows.model.messages import Message, key_of
 from flows.replay import replay
 from flows.settings.loading import load
-from flows.simulate.plain_log import write_log
 
 EVENTS: Final = 40_000
 RATE: Final = 100

@@ -22,6 +22,7 @@ from benchmarks.bars import finish
 from benchmarks.bench import EVENTS, SMOKE_EVENTS
 from benchmarks.flow_file import KEY
 from benchmarks.measure import UNPLANNED
+from benchmarks.plain_log import write_log
 from connectors.embedded import EmbeddedValkey
 from flows import engine
 from flows.engine import saved_step, sinks, source
@@ -31,7 +32,6 @@ from flows.plays.play_shard import PlayShard
 from flows.publish.publisher import Publisher
 from flows.replay import replay
 from flows.settings.loading import load
-from flows.simulate.plain_log import write_log
 
 _STEPS: Final[dict[str, type]] = {
     "plays: cuts, touches": engine.PlaysLogic,

@@ -24,6 +24,7 @@ import structlog
 
 from benchmarks import bars
 from benchmarks.measure import Meter
+from benchmarks.plain_log import write_log
 from connectors.embedded import EmbeddedValkey
 from flows.attribution.credit_models import Rules
 from flows.attribution.households import HouseholdShard
@@ -34,7 +35,6 @@ from flows.model.messages import IMPRESSION_TOUCH, TouchBatch
 from flows.model.ticks import Cut
 from flows.replay import replay
 from flows.settings.loading import load
-from flows.simulate.plain_log import write_log
 from flows.state.home_tags import tags_of
 
 KEY: Final = b"sixteen secret b"

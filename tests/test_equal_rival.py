@@ -16,12 +16,12 @@ from benchmarks.flow_file import KEY
 from benchmarks.measure import UNPLANNED, Job
 from benchmarks.peers import equal
 from benchmarks.peers.job import Unavailable
+from benchmarks.plain_log import write_log
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
 from connectors.redis.commands import put_fields
 from flows.replay import replay
 from flows.settings.loading import load
-from flows.simulate.plain_log import write_log
 
 EVENTS = 20_000
 MINUTE_MS = 60_000

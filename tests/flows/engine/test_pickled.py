@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from benchmarks.plain_log import write_log
 from flows.engine import pickled
 from flows.engine.saved_step import Saved
 from flows.model.messages import Durable, Lines, Message, RowBatch, Settled
 from flows.replay import replay
 from flows.settings import Settings
-from flows.simulate.plain_log import write_log
 
 KINDS = set(get_args(Message))
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scanner_support import EVENT, LINE, Both, log, named, parts
 
+from benchmarks.plain_log import write_log
 from connectors.stream import Lines
 from flows.intake import decoder as batches
 from flows.intake import dimension_numbers
@@ -19,7 +20,6 @@ from flows.intake.scanner import scan
 from flows.model.basis import BASES
 from flows.model.dimensions import NAMES, WITHOUT_APPS
 from flows.model.pixel import BASIS, BASIS_SHIFT, COMBO, HOUSEHOLD, INFO, KEY, LISTENER
-from flows.simulate.plain_log import write_log
 
 
 def _read_as(line: bytes, knowing: bytes = LINE) -> tuple[Batch, bool]:

@@ -16,11 +16,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from benchmarks.plain_log import write_log
 from flows.reconcile.recomputation import recompute
 from flows.reconcile.rules import Rules
 from flows.reconcile.truth import Recomputation
 from flows.simulate.feed import now_ms, plans, pump, run_log, write_plans
-from flows.simulate.plain_log import write_log
 from flows.simulate.scenario import Trouble
 from flows.simulate.traffic import Call, Traffic
 from flows.simulate.truth import FLIGHT, TOTALS, Expected, Tally
