@@ -30,7 +30,6 @@ ALL: Final = (
     "bidder_client",
     "soak",
     "stages",
-    "sweep",
     "floods",
     "first_start",
 )

@@ -227,7 +227,6 @@ class Bench:
             states = [touches.held(count, self.directory / f"touches-{count}") for count in LISTENERS]
             shares = touches.share(self.events, self.directory)
         self.further |= touches.figures(shares, states)
-        show(touches.table(states))
 
     def _write(self, path: Path, events: int, rate: float = RATE) -> int:
         with self.progress.status(f"writing {path.name}"):

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
 
@@ -56,16 +56,6 @@ STAGES: Final[list[tuple[str, type, str]]] = [
 """Stages, with the classes and methods by which they are entered."""
 
 
-class Case(NamedTuple):
-    """A replay: lines, pixels a second of the log, names, and the allowed lateness in minutes."""
-
-    events: int
-    rate: int = 2000
-    placements: int = 1000
-    listeners: int = 200_000
-    lateness: int = 10
-
-
 def meter(took: Counter[str], thread: threading.local, stage: str, owner: type, method: str) -> None:
     """Wrap a method, so that its thread's seconds are added to its stage's in `took`."""
     inner = getattr(owner, method)
@@ -83,7 +73,7 @@ def meter(took: Counter[str], thread: threading.local, stage: str, owner: type, 
     setattr(owner, method, timed)
 
 
-def measure(case: Case) -> dict[str, float]:
+def measure(events: int) -> dict[str, float]:
     """Replay twice, the first time to load the kernels. Returns µs an event of the second replay: in all,
     elapsed, by stage.
 
@@ -93,10 +83,8 @@ def measure(case: Case) -> dict[str, float]:
     took, thread = Counter[str](), threading.local()
     with EmbeddedValkey() as valkey, tempfile.TemporaryDirectory() as name:
         log = Path(name, "log.ndjson")
-        write_log(log, case.events, 1, case.placements, case.rate, listeners=case.listeners)
-        settings = load(
-            redis_url=valkey.url, namespace="warm", allowed_lateness=60 * case.lateness, **UNPLANNED
-        )
+        write_log(log, events)
+        settings = load(redis_url=valkey.url, namespace="warm", **UNPLANNED)
         replay([str(log)], settings, KEY, recompute=True, recovery_dir=Path(name, "warm"))
         for stage, owner, method in STAGES:
             meter(took, thread, stage, owner, method)
@@ -106,7 +94,7 @@ def measure(case: Case) -> dict[str, float]:
         cpu_s, elapsed_s = time.process_time() - cpu_s, time.perf_counter() - began_s
     seconds = {"CPU": cpu_s, "elapsed": elapsed_s} | {stage: took[stage] for stage, _, _ in STAGES}
     seconds["engine, files of snapshots, the rest"] = cpu_s - took.total()
-    return {stage: 1e6 * taken / case.events for stage, taken in seconds.items()}
+    return {stage: 1e6 * taken / events for stage, taken in seconds.items()}
 
 
 def main() -> int:
@@ -115,10 +103,10 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=EVENTS)
     parser.add_argument("--smoke", action="store_true", help="short")
     chosen = parser.parse_args()
-    case = Case(SMOKE_EVENTS if chosen.smoke else chosen.events)
-    rows = [[stage, f"{cost:.2f}"] for stage, cost in measure(case).items()]
-    about = f"{case.events:,} events, the second of two replays in one process"
-    return finish("stages", about, [["stage", "µs an event"], *rows], {}, case.events == EVENTS)
+    events = SMOKE_EVENTS if chosen.smoke else chosen.events
+    rows = [[stage, f"{cost:.2f}"] for stage, cost in measure(events).items()]
+    about = f"{events:,} events, the second of two replays in one process"
+    return finish("stages", about, [["stage", "µs an event"], *rows], {}, events == EVENTS)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,12 @@
-"""Cost of conversions: throughput with and without them, and with households. Also the state of millions of
-listeners, two and a half in a household.
-
-`python -m benchmarks.touches [--listeners 1000000 10000000] [--events 500000]`
+"""Cost of conversions: throughput with and without them, and with households. Also the bytes that millions of
+listeners take, two and a half in a household.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import re
-import resource
 import statistics
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +16,6 @@ import msgspec
 import numpy as np
 import structlog
 
-from benchmarks import bars
 from benchmarks.measure import Meter
 from benchmarks.plain_log import write_log
 from connectors.embedded import EmbeddedValkey
@@ -49,69 +42,28 @@ T0_MS: Final = 1_764_000_000_000
 
 
 class Held(NamedTuple):
-    """State of so many listeners.
+    """Bytes in arrays: of a touch, and of a touch's entry at its household."""
 
-    `touch_bytes`, `home_bytes` and `counter_bytes` are of one, in arrays; `grown_mib` all memory of the
-    process for them; then how long the engine waits for a first snapshot, an epoch's, and a restart; and how
-    large a snapshot is, and the files that it lists.
-    """
-
-    listeners: int
-    touches: int
     touch_bytes: float
     home_bytes: float
-    counter_bytes: float
-    grown_mib: float
-    first_s: float
-    epoch_s: float
-    restart_s: float
-    stored_mib: float
-    files_mib: float
 
 
 def held(listeners: int, directory: Path) -> Held:
     """Listener and household shards with three listens a listener over 14 days, fed as a flow would."""
-    before = resident_mib()
     shards = [_shard(index, directory) for index in range(SHARDS)]
     homes = [_home_shard(index, directory) for index in range(SHARDS)]
     rng = np.random.default_rng(1)
-    last = T0_MS
     for number in range(CUTS):
         last = T0_MS + (number + 1) * DAYS * 86_400_000 // CUTS
         many = listeners * TOUCHES_A_LISTENER // CUTS
         _feed(shards, homes, rng, Cut(number, last, False, ()), many, listeners)
-    states, first_s = _timed_snapshot([*shards, *homes])
-    grown = resident_mib() - before
+    for shard in (*shards, *homes):
+        shard.snapshot()
     touches = sum(len(shard.store) for shard in shards)
     arrays = sum(shard.store.old_runs.nbytes + shard.store.new_runs.nbytes for shard in shards)
     at_home = sum(shard.homes.old_runs.nbytes for shard in homes)
     packed = sum(len(shard.homes.old_runs) for shard in homes)
-    counters = sum(shard.frequency.table.nbytes for shard in shards)
-    pairs = sum(len(shard.frequency) for shard in shards)
-    # An epoch later: ten seconds' worth of more touches.
-    _feed(shards, homes, rng, Cut(CUTS, last + 60_000, False, ()), 20_000, listeners)
-    states, epoch_s = _timed_snapshot([*shards, *homes])
-    stored = sum(len(msgspec.msgpack.encode(state)) for state in states)
-    del shards, homes
-    began_s = time.perf_counter()
-    for index, state in enumerate(states):
-        made = _shard if index < SHARDS else _home_shard
-        made(index % SHARDS, directory).restore(state)
-    restart_s = time.perf_counter() - began_s
-    files = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-    return Held(
-        listeners=listeners,
-        touches=touches,
-        touch_bytes=arrays / touches,
-        home_bytes=at_home / max(1, packed),
-        counter_bytes=counters / max(1, pairs),
-        grown_mib=grown,
-        first_s=first_s,
-        epoch_s=epoch_s,
-        restart_s=restart_s,
-        stored_mib=stored / (1 << 20),
-        files_mib=files / (1 << 20),
-    )
+    return Held(arrays / touches, at_home / max(1, packed))
 
 
 def _shard(index: int, directory: Path) -> ListenerShard:
@@ -150,22 +102,6 @@ def _feed(
         shard.apply(cut, [TouchBatch(0, shard.index, cut, names, *columns, [], nobody, at_home)])
     for place, home_shard in enumerate(homes):
         home_shard.apply(cut, [shard.unjoined[place] for shard in shards])
-
-
-def _timed_snapshot(
-    shards: Sequence[ListenerShard | HouseholdShard],
-) -> tuple[list[tuple[object, ...]], float]:
-    began_s = time.perf_counter()
-    states = [shard.snapshot() for shard in shards]
-    return states, time.perf_counter() - began_s
-
-
-def resident_mib() -> float:
-    """Resident memory; on other systems than Linux its peak."""
-    status = Path("/proc/self/statm")
-    if status.exists():
-        return int(status.read_text().split()[1]) * resource.getpagesize() / (1 << 20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
 class Shares(NamedTuple):
@@ -259,37 +195,3 @@ def figures(shares: Shares, states: Sequence[Held]) -> dict[str, float]:
         "bytes_a_touch": max(one.touch_bytes for one in states),
         "bytes_at_home": max(one.touch_bytes + one.home_bytes for one in states),
     }
-
-
-def table(states: Sequence[Held]) -> list[list[str]]:
-    """The state of listeners."""
-    head = "listeners", "touches", "bytes a touch", "at home", "bytes a counter", "memory MiB"
-    rows = [[*head, "first snapshot s", "snapshot s", "restart s", "state MiB", "files MiB"]]
-    for one in states:
-        sizes = (f"{size:.1f}" for size in (one.touch_bytes, one.home_bytes, one.counter_bytes))
-        seconds = (f"{taken:.2f}" for taken in (one.first_s, one.epoch_s, one.restart_s))
-        stored = f"{one.stored_mib:,.0f}", f"{one.files_mib:,.0f}"
-        rows.append(
-            [f"{one.listeners:,}", f"{one.touches:,}", *sizes, f"{one.grown_mib:,.0f}", *seconds, *stored]
-        )
-    return rows
-
-
-def main(listeners: Sequence[int], events: int) -> None:
-    """Measure and print."""
-    with tempfile.TemporaryDirectory(prefix="audiopixel-touches-") as name:
-        directory = Path(name)
-        states = [held(count, directory / f"touches-{count}") for count in listeners]
-        shares = share(events, directory)
-    bars.show(table(states))
-    with_them, without, at_home = map(statistics.median, shares)
-    print(f"events/CPU-s: conversions {with_them:,.0f}, off {without:,.0f}, households too {at_home:,.0f}")
-    print(f"in the middle of turns: conversions {shares.of_off:.3f}, households {shares.of_conversions:.3f}")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.touches", description=__doc__)
-    parser.add_argument("--listeners", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--events", type=int, default=500_000)
-    arguments = parser.parse_args()
-    main(arguments.listeners, arguments.events)
