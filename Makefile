@@ -62,7 +62,6 @@ audit: install  ## ask the package index for known vulnerabilities of what is in
 	.venv/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps --requirement .venv/audit/installed.txt
 
 bench: install  ## audiopixel against plain Bytewax, DuckDB and decoding alone; PEERS=1 against other engines; BENCH=--all is all benches, --readme writes their tables, --smoke is short
-	@$(if $(PEERS),$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]',:)
 	@$(BIN)/python -m benchmarks $(if $(PEERS),--peers) $(BENCH)
 
 chaos: install  ## kill and starve a live flow at random, and prove its numbers

@@ -15,12 +15,8 @@ from connectors.embedded import EmbeddedValkey
 TRUTH: Final = "duckdb_job"
 RIVALS: Final = {
     TRUTH: "batch, one thread",
-    "clickhouse": "batch, one thread",
-    "polars_streaming": "streaming engine, one thread; nothing saved",
     "flink": "one slot, one chain, exactly-once checkpoint a second",
     "jet": "one cooperative thread, exactly-once snapshot a second",
-    "java_loop": "the same Java without an engine",
-    "rust_loop": "the floor: one compiled loop",
 }
 SAFE: Final = ("flink", "jet")
 """Rivals that keep their state safe, as the flow does."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,18 +18,6 @@ cohorts, and are compared among rivals alone.
 
 class Unavailable(Exception):
     """A rival cannot be had on this machine; the message says why, and how to get it."""
-
-
-def installed(package: str) -> str:
-    """The version of a package.
-
-    Raises:
-        Unavailable: it is not installed.
-    """
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        raise Unavailable(f"{package} is not installed: pip install 'audiopixel[peers]'") from None
 
 
 def answers(rows: Iterable[Sequence[Any]]) -> Answers:

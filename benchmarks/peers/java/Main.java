@@ -6,10 +6,8 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
-import java.util.HashMap;
 import java.util.List;
 import java.util.Locale;
-import java.util.Map;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import peers.equal.Equal;
 
@@ -32,7 +30,6 @@ public class Main {
         switch (arguments[0]) {
           case "jet" -> new Jet();
           case "flink" -> new Flink();
-          case "loop" -> Main::loop;
           case "equal" -> new Equal(false);
           case "equal-failing" -> new Equal(true);
           default -> throw new IllegalArgumentException(arguments[0]);
@@ -58,21 +55,6 @@ public class Main {
         "{\"seconds\":%.6f,\"cpu_s\":%.6f,\"startup_s\":%.3f,\"peak_mib\":%.1f}%n",
         seconds, cpu, startup, peak());
     System.exit(0);
-  }
-
-  /** The same Java without an engine. */
-  private static void loop(String log, String scratch) throws Exception {
-    Map<String, Map<Long, Minute>> found = new HashMap<>();
-    try (Lines lines = new Lines(log)) {
-      while (lines.next()) {
-        Event event = Event.parse(lines.buffer, lines.offset, lines.length);
-        found
-            .computeIfAbsent(event.placement, key -> new HashMap<>())
-            .computeIfAbsent(event.ts / 60_000, key -> new Minute())
-            .add(event);
-      }
-    }
-    found.forEach((place, minutes) -> minutes.forEach((at, minute) -> ROWS.add(minute.row(place, at))));
   }
 
   private static double cpu() {
