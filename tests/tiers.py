@@ -91,7 +91,7 @@ LONG: Final = {
     "tests/flows/simulate/test_simulate.py::test_the_ledger_is_right": 5,
     "tests/flows/sources/test_again.py": 15,
     "tests/flows/sources/test_examples.py::test_an_example": 10,
-    "tests/flows/sources/test_formats.py::test_all_formats": 10,
+    "tests/flows/sources/test_formats.py": 10,
     "tests/flows/sources/test_killed.py": 25,
     "tests/flows/sources/test_live.py": 20,
     "tests/flows/sources/test_registry.py": 25,
