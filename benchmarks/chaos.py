@@ -9,10 +9,6 @@ The flow does not begin in an archive, and nobody is forgotten: the simulation p
 Settings are so small that finality, expiry and retention happen within the run. The seed decides what is
 sent, and which faults come in which order; not how fast the machine is.
 
-With --kills whole rounds run, of ten minutes by default, until so many processes were killed in the runs of
---figures, which add up, behind the latest one that found anything. Ctrl-C discards the round that is under
-way; those before it are kept.
-
 Exit code 1: a backward step, a torn row, a difference from the log's recomputation, an undisturbed run, the
 archive, the players' list of what was answered as stored, or what the source's topic holds.
 """
@@ -26,9 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.chaos_bugs import BUGS, OF_THE_SOURCE
-from benchmarks.chaos_figures import Account
-from benchmarks.chaos_plan import Plan
-from benchmarks.chaos_run import LATENESS_CHANGED, Chaos
+from benchmarks.chaos_run import LATENESS_CHANGED, Chaos, Plan
 
 BUG_VARIABLE: Final = "CHAOS_BUG"
 LONG: Final = {
@@ -39,9 +33,8 @@ LONG: Final = {
 """How often which fault in six minutes: 20 kills of flow processes, or of all of them. A longer run has more.
 """
 LONG_MINUTES: Final = 6.0
-ROUND_MINUTES: Final = 10.0
 DENSE: Final = {"all": 24, "one": 32, "again_while_starting": 8}
-"""Kills in six minutes of a round: one in five seconds, as long as the next flow took to its first flush
+"""Kills in six minutes with --dense: one in five seconds, as long as the next flow took to its first flush
 (4.8 s in the mean, 2026-11-26, at a load of 3).
 """
 DOOR_FAULT_EVERY_S: Final = 10.0
@@ -60,11 +53,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--minutes", type=float, help=f"of traffic; {LONG_MINUTES:g}, of a round {ROUND_MINUTES:g}"
-    )
-    parser.add_argument("--kills", type=int, help="rounds until the runs of --figures have so many")
-    parser.add_argument("--figures", type=Path, help="a file in which the figures of runs add up")
+    parser.add_argument("--minutes", type=float, default=LONG_MINUTES, help=f"of traffic; {LONG_MINUTES:g}")
+    parser.add_argument("--dense", action="store_true", help="kill a process of the flow every five seconds")
     parser.add_argument("--rate", type=float, default=1000.0, help="pixels a second")
     parser.add_argument("--short", action="store_true", help="half a minute, few faults, the embedded broker")
     parser.add_argument("--lateness", action="store_true", help="change the allowed lateness on the way, too")
@@ -75,37 +65,15 @@ def main() -> None:
     bugs = (*BUGS, OF_THE_SOURCE)
     if bug is not None and bug not in bugs:
         parser.error(f"{BUG_VARIABLE} is one of {', '.join(bugs)}")
-    if chosen.kills is not None and chosen.figures is None:
-        parser.error("--kills takes --figures, the file whose sum it goes by")
-    sys.exit(0 if _rounds(chosen, bug) else 1)
+    sys.exit(0 if Chaos(_plan(chosen, bug)).run() else 1)
 
 
-def _rounds(chosen: argparse.Namespace, bug: str | None) -> bool:
-    """Run once, or until there were enough kills; whether all was well."""
-    figures: Path | None = chosen.figures
-    account = Account() if figures is None else Account.read(figures)
-    while True:
-        plan = _plan(chosen, bug, chosen.seed + len(account.runs))
-        try:
-            found = Chaos(plan).run()
-        except KeyboardInterrupt:
-            print(f"the round under way is discarded; {account.sum.kills:,} kills are kept")
-            return True
-        if figures is not None:
-            account.add(figures, plan.seed, found)
-            for what, some in (("in all", account.sum), ("since anything was found", account.since)):
-                print(f"{what}: {some.kills:,} kills in {some.runs} runs of {some.events:,} events")
-        if not found.well or chosen.kills is None or account.since.kills >= chosen.kills:
-            return found.well
-
-
-def _plan(chosen: argparse.Namespace, bug: str | None, seed: int) -> Plan:
+def _plan(chosen: argparse.Namespace, bug: str | None) -> Plan:
     """The plan of one run."""
-    dense = chosen.kills is not None
-    minutes = chosen.minutes or (ROUND_MINUTES if dense else LONG_MINUTES)
+    minutes: float = chosen.minutes
     seconds, rate, times = 60 * minutes, chosen.rate, max(1, round(minutes / LONG_MINUTES))
     faults = {name: count if name == "partition_added" else times * count for name, count in LONG.items()}
-    if dense:
+    if chosen.dense:
         faults |= {name: max(1, round(minutes / LONG_MINUTES * count)) for name, count in DENSE.items()}
     if chosen.short:
         seconds, rate, faults = 25.0, min(500.0, chosen.rate), SHORT
@@ -115,7 +83,8 @@ def _plan(chosen: argparse.Namespace, bug: str | None, seed: int) -> Plan:
         faults = faults | {LATENESS_CHANGED: 4}
     keep = None if chosen.keep is None else chosen.keep.resolve()
     door_faults = 0 if chosen.short and bug is not None else round(seconds / DOOR_FAULT_EVERY_S)
-    return Plan(seed, seconds, rate, faults, door_faults, chosen.short or chosen.embedded, bug, keep)
+    embedded = chosen.short or chosen.embedded
+    return Plan(chosen.seed, seconds, rate, faults, door_faults, embedded, bug, keep)
 
 
 if __name__ == "__main__":

@@ -39,13 +39,13 @@ def doctor(
     return changed
 
 
-def forget(settings: Settings, _: Any) -> None:
+def forget(settings: Settings) -> None:
     """The plays of a shard are taken out of the saves."""
     assert settings.recovery_dir is not None
     doctor(settings.recovery_dir, lambda step, key, state: state, ("plays", "0001"))
 
 
-def skip(settings: Settings, _: Any) -> None:
+def skip(settings: Settings) -> None:
     """The saved position of the topic's first partition is moved on by 50 messages."""
     assert settings.recovery_dir is not None
     first = f"{settings.kafka_topic}/0"
@@ -60,15 +60,9 @@ def skip(settings: Settings, _: Any) -> None:
     doctor(settings.recovery_dir, skipped)
 
 
-def turn_back(settings: Settings, client: Any) -> None:
-    """A row in Redis is turned back by one."""
-    client.hincrby(f"{settings.namespace}:placement:{{pl-0000}}", "flight.impressions", -1)
-
-
-BUGS: Final[dict[str, Callable[[Settings, Any], None]]] = {
+BUGS: Final[dict[str, Callable[[Settings], None]]] = {
     "forgotten": forget,
     "skipped": skip,
-    "doctored": turn_back,
 }
 
 OF_THE_SOURCE: Final = "stored-early"

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +21,6 @@ from redis import RedisError
 from benchmarks.chaos_archive import Archive, against_the_archive
 from benchmarks.chaos_bugs import BUGS, OF_THE_SOURCE
 from benchmarks.chaos_door import Door
-from benchmarks.chaos_figures import Figures, report
-from benchmarks.chaos_plan import Plan
 from benchmarks.chaos_services import (
     OTHER_OUTPUTS,
     ROOT,
@@ -35,6 +35,7 @@ from benchmarks.chaos_services import (
 from benchmarks.chaos_source import (
     LETTERS,
     TOPIC,
+    Ledger,
     Source,
     against_the_topic,
     pixels_in,
@@ -76,8 +77,35 @@ LATENESSES: Final = ("PT1M", "PT30S", "PT45S")
 STEPS_S: Final = (-3600.0, 3600.0, -86_400.0, 7200.0, 0.0)
 MIN_START_S: Final = 0.5
 """No flow writes sooner after its start: what is seen sooner was written by the one before."""
+SHOWN: Final = 60
+"""Findings that are printed."""
 FLUSHES: Final = 3
 """How often Redis is emptied by a command in a row."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a run.
+
+    Attributes:
+        seed: of traffic and faults.
+        seconds: of traffic, which goes on until all faults are over.
+        rate: pixels a second.
+        faults: how often each, by its method's name in `Chaos`.
+        door_faults: how often collectors are killed or stopped, beside, and as often the source.
+        embedded: use the embedded broker although Apache Kafka is there.
+        bug: one of `BUGS`, or `OF_THE_SOURCE`; None: none.
+        keep: directory to make, for the log, the recovery stores and what the flow said; None: keep nothing.
+    """
+
+    seed: int
+    seconds: float
+    rate: float
+    faults: dict[str, int]
+    door_faults: int
+    embedded: bool
+    bug: str | None
+    keep: Path | None
 
 
 class Chaos:
@@ -96,8 +124,8 @@ class Chaos:
         self._stops: list[float] = []
         self._refilling = False
 
-    def run(self) -> Figures:
-        """Do it, print the report and return its figures.
+    def run(self) -> bool:
+        """Do it and print the report; returns True if nothing was lost, counted twice or seen to fall.
 
         Raises:
             AssertionError: the flow did not start, stop or catch up in time.
@@ -154,7 +182,7 @@ class Chaos:
                     print(log.name, *log.read_text(errors="replace").splitlines()[-25:], sep="\n  ")
                 raise
 
-    def _judge(self, directory: Path, seen: list[dict[str, Any]], second: Flow, other: Settings) -> Figures:
+    def _judge(self, directory: Path, seen: list[dict[str, Any]], second: Flow, other: Settings) -> bool:
         brokers, one_lateness = self._broker.brokers, LATENESS_CHANGED not in self._plan.faults
         events, differences = against_the_log(
             self._settings, self._client, brokers, directory, self._stream.closed_ms, one_lateness
@@ -183,34 +211,58 @@ class Chaos:
             second.stop()
             differences += undisturbed(self._settings, other, self._client, brokers)
         summary, steps = seen.pop(), [one for one in seen if "what" in one]
-        recovered_s = self._watch.recovered_s
-        figures = Figures(
-            seconds=round(self._lasted_s, 1),
-            events=events,
-            kills=self._killed,
-            answered=len(answered),
-            sent_again=self._door.again,
-            stored_again=stored.total() - len(stored) - ledger.stored_again,
-            source_read=ledger.read,
-            source_pixels=ledger.pixels,
-            source_not_ours=ledger.not_ours,
-            source_rejected=ledger.rejected,
-            source_stored_again=ledger.stored_again,
-            faults=dict(self._done + self._door.done + self._source.done + self._archive.done),
-            stops=len(self._stops),
-            rows_read=summary["rows"],
-            client_reads=summary["client_reads"],
-            client_usable=summary["client_usable"],
-            client_behind_s=summary["client_behind_s"],
-            differences=len(differences),
-            backward_steps=summary["findings"],
-            behind_s=round(self._watch.held_s, 1),
-            first_flush_s=round(sum(recovered_s) / len(recovered_s), 2) if recovered_s else 0.0,
-            flushed_kills=len(recovered_s),
+        stored_again = stored.total() - len(stored) - ledger.stored_again
+        self._report(events, len(answered), stored_again, ledger, summary, steps, differences)
+        return not (differences or summary["findings"])
+
+    def _report(
+        self,
+        events: int,
+        answered: int,
+        stored_again: int,
+        ledger: Ledger,
+        summary: Mapping[str, Any],
+        steps: Sequence[Mapping[str, Any]],
+        differences: Sequence[str],
+    ) -> None:
+        """Print the run.
+
+        Args:
+            events: of the topic.
+            answered: events that the collectors answered as stored.
+            stored_again: events that the log has once more each, for the flow to count once.
+            ledger: of the source's topic.
+            summary, steps: by the monitor.
+        """
+        watch, recovered_s = self._watch, self._watch.recovered_s
+        faults = self._done + self._door.done + self._source.done + self._archive.done
+        print(f"broker: {self._broker.name}")
+        print(f"events: {events:,} on {PARTITIONS} partitions in {self._lasted_s:.0f} s")
+        print(f"faults: {', '.join(f'{name} {times}' for name, times in sorted(faults.items()))}")
+        print(f"kills: {self._killed} processes of the flow")
+        print(
+            f"collectors: {answered:,} events answered as stored, {self._door.again:,} calls sent again, "
+            f"{stored_again:,} events stored again"
         )
-        told = (self._broker.name, self._stops, self._watch.longest_s)
-        report(figures, *told, summary, steps, differences)
-        return figures
+        print(
+            f"source: read {ledger.read:,} = pixels {ledger.pixels:,} + not ours {ledger.not_ours:,} "
+            f"+ rejected {ledger.rejected:,}; {ledger.stored_again:,} pixels stored again"
+        )
+        if recovered_s:
+            print(f"first flush: {sum(recovered_s) / len(recovered_s):.1f} s behind a kill, in the mean")
+        stops = self._stops
+        print(f"stops: {len(stops)} by SIGTERM, all with code 0, the longest {max(stops):.1f} s")
+        print(f"longest time to catch up: {watch.longest_s:.1f} s")
+        print(f"watermark: at most {watch.held_s:.1f} s behind, beside time without a flow or a broker")
+        print("read meanwhile: {rows:,} rows in {polls:,} polls, {unanswered} not answered".format(**summary))
+        print(
+            "read through the client: {client_reads:,} rows, {client_usable:,} of them usable, "
+            "at most {client_behind_s:.1f} s behind".format(**summary)
+        )
+        print(f"backward steps seen: {summary['findings']}")
+        print(*(f"  {json.dumps(one)}" for one in steps[:SHOWN]), sep="\n", end="\n" if steps else "")
+        print(f"differences: {len(differences)}")
+        print(*(f"  {one}" for one in differences[:SHOWN]), sep="\n", end="\n" if differences else "")
 
     # The play
 
@@ -376,7 +428,7 @@ class Chaos:
         time.sleep(3 * self._settings.save_interval.total_seconds())  # there are snapshots
         self._about_to_die()
         with self._flow.dead():
-            BUGS[self._plan.bug](self._settings, self._client)
+            BUGS[self._plan.bug](self._settings)
 
     def _restart(self, processes: int) -> None:
         self._stop()

@@ -14,7 +14,6 @@ import pytest
 
 from benchmarks import chaos_bidder
 from benchmarks.chaos_bidder import Bidder
-from benchmarks.chaos_figures import Account, Figures
 from benchmarks.chaos_monitor import Monitor
 from benchmarks.chaos_source import NOT_OURS, REJECTED, Ad, Due, Place, against_the_topic
 from benchmarks.chaos_verdict import against_the_answers
@@ -227,15 +226,6 @@ def test_a_row_returning_smaller_is_detected() -> None:
     monitor.emptied(1)
     assert not list(monitor.check("row", {}))
     assert [one["field"] for one in monitor.check("row", ROW)] == ["flight.clicks"]
-
-
-def test_a_round_with_findings_restarts_the_count_of_kills(tmp_path: Path) -> None:
-    file = tmp_path / "chaos.json"
-    for kills, fell, lost in ((100, 0, 0), (90, 3, 0), (80, 0, 0), (70, 0, 1), (60, 0, 0), (50, 0, 0)):
-        Account.read(file).add(file, 1, Figures(kills=kills, backward_steps=fell, differences=lost))
-    account = Account.read(file)
-    assert (account.sum.kills, account.sum.backward_steps, account.sum.differences) == (450, 3, 1)
-    assert (account.since.kills, account.since.runs, account.since.well) == (110, 2, True)
 
 
 # The bidder next to the flow
