@@ -2,8 +2,8 @@
 
 Run it as `python -m benchmarks.change`. Each change is a patch in `benchmarks/changes`, applied to a scratch
 copy of the tree; a patch that no longer applies is an error. Files that the tree's own commands generate do
-not count. `--prove` runs the checks that show the change whole. Lists of names that stand twice, and the
-length of the project, are printed too.
+not count. `--prove` runs the checks that show the change whole. Lists of names that stand twice, and storage
+mechanisms outside the store, are printed too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -37,13 +37,13 @@ GENERATORS: Final[Sequence[Sequence[str]]] = (("flows.generated",),)
 class Change(NamedTuple):
     """One of the changes.
 
-    Attributes: what: the change, for people. before: files that it touched before there was a catalogue.
-        most: files that it may touch. tests: what proves it whole in the changed tree, as arguments of
-        pytest.
+    Attributes:
+        what: the change, for people.
+        most: files that it may touch.
+        tests: what proves it whole in the changed tree, as arguments of pytest.
     """
 
     what: str
-    before: int
     most: int
     tests: Sequence[str]
 
@@ -51,7 +51,6 @@ class Change(NamedTuple):
 CHANGES: Final = {
     "pause": Change(
         "one more counted event: pauses, like mutes",
-        27,
         8,
         (
             "tests/flows/test_change.py",
@@ -64,7 +63,6 @@ CHANGES: Final = {
     ),
     "scope": Change(
         "one more scope: markets, as stations are one",
-        29,
         12,
         (
             "tests/flows/test_change.py",
@@ -77,7 +75,6 @@ CHANGES: Final = {
     ),
     "export": Change(
         "one more export: Microsoft Teams, like Slack",
-        9,
         6,
         (
             "tests/flows/exports/test_targets_that_fail.py",
@@ -134,44 +131,14 @@ def prove(name: str, tree: Path) -> bool:
 
 
 MECHANISMS: Final = {
-    "probe loops": (7, r"\(slot \+ .*\) [&%]|slot == capacity"),
-    "classes of runs": (5, r"^class \w*(Runs?|(?<!_)Segment)\b"),
-    "journals": (1, r"^class \w*Journal\b"),
-    "interners": (7, r"setdefault\(\w+, len\(self|self\._numbers\[\w+\] = len\("),
+    "probe loops": r"\(slot \+ .*\) [&%]|slot == capacity",
+    "classes of runs": r"^class \w*(Runs?|(?<!_)Segment)\b",
+    "journals": r"^class \w*Journal\b",
+    "interners": r"setdefault\(\w+, len\(self|self\._numbers\[\w+\] = len\(",
 }
-"""What belongs into `flows/state`: its number outside before there was a store, and how its code looks."""
+"""What belongs into `flows/state`, and how its code looks."""
 _ELSEWHERE: Final = ("flows/state/", "flows/reconcile/", "flows/archive/", "connectors/")
 """The store, the oracle, and files that are no state of the flow."""
-ROOMS: Final = {
-    "flows/archive": 2_002,
-    "flows/attribution": 3_357,
-    "flows/cli": 3_709,
-    "flows/clients": 649,
-    "flows/collector": 7_973,
-    "flows/delivery": 2_716,
-    "flows/demo": 1_692,
-    "flows/engine": 3_716,
-    "flows/exports": 3_062,
-    "flows/intake": 3_974,
-    "flows/model": 3_269,
-    "flows/plays": 2_399,
-    "flows/publish": 2_997,
-    "flows/recompute": 713,
-    "flows/reconcile": 5_234,
-    "flows/rows": 4_589,
-    "flows/sentence": 410,
-    "flows/settings": 1_584,
-    "flows/silence": 719,
-    "flows/simulate": 2_225,
-    "flows/sources": 4_618,
-    "flows/state": 2_264,
-    "flows/viewers": 7_268,
-    "flows/waterfall": 1_211,
-    "flows": 4_144,
-    "connectors": 6_738,
-    "dashboards": 3_482,
-}
-"""Lines of Python by room before there was a store."""
 
 
 def mechanisms() -> dict[str, list[str]]:
@@ -181,7 +148,7 @@ def mechanisms() -> dict[str, list[str]]:
         place = str(path.relative_to(ROOT))
         if not place.startswith(_ELSEWHERE):
             for number, line in enumerate(path.read_text().splitlines(), 1):
-                for name, (_, look) in MECHANISMS.items():
+                for name, look in MECHANISMS.items():
                     if re.search(look, line):
                         found[name].append(f"{place}:{number}")
     return found
@@ -255,17 +222,6 @@ def duplicates(lists: Sequence[Spelt]) -> list[tuple[Spelt, Spelt]]:
     return found
 
 
-def _lines(rooms: Collection[str], ending: str) -> int:
-    paths = (path for room in rooms for path in (ROOT / room).rglob(f"*{ending}"))
-    return sum(path.read_bytes().count(b"\n") for path in paths if "vendor" not in path.parts)
-
-
-def words() -> int:
-    """The words of README, CHANGELOG, CONTRIBUTING and docs."""
-    pages = (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
-    return sum(len(page.read_text().split()) for page in pages)
-
-
 def main() -> int:
     """Print the figures; exit code 1 where a change touches more files than it may, or is not proven."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.change", description=__doc__)
@@ -281,7 +237,7 @@ def main() -> int:
             files = apply(name, Path(directory))
             proven = prove(name, Path(directory)) if arguments.prove else None
         said = {True: "proven", False: "NOT PROVEN", None: "not proven here: --prove"}[proven]
-        print(f"{change.what}: {len(files)} files, at most {change.most}, {change.before} before; {said}")
+        print(f"{change.what}: {len(files)} files, at most {change.most}; {said}")
         if arguments.list:
             print("".join(f"  {file}\n" for file in files), end="")
         right &= len(files) <= change.most and proven is not False
@@ -290,14 +246,7 @@ def main() -> int:
     if arguments.list:
         print("".join(f"  {one.place} repeats {other.place}\n" for one, other in found), end="")
     for name, places in mechanisms().items():
-        print(f"{name} outside flows/state: {len(places)}, {MECHANISMS[name][0]} before {' '.join(places)}")
-    for room, before in ROOMS.items():
-        depth = "*.py" if room == "flows" else "**/*.py"
-        now = sum(len(path.read_text().splitlines()) for path in (ROOT / room).glob(depth))
-        print(f"{room}: {now:,} lines, {before:,} before")
-    print(f"product: {_lines(PRODUCT, '.py'):,} lines of Python, {_lines(PRODUCT, '.js'):,} of JavaScript")
-    print(f"tests: {_lines(('tests',), '.py'):,} lines of Python")
-    print(f"documents: {words():,} words")
+        print(f"{name} outside flows/state: {len(places)} {' '.join(places)}")
     return 0 if right else 1
 
 
