@@ -25,7 +25,7 @@ class Bidder:
 
     Attributes:
         reads: of rows, by the client.
-        usable: how many of them might be acted on.
+        usable: how many of them might be acted on if they had a plan.
         behind_s: the longest time for which the client had an older row than Redis, while Redis served.
     """
 
@@ -66,7 +66,8 @@ class Bidder:
         while known and known[0][1] <= version:
             known.pop(0)
         waits_s = now_s - known[0][0] if known else 0.0
-        if not row.usable:
+        # No placement of a run has a plan, which is the last reason that the client looks for.
+        if row.reason not in (None, "no_plan"):
             return
         self.usable, self.behind_s = self.usable + 1, max(self.behind_s, waits_s)
         if waits_s > STALE_S + SLACK_S:

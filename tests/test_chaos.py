@@ -242,7 +242,8 @@ class Client(dict[str, Any]):
 class Row(dict[str, Any]):
     def __init__(self, fields: dict[str, Any], **attributes: Any) -> None:
         super().__init__(fields)
-        self.version, self.usable = attributes["version"], attributes["usable"]
+        self.version = attributes["version"]
+        self.reason = None if attributes["usable"] else "stale"
 
 
 @pytest.fixture
