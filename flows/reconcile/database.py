@@ -16,7 +16,7 @@ from flows.errors import AudiopixelError, UsageError
 
 _CHUNK: Final = 65_536
 """The number of rows that `insert` passes to DuckDB at once."""
-_INTERRUPT: Final = re.compile(r"Query interrupted|(Traceback .*\n)?KeyboardInterrupt: *$", re.DOTALL)
+_INTERRUPT: Final = re.compile(r"Query interrupted|(Traceback .*\n)?KeyboardInterrupt:? *$", re.DOTALL)
 """DuckDB's messages of an interruption. The second one ends with the traceback of the Python code that DuckDB
 called. Only errors of the base classes are compared, since messages of other errors may quote a value.
 """

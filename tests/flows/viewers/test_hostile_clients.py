@@ -108,7 +108,8 @@ def test_a_context_of_any_depth_is_answered_or_refused(app: Starlette) -> None:
             ]
             return [answer.status_code for answer in answers]
 
-    assert set(asyncio.run(statuses())) == {200, 400}
+    # Python 3.11 refuses from about 900 on, 3.12 at none of these depths.
+    assert set(asyncio.run(statuses())) <= {200, 400}
 
 
 @pytest.mark.parametrize(
