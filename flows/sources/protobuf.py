@@ -227,6 +227,10 @@ def _field_count(message: descriptor_pb2.DescriptorProto) -> int:
     return len(message.field) + sum(map(_field_count, message.nested_type))
 
 
+def _unchanged(value: Any) -> Any:
+    return value
+
+
 def _milliseconds(value: Any) -> Any:
     if not 0 <= value.seconds < _MAX_SECONDS or not 0 <= value.nanos < 1_000_000_000:
         return Unreadable()

@@ -27,6 +27,8 @@ PREFIX_BYTES: Final = 5
 """The length of the prefix of a message: a zero and the schema's id in four bytes, the highest first."""
 MAX_SCHEMA_CHARACTERS: Final = 1 << 20
 """The greatest length of a schema together with all schemas that it refers to."""
+MAX_FIELDS: Final = 10_000
+"""The greatest number of fields of a schema together with all schemas that it refers to."""
 MAX_REFERENCES: Final = 200
 MAX_UNKNOWN: Final = 4_096
 """The number of remembered ids that the registry does not have. A sender may invent any number of ids."""

@@ -1,12 +1,12 @@
 """Shapes: the fields that messages of a schema can have, known before any message.
 
-A shape is a table of fields, a list, a table of any names, `TEXT` (which may be JSON), or `PLAIN` (a value
-without fields).
+A shape is a table of fields, a list, a table of any names, one of several shapes, `TEXT` (which may be JSON),
+or `PLAIN` (a value without fields). A table of fields may contain itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from flows.collector.dialects import CONSENT
@@ -26,9 +26,15 @@ class MapOf(NamedTuple):
     values: Shape
 
 
+class AnyOf(NamedTuple):
+    """A value that has one of several shapes."""
+
+    shapes: tuple[Shape, ...]
+
+
 TEXT: Final = "text"
 PLAIN: Final = "plain"
-Shape = Mapping[str, "Shape"] | ListOf | MapOf | str
+Shape = Mapping[str, "Shape"] | ListOf | MapOf | AnyOf | str
 STRICT: Final = CONSENT | {"ts", "event_id"}
 """Fields whose absence changes a pixel's meaning: an unseen refusal, another minute, a repeat."""
 
@@ -48,33 +54,29 @@ def may_have(path: Path, shape: Shape) -> bool:
     """True if a message of a shape may have a value at a path."""
     if isinstance(shape, Mapping) and path.text in shape:
         return True
+    shapes = _members([shape])
     for step in path.steps:
-        if shape == TEXT:
+        if TEXT in shapes:
             return True
         if isinstance(step, str):
-            inner = (
-                shape.values
-                if isinstance(shape, MapOf)
-                else shape.get(step)
-                if isinstance(shape, Mapping)
-                else None
-            )
+            inner = [
+                one.values if isinstance(one, MapOf) else one.get(step)
+                for one in shapes
+                if isinstance(one, MapOf | Mapping)
+            ]
         else:
-            inner = shape.items if isinstance(shape, ListOf) else None
-        if inner is None:
-            return False
-        shape = inner
-    return True
+            inner = [one.items for one in shapes if isinstance(one, ListOf)]
+        shapes = _members([one for one in inner if one is not None])
+    return bool(shapes)
 
 
-def union_shape(shapes: Iterator[Shape]) -> Shape:
-    """The shape of a value that has one of several shapes."""
-    union: Shape = PLAIN
-    for shape in shapes:
-        if isinstance(union, Mapping) and isinstance(shape, Mapping):
-            union = {**union, **shape}
-        elif TEXT in (union, shape):
-            union = TEXT
-        elif union == PLAIN:
-            union = shape
-    return union
+def _members(shapes: list[Shape]) -> list[Shape]:
+    """Each of some shapes once, with the members of an `AnyOf` in its place."""
+    members: dict[int, Shape] = {}
+    while shapes:
+        shape = shapes.pop()
+        if isinstance(shape, AnyOf):
+            shapes += shape.shapes
+        else:
+            members[id(shape)] = shape
+    return list(members.values())
