@@ -106,7 +106,8 @@ class RecordDecoder:
         self._schemas: Schemas[_Compiled] | None = None
         self._document = _LINES.get(source.format, document_of)
         if source.format in OF_A_REGISTRY:
-            registry = ConfluentRegistry(source.registry_options(), source.name)
+            form = "serialized" if source.format == "protobuf" else None
+            registry = ConfluentRegistry(source.registry_options(), source.name, form)
             self._schemas = Schemas(registry, partial(_Compiled, source, _schema_of(source)), registry.plain)
 
     @property

@@ -1,38 +1,57 @@
 """Protobuf: a schema of the registry, and its messages, without generated code.
 
-The registry holds the text of a `.proto`. protoc, from grpcio-tools, turns it into descriptors in its own
-process; Google's library decodes with them. A message's fields are read on demand.
+The registry sends descriptors, or the text of a `.proto`. protoc, from grpcio-tools, turns a text into
+descriptors in its own process. Google's library decodes with them. A message's fields are read on demand.
 """
 
 from __future__ import annotations
 
+import base64
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc_tools  # noqa: F401  (protoc runs in a process of its own; if it is missing, the start must fail)
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError, Message
 
 from flows.collector.body import Unreadable
 from flows.sources.avro import float32_digits, time_text
-from flows.sources.schemas import Text, UnusableError
+from flows.sources.schemas import MAX_FIELDS, Text, UnusableError
 from flows.sources.shapes import PLAIN, TEXT, ListOf, MapOf, Shape
 
 COMPILE_S: Final = 30
+"""The greatest time of protoc, in s. On a busy machine the schema is tried again."""
+COMPILE_CPU_S: Final = 2
+"""The greatest processor time of protoc with Python's start, in s. A schema that needs more is refused."""
 MAX_INDEXES: Final = 16
 """The greatest depth of messages within messages."""
-MAX_FIELDS: Final = 10_000
-"""The greatest number of fields of a schema's messages, with those of the files that it imports."""
 MAX_MEMBERS: Final = 10_000
 """The greatest number of items of a list or map. A longer one cannot be read."""
 _TOP: Final = "audiopixel-schema.proto"
 _OUT: Final = "audiopixel-descriptors"
+_PROTOC: Final = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, ({COMPILE_CPU_S}, {COMPILE_CPU_S + 1}))
+from grpc_tools import protoc
+protoc.entrypoint()
+"""
 _WELL_KNOWN: Final = "google/protobuf/"
+_GOOGLES: Final = frozenset(
+    f"{_WELL_KNOWN}{name}.proto"
+    for name in (
+        *("any", "api", "descriptor", "duration", "empty", "field_mask"),
+        *("source_context", "struct", "timestamp", "type", "wrappers"),
+    )
+)
 _TIMESTAMP: Final = "google.protobuf.Timestamp"
 _DURATION: Final = "google.protobuf.Duration"
 _OF_JSON: Final = ("google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue")
@@ -75,87 +94,96 @@ class Fields(Mapping[str, Any]):
 Getter = Callable[[Message], Any]
 
 
-class Kind:
+class Kind(NamedTuple):
     """A type of message.
 
     Attributes:
         name: the full name.
         shape: the fields of its messages.
+        getters: the function that reads each field.
+        message_class: Google's class of its messages.
     """
 
-    def __init__(self, descriptor: Descriptor, getters: Mapping[str, Getter], shape: Shape) -> None:
-        self.name, self.shape, self._getters = descriptor.full_name, shape, getters
-        self._class = message_factory.GetMessageClass(descriptor)
+    name: str
+    shape: Shape
+    getters: Mapping[str, Getter]
+    message_class: type[Message]
 
     def document(self, payload: bytes) -> Mapping[str, Any] | None:
         """The fields of a message's bytes; None if the bytes do not fit this type."""
         try:
-            return Fields(self._class.FromString(payload), self._getters)
+            return Fields(self.message_class.FromString(payload), self.getters)
         except DecodeError:
             return None
 
 
 class ProtobufSchema:
-    """A schema by which messages are read.
+    """A schema by which messages are read. Each type is read once, before the first message.
+
+    Attributes:
+        kinds: the types of messages, by their path of indexes.
 
     Raises:
-        UnusableError: protoc refuses the text, or the text has no message.
+        UnusableError: protoc refuses the text, or the text has no message or too many fields.
     """
 
     def __init__(self, text: Text) -> None:
         if text.kind != "PROTOBUF":
             raise UnusableError(f"it is of the kind {text.kind}, not PROTOBUF")
-        pool = descriptor_pool.DescriptorPool()
-        files = _compiled(text).file
-        if sum(map(_field_count, (one for file in files for one in file.message_type))) > MAX_FIELDS:
+        files = _described(text) or _compiled(text)
+        if sum(map(_field_count, files)) > MAX_FIELDS:
             raise UnusableError(f"it has over {MAX_FIELDS:,} fields")
+        pool = descriptor_pool.DescriptorPool()
         for file in files:
             pool.AddSerializedFile(file.SerializeToString())
-        self._file = pool.FindFileByName(_TOP)
-        self._getters: dict[str, dict[str, Getter]] = {}
-        self._shapes: dict[str, Shape] = {}
-        self._kinds: dict[tuple[int, ...], Kind | None] = {}
-        if self._kind((0,)) is None:
+        top_types = list(pool.FindFileByName(_TOP).message_types_by_name.values())
+        self._types: dict[str, tuple[dict[str, Getter], dict[str, Shape]]] = {}
+        self._unread: list[Descriptor] = []
+        self.kinds = {path: self._kind(descriptor) for path, descriptor in _paths(top_types, ())}
+        while self._unread:
+            self._read(self._unread.pop())
+        if not self.kinds:
             raise UnusableError("it has no message")
 
     def message(self, payload: bytes) -> tuple[Kind, Mapping[str, Any] | None] | None:
         """The kind and the document of the bytes after a prefix; None if they name no type of this schema."""
         type_and_end = indexes(payload)
-        kind = None if type_and_end is None else self._kind(type_and_end[0])
+        kind = None if type_and_end is None else self.kinds.get(type_and_end[0])
         if type_and_end is None or kind is None:
             return None
         return kind, kind.document(payload[type_and_end[1] :])
 
-    def _kind(self, path: tuple[int, ...]) -> Kind | None:
-        if path not in self._kinds:
-            kind = self._new_kind(path)
-            if kind is None:
-                return None  # not remembered: a sender may name any number of types that do not exist
-            self._kinds[path] = kind
-        return self._kinds[path]
+    def _kind(self, descriptor: Descriptor) -> Kind:
+        getters, shape = self._type(descriptor)
+        return Kind(descriptor.full_name, shape, getters, message_factory.GetMessageClass(descriptor))
 
-    def _new_kind(self, path: tuple[int, ...]) -> Kind | None:
-        types: Sequence[Descriptor] = list(self._file.message_types_by_name.values())
-        descriptor = None
-        for number in path:
-            # Java's serializers count the text's messages, Python's also count the entries of maps.
-            messages = [one for one in types if not one.GetOptions().map_entry]
-            if number >= len(messages) or messages[number] is not types[number]:
-                return None
-            descriptor = messages[number]
-            types = descriptor.nested_types
-        if descriptor is None:
-            return None
-        return Kind(descriptor, self._getters_of(descriptor), self._shape(descriptor))
-
-    def _getters_of(self, descriptor: Descriptor) -> dict[str, Getter]:
+    def _type(self, descriptor: Descriptor) -> tuple[dict[str, Getter], dict[str, Shape]]:
+        """The fields of a type, which `_read` fills in."""
         name = descriptor.full_name
-        if name not in self._getters:
-            getters = self._getters[name] = {}
-            for field in descriptor.fields:
-                getter = self._getter(field)
-                getters[field.json_name] = getters[field.name] = getter
-        return self._getters[name]
+        if name not in self._types:
+            self._types[name] = {}, {}
+            self._unread.append(descriptor)
+        return self._types[name]
+
+    def _read(self, descriptor: Descriptor) -> None:
+        getters, shape = self._type(descriptor)
+        for field in descriptor.fields:
+            names = field.json_name, field.name
+            getters |= dict.fromkeys(names, self._getter(field))
+            shape |= dict.fromkeys(names, self._shape(field))
+
+    def _shape(self, field: FieldDescriptor) -> Shape:
+        kind = field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            return MapOf(self._shape(kind.fields_by_name["value"]))
+        shape: Shape = TEXT if field.type == FieldDescriptor.TYPE_STRING else PLAIN
+        if _google_name(kind) in _WRAPPERS:
+            shape = self._shape(kind.fields_by_name["value"])
+        elif _google_name(kind) in _OF_JSON:
+            shape = TEXT
+        elif kind is not None and _google_name(kind) not in (_TIMESTAMP, _DURATION):
+            shape = self._type(kind)[1]
+        return ListOf(shape) if field.is_repeated else shape
 
     def _getter(self, field: FieldDescriptor) -> Getter:
         name = field.name
@@ -177,54 +205,55 @@ class ProtobufSchema:
         if field.message_type is None:
             return float32_digits if field.type == FieldDescriptor.TYPE_FLOAT else _unchanged
         kind = field.message_type
-        if kind.full_name == _TIMESTAMP:
+        name = _google_name(kind)
+        if name == _TIMESTAMP:
             return _milliseconds
-        if kind.full_name == _DURATION:
+        if name == _DURATION:
             return lambda value: time_text(value.seconds * 1000 + value.nanos // 1_000_000)
-        if kind.full_name in _WRAPPERS:
+        if name in _WRAPPERS:
             inner = self._member(kind.fields_by_name["value"])
             return lambda value: inner(value.value)
-        if kind.full_name in _OF_JSON:
-            return json_format.MessageToDict
-        getters = self._getters_of(kind)
+        if name in _OF_JSON:
+            return _json
+        getters, _ = self._type(kind)
         return lambda value: Fields(value, getters)
 
-    def _shape(self, descriptor: Descriptor) -> Shape:
-        """The shape of a type's messages. Each type is looked at once, since types refer to each other as a
-        graph. A type within itself may have any shape.
-        """
-        name = descriptor.full_name
-        if name not in self._shapes:
-            self._shapes[name] = TEXT
-            fields: dict[str, Shape] = {}
-            for field in descriptor.fields:
-                if field.message_type is not None and field.message_type.GetOptions().map_entry:
-                    shape: Shape = MapOf(self._shape_of(field.message_type.fields_by_name["value"]))
-                else:
-                    shape = self._shape_of(field)
-                    if field.is_repeated:
-                        shape = ListOf(shape)
-                fields |= dict.fromkeys((field.json_name, field.name), shape)
-            self._shapes[name] = fields
-        return self._shapes[name]
 
-    def _shape_of(self, field: FieldDescriptor) -> Shape:
-        kind = field.message_type
-        if kind is None:
-            return TEXT if field.type == FieldDescriptor.TYPE_STRING else PLAIN
-        if kind.full_name in _WRAPPERS:
-            return self._shape_of(kind.fields_by_name["value"])
-        if kind.full_name in (_TIMESTAMP, _DURATION):
-            return PLAIN
-        return TEXT if kind.full_name in _OF_JSON else self._shape(kind)
+def _paths(
+    types: Iterable[Descriptor], above: tuple[int, ...]
+) -> Iterator[tuple[tuple[int, ...], Descriptor]]:
+    """The path of each type of a file. Java's serializers count the text's messages, Python's also count the
+    entries of maps, so types after such an entry have none.
+    """
+    for number, descriptor in enumerate(takewhile(lambda one: not one.GetOptions().map_entry, types)):
+        path = (*above, number)
+        yield path, descriptor
+        if len(path) < MAX_INDEXES:
+            yield from _paths(descriptor.nested_types, path)
 
 
-def _unchanged(value: Any) -> Any:
-    return value
+def _field_count(file: FileDescriptorProto) -> int:
+    """The number of fields, messages and enum values of a file."""
+    count, messages, enums = 0, [*file.message_type], [*file.enum_type]
+    while messages:
+        message = messages.pop()
+        count += 1 + len(message.field)
+        messages += message.nested_type
+        enums += message.enum_type
+    return count + sum(len(one.value) for one in enums)
 
 
-def _field_count(message: descriptor_pb2.DescriptorProto) -> int:
-    return len(message.field) + sum(map(_field_count, message.nested_type))
+def _google_name(kind: Descriptor | None) -> str:
+    """The full name of a type of Google's own files; empty for another one, whatever its name."""
+    return kind.full_name if kind is not None and kind.file.name in _GOOGLES else ""
+
+
+def _json(value: Message) -> Any:
+    """A `Struct` as JSON. Infinity and NaN are not JSON."""
+    try:
+        return json_format.MessageToDict(value)
+    except (ValueError, json_format.Error):
+        return Unreadable()
 
 
 def _unchanged(value: Any) -> Any:
@@ -249,7 +278,40 @@ def _map(values: Any, member: Callable[[Any], Any]) -> Any:
     return {str(name): member(one) for name, one in values.items()} or None
 
 
-def _compiled(text: Text) -> descriptor_pb2.FileDescriptorSet:
+def _described(text: Text) -> list[FileDescriptorProto]:
+    """The files of a schema of descriptors; empty if the registry sent the text of a `.proto`."""
+    files = []
+    for name, schema_text in {**text.references, _TOP: text.text}.items():
+        if name.startswith(_WELL_KNOWN):
+            continue  # only Google's own are read by their meaning
+        try:
+            file = FileDescriptorProto.FromString(base64.b64decode(schema_text, validate=True))
+        except (ValueError, DecodeError):  # a .proto has characters that base64 lacks
+            return []
+        file.name = name
+        files.append(file)
+    imported = {name for file in files for name in file.dependency} - {file.name for file in files}
+    return [*_well_known(imported), *files]
+
+
+def _well_known(names: Iterable[str]) -> list[FileDescriptorProto]:
+    """Google's own files, each after those that it imports.
+
+    Raises:
+        UnusableError: one is not Google's.
+    """
+    files: dict[str, FileDescriptorProto] = {}
+    for name in names:
+        if name not in _GOOGLES:
+            raise UnusableError(f"it imports {name[:64]!r}, to which it has no reference")
+        module = import_module(f"{name.removesuffix('.proto').replace('/', '.')}_pb2")
+        file = FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
+        files |= {one.name: one for one in (*_well_known(file.dependency), file)}
+    return list(files.values())
+
+
+def _compiled(text: Text) -> Sequence[FileDescriptorProto]:
+    """The files of a schema that the registry sent as the text of a `.proto`, by protoc."""
     with tempfile.TemporaryDirectory(prefix="audiopixel-") as place:
         directory = Path(place)
         for name, schema_text in {**text.references, _TOP: text.text}.items():
@@ -260,17 +322,19 @@ def _compiled(text: Text) -> descriptor_pb2.FileDescriptorSet:
                 raise UnusableError(f"it imports {name[:64]!r}, which leaves its directory")
             (directory / parts.parent).mkdir(parents=True, exist_ok=True)
             (directory / parts).write_text(schema_text)
-        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{place}", "--include_imports"]
+        command = [sys.executable, "-c", _PROTOC, f"-I{place}", "--include_imports"]
         process = subprocess.run(
             [*command, f"--descriptor_set_out={directory / _OUT}", _TOP],
             capture_output=True,
             timeout=COMPILE_S,
             cwd=place,
         )
+        if process.returncode == -signal.SIGXCPU:
+            raise UnusableError(f"protoc needs over {COMPILE_CPU_S} s of work")
         if process.returncode:
             reason = process.stderr.decode(errors="replace").strip().splitlines() or ["no reason"]
             raise UnusableError(f"protoc refuses its text: {reason[-1][:200]}")
-        return descriptor_pb2.FileDescriptorSet.FromString((directory / _OUT).read_bytes())
+        return FileDescriptorSet.FromString((directory / _OUT).read_bytes()).file
 
 
 def indexes(payload: bytes) -> tuple[tuple[int, ...], int] | None:

@@ -84,13 +84,15 @@ class ConfluentRegistry:
 
     Args:
         options: of confluent-kafka's client: `url`, `basic.auth.user.info`, `ssl.ca.location`, ...
+        form: the form of a schema, if the registry has it: `serialized` is a descriptor in base64.
 
     Raises:
         SettingsError: an option is refused.
         UsageError: the client is not installed.
     """
 
-    def __init__(self, options: Mapping[str, str], name: str) -> None:
+    def __init__(self, options: Mapping[str, str], name: str, form: str | None = None) -> None:
+        self._form = form
         try:
             from confluent_kafka.schema_registry import SchemaRegistryClient
             from confluent_kafka.schema_registry.error import SchemaRegistryError
@@ -115,7 +117,7 @@ class ConfluentRegistry:
 
     def text(self, schema_id: int) -> Text:
         """A schema and all schemas to which it refers."""
-        registered = self._answer(lambda: self._client.get_schema(schema_id))
+        registered = self._answer(lambda: self._client.get_schema(schema_id, fmt=self._form))
         references: dict[str, str] = {}
         self._refer(registered, references, ())
         size = len(registered.schema_str or "") + sum(map(len, references.values()))
@@ -130,7 +132,13 @@ class ConfluentRegistry:
             if reference.name in above or len(references) + len(above) >= MAX_REFERENCES:
                 raise UnusableError(f"its references form a ring, or are over {MAX_REFERENCES}")
             referred = self._answer(
-                partial(self._client.get_version, reference.subject, reference.version, deleted=True)
+                partial(
+                    self._client.get_version,
+                    reference.subject,
+                    reference.version,
+                    deleted=True,
+                    fmt=self._form,
+                )
             ).schema
             self._refer(referred, references, (*above, reference.name))
             references[reference.name] = referred.schema_str or ""

@@ -15,6 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import fastavro
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+from flows.sources.protobuf import ProtobufSchema
+from flows.sources.schemas import Text
 
 AD_EVENT: dict[str, Any] = {
     "type": "record",
@@ -91,11 +95,13 @@ class SmallRegistry:
         status: an answer other than 200 to all questions; 0: none.
         pause_s: before each answer.
         credentials: `user:password` that it asks for; empty: none.
+        descriptors: of schemas of Protobuf by id, in base64.
     """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.status, self.pause_s, self.credentials, self.page = 0, 0.0, "", b"no"
+        self.descriptors: dict[int, str] = {}
         self._schemas: list[dict[str, Any]] = []
         registry = self
 
@@ -109,7 +115,9 @@ class SmallRegistry:
                 elif registry.status:
                     self._answer(registry.status, None)
                 elif (found := registry.found(self.path.partition("?")[0])) is not None:
-                    self._answer(200, found)
+                    descriptor = registry.descriptors.get(found["id"])
+                    described = descriptor and "format=serialized" in self.path
+                    self._answer(200, found | {"schema": descriptor} if described else found)
                 else:
                     self._answer(404, {"error_code": 40403, "message": "Schema not found"})
 
@@ -140,6 +148,17 @@ class SmallRegistry:
             at = int(of_subject[2]) - 1
             return own[at] if 0 <= at < len(own) else None
         return None
+
+    def describe(self, schema_id: int) -> None:
+        """Have a descriptor of a schema of Protobuf too, under the name that Confluent gives it."""
+        schema = self._schemas[schema_id - 1]
+        texts = {one["subject"]: one["schema"] for one in self._schemas}
+        references = {one["name"]: texts[one["subject"]] for one in schema["references"]}
+        made = ProtobufSchema(Text("PROTOBUF", schema["schema"], references))
+        file = FileDescriptorProto()
+        file.MergeFromString(made.kinds[0,].message_class.DESCRIPTOR.file.serialized_pb)
+        file.name = "default"
+        self.descriptors[schema_id] = base64.b64encode(file.SerializeToString()).decode()
 
     def put(self, subject: str, schema: Any, kind: str = "AVRO", references: Any = ()) -> int:
         """Register a schema; its id."""
