@@ -61,14 +61,14 @@ def float32_digits(value: float) -> str:
     return Number(np.float32(value))
 
 
-def _decimal(value: bytes, schema: Mapping[str, Any], _: Any) -> str:
+def _decimal(value: bytes, schema: Any, _: Any) -> str:
     scale = schema.get("scale", 0)
     if not value or len(value) > MAX_DECIMAL_BYTES or not 0 <= scale <= 38:
         return Unreadable()
     return Number(f"{Decimal(int.from_bytes(value, 'big', signed=True)).scaleb(-scale):f}")
 
 
-def _with_aliases(value: dict[str, Any], schema: Mapping[str, Any], _: Any) -> dict[str, Any]:
+def _with_aliases(value: dict[str, Any], schema: Any, _: Any) -> dict[str, Any]:
     for alias, name in schema[_ALIASES]:
         value[alias] = value[name]
     return value

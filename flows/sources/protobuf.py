@@ -177,9 +177,9 @@ class ProtobufSchema:
         if kind is not None and kind.GetOptions().map_entry:
             return MapOf(self._shape(kind.fields_by_name["value"]))
         shape: Shape = TEXT if field.type == FieldDescriptor.TYPE_STRING else PLAIN
-        if _google_name(kind) in _WRAPPERS:
+        if kind is not None and _google_name(kind) in _WRAPPERS:
             shape = self._shape(kind.fields_by_name["value"])
-        elif _google_name(kind) in _OF_JSON:
+        elif kind is not None and _google_name(kind) in _OF_JSON:
             shape = TEXT
         elif kind is not None and _google_name(kind) not in (_TIMESTAMP, _DURATION):
             shape = self._type(kind)[1]
@@ -243,9 +243,9 @@ def _field_count(file: FileDescriptorProto) -> int:
     return count + sum(len(one.value) for one in enums)
 
 
-def _google_name(kind: Descriptor | None) -> str:
+def _google_name(kind: Descriptor) -> str:
     """The full name of a type of Google's own files; empty for another one, whatever its name."""
-    return kind.full_name if kind is not None and kind.file.name in _GOOGLES else ""
+    return kind.full_name if kind.file.name in _GOOGLES else ""
 
 
 def _json(value: Message) -> Any:
