@@ -159,7 +159,7 @@ def _own(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Weight(NamedTuple):
-    """What a value of a type costs.
+    """The cost of a value of a type.
 
     Attributes:
         least: its least size, in bytes.
