@@ -173,14 +173,12 @@ class Formats:
         return self._topic("avro", count, encoded)
 
     def protobuf(self, count: int) -> Source:
-        from google.protobuf.message_factory import GetMessageClass
-
         from flows.sources.protobuf import ProtobufSchema
         from flows.sources.schemas import Text
 
         schema_id = self._registry.put("protobuf", PROTO, "PROTOBUF")
-        kinds = ProtobufSchema(Text("PROTOBUF", PROTO, {}))._file.message_types_by_name
-        made: Any = GetMessageClass(kinds["Event"])
+        kinds = ProtobufSchema(Text("PROTOBUF", PROTO, {})).kinds.values()
+        made = next(one.message_class for one in kinds if one.name.rpartition(".")[2] == "Event")
 
         def encoded(event: Event) -> bytes:
             message: Any = made(consent=event["consent"], **{name: event[name] for name in _TEXTS})
