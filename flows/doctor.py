@@ -358,7 +358,7 @@ class Doctor:
 
     def _judged(self, meta: Mapping[str, str], now_ms: int) -> Finding:
         behind_s = (now_ms - _number(meta, "watermark_ms")) / 1000
-        if meta.get("judged") == "0":
+        if meta.get("judged") != "1":
             reason = shown(meta.get("unjudged_reason", "?"), LINE)
             hold_words = (
                 f" ({shown(meta['held_by'], LINE)}, {shown(meta.get('held_why', ''), LINE)})"
@@ -443,10 +443,10 @@ class Doctor:
                 )
             elif row.get("ready") != "1":
                 yield wrong(part, "is not ready", "look at its log, its clock and its spool")
-            elif _number(row, "resting"):
+            elif (resting := _count(row, "resting")) != "0":
                 yield look(
                     part,
-                    f"{_number(row, 'resting'):,} pixels rest on its disk",
+                    f"{resting} pixels rest on its disk",
                     "it drains them; is Kafka slow?",
                 )
             else:
@@ -462,7 +462,7 @@ class Doctor:
         for name, row in zip(names, rows, strict=True):
             part, away_ms = f"source {shown(row.get('source', name), 40)}", now_ms - _number(listed, name)
             counts = ", ".join(
-                f"{words} {_number(row, field):,}"
+                f"{words} {_count(row, field)}"
                 for field, words in (
                     *(("read", "read"), ("pixels", "pixels"), ("not_ours", "not ours")),
                     *(("rejected", "rejected"), ("behind", "behind")),
@@ -474,10 +474,10 @@ class Doctor:
                     f"a process has written nothing for {away_ms / 1000:,.0f} s",
                     "it has ended, or hangs: start it again, or windows wait for it",
                 )
-            elif _number(row, "waiting"):
+            elif (waiting := _count(row, "waiting")) != "0":
                 yield look(
                     part,
-                    f"{counts}; {_number(row, 'waiting'):,} partitions wait for a schema",
+                    f"{counts}; {waiting} partitions wait for a schema",
                     "is the schema registry away?",
                 )
             else:
@@ -487,6 +487,12 @@ class Doctor:
 def _number(row: Mapping[str, str], field: str) -> int:
     text = row.get(field, "")
     return int(text) if text.isdecimal() else 0
+
+
+def _count(row: Mapping[str, str], field: str) -> str:
+    """A count in words; `?` if it is absent or no number, which is not known, never 0."""
+    text = row.get(field, "")
+    return f"{int(text):,}" if text.isdecimal() else "?"
 
 
 def _units(silent: str) -> str:

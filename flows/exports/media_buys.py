@@ -50,7 +50,7 @@ class MediaBuys:
         """False while the delivery of a media buy cannot be judged."""
         snapshot = self._snapshot()
         row = snapshot.rows.get("campaign", {}).get(name, {})
-        return snapshot.unjudged_at(self.clock_s()) is None and row.get(JUDGED) != "0"
+        return snapshot.unjudged_at(self.clock_s()) is None and row.get(JUDGED) == "1"
 
     def delivery(self, name: str) -> Mapping[str, Any]:
         """The answer of `get_media_buy_delivery` for a media buy. Raises ConnectError."""

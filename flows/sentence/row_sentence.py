@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from flows.model.delivery_fields import shown_state
 from flows.sentence.causes import Context, cause
 from flows.sentence.number_words import Row, clock, money, name_of, number, percent, whole
 
@@ -41,7 +42,7 @@ def sentence(row: Row, context: Context) -> str:
         Plain text of at most `MOST` characters. Money comes before the cause. A part that does not fit is
         left out.
     """
-    if row.get("delivery.judged") == "0":
+    if shown_state(row) == "unjudged":
         parts = [_blocked_part(row), _unjudged_part(row, context)]
     else:
         parts = [
@@ -66,7 +67,8 @@ def _blocked_part(row: Row) -> str:
 def _state_part(row: Row, context: Context) -> str:
     state, delivered = row.get("delivery.state"), number(row, "delivery.delivered")
     if state is None:
-        return f"{whole(number(row, 'flight.impressions') or 0)} impressions, without a plan."
+        impressions = number(row, "flight.impressions")
+        return f"{whole(impressions)} impressions, without a plan." if impressions >= 0 else "Without a plan."
     since = clock(number(row, "delivery.since_ms"), context.now_ms, context.zone)
     if state in TROUBLED:
         return _slow_part(row, state, since, context)

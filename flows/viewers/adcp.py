@@ -19,8 +19,7 @@ from flows.model.ticks import MINUTE_MS, open_from
 from flows.settings import Settings, ms
 from flows.viewers.access import NOBODY, Owners, Sight
 from flows.viewers.adcp_delivery import Buy, coverage_of, moment, whole_of
-from flows.viewers.reader import RowsReader, Snapshot
-from flows.viewers.silence import FEED_SILENT
+from flows.viewers.reader import RowsReader, Snapshot, Unjudged
 
 VERSION: Final = "3.2"
 MAJOR: Final = 3
@@ -285,15 +284,13 @@ class Agent:
             "issues": [],
             "ext": {"audiopixel": {"revisions": {buy.name: buy.revision() for buy in buys}}},
         }
-        if unjudged is not None and health == "delayed":
-            body["issues"] = [_issue(unjudged.reason, int(unjudged.since_s * 1000))]
-        elif health == "delayed":
-            since_ms = min(buy.silent_since_ms for buy in buys if buy.silent_since_ms)
-            body["issues"] = [_issue(FEED_SILENT, since_ms)]
+        if health == "delayed":
+            body["issues"] = [_issue(unjudged or min(filter(None, (buy.unjudged for buy in buys))))]
         return body | {"errors": errors} if errors else body
 
 
-def _issue(reason: str, since_ms: int) -> Body:
+def _issue(unjudged: Unjudged) -> Body:
+    since_ms, reason = int(unjudged.since_s * 1000), unjudged.reason
     return {
         "issue_id": f"{reason}:{since_ms}",
         "code": "REPORT_OVERDUE",

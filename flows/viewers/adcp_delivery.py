@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from flows.model.catalogue.metrics import METRICS
+from flows.model.delivery_fields import shown_state
 from flows.model.fields import IMPRESSION_BASIS, quotient
+from flows.viewers.reader import Unjudged
 from flows.viewers.words import integer, number
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -96,11 +98,14 @@ class Buy:
         return 0 < self.end_ms <= through_ms
 
     @property
-    def silent_since_ms(self) -> int:
-        """The time since which a silent feed leaves its delivery unjudged, epoch ms; 0 if it is judged."""
-        return (
-            whole_of(self.row, "delivery.unjudged_since_ms") if self.row.get("delivery.judged") == "0" else 0
-        )
+    def unjudged(self) -> Unjudged | None:
+        """The reason for which its row is not judged; None if it is. A row without a reason is not judged
+        since it was written.
+        """
+        if shown_state(self.row) != "unjudged":
+            return None
+        since_ms = whole_of(self.row, "delivery.unjudged_since_ms") or whole_of(self.row, "updated_ms")
+        return Unjudged(since_ms / 1000, self.row.get("delivery.unjudged_reason", "unjudged"))
 
     def health(self, late: bool) -> str:
         """AdCP's health of its delivery.
@@ -108,7 +113,7 @@ class Buy:
         Args:
             late: true if no delivery at all is judged now.
         """
-        late = late or self.silent_since_ms > 0
+        late = late or self.unjudged is not None
         if self.final:
             return "complete"
         return "waiting" if self.status == "pending_start" else "delayed" if late else "healthy"

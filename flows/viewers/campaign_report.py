@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any, Final
 
+from flows.model.delivery_fields import shown_state
 from flows.shown import cut
 from flows.viewers.desk import Row as PlacementRow
 from flows.viewers.desk import attention
@@ -120,9 +121,7 @@ def _line(name: str, row: Row) -> str:
 
 def _state(row: Row) -> str:
     blocked = number(row.get("flight.blocked_impressions"))
-    judged = row.get("delivery.judged") != "0"
-    state = row.get("delivery.state", "none") if judged else "unjudged"
-    words = escape(state_words(state, row.get("delivery.unjudged_reason")))
+    words = escape(state_words(shown_state(row), row.get("delivery.unjudged_reason")))
     return f"blocked {whole(blocked)}, {words}" if blocked > 0 else words
 
 

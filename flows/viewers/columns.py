@@ -72,7 +72,7 @@ def _booked(row: Row) -> float:
 
 
 def _state(row: Row, _: Desk) -> str:
-    return f"⊘ blocked {whole(row.blocked)}, {row.words}" if row.blocked else row.words
+    return f"⊘ blocked {whole(row.blocked)}, {row.words}" if row.blocked > 0 else row.words
 
 
 SEVERITY: Final = {state: rank for rank, state in enumerate(STATES)}

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from flows.model.catalogue.fields import LABELS
+from flows.model.delivery_fields import shown_state
 from flows.shown import shown
 from flows.viewers.reader import Rows
-from flows.viewers.words import ATTENTION, STATES, number, state_words
+from flows.viewers.words import ATTENTION, number, state_words
 
 CURRENCY: Final = 8
 """The greatest length of a shown currency, in characters."""
@@ -37,10 +38,7 @@ class Row:
     @property
     def state(self) -> str:
         """The delivery state, `none` without a plan, `unjudged` for a row that is not judged."""
-        if self.fields.get("delivery.judged") == "0":
-            return "unjudged"
-        state = self.fields.get("delivery.state", "none")
-        return state if state in STATES else "none"
+        return shown_state(self.fields)
 
     @property
     def words(self) -> str:
@@ -71,9 +69,8 @@ class Row:
 
     @property
     def blocked(self) -> float:
-        """Impressions in blocked content; 0 if there are none."""
-        impressions = self.get("flight.blocked_impressions")
-        return 0.0 if math.isnan(impressions) else impressions
+        """Impressions in blocked content; NaN if the number is not known."""
+        return self.get("flight.blocked_impressions")
 
     def matches(self, words: Iterable[str]) -> bool:
         """True if every word, in lower case, is in its id, its labels or its state."""
@@ -89,7 +86,7 @@ def attention(row: Row, currency: str | None) -> tuple[float, float]:
     """The place of a row in the most urgent order: its tier, then the amount at stake. This is money if all
     plans have one `currency`, else impressions. A row with an unknown amount follows in its tier.
     """
-    tier = _TIERS["blocked" if row.blocked else row.state]
+    tier = _TIERS["blocked" if row.blocked > 0 else row.state]
     at_stake = row.stake if currency else row.short
     if math.isnan(at_stake):
         delivered = row.delivered

@@ -19,6 +19,7 @@ import msgspec
 from connectors.stream import ConnectError
 from flows.model.catalogue.columns import FIELDS as COLUMN_FIELDS
 from flows.model.catalogue.fields import LABELS, SHOWN
+from flows.model.delivery_fields import shown_state
 from flows.model.freshness import FLUSH_STALE_S
 from flows.viewers.access import EVERYTHING, Owners, Sight
 from flows.viewers.curves import POINT_S, RANGES_S, SPARK_S, History
@@ -383,8 +384,7 @@ def urgency(name: str, row: Mapping[str, str]) -> Rank:
     """A key that sorts rows as a trader must see them: under-delivering or in blocked content, then the
     busiest.
     """
-    under = row.get("delivery.state") == "under" and row.get("delivery.judged") != "0"
-    urgent = under or number(row.get("flight.blocked_impressions")) > 0
+    urgent = shown_state(row) == "under" or number(row.get("flight.blocked_impressions")) > 0
     return not urgent, -number(row.get("flight.impressions", "0")), name
 
 
@@ -431,7 +431,7 @@ def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
         "flushed_s": snapshot.flushed_s,
         "stale_s": FLUSH_STALE_S,
         "watermark_s": snapshot.watermark_s,
-        "judged": meta.get("judged") != "0",
+        "judged": snapshot.judged,
         "unjudged_since_ms": number(meta.get("unjudged_since_ms")),
         "unjudged_reason": meta.get("unjudged_reason"),
         "silence": _silence(silence_of(snapshot, sight)),

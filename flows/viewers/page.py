@@ -23,6 +23,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from connectors.stream import ConnectError
+from flows.model.delivery_fields import shown_state
 from flows.viewers.access import EVERYTHING, Sight
 from flows.viewers.campaign_report import report
 from flows.viewers.disputed import Disputed
@@ -225,9 +226,7 @@ def _plain_cells(row: Mapping[str, str]) -> str:
 
 
 def _state(row: Mapping[str, str]) -> str:
-    if row.get("delivery.judged") != "0":
-        return row.get("delivery.state", "").replace("_", " ")
-    words = state_words("unjudged", row.get("delivery.unjudged_reason"))
+    words = state_words(shown_state(row), row.get("delivery.unjudged_reason"))
     unit = row.get("delivery.unjudged_by")
     return f"{words}, {unit_words(unit)}" if unit else words
 

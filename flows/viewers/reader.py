@@ -27,9 +27,9 @@ class Unjudged(NamedTuple):
     """The reason why delivery is not judged, and since when.
 
     Attributes:
-        since_s: epoch s.
-        reason: the flow's own (`unjudged_reason`), `down` if the flow writes nothing, or `redis` if Redis
-            does not answer.
+        since_s: epoch s; the flow's last write if `meta` does not say since when.
+        reason: the flow's own (`unjudged_reason`), `unjudged` if it gives none, `down` if the flow writes
+            nothing, or `redis` if Redis does not answer.
     """
 
     since_s: float
@@ -110,8 +110,17 @@ class Snapshot:
             return Unjudged(self.read_s, "redis")
         if flushed_s is not None and now_s - flushed_s > FLUSH_STALE_S:
             return Unjudged(flushed_s, "down")
-        since_s, reason = _seconds(self.meta.get("unjudged_since_ms")), self.meta.get("unjudged_reason")
-        return None if since_s is None or not reason else Unjudged(since_s, reason)
+        if self.judged:
+            return None
+        since_s = _seconds(self.meta.get("unjudged_since_ms")) or flushed_s or self.read_s
+        return Unjudged(since_s, self.meta.get("unjudged_reason") or "unjudged")
+
+    @property
+    def judged(self) -> bool:
+        """True if the flow's last write says that delivery is judged, or no flow has written yet. An absent
+        `judged` is not known, never judged.
+        """
+        return not self.meta or self.meta.get("judged") == "1"
 
     @property
     def watermark_s(self) -> float | None:

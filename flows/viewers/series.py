@@ -242,12 +242,14 @@ def _gauges(
 def _states(
     text: Exposition, definition: Definition, names: Iterable[str], rows: Sequence[Mapping[str, str]]
 ) -> None:
-    """Add the family of the states of those rows that have one."""
+    """Add the family of the states of those rows that have one, and say whether it is judged: an alert would
+    take the state of another row for a judged one.
+    """
     owner, state = definition.labels
     stated = [
         label_string({owner: name, state: row[STATE]})
         for name, row in zip(names, rows, strict=True)
-        if STATE in row
+        if STATE in row and "delivery.judged" in row
     ]
     text.add(_family(definition), stated, [1] * len(stated))
 

@@ -99,7 +99,7 @@ def styled(layout: Layout, row: Row, cells: Sequence[str]) -> Text:
     for column, width in zip(layout.columns, layout.widths, strict=True):
         if column.key in ("state", "pacing"):
             line.stylize(
-                BLOCKED if row.blocked and column.key == "state" else style,
+                BLOCKED if row.blocked > 0 and column.key == "state" else style,
                 column_start,
                 column_start + width,
             )
@@ -178,17 +178,17 @@ def _sources(snapshot: Snapshot, now_s: float) -> list[Text]:
     sources = []
     for row in snapshot.sources.values():
         ago_s = max(0.0, now_s - integer(row.get("updated_ms")) / 1000)
-        away, waiting = 1000 * ago_s > STALE_MS, integer(row.get("waiting"))
+        away, waiting = 1000 * ago_s > STALE_MS, whole(number(row.get("waiting")))
         read, pixels, not_ours, rejected, behind = (
-            f"{integer(row.get(name)):,}" for name in ("read", "pixels", "not_ours", "rejected", "behind")
+            whole(number(row.get(name))) for name in ("read", "pixels", "not_ours", "rejected", "behind")
         )
         words = f"source {shown(row.get('source', ''), LINE)}: "
         words += f"no report for {span(ago_s)} · " if away else ""
-        words += f"{waiting:,} partitions wait for a schema · " if waiting else ""
+        words += f"{waiting} partitions wait for a schema · " if waiting != "0" else ""
         words += (
             f"{behind} behind · read {read} = pixels {pixels} + not ours {not_ours} + rejected {rejected}"
         )
-        sources.append((not away, not waiting, words))
+        sources.append((not away, waiting == "0", words))
     sources.sort()
     rest = len(sources) - _MAX_SOURCE_LINES
     lines = [
@@ -227,7 +227,7 @@ def sums(rows: Sequence[Row], desk: Desk) -> str:
         for name, words in (("under", "under"), ("at_risk", "at risk"), ("unjudged", "not judged"))
         if counts[name]
     ]
-    hits = sum(1 for row in rows if row.blocked)
+    hits = sum(1 for row in rows if row.blocked > 0)
     rows = [row for row in rows if row.state != "unjudged"]  # their shortfall allows no action
     short = math.fsum(row.short for row in rows if math.isfinite(row.short))
     stake = math.fsum(row.stake for row in rows if math.isfinite(row.stake))

@@ -30,6 +30,7 @@ STARVED = {
     "flight.impressions": "6100",
     "delivery.delivered": "6000",
     "delivery.state": "under",
+    "delivery.judged": "1",
     "delivery.booked": "40000",
     "delivery.expected": "9000",
     "delivery.indicator": "0.666667",
@@ -56,7 +57,8 @@ def fresh(valkey: EmbeddedValkey) -> Iterator[None]:
             while not done.wait(0.5):
                 now_ms = int(time.time() * 1000)
                 redis.hset(
-                    "audiopixel:v1:meta", mapping={"flushed_ms": now_ms, "watermark_ms": now_ms - 10_000}
+                    "audiopixel:v1:meta",
+                    mapping={"flushed_ms": now_ms, "watermark_ms": now_ms - 10_000, "judged": 1},
                 )
 
     thread = threading.Thread(target=flush)

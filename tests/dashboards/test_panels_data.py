@@ -74,6 +74,7 @@ PLANNED = {
     "delivery.projected": "26000",
     "delivery.required_rate": "1440",
     "delivery.state": "under",
+    "delivery.judged": "1",
     "delivery.target_completion_rate": "0.75",
     "flight.cost_per_acquisition": "12.5",
     "flight.cost": "74.25",

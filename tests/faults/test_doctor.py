@@ -79,8 +79,12 @@ def test_an_unreadable_value_in_redis_is_a_finding() -> None:
         found = findings(server.url)
         assert found["flow"][0] == "ok"
         assert found["settings"][1].startswith("the flow allows a lateness of 0 s")
+        assert found["numbers"][0] == "wrong", "that delivery is judged is nowhere said"
         assert found["collector c1"][0] == "look"
         assert "collectors" not in found, "that none is ready is not ok"
+        client.hset("d:v1:collectors", "c1", now_ms)
+        client.hset("d:v1:collector:{c1}", "ready", "1")
+        assert findings(server.url)["collector c1"] == ("look", "? pixels rest on its disk")
         client.hset("d:v1:positions", "positions", "{")
         found = findings(server.url)
         assert found["flow"][0] == "wrong"

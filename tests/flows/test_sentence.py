@@ -209,10 +209,17 @@ def test_no_cause_is_named_without_evidence() -> None:
             "On track: 100 % of what is due.",
         ),
         ({"flight.impressions": "7"}, "7 impressions, without a plan."),
+        ({}, "Without a plan."),
     ],
 )
 def test_a_healthy_row_has_a_short_sentence(row: dict[str, str], said: str) -> None:
-    assert sentence(row, Context(NOW, UTC)) == said
+    judged = row | {"delivery.judged": "1"} if "delivery.state" in row else row
+    assert sentence(judged, Context(NOW, UTC)) == said
+
+
+def test_a_row_that_does_not_say_that_it_is_judged_allows_no_action() -> None:
+    unsaid = {field: text for field, text in ROW.items() if field != "delivery.judged"}
+    assert sentence(unsaid, Context(NOW, UTC)) == "Not judged, under until then. Leave bids as they are."
 
 
 def test_an_ad_at_its_required_rate_is_catching_up() -> None:

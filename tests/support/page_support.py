@@ -72,6 +72,7 @@ def planned(
     delivered = int(due * pacing)
     return {
         "delivery.state": state,
+        "delivery.judged": 1,
         "delivery.since_ms": now_ms - HOUR_MS,
         "delivery.indicator": f"{pacing:.6f}",
         "delivery.booked": booked,
@@ -147,7 +148,9 @@ def put_desk(url: str, namespace: str, rows: Mapping[str, Mapping[str, Any]], no
         for name, row in rows.items():
             if row.get("delivery.state") == "under":
                 pipe.xadd(f"{namespace}:alerts", alert(name, row))
-        pipe.hset(f"{namespace}:meta", mapping={"flushed_ms": now_ms, "watermark_ms": now_ms - 12_000})
+        pipe.hset(
+            f"{namespace}:meta", mapping={"flushed_ms": now_ms, "watermark_ms": now_ms - 12_000, "judged": 1}
+        )
         pipe.execute()
 
 

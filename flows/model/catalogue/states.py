@@ -32,7 +32,7 @@ STATES: Final = {
     "none": ("no plan", "Pixels arrive, and no plan has a booking for them."),
 }
 """Words and meaning of each delivery state, the most severe first. `none` is the state of a row without a
-plan; `unjudged` is shown for a row whose `delivery.judged` is 0, whatever its delivery state is.
+plan; `unjudged` is shown for a row whose `delivery.judged` is not 1, whatever its delivery state is.
 """
 ATTENTION: Final = (
     ("blocked",),

@@ -35,8 +35,9 @@ export const stakeEnd = (row) => row.stakeEnd ?? number(row, "delivery.at_stake_
 export const blockedMoney = (row) => row.blockedMoney ?? number(row, "delivery.blocked_at_stake");
 /** States that need no action. */
 export const QUIET = new Set(["on_track", "complete", "not_started", "paused"]);
-export const isQuiet = (row) => QUIET.has(row.state) && !blocked(row);
-export const blocked = (row) => number(row, "flight.blocked_impressions") || 0;
+export const isQuiet = (row) => QUIET.has(row.state) && blocked(row) === 0;
+/** Impressions in blocked content; NaN if the number is not known. */
+export const blocked = (row) => number(row, "flight.blocked_impressions");
 export const currencyOf = (row) => text(row, "delivery.currency");
 
 // An id may be `constructor`: only the message's own properties count.
@@ -45,6 +46,8 @@ const own = (table, id, otherwise) => (Object.hasOwn(table, id) ? table[id] : ot
 export function stateOf(text) {
   return text !== null && text !== undefined && Object.hasOwn(STATES, text) ? text : "none";
 }
+/** The state that a row shows: `none` without a plan, `unjudged` unless `delivery.judged` is 1. An absent one is not known, never judged. */
+export const shownState = (state, judged) => ((state ?? null) === null || judged === "1" ? stateOf(state) : "unjudged");
 /** The words for a row's state, with the reason if it is not judged. */
 export const rowWords = (row) => stateWords(row.state) + (row.state === "unjudged" ? whyWords(text(row, "delivery.unjudged_reason")) : "");
 /** The name of the silent unit for which a row is not judged; empty without one. */
@@ -61,7 +64,7 @@ function take(scope, id, cells) {
     row.v[place] = cells[place];
     row.n[place] = numeral(cells[place]);
   }
-  const state = text(row, "delivery.judged") === "0" ? "unjudged" : stateOf(text(row, "delivery.state"));
+  const state = shownState(text(row, "delivery.state"), text(row, "delivery.judged"));
   if (state !== row.state) { row.state = state; desk.dirty = true; }
   row.search = [id, ...desk.labels.map((label) => text(row, label) ?? ""), rowWords(row), silentUnit(row)].join("\n").toLowerCase();
 }

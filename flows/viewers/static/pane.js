@@ -3,7 +3,7 @@
 import { change } from "./alerts.js";
 import { drawChart, forget, keys, legend } from "./chart.js";
 import { drawCourse, forgetCourse, redrawCourse } from "./course.js";
-import { desk, nowMs, stateOf } from "./data.js";
+import { desk, nowMs, shownState, stateOf } from "./data.js";
 import { $, button, linked, make, narrow, say, setParts, setText, storage } from "./dom.js";
 import { copied } from "./out.js";
 import { choose, scope } from "./table.js";
@@ -99,7 +99,7 @@ function coverage(row, n, now) {
 
 function fill({ row, sentence, curve, alerts, theirs, course }) {
   const n = (field) => numeral(row[field]), now = nowMs(), currency = row["delivery.currency"];
-  const deliveryState = stateOf(row["delivery.state"]), state = row["delivery.judged"] === "0" ? "unjudged" : deliveryState, planned = row["delivery.booked"] !== undefined;
+  const deliveryState = stateOf(row["delivery.state"]), state = shownState(row["delivery.state"], row["delivery.judged"]), planned = row["delivery.booked"] !== undefined;
   const words = stateWords(state) + (state === "unjudged" ? whyWords(row["delivery.unjudged_reason"]) : "");
   $("p-body").hidden = false;
   $("p-state").hidden = false;

@@ -125,7 +125,7 @@ function foldWell(ordered) {
   addUp(well, calm);
   return [...ordered.slice(0, at), well, ...(well.folded ? [] : calm), ...ordered.slice(at + calm.length)];
 }
-const isWell = (row) => row.state === "on_track" && !blocked(row);
+const isWell = (row) => row.state === "on_track" && blocked(row) === 0;
 
 /** Shows the filter that no row matches, with a button to clear it. */
 function drawEmpty() {

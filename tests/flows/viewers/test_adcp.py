@@ -53,7 +53,8 @@ def settings(valkey: Any) -> Settings:
             "adcp:campaign:{zebra-over}", mapping=planned("ended_short", 0.5, 4_000, now) | FULL | over
         )
         client.hset(
-            "adcp:campaign:{zebra-free}", mapping={"delivery.state": "not_started", "flight.impressions": 1}
+            "adcp:campaign:{zebra-free}",
+            mapping={"delivery.state": "not_started", "delivery.judged": 1, "flight.impressions": 1},
         )
         client.zadd("adcp:index:campaign", {"zebra-over": 1, "zebra-free": 1})
         client.hset("adcp:meta", mapping={"generation": 1, "fence": 2, "rev": 9, "methodology": "m-1"})
@@ -282,10 +283,22 @@ def test_a_lagging_flow_is_reported_late(settings: Settings) -> None:
         try:
             found = call(app_of(settings, access()), "get_reporting_status", view="summary")
         finally:
-            client.hdel("adcp:meta", "unjudged_since_ms", "unjudged_reason", "judged")
+            client.hdel("adcp:meta", "unjudged_since_ms", "unjudged_reason")
+            client.hset("adcp:meta", "judged", 1)
     assert (found["health"], found["obligation_counts"]["delayed"]) == ("delayed", 1)
     assert [one["severity"] for one in found["issues"]] == ["delayed"]
     assert found["scope"]["delivery_config_generations"][0]["feed_purpose"] == "pacing"
+
+
+def test_a_media_buy_that_does_not_say_that_it_is_judged_is_late(settings: Settings) -> None:
+    with Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        client.hdel("adcp:campaign:{c-mine}", "delivery.judged")
+        try:
+            found = call(app_of(settings, access()), "get_reporting_status", view="summary")
+        finally:
+            client.hset("adcp:campaign:{c-mine}", "delivery.judged", 1)
+    assert (found["health"], found["obligation_counts"]["delayed"]) == ("delayed", 1)
+    assert [one["message"] for one in found["issues"]] == ["Delivery is not judged (unjudged)."]
 
 
 def test_only_a_media_buy_with_a_silent_feed_is_late(settings: Settings) -> None:

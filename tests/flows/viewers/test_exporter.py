@@ -127,6 +127,8 @@ def test_it_says_since_when_and_why_delivery_is_not_judged(snapshot: Snapshot) -
     assert rendered_lines() == rendered_lines(FLUSH_STALE_S) == []
     why = {"judged": "0", "unjudged_since_ms": "900000", "unjudged_reason": "collector"}
     assert rendered_lines(**why) == ['{reason="collector"} 900.0']
+    assert rendered_lines(judged="0", unjudged_reason="switching") == ['{reason="switching"} 1000.0']
+    assert rendered_lines(judged="") == ['{reason="unjudged"} 1000.0']
     assert rendered_lines(FLUSH_STALE_S + 1, **why) == ['{reason="down"} 1000.0']
     assert rendered_lines(20, up=False) == ['{reason="redis"} 1010.0']
 
@@ -141,10 +143,11 @@ def test_an_info_series_names_a_placements_campaign_and_labels(snapshot: Snapsho
 
 
 def test_delivery_shows_its_state_and_money_in_units_of_its_currency(snapshot: Snapshot) -> None:
-    planned = {"delivery.state": "under", "delivery.indicator": "0.667"}
+    planned = {"delivery.state": "under", "delivery.judged": "1", "delivery.indicator": "0.667"}
     sold = {"flight.conversion_value": "-12500000", "flight.conversions": "1.5"}
     sold["flight.conversion_value_claimed"] = "90071992547409930000001"
-    rows = {"a": planned, "b": {"flight.impressions": "3", **sold}}
+    unsaid = {"delivery.state": "under"}  # nobody has judged it
+    rows = {"a": planned, "b": {"flight.impressions": "3", **sold}, "c": unsaid}
     body = Placements().render(replace(snapshot, rows={"placement": rows})).decode()
     assert '\naudiopixel_placement_delivery_state{placement="a",state="under"} 1\n' in body
     assert body.count("\naudiopixel_placement_delivery_state{") == 1
@@ -165,6 +168,7 @@ def test_only_a_planned_campaign_shows_pacing(snapshot: Snapshot) -> None:
         "delivery.projected": "950",
         "delivery.required_rate": "1800",
         "delivery.state": "under",
+        "delivery.judged": "1",
     }
     rows = {"placement": {"a": paced}, "campaign": {"c": paced, "unplanned": {"flight.impressions": "7"}}}
     body = Placements().render(replace(snapshot, rows=rows))

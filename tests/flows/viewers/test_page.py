@@ -384,7 +384,8 @@ def test_a_row_has_its_changes_of_state_latest_first(valkey: EmbeddedValkey) -> 
 
 def test_the_scriptless_table_lists_ids_by_urgency(valkey: EmbeddedValkey) -> None:
     rows = {name: {"flight.impressions": "1"} for name in HOSTILE}
-    put_rows(valkey.url, "plain", rows | {"low": {"delivery.state": "under", "delivery.indicator": "0.25"}})
+    low = {"delivery.state": "under", "delivery.judged": "1", "delivery.indicator": "0.25"}
+    put_rows(valkey.url, "plain", rows | {"low": low})
     view = feed(valkey.url, "plain")
     text = plain_table(view)
     assert "<script" not in text
@@ -429,7 +430,8 @@ def test_a_log_recomputed_from_scratch_is_no_negative_rate() -> None:
 
 def test_of_too_many_placements_the_urgent_and_the_busiest_are_sent() -> None:
     rows = {f"pl-{n:05}": {"flight.impressions": str(n)} for n in range(MAX_ROWS + 10)}
-    rows["pl-00003"]["delivery.state"] = "under"
+    rows["pl-00003"] |= {"delivery.state": "under", "delivery.judged": "1"}
+    rows["pl-00004"] |= {"delivery.state": "under"}  # nobody has judged it
     kept = most_urgent(rows)
     assert len(kept) == MAX_ROWS
     assert rows.keys() - kept.keys() == {f"pl-{n:05}" for n in range(11)} - {"pl-00003"}
@@ -463,7 +465,7 @@ def test_the_most_urgent_rows_are_sent_beyond_the_limit(
 
 def test_ten_thousand_placements_cost_a_tick_little(valkey: EmbeddedValkey) -> None:
     row = dict.fromkeys(FIELDS, "123")
-    rows = {f"pl-{n:05}": {**row, "delivery.state": "under"} for n in range(10_000)}
+    rows = {f"pl-{n:05}": {**row, "delivery.state": "under", "delivery.judged": "1"} for n in range(10_000)}
     put_rows(valkey.url, "many", rows)
     view = feed(valkey.url, "many")
     costs_s = []

@@ -730,6 +730,7 @@ MANY = {
     f"pl-{n:05}": {
         **dict.fromkeys(FIELDS, str(n)),
         "delivery.state": "under" if n % 9 == 0 else "on_track",
+        "delivery.judged": "1",
         "delivery.currency": "GBP",
         "campaign_id": f"c-{n % 50}",
     }

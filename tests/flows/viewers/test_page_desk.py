@@ -61,7 +61,9 @@ def page() -> Iterator[tuple[Browser, int, str]]:
 def opened(page: tuple[Browser, int, str], view: str) -> Browser:
     browser, port, url = page
     with Redis.from_url(url) as client:
-        client.hset("t:meta", mapping={"flushed_ms": now_ms(), "watermark_ms": now_ms() - 12_000})
+        client.hset(
+            "t:meta", mapping={"flushed_ms": now_ms(), "watermark_ms": now_ms() - 12_000, "judged": 1}
+        )
     browser.errors.clear()
     browser.open("about:blank")
     browser.open(f"http://127.0.0.1:{port}/{view}")

@@ -27,6 +27,7 @@ NODE = shutil.which("node")
 PAGE = Path(feed.__file__).parent / "static"
 SHORT = {
     "delivery.state": "under",
+    "delivery.judged": "1",
     "delivery.short_by": "1000",
     "delivery.booked": "9000",
     "delivery.currency": "GBP",

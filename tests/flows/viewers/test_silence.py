@@ -31,7 +31,12 @@ from flows.viewers.top_lines import render, sums, verdict
 
 SINCE_MS = 1_764_086_400_000
 NOW_S = SINCE_MS / 1000 + 240  # 25 Nov 2025, 16:04 UTC
-PLANNED = {"delivery.state": "under", "delivery.booked": "1000", "delivery.short_by": "90"}
+PLANNED = {
+    "delivery.state": "under",
+    "delivery.judged": "1",
+    "delivery.booked": "1000",
+    "delivery.short_by": "90",
+}
 
 
 @pytest.fixture(scope="module")

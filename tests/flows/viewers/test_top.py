@@ -54,7 +54,7 @@ def board(url: str, namespace: str = "audiopixel:v1") -> RowsReader:
 
 def snapshot_of(placement: str, **fields: str) -> Snapshot:
     row = {"flight.impressions": "1234", **fields}
-    return Snapshot(True, "", 9.0, {"flushed_ms": "8000"}, {"placement": {placement: row}})
+    return Snapshot(True, "", 9.0, {"flushed_ms": "8000", "judged": "1"}, {"placement": {placement: row}})
 
 
 def lines(snapshot: Snapshot, width: int = 120, height: int | None = None, later_s: float = 1.0) -> list[str]:
@@ -131,6 +131,7 @@ def planned() -> Snapshot:
             "delivery.booked": "1000",
             "delivery.delivered": "100",
             "delivery.state": state,
+            "delivery.judged": "1",
             "delivery.indicator": indicator,
             "delivery.short_by": short,
             "delivery.cpm": "10",
@@ -156,10 +157,12 @@ def planned() -> Snapshot:
     rows["pl-dear"] = rows["pl-under"] | {"delivery.short_by": "5000", "delivery.at_stake": "200"}
     rows["pl-blocked"] = rows["pl-on_track"] | {"flight.blocked_impressions": "12"}
     rows["pl-busy"] = {"flight.impressions": "9000"}
-    meta = {"flushed_ms": str(int(1000 * NOW_S) - 1000), "watermark_ms": str(int(1000 * NOW_S) - 11_000)}
+    meta = {"flushed_ms": str(int(1000 * NOW_S) - 1000), "judged": "1"}
+    meta["watermark_ms"] = str(int(1000 * NOW_S) - 11_000)
     campaign = {
         "spring": {
             "delivery.state": "under",
+            "delivery.judged": "1",
             "delivery.short_by": "14060",
             "delivery.currency": "GBP",
             "delivery.at_stake": "790.65",
@@ -292,7 +295,21 @@ def test_metas_judging_fields_are_shown_in_words() -> None:
     text = "\n".join(lines(replace(planned(), meta=meta), 200))
     told = "Delivery is not judged since 25 Nov, 15:58 UTC (2 min ago): more pixels are rejected than chance"
     assert told in text
-    assert "not judged" not in "\n".join(lines(replace(planned(), meta=planned().meta | {"judged": "1"})))
+    assert "not judged" not in "\n".join(lines(planned()))
+
+
+@pytest.mark.parametrize("absent", ["unjudged_since_ms", "unjudged_reason", "judged"])
+def test_metas_absent_fields_are_never_taken_for_judged(absent: str) -> None:
+    meta = planned().meta | {"judged": "0", "unjudged_since_ms": "1", "unjudged_reason": "rejecting"}
+    meta.pop(absent)
+    assert "Delivery is not judged since " in "\n".join(lines(replace(planned(), meta=meta), 200))
+
+
+def test_a_row_that_does_not_say_that_it_is_judged_is_not() -> None:
+    unsaid = planned()
+    del unsaid.rows["placement"]["pl-under"]["delivery.judged"]  # type: ignore[attr-defined]
+    (row,) = (line for line in lines(unsaid, 200) if "pl-under" in line)
+    assert row.startswith("not judged")
 
 
 def test_a_moment_has_date_and_zone_and_another_years_year() -> None:
@@ -365,7 +382,11 @@ def test_top_in_a_pipe_prints_plain_text_once(valkey: EmbeddedValkey, snapshot: 
 
 
 def test_ten_thousand_rows_take_less_than_a_second_of_processor() -> None:
-    row = dict.fromkeys(FIELDS, "1234.5") | {"delivery.state": "under", "delivery.currency": "GBP"}
+    row = dict.fromkeys(FIELDS, "1234.5") | {
+        "delivery.state": "under",
+        "delivery.judged": "1",
+        "delivery.currency": "GBP",
+    }
     with EmbeddedValkey() as server:
         put_rows(
             server.url, "audiopixel:v1", {f"pl-{at}": row | {"delivery.at_stake": at} for at in range(10_000)}
@@ -496,6 +517,11 @@ def test_each_source_process_has_a_line_troubled_ones_first() -> None:
     assert "no report for" in shown[0]
     assert "\x1b" not in shown[0]
     assert shown[1:] == [f"source avro: 2 partitions wait for a schema · {sums}", f"source player: {sums}"]
+    unsaid = process("player", 9_000)
+    del unsaid["waiting"], unsaid["rejected"]
+    (line,) = (line for line in lines(replace(snapshot_of("p"), sources={"p": unsaid})) if "player" in line)
+    assert line.startswith("source player: – partitions wait for a schema")
+    assert line.endswith("+ rejected –")
     many = lines(replace(snapshot_of("p"), sources={str(n): process(f"s{n}", 9_000) for n in range(9)}))
     assert sum(line.startswith("source s") for line in many) == 5
     assert "… and 4 more processes of sources" in many

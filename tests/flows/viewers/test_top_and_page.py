@@ -99,7 +99,7 @@ def test_rows_stand_in_the_order_of_the_page() -> None:
             row = {"delivery.currency": "GBP", "flight.impressions": str(len(rows) * 7 % 13)}
             row |= {"delivery.at_stake": stake} if stake else {}
             row |= {} if state == "none" else {"delivery.state": "under" if state == "unjudged" else state}
-            row |= {"delivery.judged": "0"} if state == "unjudged" else {}
+            row |= {} if state in ("none", "unjudged") else {"delivery.judged": "1"}
             rows[f"{state}-{stake}"] = row
             if stake == "3.500000":
                 rows[f"{state}-blocked"] = row | {"flight.blocked_impressions": "5"}
