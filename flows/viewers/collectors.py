@@ -106,14 +106,14 @@ class Collectors:
         listed, tags, meta, archive = read_rows(
             self.client, [collectors_key(space), tags_key(space), f"{space}:meta", archive_key(space)], None
         )
-        ids = sorted(listed, key=lambda name: (-_whole(listed[name]), name))[:MAX_SHOWN]
+        ids = sorted(listed, key=lambda name: (-int(listed[name] or 0), name))[:MAX_SHOWN]
         rows = read_rows(self.client, [row_key(space, "collector", name) for name in ids])
         collectors = [_figures(row, now_ms) for row in rows if row]
         collectors.sort(key=lambda figures: str(figures["id"]))
         return {
             "at_ms": now_ms,
             "hold": _hold(meta),
-            "archive": {name: _whole(archive.get(name, "")) for name in ARCHIVE} if archive else None,
+            "archive": {name: _whole(archive.get(name)) for name in ARCHIVE} if archive else None,
             "collectors": collectors,
             "together": _together(collectors),
             "sources": self._sources(now_ms),
@@ -184,14 +184,14 @@ class SilentTags(Registered):
 
 
 def _figures(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
-    counts = {name: _whole(row.get(name, "0")) for name in (*COUNTS, *TIMES)}
+    counts = {name: _whole(row.get(name)) for name in (*COUNTS, *TIMES)}
     maps = {name: msgspec.json.decode(row.get(name, "{}"), type=dict[str, int]) for name in BY_REASON}
     return {
         "id": row.get("id", ""),
         "version": row.get("version", ""),
-        "away": now_ms - counts["updated_ms"] > STALE_MS,
+        "away": now_ms - (counts["updated_ms"] or 0) > STALE_MS,
         "ready": row.get("ready") == "1",
-        "spool_full_ratio": float(row.get("spool_full_ratio", "0")),
+        "spool_full_ratio": float(row["spool_full_ratio"]) if "spool_full_ratio" in row else None,
         **counts,
         **maps,
         "unreplaced": msgspec.json.decode(row.get("unreplaced", "{}"), type=dict[str, dict[str, int]]),
@@ -209,12 +209,12 @@ def _figures(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
 
 def source_of(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
     """The figures of a source's process: `read` is the sum of `pixels`, `not_ours` and `rejected`."""
-    counts = {name: _whole(row.get(name, "0")) for name in SOURCE_COUNTS}
+    counts = {name: _whole(row.get(name)) for name in SOURCE_COUNTS}
     return {
         "id": row.get("id", ""),
         "source": row.get("source", ""),
         "version": row.get("version", ""),
-        "away": now_ms - counts["updated_ms"] > STALE_MS,
+        "away": now_ms - (counts["updated_ms"] or 0) > STALE_MS,
         **counts,
         "rejected_by": msgspec.json.decode(row.get("rejected_by", "{}"), type=dict[str, int]),
     }
@@ -245,7 +245,8 @@ def _servers(collectors: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _together(collectors: list[dict[str, Any]]) -> dict[str, Any]:
     """The sums over collectors, their worst spool, and the receipt of their oldest resting event."""
-    sums: dict[str, Any] = {name: sum(figures[name] for figures in collectors) for name in COUNTS}
+    columns = {name: [figures[name] for figures in collectors] for name in (*COUNTS, "spool_full_ratio")}
+    sums: dict[str, Any] = {name: None if None in columns[name] else sum(columns[name]) for name in COUNTS}
     for name in BY_REASON:
         sums[name] = dict(sum((Counter(figures[name]) for figures in collectors), Counter[str]()))
     unreplaced: dict[str, Counter[str]] = {}
@@ -256,7 +257,9 @@ def _together(collectors: list[dict[str, Any]]) -> dict[str, Any]:
     return sums | {
         "unreplaced": unreplaced,
         "unverified_servers": _servers(collectors),
-        "spool_full_ratio": max((figures["spool_full_ratio"] for figures in collectors), default=0.0),
+        "spool_full_ratio": None
+        if None in columns["spool_full_ratio"]
+        else max(columns["spool_full_ratio"], default=0.0),
         "oldest_resting_ms": min(resting_ms, default=0),
         "ready": sum(figures["ready"] and not figures["away"] for figures in collectors),
         "away": sum(figures["away"] for figures in collectors),
@@ -267,10 +270,11 @@ def _hold(meta: Mapping[str, str]) -> dict[str, Any] | None:
     """The hold that the flow reports: since when the watermark waits (epoch ms), for which collector, and the
     reason, `drain` or `clock`. None without a hold.
     """
-    if not (since_ms := _whole(meta.get("held_since_ms", "0"))):
+    if not (since_ms := _whole(meta.get("held_since_ms"))):
         return None
     return {"since_ms": since_ms, "by": meta.get("held_by", ""), "why": meta.get("held_why", "drain")}
 
 
-def _whole(text: str) -> int:
-    return int(text or 0)
+def _whole(text: str | None) -> int | None:
+    """A count or a time; None for an absent one, which is not known, never 0."""
+    return None if text is None else int(text or 0)

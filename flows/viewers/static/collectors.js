@@ -39,10 +39,10 @@ function sections({ error, hold, archive, collectors, together, sources, silent_
   const now = nowMs(), parts = [];
   if (error) parts.push(make("p", "trouble", `Redis cannot be read (${error}): these figures are old.`));
   if (hold) parts.push(make("p", "trouble", `Windows and pacing stand still since ${since(hold.since_ms, now)}: ${(HELD[hold.why] ?? HELD.drain)(hold.by || "?")} `, linked("What to do", advice("held"))));
-  if (archive) parts.push(make("p", archive.missing || archive.unreadable ? "trouble" : "soft note", `The archive has all pixels up to ${span((now - archive.through_ms) / 1000)} ago${archive.missing ? `, but ${whole(archive.missing)} that Kafka had deleted` : ""}${archive.unreadable ? `, and ${whole(archive.unreadable)} of its objects cannot be read` : ""}; written ${span((now - archive.updated_ms) / 1000)} ago.`));
+  if (archive) parts.push(make("p", archive.missing !== 0 || archive.unreadable !== 0 ? "trouble" : "soft note", `The archive has all pixels up to ${span((now - archive.through_ms) / 1000)} ago${archive.missing !== 0 ? `, but ${whole(archive.missing)} that Kafka had deleted` : ""}${archive.unreadable !== 0 ? `, and ${whole(archive.unreadable)} of its objects cannot be read` : ""}; written ${span((now - archive.updated_ms) / 1000)} ago.`));
   if (sources.length) parts.push(
     table("Sources", ["source", "process", "state", "read", "pixels", "not ours", "rejected", "behind", "low mark", "last report"], sources.map((one) => [
-      one.source, one.id.split("@")[1] ?? "", one.away ? "away" : one.waiting ? "waits for a schema" : "reads", whole(one.read), whole(one.pixels), whole(one.not_ours), whole(one.rejected),
+      one.source, one.id.split("@")[1] ?? "", one.away ? "away" : one.waiting !== 0 ? "waits for a schema" : "reads", whole(one.read), whole(one.pixels), whole(one.not_ours), whole(one.rejected),
       whole(one.behind), one.low_ms ? `${span((now - one.low_ms) / 1000)} ago` : "–", `${span((now - one.updated_ms) / 1000)} ago`,
     ]), 3));
   if (!collectors.length) return [...parts, ...(sources.length ? [] : [make("p", "soft", "No collector has reported. Start one: audiopixel collect.")])];

@@ -238,7 +238,15 @@ def test_an_unresponsive_collector_is_away_with_its_last_figures(client: Client,
     at = now_ms + STALE_MS + 1
     found = Collectors(client, space, lambda: at).read()
     assert [one["away"] for one in found["collectors"]] == [True, True]
-    assert (found["together"]["calls"], found["together"]["away"], found["together"]["ready"]) == (6, 2, 0)
+    together = found["together"]
+    assert (together["calls"], together["away"], together["ready"]) == (6, 2, 0)
+    # An absent figure is not known.
+    assert (together["refused"], together["spool_full_ratio"]) == (None, None)
+    assert found["collectors"][0]["refused"] is None
+    assert found["archive"] is None
+    put_fields(client, {f"{space}:archive": {"through_ms": "12345", "missing": "0"}})
+    archive = Collectors(client, space).read()["archive"]
+    assert archive == {"through_ms": 12345, "missing": 0, "unreadable": None, "updated_ms": None}
     assert found["hold"] is None
     put_fields(client, {f"{space}:meta": {"held_since_ms": "12345", "held_by": "a"}})
     assert Collectors(client, space).read()["hold"] == {"since_ms": 12345, "by": "a", "why": "drain"}

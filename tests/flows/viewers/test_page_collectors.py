@@ -140,13 +140,16 @@ def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, 
 
 @at("browser", ["collectors"], indirect=True)
 def test_the_collectors_page_shows_the_archives_reach_and_gaps(browser: Browser, settings: Settings) -> None:
-    said = {"through_ms": now_ms() - 240_000, "missing": 0, "updated_ms": now_ms() - 5_000}
+    said = {"through_ms": now_ms() - 240_000, "missing": 0, "unreadable": 0}
+    said["updated_ms"] = now_ms() - 5_000
     with Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
         client.hset("t:archive", mapping=said)
         browser.until(f"{BODY}.textContent.includes('The archive has all pixels up to 4 min')")
         assert "Kafka had deleted" not in browser.js(f"{BODY}.innerText")
         client.hset("t:archive", "missing", 1_250)
         browser.until(f"{BODY}.textContent.includes('but 1,250 that Kafka had deleted')")
+        client.hdel("t:archive", "unreadable")
+        browser.until(f"{BODY}.textContent.includes('and – of its objects cannot be read')")
         client.delete("t:archive")
     browser.until(f"!{BODY}.textContent.includes('The archive has')")
     assert browser.errors == []
