@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from flows.model.delivery_fields import shown_state
 from flows.sentence.causes import Context, cause
 from flows.sentence.number_words import Row, clock, money, name_of, number, percent, whole
 
@@ -42,7 +41,9 @@ def sentence(row: Row, context: Context) -> str:
         Plain text of at most `MOST` characters. Money comes before the cause. A part that does not fit is
         left out.
     """
-    if shown_state(row) == "unjudged":
+    if (
+        "delivery.state" in row and row.get("delivery.judged") != "1"
+    ):  # as `shown_state` of the viewers has it
         parts = [_blocked_part(row), _unjudged_part(row, context)]
     else:
         parts = [
