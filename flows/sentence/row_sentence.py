@@ -41,9 +41,8 @@ def sentence(row: Row, context: Context) -> str:
         Plain text of at most `MOST` characters. Money comes before the cause. A part that does not fit is
         left out.
     """
-    if (
-        "delivery.state" in row and row.get("delivery.judged") != "1"
-    ):  # as `shown_state` of the viewers has it
+    # As `shown_state` of the viewers: what does not say that it is judged is not.
+    if "delivery.state" in row and row.get("delivery.judged") != "1":
         parts = [_blocked_part(row), _unjudged_part(row, context)]
     else:
         parts = [

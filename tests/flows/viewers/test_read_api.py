@@ -299,7 +299,7 @@ def test_other_scopes_and_totals_need_the_right_to_everything(app: Starlette) ->
         assert get(app, path, "all").json()["fields"]["flight.impressions"] == 5
         hidden, absent = get(app, path), get(app, "placements/nobody")
         assert (hidden.status_code, hidden.content) == (404, absent.content)
-    assert {"flushed_ms", "watermark_ms"} == set(get(app, "meta").json())
+    assert {"flushed_ms", "watermark_ms", "judged"} == set(get(app, "meta").json())
 
 
 def test_no_reader_gets_the_fingerprint_of_the_listeners_key(app: Starlette, settings: Settings) -> None:
@@ -500,8 +500,13 @@ def test_the_course_of_a_flight_is_for_its_readers_alone(app: Starlette) -> None
 
 def test_a_placement_has_its_sentence_in_the_requested_zone(settings: Settings) -> None:
     client = Redis.from_url(settings.redis_url.get_secret_value())
-    row = {"delivery.state": "paused", "delivery.booked": "900", "delivery.delivered": "9"}
-    rows = {"delivery.state": "not_started", "delivery.start_ms": "4102444800000"}
+    row = {
+        "delivery.state": "paused",
+        "delivery.judged": "1",
+        "delivery.booked": "900",
+        "delivery.delivered": "9",
+    }
+    rows = {"delivery.state": "not_started", "delivery.judged": "1", "delivery.start_ms": "4102444800000"}
     with client.pipeline() as pipe:
         for name, fields in (("mine-paused", row), ("mine-to-come", rows)):
             pipe.hset(f"readapi:placement:{{{name}}}", mapping={**fields, "campaign_id": "c-mine"})
